@@ -1,1 +1,8 @@
-//! Under construction.
+//! The words of the field, the checked screen definition, and the mathematics that turns profiles into
+//! comparisons.
+//!
+//! Pure and blocking: nothing here reads a file, a clock, an environment variable or a network. Text comes in
+//! (a screen file, a plate map), checked types and numbers go out. `pipeline` does the reading and writing.
+
+pub mod profile;
+pub mod words;
