@@ -1,1 +1,42 @@
-//! Under construction.
+//! Embedding engines and the cards that describe their models.
+//!
+//! A [`Batch`] of prepared grey images enters, [`Embeddings`] leave: row i belongs to item i. A [`ModelCard`]
+//! states everything that fixes the numbers: the weights and their digest, the input contract, the channel and
+//! tiling policy, the pooling and a canary image with the embedding it must give. [`open`] checks the weights
+//! against the card and re-embeds the canary; an engine that does not reproduce it is never handed out.
+//!
+//! ```no_run
+//! use wellspring_models::{Batch, EngineChoice, find_card, open};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let card = find_card("efficientnet-lite0").ok_or("no such model")?;
+//! let mut engine = open(card, "efficientnet-lite0.safetensors", EngineChoice::Auto, 2)?;
+//! let grey = vec![127.0; 224 * 224];
+//! let embeddings = engine.embed(&Batch::new(1, 1, 224, 224, grey)?)?;
+//! assert_eq!(embeddings.row(0).map(<[f32]>::len), Some(1280));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What can fail is listed in [`EngineError`], [`BatchError`], [`WeightsError`] and [`ConvertError`]. Nothing
+//! here panics on bad input, and nothing here knows the network, the clock or the environment: reading a weights
+//! file when a model opens is the only IO.
+
+mod batch;
+mod canary;
+mod card;
+pub mod convert;
+mod engine;
+mod error;
+mod native;
+mod weights;
+
+pub use batch::{Batch, BatchError, Embeddings};
+pub use card::{
+    Architecture, Canary, CanaryImage, ChannelPolicy, InputContract, ModelCard, Padding, Pooling,
+    TilingPolicy, WeightsSource, cards, find_card,
+};
+pub use convert::{ConvertError, convert_legacy_checkpoint};
+pub use engine::{Engine, EngineChoice, open, verify};
+pub use error::EngineError;
+pub use weights::{WeightsError, content_digest};
