@@ -1,0 +1,106 @@
+//! Why a screen could not be compared. Every error names plate, well or column, and what to do.
+
+use super::Note;
+use crate::words::{Barcode, WellPosition};
+
+/// Why a screen could not be compared.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CompareError {
+    /// There is no profile at all.
+    #[error("there are no well profiles to compare: check that features were made for this screen")]
+    NoProfiles,
+    /// A well occurs twice.
+    #[error(
+        "plate {plate} well {well} has more than one profile: two plates share a barcode, or fields were not averaged"
+    )]
+    DuplicateWell {
+        /// The plate.
+        plate: Barcode,
+        /// The well.
+        well: WellPosition,
+    },
+    /// A profile is empty or has another width than the first one (in plate and well order).
+    #[error(
+        "plate {plate} well {well} has {found} feature columns where {expected} are expected: all profiles of a \
+         screen must come from one model and one set of channels"
+    )]
+    Width {
+        /// The plate.
+        plate: Barcode,
+        /// The well.
+        well: WellPosition,
+        /// Width of the first profile; at least 1.
+        expected: usize,
+        /// Width of this profile.
+        found: usize,
+    },
+    /// A value is NaN or infinite.
+    #[error(
+        "plate {plate} well {well} feature column {column} is {value}: drop the field that produced it, values are \
+         never imputed"
+    )]
+    NotFinite {
+        /// The plate.
+        plate: Barcode,
+        /// The well.
+        well: WellPosition,
+        /// 0-based feature column.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A dose is negative, NaN or infinite.
+    #[error("plate {plate} well {well} has dose {dose}: expected a finite number of at least 0")]
+    Dose {
+        /// The plate.
+        plate: Barcode,
+        /// The well.
+        well: WellPosition,
+        /// The dose as given.
+        dose: f64,
+    },
+    /// A cell count is negative, NaN or infinite.
+    #[error("plate {plate} well {well} has cell count {count}: expected a finite number of at least 0")]
+    CellCount {
+        /// The plate.
+        plate: Barcode,
+        /// The well.
+        well: WellPosition,
+        /// The count as given.
+        count: f64,
+    },
+    /// A setting is out of range.
+    #[error("comparison setting {setting} is {value}: expected {expected}")]
+    Setting {
+        /// The setting's name in the screen file, under `[comparison]`.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+        /// What is expected.
+        expected: &'static str,
+    },
+    /// No plate could be scored for any disease.
+    #[error("no plate can be scored: {}", reasons(.notes))]
+    NothingScored {
+        /// One note per plate and disease that failed.
+        notes: Vec<Note>,
+    },
+}
+
+fn reasons(notes: &[Note]) -> String {
+    const SHOWN: usize = 5;
+    if notes.is_empty() {
+        return "no well has the role treated or phenotype; check the plate map and the control selectors"
+            .to_owned();
+    }
+    let mut text = notes
+        .iter()
+        .take(SHOWN)
+        .map(|note| note.text.as_str())
+        .collect::<Vec<_>>()
+        .join("; ");
+    if notes.len() > SHOWN {
+        text.push_str(&format!("; and {} more", notes.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,351 @@
+//! What a comparison leaves: one row per compound and dose, one per compound, one per plate, one per well.
+//!
+//! Every number is finite; what is undefined is `None`. Axis lengths: 0 is the plate's reference mean, 1 its
+//! phenotype mean.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::words::{Barcode, WellPosition};
+
+/// What a biologist reads. Serialised and displayed as snake_case text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Wells that define 0.
+    Reference,
+    /// Wells that define 1.
+    Phenotype,
+    /// Rescue screens: brings the disease back by at least half without harm (SCIENCE 6.7).
+    RescueHit,
+    /// Off-axis effect or cell loss; goes before `active`, after `rescue_hit`.
+    Toxic,
+    /// Significant and large enough, but not a hit.
+    Active,
+    /// Tested, nothing found.
+    Inactive,
+    /// Scored, but with so few controls that no p-value could reach the limit. Read the scores, not the call.
+    Underpowered,
+    /// Scored, but without a usable null (a single control well).
+    Untested,
+}
+
+impl Call {
+    /// The snake_case text of tables and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Phenotype => "phenotype",
+            Self::RescueHit => "rescue_hit",
+            Self::Toxic => "toxic",
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Underpowered => "underpowered",
+            Self::Untested => "untested",
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The whole comparison of a screen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScreenComparison {
+    /// One per disease x compound x dose over all plates; by disease, then reference, phenotype and treated rows,
+    /// then compound, then dose.
+    pub rows: Vec<Comparison>,
+    /// One per disease x compound; by disease, then rank.
+    pub compounds: Vec<CompoundSummary>,
+    /// One per plate x disease; by plate, then disease.
+    pub windows: Vec<AssayWindow>,
+    /// One per well x disease; by plate, well, then disease. A reference well shared by diseases occurs once for each.
+    pub wells: Vec<WellScore>,
+    /// What a reader must know, such as plates that could not be scored.
+    pub notes: Vec<Note>,
+}
+
+/// A compound at a dose on a disease, over all plates that carry it.
+///
+/// The control wells are rows too: the reference row lies near 0 on the axis and the phenotype row near 1, scored
+/// leave-one-out; they have no p-value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The disease model; `None` where the screen names none.
+    pub disease: Option<String>,
+    /// The compound; `None` for untreated wells.
+    pub compound: Option<String>,
+    /// The dose in `dose_unit`; `None` where none was given.
+    pub dose: Option<f64>,
+    /// Unit of `dose`.
+    pub dose_unit: String,
+    /// Wells averaged.
+    pub n_wells: usize,
+    /// Plates they lie on.
+    pub n_plates: usize,
+    /// Mean position on the axis: 0 reference, 1 phenotype, below 0 overshoot, above 1 worse (SCIENCE 6.1).
+    pub on_axis: f64,
+    /// Length beside the axis of the mean vector over wells, in axis lengths. For control rows the mean over wells,
+    /// because their mean vector is on the axis by construction.
+    pub off_axis: f64,
+    /// `off_axis` as a robust z against means of as many control wells; `None` with too few controls.
+    pub off_z: Option<f64>,
+    /// `1 - on_axis`.
+    pub rescue: f64,
+    /// Distance to the reference in axis lengths: `sqrt(on_axis² + off_axis²)`.
+    pub distance: f64,
+    /// Rescue screens: cosine of the compound's effect on the disease with the way back to the reference.
+    /// Response screens: cosine of the effect on the reference with the way to the phenotype. `None` without effect.
+    pub direction_cosine: Option<f64>,
+    /// Mean over wells of cells / the plate's median of control wells; `None` where cells were not counted.
+    pub cell_ratio: Option<f64>,
+    /// One-sided p-value on the axis, `(1 + #{null >= observed}) / (1 + B)`; `None` without a usable null.
+    pub p_value: Option<f64>,
+    /// `p_value` corrected over the disease's treated rows.
+    pub q_value: Option<f64>,
+    /// One-sided p-value of `off_axis` against means of as many control wells.
+    pub p_off: Option<f64>,
+    /// `p_off` corrected over the disease's treated rows.
+    pub q_off: Option<f64>,
+    /// What to make of it.
+    pub call: Call,
+}
+
+/// A compound on a disease, over its doses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompoundSummary {
+    /// The disease model.
+    pub disease: Option<String>,
+    /// The compound.
+    pub compound: Option<String>,
+    /// What to make of it.
+    pub call: Call,
+    /// Place within the disease, 1 is best: by `score`, ties by EC50, then by name.
+    pub rank: usize,
+    /// `top · (1 − clip(off_z/10, 0, 1))` with `off_z` at the best dose (SCIENCE 6.7).
+    pub score: f64,
+    /// Doses tested.
+    pub n_doses: usize,
+    /// The dose with the largest mean effect (rescue, or position on the axis).
+    pub best_dose: Option<f64>,
+    /// Rescue at the best dose.
+    pub best_rescue: f64,
+    /// Off-axis robust z at the best dose.
+    pub best_off_z: Option<f64>,
+    /// Cell ratio at the best dose.
+    pub best_cell_ratio: Option<f64>,
+    /// Fitted effect of largest size within the tested doses; without a curve the largest mean effect.
+    pub top: f64,
+    /// Smallest q-value over the doses.
+    pub min_q: Option<f64>,
+    /// Largest off-axis robust z over the doses.
+    pub max_off_z: Option<f64>,
+    /// Smallest cell ratio over the doses.
+    pub min_cell_ratio: Option<f64>,
+    /// Lowest dose that is toxic.
+    pub toxic_dose: Option<f64>,
+    /// `log10(toxic_dose / EC50)`; `None` unless both are known.
+    pub therapeutic_window: Option<f64>,
+    /// The dose curve; `None` with fewer than four distinct doses above 0.
+    pub curve: Option<DoseCurve>,
+}
+
+/// What a dose curve describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Position on the axis (response screens).
+    OnAxis,
+    /// `1 -` position on the axis (rescue screens).
+    Rescue,
+}
+
+/// The form of a dose curve (SCIENCE 6.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CurveModel {
+    /// `y = 0`.
+    Zero,
+    /// `y = top`.
+    Constant,
+    /// `y = bottom + (top − bottom) / (1 + 10^{hill (log10 EC50 − log10 dose)})`.
+    Hill,
+    /// A Hill rise times a Hill fall: `(top − bottom) · gain · loss + bottom` (tcplfit2 `gnls` with a bottom).
+    GainLoss,
+}
+
+/// Whether the EC50 lies within the tested doses. It is never extrapolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Censoring {
+    /// Within the tested doses.
+    None,
+    /// Below the lowest tested dose.
+    BelowTested,
+    /// Above the highest tested dose.
+    AboveTested,
+    /// The curve has no EC50: no dose dependence was found.
+    Undefined,
+}
+
+/// The numbers of a fitted curve; those a model does not have are `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurveParameters {
+    /// Effect at dose 0, in axis lengths.
+    pub bottom: f64,
+    /// Asymptote, in axis lengths.
+    pub top: f64,
+    /// log10 of the EC50 parameter in the screen's dose unit (of the gain, for [`CurveModel::GainLoss`]).
+    pub log10_ec50: Option<f64>,
+    /// Hill slope of the rise.
+    pub hill: Option<f64>,
+    /// log10 of the dose at which half is lost again.
+    pub log10_loss_ec50: Option<f64>,
+    /// Hill slope of the fall.
+    pub loss_hill: Option<f64>,
+}
+
+/// Information criterion of each model, lower is better: `n ln(SSE/n) + 2(k+1)`, with the small-sample correction
+/// (AICc) where `n/k < 40`. `None` where the model has too many parameters for the points.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AicTable {
+    /// Of [`CurveModel::Zero`].
+    pub zero: Option<f64>,
+    /// Of [`CurveModel::Constant`].
+    pub constant: Option<f64>,
+    /// Of [`CurveModel::Hill`].
+    pub hill: Option<f64>,
+    /// Of [`CurveModel::GainLoss`].
+    pub gain_loss: Option<f64>,
+}
+
+/// One well of a dose curve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DosePoint {
+    /// The plate.
+    pub plate: Barcode,
+    /// The well.
+    pub well: WellPosition,
+    /// Dose, above 0.
+    pub dose: f64,
+    /// The measure, in axis lengths.
+    pub value: f64,
+}
+
+/// A fitted dose curve. `evaluate` gives its value at a dose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DoseCurve {
+    /// What the values are.
+    pub measure: Measure,
+    /// The chosen form.
+    pub model: CurveModel,
+    /// Its numbers.
+    pub parameters: CurveParameters,
+    /// EC50 in the screen's dose unit, within the tested doses; see `censoring`.
+    pub ec50: Option<f64>,
+    /// Where the EC50 lies.
+    pub censoring: Censoring,
+    /// Dose at which the curve first reaches half of `top`, within the tested doses.
+    pub ac50: Option<f64>,
+    /// Fitted value of largest size within the tested doses.
+    pub top: f64,
+    /// False where the curve turns back within the tested doses.
+    pub monotone: bool,
+    /// Information criteria of all models.
+    pub aic: AicTable,
+    /// Residual sum of squares of the chosen model.
+    pub sse: f64,
+    /// Lowest and highest tested dose.
+    pub tested: (f64, f64),
+    /// Every well that was fitted, by dose, plate, well.
+    pub points: Vec<DosePoint>,
+}
+
+/// How well a plate separates phenotype from reference (SCIENCE 6.3), on leave-one-out positions on the axis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssayWindow {
+    /// The plate.
+    pub plate: Barcode,
+    /// The disease model.
+    pub disease: Option<String>,
+    /// Reference wells.
+    pub n_reference: usize,
+    /// Phenotype wells.
+    pub n_phenotype: usize,
+    /// Z′ = `1 − 3(σ₊+σ₋)/|μ₊−μ₋|`, sample SD; `None` with fewer than two wells on a side or equal means.
+    pub z_prime: Option<f64>,
+    /// Z′ from medians and 1.4826 MAD.
+    pub robust_z_prime: Option<f64>,
+    /// `(μ₊−μ₋)/√(σ₊²+σ₋²)`, sample variances.
+    pub ssmd: Option<f64>,
+    /// SSMD from medians and 1.4826 MAD.
+    pub robust_ssmd: Option<f64>,
+    /// Length of the axis in normalised feature units.
+    pub axis_length: f64,
+}
+
+/// One well on one disease's axis, for heatmaps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WellScore {
+    /// The plate.
+    pub plate: Barcode,
+    /// The well.
+    pub well: WellPosition,
+    /// The disease model whose axis was used.
+    pub disease: Option<String>,
+    /// Position on the axis; controls leave-one-out.
+    pub on_axis: f64,
+    /// Length beside the axis, in axis lengths; controls leave-one-out.
+    pub off_axis: f64,
+    /// `off_axis` as a robust z against the plate's null controls; `None` where they have no spread.
+    pub off_z: Option<f64>,
+    /// `1 - on_axis`.
+    pub rescue: f64,
+    /// Cells / the plate's median of control wells.
+    pub cell_ratio: Option<f64>,
+    /// False for a control that had to be scored on an axis it helped to build.
+    pub leave_one_out: bool,
+}
+
+/// What a note is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// The plate has no reference wells; it was not scored.
+    NoReference,
+    /// The plate has no phenotype wells for a disease; it was not scored for it.
+    NoPhenotype,
+    /// Reference and phenotype have the same mean; the plate was not scored.
+    NoAxis,
+    /// A single control well: scored in-sample, no spread, no null.
+    SingleControl,
+    /// Too few reference wells to scale by reliably.
+    FewControls,
+    /// Too few controls for any p-value to reach the limit.
+    Underpowered,
+    /// Feature columns without spread on a plate.
+    ConstantFeatures,
+    /// Fewer than four doses: no curve.
+    FewDoses,
+}
+
+/// Something a reader of the results must know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Note {
+    /// What it is about.
+    pub kind: NoteKind,
+    /// The plate it concerns.
+    pub plate: Option<Barcode>,
+    /// The disease it concerns.
+    pub disease: Option<String>,
+    /// The well it concerns.
+    pub well: Option<WellPosition>,
+    /// The 0-based feature column it concerns (the first one, where several).
+    pub column: Option<usize>,
+    /// The whole note in words.
+    pub text: String,
+}

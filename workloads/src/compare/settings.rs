@@ -1,0 +1,175 @@
+//! What a screen may choose about its comparison. Text of a screen file enters, checked settings leave.
+
+use serde::{Deserialize, Serialize};
+
+use super::CompareError;
+
+/// What the screen asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Disease wells with compounds: does the compound bring them back? The null is the disease controls.
+    #[default]
+    Rescue,
+    /// Does the treatment produce the phenotype? The null is the reference controls.
+    Response,
+}
+
+/// How each plate is scaled before anything is compared (SCIENCE 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalise {
+    /// Not at all: the profiles are already aligned, or the plate has too few wells to scale by.
+    None,
+    /// `(x - mean) / SD`, population SD; a feature with zero variance is divided by 1.
+    #[default]
+    Standardise,
+    /// `(x - median) / (1.4826 MAD)`; a feature without spread takes the other plates' MAD, or is dropped.
+    RobustMad,
+}
+
+/// Which wells of a plate the scaling is fitted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FitOn {
+    /// The reference wells; right with about 16 or more per plate.
+    #[default]
+    Reference,
+    /// Every well; only when treatments are diverse and mostly inactive, or reference wells are few.
+    All,
+}
+
+/// How p-values become q-values (SCIENCE 6.4, 6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// Benjamini-Hochberg over all compounds and doses of a disease.
+    #[default]
+    Bh,
+    /// First compounds (Šidák on each compound's smallest p, then Benjamini-Hochberg), then doses within a compound.
+    Hierarchical,
+}
+
+/// Limits of the calls; defaults are those of SCIENCE 6.5 to 6.7.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Thresholds {
+    /// Largest q-value (false discovery rate) that counts as significant, above 0 and below 1.
+    pub q: f64,
+    /// Smallest |fitted top| of an active compound, in axis lengths.
+    pub active_top: f64,
+    /// Smallest fitted top of a hit, in axis lengths.
+    pub hit_top: f64,
+    /// From this off-axis robust z on a treatment is off-axis (toxic); a hit lies below it.
+    pub off_z: f64,
+    /// Below this share of the controls' cells a treatment is toxic.
+    pub toxic_cell_ratio: f64,
+    /// A hit keeps at least this share of the controls' cells.
+    pub hit_cell_ratio: f64,
+    /// By how much AIC a dose curve must beat the zero and the constant model.
+    pub aic_margin: f64,
+    /// Nulls of up to this many combinations of controls are enumerated, larger ones are drawn.
+    pub exact_combinations: u32,
+    /// Draws of a null that is not enumerated.
+    pub draws: u32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            q: 0.05,
+            active_top: 0.3,
+            hit_top: 0.5,
+            off_z: 3.0,
+            toxic_cell_ratio: 0.5,
+            hit_cell_ratio: 0.7,
+            aic_margin: 2.0,
+            exact_combinations: 100_000,
+            draws: 10_000,
+        }
+    }
+}
+
+/// The `[comparison]` table of a screen file, as far as the mathematics is concerned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ComparisonSettings {
+    /// What the screen asks.
+    pub question: Question,
+    /// How each plate is scaled.
+    pub normalise: Normalise,
+    /// Which wells the scaling is fitted on.
+    pub fit_on: FitOn,
+    /// How p-values become q-values.
+    pub correction: Correction,
+    /// Seed of every drawn null.
+    pub seed: u64,
+    /// Unit of the doses, as it is written in tables.
+    pub dose_unit: String,
+    /// Limits of the calls.
+    pub thresholds: Thresholds,
+}
+
+impl Default for ComparisonSettings {
+    fn default() -> Self {
+        Self {
+            question: Question::default(),
+            normalise: Normalise::default(),
+            fit_on: FitOn::default(),
+            correction: Correction::default(),
+            seed: 0,
+            dose_unit: "uM".to_owned(),
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+impl ComparisonSettings {
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`CompareError::Setting`] names the first setting that is out of range, its value and what is expected.
+    pub fn check(&self) -> Result<(), CompareError> {
+        let t = &self.thresholds;
+        let positive = [
+            ("thresholds.active_top", t.active_top),
+            ("thresholds.hit_top", t.hit_top),
+            ("thresholds.off_z", t.off_z),
+        ];
+        let not_negative = [
+            ("thresholds.toxic_cell_ratio", t.toxic_cell_ratio),
+            ("thresholds.hit_cell_ratio", t.hit_cell_ratio),
+            ("thresholds.aic_margin", t.aic_margin),
+        ];
+        let refuse = |setting, value: f64, expected| {
+            Err(CompareError::Setting {
+                setting,
+                value,
+                expected,
+            })
+        };
+        if !(t.q > 0.0 && t.q < 1.0) {
+            return refuse("thresholds.q", t.q, "a number above 0 and below 1");
+        }
+        for (setting, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return refuse(setting, value, "a number above 0");
+            }
+        }
+        for (setting, value) in not_negative {
+            if !(value.is_finite() && value >= 0.0) {
+                return refuse(setting, value, "a number of at least 0");
+            }
+        }
+        let counts = [
+            ("thresholds.exact_combinations", t.exact_combinations),
+            ("thresholds.draws", t.draws),
+        ];
+        for (setting, value) in counts {
+            if !(1..=10_000_000).contains(&value) {
+                return refuse(setting, f64::from(value), "a whole number from 1 to 10000000");
+            }
+        }
+        Ok(())
+    }
+}
