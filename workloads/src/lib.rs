@@ -6,4 +6,5 @@
 
 pub mod compare;
 pub mod profile;
+pub mod simulate;
 pub mod words;
