@@ -5,6 +5,9 @@
 //! (a screen file, a plate map), checked types and numbers go out. `pipeline` does the reading and writing.
 
 pub mod compare;
+pub mod layout;
+pub mod plate_map;
 pub mod profile;
+pub mod screen;
 pub mod simulate;
 pub mod words;

@@ -1,0 +1,267 @@
+//! Layouts: how an object's path says plate, well, field, channel, plane and time.
+//!
+//! A path relative to the image store enters, an [`ImageKey`] leaves, or a reason to skip it, or "unrecognised".
+//! Choosing a layout fails with a [`LayoutError`]; reading a path never fails.
+
+mod assemble;
+mod patterns;
+
+pub use assemble::{ChannelFiles, FieldFiles, FileProblem, ListedFile, PlaneFile, PlateFiles, assemble};
+
+use std::fmt;
+
+use regex::{Captures, Regex};
+
+use crate::screen::{ImagesSettings, LayoutChoice};
+use crate::words::{Barcode, WellPosition};
+
+/// What a path says about the image it holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageKey {
+    /// The plate's barcode.
+    pub plate: Barcode,
+    /// The well.
+    pub well: WellPosition,
+    /// The field of view as numbered in the name; 1 where the name holds none.
+    pub field: u32,
+    /// The text that stands for the channel (`w1`, `ch2`, `d2`); empty where the name holds none.
+    pub channel_text: String,
+    /// The z plane, where the name holds one.
+    pub plane: Option<u32>,
+    /// The time point, where the name holds one.
+    pub time: Option<u32>,
+}
+
+/// Why a path is passed over without complaint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SkipReason {
+    /// A thumbnail that the microscope's software wrote beside the image.
+    Thumbnail,
+    /// Metadata, a table, a log: not an image.
+    NotAnImage,
+    /// A hidden file or folder.
+    Hidden,
+    /// Its plate is not in the screen's `plates` list.
+    OtherPlate,
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thumbnail => "thumbnail",
+            Self::NotAnImage => "not an image",
+            Self::Hidden => "hidden",
+            Self::OtherPlate => "plate not in the screen's list",
+        })
+    }
+}
+
+/// What a layout made of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parsed {
+    /// An image of the plate.
+    Image(ImageKey),
+    /// Passed over for a known reason.
+    Skip(SkipReason),
+    /// An image file whose name this layout does not know: reported, never dropped in silence.
+    Unrecognised,
+}
+
+/// Why a layout cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// The regular expression is not one.
+    #[error("the pattern '{pattern}' is not a regular expression: {reason}")]
+    Pattern {
+        /// The pattern as given.
+        pattern: String,
+        /// What the regular expression parser said.
+        reason: String,
+    },
+    /// The regular expression misses a named group.
+    #[error(
+        "the pattern '{pattern}' has no group that names the {missing}: write (?<well>...), or (?<row>...) and (?<column>...)"
+    )]
+    MissingGroup {
+        /// The pattern as given.
+        pattern: String,
+        /// `well`, `row` or `column`.
+        missing: &'static str,
+    },
+    /// Layout `pattern` without a pattern.
+    #[error("layout = \"pattern\" needs images.pattern, a regular expression with named groups")]
+    NoPattern,
+    /// `auto` recognised nothing.
+    #[error(
+        "none of {seen} image names is known to the layouts imagexpress, phenix and rxrx (for example '{example}'): set images.layout = \"pattern\" and images.pattern"
+    )]
+    NotRecognised {
+        /// Image names looked at.
+        seen: usize,
+        /// The first of them.
+        example: String,
+    },
+    /// There is no image to recognise a layout from.
+    #[error("no image file among {listed} files: check images.store")]
+    NoImages {
+        /// Files looked at.
+        listed: usize,
+    },
+}
+
+/// A way of reading image names.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    choice: LayoutChoice,
+    regex: Regex,
+    plate: Option<Barcode>,
+    why: String,
+}
+
+impl Layout {
+    /// The layout the settings name; for `auto`, the one that reads most of `sample`, ties going to the first of
+    /// imagexpress, phenix, rxrx. `sample` is not looked at otherwise.
+    ///
+    /// # Errors
+    /// A pattern that is absent, malformed or without a well; for `auto`, a sample in which nothing is recognised.
+    pub fn from_settings<'a>(
+        settings: &ImagesSettings,
+        sample: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, LayoutError> {
+        let plate = settings.plate.clone();
+        match (settings.layout, &settings.pattern) {
+            (LayoutChoice::Pattern, None) => Err(LayoutError::NoPattern),
+            (LayoutChoice::Pattern, Some(pattern)) => Self::from_pattern(pattern, plate),
+            (LayoutChoice::Auto, _) => Self::recognise(sample, plate),
+            (choice, _) => Self::vendor(choice, plate, format!("layout = \"{choice}\" is set")),
+        }
+    }
+
+    /// A layout from a regular expression with the named groups `well` (or `row` and `column`), and optionally
+    /// `plate`, `field`, `channel`, `plane`, `time`.
+    ///
+    /// # Errors
+    /// A pattern that is malformed or names no well.
+    pub fn from_pattern(pattern: &str, plate: Option<Barcode>) -> Result<Self, LayoutError> {
+        let regex = patterns::compile(pattern)?;
+        let has = |group: &str| regex.capture_names().flatten().any(|name| name == group);
+        let missing = match (has("well"), has("row"), has("column")) {
+            (true, _, _) | (false, true, true) => None,
+            (false, true, false) => Some("column"),
+            (false, false, true) => Some("row"),
+            (false, false, false) => Some("well"),
+        };
+        if let Some(missing) = missing {
+            return Err(LayoutError::MissingGroup {
+                pattern: pattern.to_owned(),
+                missing,
+            });
+        }
+        Ok(Self {
+            choice: LayoutChoice::Pattern,
+            regex,
+            plate,
+            why: "images.pattern is set".to_owned(),
+        })
+    }
+
+    fn vendor(choice: LayoutChoice, plate: Option<Barcode>, why: String) -> Result<Self, LayoutError> {
+        Ok(Self {
+            choice,
+            regex: patterns::compile(patterns::of(choice))?,
+            plate,
+            why,
+        })
+    }
+
+    fn recognise<'a>(
+        sample: impl IntoIterator<Item = &'a str>,
+        plate: Option<Barcode>,
+    ) -> Result<Self, LayoutError> {
+        let mut candidates = Vec::new();
+        for choice in [
+            LayoutChoice::ImageXpress,
+            LayoutChoice::Phenix,
+            LayoutChoice::RxRx,
+        ] {
+            candidates.push((Self::vendor(choice, plate.clone(), String::new())?, 0usize));
+        }
+        let (mut listed, mut images, mut example) = (0usize, 0usize, None);
+        for path in sample {
+            listed += 1;
+            if patterns::skip(path).is_some() {
+                continue;
+            }
+            images += 1;
+            example.get_or_insert(path);
+            for (layout, read) in &mut candidates {
+                *read += usize::from(matches!(layout.parse(path), Parsed::Image(_)));
+            }
+        }
+        let Some(example) = example else {
+            return Err(LayoutError::NoImages { listed });
+        };
+        // `max_by_key` keeps the last of equals; the order of preference is the reverse.
+        match candidates.into_iter().rev().max_by_key(|(_, read)| *read) {
+            Some((mut layout, read)) if read > 0 => {
+                layout.why = format!(
+                    "{read} of {images} image names are {} names, for example '{example}'",
+                    layout.choice
+                );
+                Ok(layout)
+            }
+            _ => Err(LayoutError::NotRecognised {
+                seen: images,
+                example: example.to_owned(),
+            }),
+        }
+    }
+
+    /// Which layout it is; never `auto`.
+    pub fn choice(&self) -> LayoutChoice {
+        self.choice
+    }
+
+    /// Why this layout was taken, in words for the log.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// What a path relative to the store says.
+    pub fn parse(&self, path: &str) -> Parsed {
+        if let Some(reason) = patterns::skip(path) {
+            return Parsed::Skip(reason);
+        }
+        match self.regex.captures(path).and_then(|found| self.key(path, &found)) {
+            Some(key) => Parsed::Image(key),
+            None => Parsed::Unrecognised,
+        }
+    }
+
+    fn key(&self, path: &str, found: &Captures<'_>) -> Option<ImageKey> {
+        let text = |group: &str| found.name(group).map(|found| found.as_str());
+        // An absent group is `None`; a group that holds no number makes the name unrecognised.
+        let number = |group: &str| text(group).map(|digits| digits.parse::<u32>()).transpose().ok();
+        let well = match (text("well"), text("row"), text("column")) {
+            (Some(well), _, _) => well.parse().ok()?,
+            (None, Some(row), Some(column)) => match row.parse::<u8>() {
+                Ok(row) => WellPosition::new(row, column.parse().ok()?)?,
+                Err(_) => format!("{row}{column}").parse().ok()?,
+            },
+            _ => return None,
+        };
+        let plate = match (text("plate"), &self.plate) {
+            (Some(plate), _) => plate.parse().ok()?,
+            (None, Some(plate)) => plate.clone(),
+            (None, None) => patterns::plate_folder(path)?.parse().ok()?,
+        };
+        Some(ImageKey {
+            plate,
+            well,
+            field: number("field")?.unwrap_or(1),
+            channel_text: text("channel").unwrap_or_default().to_owned(),
+            plane: number("plane")?.or_else(|| patterns::folder_number(path, "ZStep_")),
+            time: number("time")?.or_else(|| patterns::folder_number(path, "TimePoint_")),
+        })
+    }
+}

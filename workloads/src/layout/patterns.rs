@@ -1,0 +1,104 @@
+//! What the names of each vendor look like, and which files are passed over.
+//!
+//! Paths enter; patterns, skip reasons and folder numbers leave. Compiling a user's pattern can fail.
+
+use regex::{Regex, RegexBuilder};
+
+use super::{LayoutError, SkipReason};
+use crate::screen::LayoutChoice;
+
+/// Memory a compiled pattern may take. A user's pattern cannot exhaust a worker.
+const PATTERN_BYTES: usize = 1 << 20;
+
+pub(super) fn compile(pattern: &str) -> Result<Regex, LayoutError> {
+    RegexBuilder::new(pattern)
+        .size_limit(PATTERN_BYTES)
+        .build()
+        .map_err(|error| LayoutError::Pattern {
+            pattern: pattern.to_owned(),
+            reason: last_line(&error.to_string()),
+        })
+}
+
+/// The parser's message ends with the reason; before it stands the pattern with a caret, which would not survive
+/// being one line of a list.
+fn last_line(message: &str) -> String {
+    let line = message.lines().last().unwrap_or_default().trim();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// The pattern of a vendor's file names. `Auto` and `Pattern` have none of their own and match nothing.
+pub(super) fn of(choice: LayoutChoice) -> &'static str {
+    match choice {
+        // Name, well, optional site and wavelength, optional GUID straight after.
+        LayoutChoice::ImageXpress => {
+            r"(?i)(?:^|/)[^/]*?_(?<well>[A-Z]{1,2}\d{2,3})(?:_s(?<field>\d+))?(?:_(?<channel>w\d+?))?(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?\.tiff?$"
+        }
+        LayoutChoice::Phenix => {
+            r"(?i)(?:^|/)r(?<row>\d+)c(?<column>\d+)f(?<field>\d+)p(?<plane>\d+)-(?<channel>ch\d+)(?:sk(?<time>\d+))?(?:fk\d+)?(?:fl\d+)?\.tiff?$"
+        }
+        LayoutChoice::RxRx => {
+            r"(?i)(?:^|/)(?<well>[A-Z]{1,2}\d{1,2})_s(?<field>\d+)_(?<channel>w\d+)\.(?:png|jp2|tiff?)$"
+        }
+        LayoutChoice::Auto | LayoutChoice::Pattern => r"[^\s\S]",
+    }
+}
+
+const IMAGE_EXTENSIONS: [&str; 5] = ["tif", "tiff", "png", "jp2", "jpx"];
+
+/// Why a file is passed over, whatever the layout.
+pub(super) fn skip(path: &str) -> Option<SkipReason> {
+    if path.split('/').any(|part| part.starts_with('.')) {
+        return Some(SkipReason::Hidden);
+    }
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let extension = name
+        .rsplit_once('.')
+        .map(|(_, extension)| extension)
+        .unwrap_or_default();
+    if !IMAGE_EXTENSIONS
+        .iter()
+        .any(|known| extension.eq_ignore_ascii_case(known))
+    {
+        return Some(SkipReason::NotAnImage);
+    }
+    // `_thumb` ends the name or is followed by a GUID; a plate called `thumbnail_A01...` is not a thumbnail.
+    let stem = name
+        .get(..name.len() - extension.len() - 1)
+        .unwrap_or(name)
+        .to_ascii_lowercase();
+    let thumbnail = stem.rfind("_thumb").is_some_and(|at| {
+        stem[at + "_thumb".len()..]
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || b == b'-')
+    });
+    thumbnail.then_some(SkipReason::Thumbnail)
+}
+
+/// The folder that stands for the plate: the nearest one above the file that the software did not make itself.
+pub(super) fn plate_folder(path: &str) -> Option<&str> {
+    path.split('/').rev().skip(1).find(|folder| {
+        let own = |name: &str| folder.eq_ignore_ascii_case(name);
+        !folder.is_empty()
+            && !own("images")
+            && numbered(folder, "ZStep_").is_none()
+            && numbered(folder, "TimePoint_").is_none()
+    })
+}
+
+/// The number of the innermost folder `<prefix>n`.
+pub(super) fn folder_number(path: &str, prefix: &str) -> Option<u32> {
+    path.split('/')
+        .rev()
+        .skip(1)
+        .find_map(|folder| numbered(folder, prefix))
+}
+
+fn numbered(folder: &str, prefix: &str) -> Option<u32> {
+    let (head, digits) = (folder.get(..prefix.len())?, folder.get(prefix.len()..)?);
+    if head.eq_ignore_ascii_case(prefix) {
+        digits.parse().ok()
+    } else {
+        None
+    }
+}

@@ -1,0 +1,133 @@
+//! What is wrong with a plate map: every problem, with its place.
+
+use std::fmt;
+
+/// One problem of a plate map.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}:{column}: {problem}")]
+pub struct PlateMapError {
+    /// The file's name as given.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column of the table, from 1; 1 where a whole line or the file is meant.
+    pub column: usize,
+    /// What is wrong.
+    pub problem: PlateMapProblem,
+}
+
+/// What can be wrong with a plate map.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlateMapProblem {
+    /// More text than a plate map can sensibly be.
+    #[error("the file holds {bytes} bytes: a plate map holds at most {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// No header, or nothing below it.
+    #[error("the file holds no {what}: the first line names the columns, then follows one line per well")]
+    Empty {
+        /// `header` or `well`.
+        what: &'static str,
+    },
+    /// The table cannot be read at all.
+    #[error("not a table: {reason}")]
+    Table {
+        /// What the CSV parser said.
+        reason: String,
+    },
+    /// Two columns with one name.
+    #[error("two columns are named '{name}': rename one")]
+    DuplicateColumn {
+        /// The name.
+        name: String,
+    },
+    /// A column that the screen file names is absent.
+    #[error("there is no column '{name}', which plate_map.columns.{role} names{}: the columns are {}", match nearest { Some(name) => format!(" (did you mean '{name}'?)"), None => String::new() }, known.join(", "))]
+    NoSuchColumn {
+        /// `plate`, `well`, `compound`, `dose` or `disease`.
+        role: &'static str,
+        /// The name.
+        name: String,
+        /// The nearest column, where one is near.
+        nearest: Option<String>,
+        /// The columns of the file.
+        known: Vec<String>,
+    },
+    /// No column holds wells.
+    #[error("no column is named {}: set plate_map.columns.well to one of {}", usual.join(" or "), known.join(", "))]
+    NoWellColumn {
+        /// The usual names.
+        usual: Vec<&'static str>,
+        /// The columns of the file.
+        known: Vec<String>,
+    },
+    /// A line with more or fewer cells than the header.
+    #[error("{found} cells where the header has {expected}")]
+    CellCount {
+        /// Cells of the line.
+        found: usize,
+        /// Cells of the header.
+        expected: usize,
+    },
+    /// Not a well.
+    #[error("{reason}")]
+    Well {
+        /// Why.
+        reason: crate::words::WordError,
+    },
+    /// Not a barcode.
+    #[error("{reason}")]
+    Plate {
+        /// Why.
+        reason: crate::words::WordError,
+    },
+    /// A dose that is not a number.
+    #[error(
+        "dose '{text}' is not a number: write the number alone; the unit ({unit}) is plate_map.dose_unit of the screen file"
+    )]
+    Dose {
+        /// The cell.
+        text: String,
+        /// The screen's unit.
+        unit: String,
+    },
+    /// A dose that is negative or not finite.
+    #[error("dose {text} is not possible: expected a finite number of at least 0")]
+    DoseRange {
+        /// The cell.
+        text: String,
+    },
+    /// A well that has a line already.
+    #[error("well {well}{} is listed twice: first on line {first}", match plate { Some(plate) => format!(" of plate {plate}"), None => String::new() })]
+    DuplicateWell {
+        /// The plate, where the map has a plate column.
+        plate: Option<String>,
+        /// The well.
+        well: String,
+        /// The line that has it already.
+        first: u64,
+    },
+}
+
+/// Every problem of a plate map, in file order; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlateMapErrors(pub Vec<PlateMapError>);
+
+impl fmt::Display for PlateMapErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PlateMapErrors {}

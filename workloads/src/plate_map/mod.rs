@@ -1,0 +1,374 @@
+//! The plate map: what each well was given, from the table a laboratory keeps.
+//!
+//! CSV text (comma, semicolon or tab; a byte order mark is tolerated) enters, a [`PlateMap`] leaves, or
+//! [`PlateMapErrors`]: every problem at once, with line and column.
+
+mod error;
+
+pub use error::{PlateMapError, PlateMapErrors, PlateMapProblem};
+
+use std::collections::BTreeMap;
+
+use crate::screen::{PlateMapSettings, nearest};
+use crate::words::{Barcode, WellPosition};
+
+/// The largest plate map that is read, in bytes: 1000 plates of 1536 wells fit.
+pub const MAX_PLATE_MAP_BYTES: usize = 128 << 20;
+
+/// Column names recognised without being named in the screen file, in order of preference, in any case.
+const USUAL: [(&str, &[&str]); 5] = [
+    (
+        "plate",
+        &["plate", "barcode", "Metadata_Plate", "Assay_Plate_Barcode"],
+    ),
+    ("well", &["well", "well_position", "Metadata_Well"]),
+    (
+        "compound",
+        &[
+            "compound",
+            "broad_sample",
+            "Metadata_broad_sample",
+            "pert_iname",
+            "perturbation",
+        ],
+    ),
+    (
+        "dose",
+        &[
+            "dose",
+            "concentration",
+            "mmoles_per_liter",
+            "Metadata_mmoles_per_liter",
+        ],
+    ),
+    ("disease", &["disease", "Metadata_disease"]),
+];
+
+/// One well of the map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Line of the file, from 1.
+    pub line: u64,
+    /// The compound; `None` where the cell is empty.
+    pub compound: Option<String>,
+    /// The dose in the screen's unit; `None` where the cell is empty or there is no such column.
+    pub dose: Option<f64>,
+    /// The disease model; `None` where the cell is empty.
+    pub disease: Option<String>,
+    cells: Vec<String>,
+}
+
+/// A checked plate map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlateMap {
+    file: String,
+    columns: Vec<String>,
+    dose_unit: String,
+    has_compound_column: bool,
+    has_disease_column: bool,
+    /// Keyed `None` where the map has no plate column and holds for every plate.
+    plates: BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>>,
+}
+
+impl PlateMap {
+    /// Reads a plate map. `file_name` is only for messages.
+    ///
+    /// # Errors
+    /// Every problem of the file at once, in file order.
+    pub fn parse(text: &str, file_name: &str, settings: &PlateMapSettings) -> Result<Self, PlateMapErrors> {
+        let mut reader = Reader {
+            file: file_name,
+            errors: Vec::new(),
+        };
+        let map = reader.read(text, settings);
+        match map {
+            Some(map) if reader.errors.is_empty() => Ok(map),
+            _ => Err(PlateMapErrors(reader.errors)),
+        }
+    }
+
+    /// What a well was given; `None` where the map has no such plate or well.
+    pub fn treatment(&self, plate: &Barcode, well: WellPosition) -> Option<&Row> {
+        self.plate(plate)?.get(&well)
+    }
+
+    /// The wells of a plate. A map without a plate column holds for every plate.
+    pub fn plate(&self, plate: &Barcode) -> Option<&BTreeMap<WellPosition, Row>> {
+        self.plates
+            .get(&None)
+            .or_else(|| self.plates.get(&Some(plate.clone())))
+    }
+
+    /// The plates named in the map, in order; none where it has no plate column.
+    pub fn plates(&self) -> impl Iterator<Item = &Barcode> {
+        self.plates.keys().flatten()
+    }
+
+    /// The file's name as given.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The columns, in file order.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The unit of doses.
+    pub fn dose_unit(&self) -> &str {
+        &self.dose_unit
+    }
+
+    /// Whether compounds come from a column, not from the screen file.
+    pub fn has_compound_column(&self) -> bool {
+        self.has_compound_column
+    }
+
+    /// Whether disease models come from a column, not from the screen file.
+    pub fn has_disease_column(&self) -> bool {
+        self.has_disease_column
+    }
+
+    /// A row's text in a column; `None` where there is no such column.
+    pub fn cell<'row>(&self, row: &'row Row, column: &str) -> Option<&'row str> {
+        let index = self.columns.iter().position(|name| name == column)?;
+        row.cells.get(index).map(String::as_str)
+    }
+}
+
+/// Where each role's column is, from 0.
+struct Places {
+    plate: Option<usize>,
+    well: usize,
+    compound: Option<usize>,
+    dose: Option<usize>,
+    disease: Option<usize>,
+}
+
+struct Reader<'f> {
+    file: &'f str,
+    errors: Vec<PlateMapError>,
+}
+
+impl Reader<'_> {
+    /// `column` from 0.
+    fn report(&mut self, line: u64, column: usize, problem: PlateMapProblem) {
+        self.errors.push(PlateMapError {
+            file: self.file.to_owned(),
+            line,
+            column: column + 1,
+            problem,
+        });
+    }
+
+    fn read(&mut self, text: &str, settings: &PlateMapSettings) -> Option<PlateMap> {
+        if text.len() > MAX_PLATE_MAP_BYTES {
+            let (bytes, limit) = (text.len(), MAX_PLATE_MAP_BYTES);
+            self.report(1, 0, PlateMapProblem::TooLarge { bytes, limit });
+            return None;
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut table = csv::ReaderBuilder::new()
+            .delimiter(delimiter(text))
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+        let mut records = table.records();
+        let header = match records.next() {
+            Some(Ok(header)) if header.iter().any(|name| !name.is_empty()) => header,
+            Some(Err(error)) => {
+                let reason = error.to_string();
+                self.report(1, 0, PlateMapProblem::Table { reason });
+                return None;
+            }
+            _ => {
+                self.report(1, 0, PlateMapProblem::Empty { what: "header" });
+                return None;
+            }
+        };
+        let header_line = header.position().map_or(1, csv::Position::line);
+        let columns: Vec<String> = header.iter().map(str::to_owned).collect();
+        let places = self.places(&columns, header_line, settings);
+
+        let mut plates: BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>> = BTreeMap::new();
+        let mut lines = 0usize;
+        for record in records {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    let line = error.position().map_or(header_line, csv::Position::line);
+                    let reason = error.to_string();
+                    self.report(line, 0, PlateMapProblem::Table { reason });
+                    break;
+                }
+            };
+            // A line of separators only is what spreadsheets leave behind.
+            if record.iter().all(str::is_empty) {
+                continue;
+            }
+            lines += 1;
+            let line = record.position().map_or(0, csv::Position::line);
+            if record.len() != columns.len() {
+                let (found, expected) = (record.len(), columns.len());
+                self.report(line, 0, PlateMapProblem::CellCount { found, expected });
+                continue;
+            }
+            if let Some(places) = &places {
+                self.row(&record, line, places, settings, &mut plates);
+            }
+        }
+        if lines == 0 {
+            self.report(header_line, 0, PlateMapProblem::Empty { what: "well" });
+        }
+        let places = places?;
+        Some(PlateMap {
+            file: self.file.to_owned(),
+            columns,
+            dose_unit: settings.dose_unit.clone(),
+            has_compound_column: places.compound.is_some(),
+            has_disease_column: places.disease.is_some(),
+            plates,
+        })
+    }
+
+    fn places(&mut self, columns: &[String], line: u64, settings: &PlateMapSettings) -> Option<Places> {
+        for (index, name) in columns.iter().enumerate() {
+            if !name.is_empty() && columns[..index].contains(name) {
+                self.report(
+                    line,
+                    index,
+                    PlateMapProblem::DuplicateColumn { name: name.clone() },
+                );
+            }
+        }
+        let named = &settings.columns;
+        let mut find = |role: usize, name: &Option<String>| {
+            let (role, usual) = USUAL[role];
+            match name {
+                Some(name) => {
+                    let found = columns.iter().position(|column| column == name);
+                    if found.is_none() {
+                        let problem = PlateMapProblem::NoSuchColumn {
+                            role,
+                            name: name.clone(),
+                            nearest: nearest(name, columns.iter().map(String::as_str)).map(str::to_owned),
+                            known: columns.to_vec(),
+                        };
+                        self.report(line, 0, problem);
+                    }
+                    found
+                }
+                None => usual.iter().find_map(|name| {
+                    columns
+                        .iter()
+                        .position(|column| column.eq_ignore_ascii_case(name))
+                }),
+            }
+        };
+        let plate = find(0, &named.plate);
+        let well = find(1, &named.well);
+        let compound = find(2, &named.compound);
+        let dose = find(3, &named.dose);
+        let disease = find(4, &named.disease);
+        if well.is_none() && named.well.is_none() {
+            let problem = PlateMapProblem::NoWellColumn {
+                usual: USUAL[1].1.to_vec(),
+                known: columns.to_vec(),
+            };
+            self.report(line, 0, problem);
+        }
+        Some(Places {
+            plate,
+            well: well?,
+            compound,
+            dose,
+            disease,
+        })
+    }
+
+    fn row(
+        &mut self,
+        record: &csv::StringRecord,
+        line: u64,
+        places: &Places,
+        settings: &PlateMapSettings,
+        plates: &mut BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>>,
+    ) {
+        let cell = |index: usize| record.get(index).unwrap_or_default();
+        let filled = |index: Option<usize>| index.map(cell).filter(|text| !text.is_empty());
+        // Every cell of the line is looked at before the line is given up, so that all problems are reported.
+        let plate = places
+            .plate
+            .map(|index| (index, cell(index).parse::<Barcode>()))
+            .map(|(index, plate)| {
+                plate.map_err(|reason| self.report(line, index, PlateMapProblem::Plate { reason }))
+            });
+        let well = cell(places.well).parse::<WellPosition>();
+        let well = well.map_err(|reason| self.report(line, places.well, PlateMapProblem::Well { reason }));
+        let dose = places.dose.and_then(|index| Some((index, filled(Some(index))?)));
+        let dose = dose
+            .map(|(index, text)| self.dose(text, line, index, settings))
+            .transpose();
+        let (Ok(plate), Ok(well), Ok(dose)) = (plate.transpose(), well, dose) else {
+            return;
+        };
+        let compound = match places.compound {
+            Some(_) => filled(places.compound).map(str::to_owned),
+            // A dose of 0 of the screen's one compound is no compound.
+            None => settings.compound.clone().filter(|_| dose != Some(0.0)),
+        };
+        let disease = match places.disease {
+            Some(_) => filled(places.disease).map(str::to_owned),
+            None => settings.disease.clone(),
+        };
+        let row = Row {
+            line,
+            compound,
+            dose,
+            disease,
+            cells: record.iter().map(str::to_owned).collect(),
+        };
+        let wells = plates.entry(plate.clone()).or_default();
+        if let Some(first) = wells.get(&well) {
+            let problem = PlateMapProblem::DuplicateWell {
+                plate: plate.map(String::from),
+                well: well.to_string(),
+                first: first.line,
+            };
+            self.report(line, places.well, problem);
+        } else {
+            wells.insert(well, row);
+        }
+    }
+
+    fn dose(&mut self, text: &str, line: u64, column: usize, settings: &PlateMapSettings) -> Result<f64, ()> {
+        let problem = match text.parse::<f64>() {
+            // Minus zero would be a second spelling of "no dose".
+            Ok(dose) if dose.is_finite() && dose >= 0.0 => return Ok(dose + 0.0),
+            Ok(_) => PlateMapProblem::DoseRange {
+                text: text.to_owned(),
+            },
+            Err(_) => PlateMapProblem::Dose {
+                text: text.chars().take(80).collect(),
+                unit: settings.dose_unit.clone(),
+            },
+        };
+        self.report(line, column, problem);
+        Err(())
+    }
+}
+
+/// The separator the header holds most of; a comma where it holds none.
+fn delimiter(text: &str) -> u8 {
+    let header = text
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default();
+    let count = |separator: u8| header.bytes().filter(|b| *b == separator).count();
+    // `max_by_key` keeps the last of equals: the comma.
+    [b';', b'\t', b',']
+        .into_iter()
+        .max_by_key(|separator| count(*separator))
+        .unwrap_or(b',')
+}

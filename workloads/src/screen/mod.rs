@@ -1,0 +1,123 @@
+//! The screen file: what a scientist writes to launch a screen, checked.
+//!
+//! TOML text enters, a [`Screen`] leaves, or [`ScreenErrors`]: every problem at once, each with file, line, column
+//! and the nearest known name. A relative path stays text until [`Screen::resolve_paths`]; nothing is read here.
+
+mod error;
+mod nearest;
+mod plan_text;
+mod read;
+mod selector;
+mod settings;
+mod table;
+mod treatments;
+
+pub use error::{ScreenError, ScreenErrors, ScreenProblem};
+pub(crate) use nearest::nearest;
+pub use selector::{Selector, SelectorValue};
+pub use settings::{
+    Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
+    ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, QualitySettings,
+    Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError, Tiling,
+};
+pub use treatments::{TreatmentError, TreatmentErrors};
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::compare::ComparisonSettings;
+use crate::plate_map::PlateMap;
+use crate::profile::Treatment;
+use crate::words::{Barcode, WellPosition};
+
+/// The largest screen file that is read, in bytes.
+pub const MAX_SCREEN_BYTES: usize = 1 << 20;
+
+/// A checked screen: what is read, done to it, compared and written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Screen {
+    /// The screen's name.
+    pub name: ScreenName,
+    /// What it is about, for people.
+    pub description: String,
+    /// Where the images are.
+    pub images: ImagesSettings,
+    /// What each well was given.
+    pub plate_map: PlateMapSettings,
+    /// Which wells define the axis.
+    pub controls: Controls,
+    /// The steps before the network.
+    pub preprocess: PreprocessSettings,
+    /// The gates.
+    pub quality: QualitySettings,
+    /// The network.
+    pub model: ModelSettings,
+    /// The comparison.
+    pub comparison: ComparisonSettings,
+    /// What a worker may use.
+    pub resources: ResourceSettings,
+    /// What is written.
+    pub output: OutputSettings,
+}
+
+impl Screen {
+    /// Reads a screen file. `file_name` is only for messages.
+    ///
+    /// # Errors
+    /// Every problem of the file at once, in file order.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, ScreenErrors> {
+        read::read(text, file_name)
+    }
+
+    /// Makes relative paths (store, plate map, illumination, output folder) absolute against `base_dir`, the folder
+    /// of the screen file, with `/` between. URIs (`scheme://...`) and absolute paths stay.
+    pub fn resolve_paths(&mut self, base_dir: &str) {
+        let paths = [
+            Some(&mut self.images.store),
+            Some(&mut self.plate_map.file),
+            self.preprocess.illumination.as_mut(),
+            self.output.folder.as_mut(),
+        ];
+        for path in paths.into_iter().flatten() {
+            let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
+            let absolute = path.contains("://") || path.starts_with(['/', '\\']) || drive;
+            if !absolute && !base_dir.is_empty() {
+                *path = format!("{}/{path}", base_dir.trim_end_matches('/'));
+            }
+        }
+    }
+
+    /// SHA-256, in lower-case hex, of the canonical form: the checked screen as JSON with sorted keys. Comments,
+    /// order and spelled-out defaults of the file do not change it; anything that changes a result does.
+    pub fn hash(&self) -> String {
+        // `serde_json::Value` keeps objects sorted by key. Every part of a screen serialises (string keys, finite
+        // numbers), so the fallback is never taken; it still depends on the whole screen.
+        let canonical = serde_json::to_value(self)
+            .map(|value| value.to_string())
+            .unwrap_or_else(|_| format!("{self:?}"));
+        Sha256::digest(canonical.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// What each well of a plate was given, with its role. Excluded wells are absent.
+    ///
+    /// # Errors
+    /// Every problem at once: a plate or column the map does not have, a selector that selects no well of the
+    /// plate, a well both reference and phenotype, a well that is neither and has no compound.
+    pub fn treatments(
+        &self,
+        map: &PlateMap,
+        plate: &Barcode,
+    ) -> Result<BTreeMap<WellPosition, Treatment>, TreatmentErrors> {
+        treatments::treatments(&self.controls, map, plate)
+    }
+
+    /// The plan as text, as `wellspring check` prints it.
+    pub fn plan_text(&self) -> String {
+        plan_text::plan_text(self)
+    }
+}

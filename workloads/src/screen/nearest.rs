@@ -1,0 +1,58 @@
+//! The known name nearest to what was written.
+
+/// The nearest of `known` by edit distance, if it is near enough to be a slip: at most a third of the longer name,
+/// at least 1. Case is ignored; ties go to the earlier name.
+pub(crate) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // A name this long is no slip of a known one, and the table below would be large.
+    if written.chars().count() > 64 {
+        return None;
+    }
+    let lower: Vec<char> = written.to_lowercase().chars().collect();
+    known
+        .into_iter()
+        .filter_map(|name| {
+            let other: Vec<char> = name.to_lowercase().chars().collect();
+            let allowed = (lower.len().max(other.len()) / 3).max(1);
+            let distance = distance(&lower, &other);
+            (distance <= allowed).then_some((distance, name))
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein distance.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_name_and_a_stranger_finds_none() {
+        let known = ["store", "layout", "pattern", "channels"];
+        assert_eq!(nearest("chanels", known), Some("channels"));
+        assert_eq!(nearest("Layuot", known), Some("layout"));
+        assert_eq!(nearest("temperature", known), None);
+        assert_eq!(nearest("", known), None);
+    }
+
+    #[test]
+    fn distances_are_those_of_levenshtein() {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        assert_eq!(distance(&chars("kitten"), &chars("sitting")), 3);
+        assert_eq!(distance(&chars(""), &chars("abc")), 3);
+        assert_eq!(distance(&chars("abc"), &chars("abc")), 0);
+    }
+}

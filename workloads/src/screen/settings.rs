@@ -1,0 +1,449 @@
+//! The checked form of a screen file: what every table means, with its defaults.
+//!
+//! Plain data: it is serialised into a Kafka record and hashed. Nothing here fails; reading is in `read.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::screen::selector::Selector;
+use crate::words::{Barcode, Channel};
+
+/// A screen's name: 1 to 64 lower-case letters, digits, `-` and `_`. Safe in paths, topics and column values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ScreenName(String);
+
+/// The text cannot name a screen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' cannot name a screen: use 1 to 64 lower-case letters, digits, '-' and '_'")]
+pub struct ScreenNameError {
+    /// The text, cut to 80 characters.
+    pub text: String,
+}
+
+impl ScreenName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ScreenName {
+    type Err = ScreenNameError;
+    fn from_str(text: &str) -> Result<Self, ScreenNameError> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ScreenNameError {
+                text: text.chars().take(80).collect(),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for ScreenName {
+    type Error = ScreenNameError;
+    fn try_from(text: String) -> Result<Self, ScreenNameError> {
+        text.parse()
+    }
+}
+
+impl From<ScreenName> for String {
+    fn from(name: ScreenName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for ScreenName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A choice that the file writes as one of a few words.
+macro_rules! words_of {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// The words the file may use.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word the file uses.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// From the file's word; `None` where it is not one of [`Self::WORDS`].
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.word())
+            }
+        }
+    };
+}
+
+words_of!(
+    /// How file names are read.
+    LayoutChoice {
+        /// Recognised from the names found; says why.
+        #[default]
+        Auto = "auto",
+        /// Molecular Devices ImageXpress: `..._A01_s1_w1.TIF`.
+        ImageXpress = "imagexpress",
+        /// PerkinElmer Opera Phenix and Operetta: `r01c01f01p01-ch1sk1fk1fl1.tiff`.
+        Phenix = "phenix",
+        /// RxRx sets: `<plate>/AA15_s1_w1.png`.
+        RxRx = "rxrx",
+        /// The regular expression in `pattern`.
+        Pattern = "pattern",
+    }
+);
+
+words_of!(
+    /// How a field larger than the network's input is cut.
+    Tiling {
+        /// Non-overlapping tiles, the grid centred; their embeddings are averaged.
+        #[default]
+        Grid = "grid",
+        /// The one tile in the middle.
+        Centre = "centre",
+    }
+);
+
+words_of!(
+    /// How pixels are interpolated.
+    ResizeMethod {
+        /// Mean over the covered area: for shrinking.
+        #[default]
+        Area = "area",
+        /// Bilinear: for small changes and enlarging.
+        Bilinear = "bilinear",
+    }
+);
+
+words_of!(
+    /// Which engine runs the network.
+    EngineChoice {
+        /// The best one found; the log says which and why.
+        #[default]
+        Auto = "auto",
+        /// The built-in CPU engine.
+        Native = "native",
+    }
+);
+
+words_of!(
+    /// Where kernels and networks run.
+    DeviceChoice {
+        /// A GPU where there is one, else the CPU; the log says which and why.
+        #[default]
+        Auto = "auto",
+        /// The CPU.
+        Cpu = "cpu",
+        /// A GPU; its absence is an error.
+        Gpu = "gpu",
+    }
+);
+
+/// One channel of the screen, in the order in which embeddings are concatenated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelSettings {
+    /// The channel's name in results, such as `DNA`.
+    pub name: Channel,
+    /// The text that stands for the channel in file names, such as `w1`, `ch1` or `d2`.
+    pub matches: String,
+}
+
+/// `[images]`: where the images are and how their names are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagesSettings {
+    /// Folder or URI. Relative to the screen file until [`crate::screen::Screen::resolve_paths`].
+    pub store: String,
+    /// How file names are read.
+    pub layout: LayoutChoice,
+    /// The regular expression of layout `pattern`, searched in the path relative to the store.
+    pub pattern: Option<String>,
+    /// The plate's barcode where file names do not hold it; else the name of the parent folder is taken.
+    pub plate: Option<Barcode>,
+    /// The channels, at least one, in the order of the embedding.
+    pub channels: Vec<ChannelSettings>,
+    /// Fields of view a well should have; `None`: the most common count of the plate.
+    pub fields_per_well: Option<u32>,
+    /// True bit depth of the detector (8, 12, 14, 16); `None`: that of the file.
+    pub bit_depth: Option<u8>,
+    /// The plates to include; empty: all.
+    pub plates: Vec<Barcode>,
+}
+
+/// The plate map's columns; `None`: recognised from the usual names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlateMapColumns {
+    /// Plate barcode.
+    pub plate: Option<String>,
+    /// Well name.
+    pub well: Option<String>,
+    /// Compound or perturbation.
+    pub compound: Option<String>,
+    /// Dose.
+    pub dose: Option<String>,
+    /// Disease model.
+    pub disease: Option<String>,
+}
+
+/// `[plate_map]`: what each well was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlateMapSettings {
+    /// CSV or TSV file or URI. Relative to the screen file until [`crate::screen::Screen::resolve_paths`].
+    pub file: String,
+    /// Column names.
+    pub columns: PlateMapColumns,
+    /// The compound of every well with a dose above 0, where the map has no such column.
+    pub compound: Option<String>,
+    /// The disease model of every well except reference wells, where the map has no such column.
+    pub disease: Option<String>,
+    /// The unit of doses as results write it. Default `uM`.
+    pub dose_unit: String,
+}
+
+/// `[controls]`: which wells define 0 and 1 of the axis, and which are left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Controls {
+    /// Wells that define 0: healthy, or untreated.
+    pub reference: Selector,
+    /// Wells that define 1: the disease model with vehicle, or the treatment with the full response.
+    pub phenotype: Selector,
+    /// Wells left out: those any of these selects.
+    pub exclude: Vec<Selector>,
+}
+
+/// What is subtracted from every pixel, after illumination correction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Background {
+    /// Nothing.
+    None,
+    /// The image's own percentile, 0 to 100. Not where intensity itself is the phenotype (SCIENCE 2.3).
+    Percentile {
+        /// Percent.
+        percent: f64,
+    },
+    /// A constant in grey levels.
+    Constant {
+        /// One value per channel, in channel order.
+        levels: Vec<f64>,
+    },
+}
+
+/// How grey levels become 0 to 1 for the network (SCIENCE 2.4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Scaling {
+    /// Only the division by the detector's ceiling.
+    None,
+    /// Percentiles of each image and channel. Erases absolute intensity.
+    Image {
+        /// Lower percentile, 0 to 100.
+        low: f64,
+        /// Upper percentile, above `low`.
+        high: f64,
+    },
+    /// Percentiles pooled over the plate's control wells per channel. Keeps absolute intensity.
+    Controls {
+        /// Lower percentile, 0 to 100.
+        low: f64,
+        /// Upper percentile, above `low`.
+        high: f64,
+    },
+    /// Fixed grey levels.
+    Fixed {
+        /// Grey level that becomes 0, one per channel.
+        low: Vec<f64>,
+        /// Grey level that becomes 1, one per channel.
+        high: Vec<f64>,
+    },
+}
+
+/// The size a field is resized to before tiling.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeTo {
+    /// Width and height times this factor, above 0 up to 8.
+    Factor(f64),
+    /// Width and height in pixels.
+    Size {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+}
+
+/// A change of size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// To what size.
+    pub to: ResizeTo,
+    /// How.
+    pub method: ResizeMethod,
+}
+
+/// `[preprocess]`: the steps between decoding and the network, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PreprocessSettings {
+    /// Path template of `.npy` illumination functions with `{channel}` and, where plates differ, `{plate}`.
+    pub illumination: Option<String>,
+    /// Background subtraction. Default none.
+    pub background: Background,
+    /// Resize. Default none.
+    pub resize: Option<Resize>,
+    /// Intensity scaling. Default percentiles 0.1 and 99.9 of each image.
+    pub scaling: Scaling,
+    /// Cutting. Default grid.
+    pub tiling: Tiling,
+}
+
+impl Default for PreprocessSettings {
+    fn default() -> Self {
+        Self {
+            illumination: None,
+            background: Background::None,
+            resize: None,
+            scaling: Scaling::Image { low: 0.1, high: 99.9 },
+            tiling: Tiling::Grid,
+        }
+    }
+}
+
+/// `[quality]`: absolute gates of SCIENCE 1.3 and 1.4, per field and channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QualitySettings {
+    /// Whether gates fail fields; measures are taken and written anyway.
+    pub enabled: bool,
+    /// Percent of pixels at the detector ceiling above which a field is flagged. Default 0.25.
+    pub saturated_percent_warn: f64,
+    /// Percent of pixels at the detector ceiling above which a field fails. Default 1.
+    pub saturated_percent_fail: f64,
+    /// `(p99.9 - median) / MAD` below which a field is flagged as near empty. Default 8.
+    pub contrast_warn: f64,
+    /// `(p99.9 - median) / MAD` below which a field is empty and fails. Default 6.
+    pub contrast_fail: f64,
+    /// Power log-log slope above which a field of the nuclei channel is empty and fails. Default 0.
+    pub slope_empty: f64,
+    /// Power log-log slope below which a field of the nuclei channel is blurred and fails. Default -3.
+    pub slope_blur: f64,
+    /// The channel the slope gates apply to; `None`: no slope gate. Default: the channel named DNA, if any.
+    pub nuclei_channel: Option<Channel>,
+    /// A well counts when at least this many fields pass. Default 2.
+    pub min_fields: u32,
+    /// A well also counts when at least this percent of its fields pass. Default 50.
+    pub min_fields_percent: f64,
+    /// Percent of a plate's fields that may fail before the plate is held back. Default 10.
+    pub plate_failed_percent: f64,
+    /// Percent of a plate's control fields that may fail before the plate is held back. Default 25.
+    pub control_failed_percent: f64,
+}
+
+impl Default for QualitySettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            saturated_percent_warn: 0.25,
+            saturated_percent_fail: 1.0,
+            contrast_warn: 8.0,
+            contrast_fail: 6.0,
+            slope_empty: 0.0,
+            slope_blur: -3.0,
+            nuclei_channel: None,
+            min_fields: 2,
+            min_fields_percent: 50.0,
+            plate_failed_percent: 10.0,
+            control_failed_percent: 25.0,
+        }
+    }
+}
+
+impl QualitySettings {
+    /// Whether a well counts, given how many of its fields passed: at least `min_fields`, or at least
+    /// `min_fields_percent` percent of them; never without a passing field (SCIENCE 1.4).
+    pub fn well_counts(&self, passing: u32, all: u32) -> bool {
+        passing > 0
+            && (passing >= self.min_fields
+                || f64::from(passing) * 100.0 >= self.min_fields_percent * f64::from(all))
+    }
+}
+
+/// `[model]`: the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSettings {
+    /// A model card's name. Default `efficientnet-lite0`.
+    pub name: String,
+    /// Which engine runs it.
+    pub engine: EngineChoice,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            name: "efficientnet-lite0".to_owned(),
+            engine: EngineChoice::Auto,
+        }
+    }
+}
+
+/// `[resources]`: what a worker may use. `None` means: decided from the machine and logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceSettings {
+    /// Threads that decode and preprocess images.
+    pub decode_threads: Option<u32>,
+    /// Threads of the engine.
+    pub engine_threads: Option<u32>,
+    /// Images per engine batch. Default 16.
+    pub batch_size: u32,
+    /// Bytes of images that may be in memory at once, over all stages. Default 128 MiB.
+    pub in_flight_bytes: u64,
+    /// Where kernels and networks run.
+    pub device: DeviceChoice,
+}
+
+impl Default for ResourceSettings {
+    fn default() -> Self {
+        Self {
+            decode_threads: None,
+            engine_threads: None,
+            batch_size: 16,
+            in_flight_bytes: 128 << 20,
+            device: DeviceChoice::Auto,
+        }
+    }
+}
+
+/// `[output]`: what is written besides the Parquet files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputSettings {
+    /// Folder of the results; `None`: chosen by the command. Relative to the screen file.
+    pub folder: Option<String>,
+    /// Whether the HTML report is written. Default true.
+    pub report: bool,
+}
+
+impl Default for OutputSettings {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            report: true,
+        }
+    }
+}
