@@ -1,1 +1,53 @@
-//! Under construction.
+//! Pixel kernels: raw microscope images in, network-ready tensors and quality measures out.
+//!
+//! Every kernel is a folder with its parameters, formula and source (`mod.rs`), a CPU form that is the specification
+//! (`cpu.rs`) and a shader (`kernel.wgsl`), and one line in [`registry`]. One test runs every kernel on both devices
+//! and compares. This crate knows nothing of files, clocks, networks or async.
+//!
+//! ```
+//! use wellspring_kernels::{Device, DeviceChoice, PercentileScale, RawImage, Recipe, ScaleRange};
+//!
+//! # fn main() -> Result<(), wellspring_kernels::KernelError> {
+//! let image = RawImage::new(1, 2, 2, vec![100, 200, 300, 400], 4095)?;
+//! let scale = PercentileScale { range: ScaleRange::PerImage { lo: 0.0, hi: 100.0 }, scale: 255.0, round: true };
+//! let recipe = Recipe::new(vec![scale.into()], image.shape())?;
+//! let tensor = Device::open(DeviceChoice::Cpu)?.run(&recipe, &image)?;
+//! assert_eq!(tensor.data(), &[0.0, 85.0, 170.0, 255.0]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod background;
+mod convert;
+mod device;
+mod error;
+pub mod flat_field;
+mod focus;
+pub mod histogram;
+mod image;
+pub mod kernel;
+pub mod moments;
+mod order_statistics;
+pub mod percentile_scale;
+pub mod plan;
+mod power;
+mod quality;
+mod recipe;
+pub mod registry;
+pub mod resize;
+pub mod rows;
+pub mod tile;
+
+pub use background::{Background, Footprint};
+pub use device::{Device, DeviceChoice, DeviceInfo, DeviceKind, list_devices};
+pub use error::KernelError;
+pub use flat_field::{FlatField, FlatFieldMode, Illumination};
+pub use histogram::Histogram;
+pub use image::{InputShape, RawImage, Tensor};
+pub use kernel::{Kernel, Measure, Tolerance};
+pub use percentile_scale::{PercentileScale, ScaleRange};
+pub use quality::{ChannelQuality, EMPTY_CONTRAST};
+pub use recipe::Recipe;
+pub use registry::Step;
+pub use resize::{Resize, ResizeFilter};
+pub use tile::{Placement, Tile};

@@ -1,0 +1,211 @@
+//! `flat_field`: black level and illumination correction.
+//!
+//! Formula, per channel: divide `x' = max(x - b, 0) / L`, subtract `x' = max(x - b - L, 0)`, without an
+//! illumination function `x' = max(x - b, 0)`. `b` is the black level in grey levels, `L` the illumination function
+//! (dimensionless and about 1 or more for divide, grey levels for subtract). NaN becomes 0.
+//! Source: CellProfiler CorrectIlluminationApply; Singh et al., J. Microscopy 256 (2014) 231.
+//! Enters: f32 planes. Leaves: planes of the same shape. Fails on a function of another size, or with zeros,
+//! negative values or NaN.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::KernelError;
+use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel};
+use crate::plan::{BufferId, Dispatch, Plan, float_words, groups_for};
+use crate::rows::Rows;
+
+mod cpu;
+
+pub(crate) const NAME: &str = "flat_field";
+pub(crate) const WGSL: &str = include_str!("kernel.wgsl");
+
+/// How the illumination function is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlatFieldMode {
+    /// Divide by the function (uneven illumination).
+    Divide,
+    /// Subtract the function (additive background).
+    Subtract,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct IlluminationData {
+    channels: usize,
+    height: usize,
+    width: usize,
+    values: Vec<f32>,
+}
+
+/// An illumination function: one plane for all channels or one per channel, row-major. Cheap to clone.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "IlluminationData", into = "IlluminationData")]
+pub struct Illumination {
+    channels: usize,
+    height: usize,
+    width: usize,
+    values: Arc<Vec<f32>>,
+}
+
+impl std::fmt::Debug for Illumination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Illumination({} x {} x {})",
+            self.channels, self.height, self.width
+        )
+    }
+}
+
+impl TryFrom<IlluminationData> for Illumination {
+    type Error = KernelError;
+    fn try_from(d: IlluminationData) -> Result<Self, KernelError> {
+        Self::new(d.channels, d.height, d.width, d.values)
+    }
+}
+
+impl From<Illumination> for IlluminationData {
+    fn from(l: Illumination) -> Self {
+        Self {
+            channels: l.channels,
+            height: l.height,
+            width: l.width,
+            values: l.values.to_vec(),
+        }
+    }
+}
+
+impl Illumination {
+    /// A checked function of `channels * height * width` finite values, plane after plane.
+    ///
+    /// # Errors
+    /// A zero dimension, a wrong count, a NaN or infinity.
+    pub fn new(channels: usize, height: usize, width: usize, values: Vec<f32>) -> Result<Self, KernelError> {
+        let tensor = crate::image::Tensor::new([1, channels, height, width], values)?;
+        let values = tensor.into_data();
+        if let Some((i, v)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+            return Err(bad_value(*v, i, "every value must be finite"));
+        }
+        Ok(Self {
+            channels,
+            height,
+            width,
+            values: Arc::new(values),
+        })
+    }
+
+    /// The function of channel `c`.
+    pub(crate) fn plane(&self, c: usize) -> &[f32] {
+        let len = self.height * self.width;
+        let at = if self.channels == 1 { 0 } else { c * len };
+        &self.values[at..at + len]
+    }
+}
+
+fn bad_value(value: f32, index: usize, expected: &'static str) -> KernelError {
+    KernelError::Parameter {
+        kernel: NAME,
+        parameter: "illumination",
+        value: format!("{value} at pixel {index}"),
+        expected,
+    }
+}
+
+/// Parameters of `flat_field`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlatField {
+    /// Black level in grey levels, one value or one per channel; 0 or more.
+    pub black_level: Vec<f32>,
+    /// The illumination function; none applies only the black level.
+    pub illumination: Option<Illumination>,
+    /// Divide or subtract.
+    pub mode: FlatFieldMode,
+}
+
+impl Kernel for FlatField {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance {
+            absolute: 0.0,
+            relative: 4e-7,
+            why: "a shader's division may be wrong by 2.5 units in the last place",
+        }
+    }
+
+    fn output_shape(&self, input: Shape) -> Result<Shape, KernelError> {
+        let [_, channels, height, width] = input;
+        check_per_channel(
+            NAME,
+            "black_level",
+            self.black_level.iter().map(|&v| f64::from(v)),
+            channels,
+            "it must be finite and 0 or more",
+            |v| v.is_finite() && v >= 0.0,
+        )?;
+        if let Some(l) = &self.illumination {
+            if (l.height, l.width) != (height, width) {
+                return Err(KernelError::Shape {
+                    kernel: NAME,
+                    parameter: "illumination",
+                    input,
+                    needed: vec![l.height, l.width],
+                });
+            }
+            if l.channels != 1 && l.channels != channels {
+                return Err(KernelError::Channels {
+                    kernel: NAME,
+                    parameter: "illumination",
+                    got: l.channels,
+                    channels,
+                });
+            }
+            if self.mode == FlatFieldMode::Divide
+                && let Some((i, v)) = l.values.iter().enumerate().find(|(_, v)| **v <= 0.0)
+            {
+                return Err(bad_value(*v, i, "a divisor must be greater than 0"));
+            }
+        }
+        Ok(input)
+    }
+
+    fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a> {
+        cpu::flat_field(self, input)
+    }
+
+    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
+        let [_, channels, height, width] = shape;
+        let count: usize = shape.iter().product();
+        let out = plan.buffer(NAME, count);
+        let black = (0..channels)
+            .map(|c| crate::kernel::per_channel(&self.black_level, c))
+            .collect::<Vec<_>>();
+        let black = plan.constant(NAME, float_words(black));
+        let (mode, planes, values) = match (&self.illumination, self.mode) {
+            (None, _) => (0, 1, vec![0.0]),
+            (Some(l), FlatFieldMode::Divide) => (1, l.channels, l.values.to_vec()),
+            (Some(l), FlatFieldMode::Subtract) => (2, l.channels, l.values.to_vec()),
+        };
+        let illumination = plan.constant(NAME, float_words(values));
+        plan.dispatch(Dispatch {
+            kernel: NAME,
+            source: WGSL,
+            entry: "flat_field",
+            params: vec![
+                count as u32,
+                (height * width) as u32,
+                channels as u32,
+                mode,
+                planes as u32,
+            ],
+            bindings: vec![(1, input), (2, black), (3, illumination), (4, out)],
+            groups: [groups_for(count), 1, 1],
+        });
+        out
+    }
+}

@@ -1,0 +1,99 @@
+//! A recipe: a shape-checked list of steps from a raw image to a tensor.
+//! Enters: steps and the shape of the images they are for. Leaves: a recipe that cannot fail on shapes any more.
+//! Fails with the kernel, the parameter and the value, before any pixel is touched.
+
+use crate::error::KernelError;
+use crate::image::{InputShape, RawImage, Tensor};
+use crate::kernel::{Kernel, Shape};
+use crate::plan::{BufferId, Plan};
+use crate::registry::Step;
+use crate::rows::Rows;
+
+/// A checked list of steps. An empty list converts to f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    steps: Vec<Step>,
+    input: InputShape,
+    /// Shape before each step, and the output shape last.
+    shapes: Vec<Shape>,
+}
+
+impl Recipe {
+    /// Checks every step against the shape that reaches it.
+    ///
+    /// # Errors
+    /// The first parameter or shape that does not fit; an input with a zero dimension; a result too large to address.
+    pub fn new(steps: Vec<Step>, input: InputShape) -> Result<Self, KernelError> {
+        let mut shape = [1, input.channels, input.height, input.width];
+        check_volume(shape)?;
+        let mut shapes = vec![shape];
+        for step in &steps {
+            shape = step.output_shape(shape)?;
+            check_volume(shape)?;
+            shapes.push(shape);
+        }
+        Ok(Self { steps, input, shapes })
+    }
+
+    /// The steps, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The image shape the recipe is for.
+    pub fn input_shape(&self) -> InputShape {
+        self.input
+    }
+
+    /// Items, channels, height and width of the result.
+    pub fn output_shape(&self) -> [usize; 4] {
+        self.shapes.last().copied().unwrap_or_default()
+    }
+
+    /// Fails unless `image` has the shape the recipe is for.
+    pub(crate) fn check(&self, image: &RawImage) -> Result<(), KernelError> {
+        if image.shape() != self.input {
+            return Err(KernelError::Input {
+                expected: self.input,
+                got: image.shape(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs on the CPU, neighbouring point-wise steps fused into the reads of the next.
+    pub(crate) fn cpu(&self, image: &RawImage) -> Tensor {
+        let mut rows = Rows::raw(image);
+        for step in &self.steps {
+            rows = step.cpu(rows);
+        }
+        rows.materialise()
+    }
+
+    /// Appends the dispatches of all steps; `input` holds the image as f32.
+    pub(crate) fn plan(&self, plan: &mut Plan, input: BufferId) -> BufferId {
+        self.steps
+            .iter()
+            .zip(&self.shapes)
+            .fold(input, |buffer, (step, shape)| step.plan(plan, buffer, *shape))
+    }
+}
+
+fn check_volume(shape: Shape) -> Result<(), KernelError> {
+    if shape.contains(&0) {
+        return Err(KernelError::Empty {
+            what: "image",
+            shape: shape.to_vec(),
+        });
+    }
+    // Shaders count elements in 32 bits; the same bound on both devices keeps recipes portable.
+    shape
+        .iter()
+        .try_fold(1usize, |product, &d| product.checked_mul(d))
+        .filter(|v| *v <= (u32::MAX / 2) as usize)
+        .map(|_| ())
+        .ok_or(KernelError::Overflow {
+            what: "image",
+            shape: shape.to_vec(),
+        })
+}

@@ -1,0 +1,73 @@
+//! The registry: one line per kernel. A kernel is in the crate if and only if it is here, and the twin test runs
+//! everything that is here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::background::Background;
+use crate::error::KernelError;
+use crate::flat_field::FlatField;
+use crate::histogram::HistogramKernel;
+use crate::kernel::{Kernel, Measure, Shape, Tolerance};
+use crate::moments::MomentsKernel;
+use crate::percentile_scale::PercentileScale;
+use crate::plan::{BufferId, Plan};
+use crate::resize::Resize;
+use crate::rows::Rows;
+use crate::tile::Tile;
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $kernel:ident),* $(,)?) => {
+        /// One step of a recipe: a kernel with its parameters. Serialised as a table with the key `kernel`.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kernel", rename_all = "snake_case")]
+        pub enum Step { $($(#[$doc])* $kernel($kernel),)* }
+
+        impl Step {
+            /// The kernel behind the step.
+            pub fn kernel(&self) -> &dyn Kernel {
+                match self { $(Step::$kernel(k) => k,)* }
+            }
+        }
+
+        $(impl From<$kernel> for Step {
+            fn from(kernel: $kernel) -> Self { Step::$kernel(kernel) }
+        })*
+
+        /// Names of the variants of [`Step`], as recipes write them, for the twin test's completeness check.
+        pub const STEP_TYPES: &[&str] = &[$(stringify!($kernel)),*];
+    };
+}
+
+steps! {
+    /// Black level and illumination correction.
+    FlatField,
+    /// Background subtraction.
+    Background,
+    /// Scaling between two percentiles.
+    PercentileScale,
+    /// Change of size.
+    Resize,
+    /// Crops.
+    Tile,
+}
+
+/// Kernels that reduce a raw image to exact tallies.
+pub const MEASURES: &[&dyn Measure] = &[&HistogramKernel, &MomentsKernel];
+
+impl Kernel for Step {
+    fn name(&self) -> &'static str {
+        self.kernel().name()
+    }
+    fn tolerance(&self) -> Tolerance {
+        self.kernel().tolerance()
+    }
+    fn output_shape(&self, input: Shape) -> Result<Shape, KernelError> {
+        self.kernel().output_shape(input)
+    }
+    fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a> {
+        self.kernel().cpu(input)
+    }
+    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
+        self.kernel().plan(plan, input, shape)
+    }
+}
