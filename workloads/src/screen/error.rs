@@ -42,9 +42,9 @@ pub enum ScreenProblem {
         /// The key as written.
         key: String,
         /// The nearest known key, where one is near.
-        nearest: Option<&'static str>,
+        nearest: Option<String>,
         /// Every key of the table.
-        known: Vec<&'static str>,
+        known: Vec<String>,
     },
     /// A key that must be given.
     #[error("{table} needs '{key}': {remedy}")]
@@ -117,13 +117,10 @@ pub enum ScreenProblem {
 }
 
 /// "did you mean ...?", or the list of what would have been right.
-fn suggestion<T: AsRef<str>>(nearest: &Option<T>, known: &[T]) -> String {
+fn suggestion(nearest: &Option<String>, known: &[String]) -> String {
     match nearest {
-        Some(nearest) => format!(": did you mean '{}'?", nearest.as_ref()),
-        None => {
-            let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-            format!(": known are {}", known.join(", "))
-        }
+        Some(nearest) => format!(": did you mean '{nearest}'?"),
+        None => format!(": known are {}", known.join(", ")),
     }
 }
 

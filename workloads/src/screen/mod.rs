@@ -7,6 +7,8 @@ mod error;
 mod nearest;
 mod plan_text;
 mod read;
+mod read_comparison;
+mod read_steps;
 mod selector;
 mod settings;
 mod table;

@@ -1,0 +1,149 @@
+//! Reads `[comparison]`: the settings type belongs to the comparison; this finds every problem with it, not the first.
+//!
+//! Its `Deserialize` and its check name one problem each. So the key at fault is reported and taken out, and the rest
+//! is read again, until nothing is left to report.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use serde::Deserialize;
+
+use super::ScreenProblem;
+use super::table::{Report, Value};
+use crate::compare::{CompareError, ComparisonSettings};
+
+pub(super) fn comparison(
+    report: &mut Report,
+    value: Option<Value<'_>>,
+    plate_map_unit: Option<&str>,
+) -> ComparisonSettings {
+    let mut settings = ComparisonSettings::default();
+    let mut own_unit = None;
+    if let Some(value) = &value {
+        match value.value.as_table() {
+            Some(table) => {
+                own_unit = table.get("dose_unit").map(|unit| unit.span().start);
+                settings = peel(report, value.at, table);
+            }
+            None => report.wrong_type(value, "a table"),
+        }
+    }
+    match (plate_map_unit, own_unit) {
+        (Some(unit), None) => settings.dose_unit = unit.to_owned(),
+        (Some(unit), Some(at)) if unit != settings.dose_unit => {
+            let key = "comparison.dose_unit".to_owned();
+            let reason = format!(
+                "\"{}\" contradicts plate_map.dose_unit = \"{unit}\": leave one of the two out",
+                settings.dose_unit
+            );
+            report.add(at, ScreenProblem::Unusable { key, reason });
+        }
+        _ => {}
+    }
+    settings
+}
+
+fn peel(report: &mut Report, at: usize, table: &DeTable<'_>) -> ComparisonSettings {
+    let mut table = table.clone();
+    // Every round takes a key out, so this ends.
+    loop {
+        let whole = Spanned::new(at..at, DeValue::Table(table.clone()));
+        let fault = match ComparisonSettings::deserialize(ValueDeserializer::from(whole)) {
+            Ok(settings) => match settings.check() {
+                Ok(()) => return settings,
+                Err(error) => checked(&error, &table, at),
+            },
+            Err(error) => {
+                let place = error.span().map_or(at, |span| span.start);
+                let path = path_to(&table, place);
+                (place, path.clone(), read_problem(error.message(), &path))
+            }
+        };
+        let (place, path, problem) = fault;
+        report.add(place, problem);
+        if !remove(&mut table, &path) {
+            return ComparisonSettings::default();
+        }
+    }
+}
+
+fn checked(error: &CompareError, table: &DeTable<'_>, at: usize) -> (usize, Vec<String>, ScreenProblem) {
+    let CompareError::Setting { setting, value, expected } = error else {
+        let (key, reason) = ("comparison".to_owned(), error.to_string());
+        return (at, Vec::new(), ScreenProblem::Unusable { key, reason });
+    };
+    let path: Vec<String> = setting.split('.').map(str::to_owned).collect();
+    let mut place = at;
+    let mut inner = Some(table);
+    for key in &path {
+        let found = inner.and_then(|table| table.get(key.as_str()));
+        place = found.map_or(place, |value| value.span().start);
+        inner = found.and_then(|value| value.get_ref().as_table());
+    }
+    let problem = ScreenProblem::Range {
+        key: format!("comparison.{setting}"),
+        value: value.to_string(),
+        expected: (*expected).to_owned(),
+    };
+    (place, path, problem)
+}
+
+/// The keys that lead to the entry standing at a byte offset.
+fn path_to(table: &DeTable<'_>, at: usize) -> Vec<String> {
+    for (key, value) in table {
+        let (key_span, value_span) = (key.span(), value.span());
+        let name = key.get_ref().to_string();
+        if let Some(inner) = value.get_ref().as_table() {
+            let below = path_to(inner, at);
+            if !below.is_empty() {
+                return std::iter::once(name).chain(below).collect();
+            }
+        }
+        if key_span.contains(&at) || value_span.contains(&at) {
+            return vec![name];
+        }
+    }
+    Vec::new()
+}
+
+fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
+    match path {
+        [] => false,
+        [key] => table.remove(key.as_str()).is_some(),
+        [key, rest @ ..] => match table.get_mut(key.as_str()).map(Spanned::get_mut) {
+            Some(DeValue::Table(inner)) => remove(inner, rest),
+            _ => false,
+        },
+    }
+}
+
+/// serde words two of its messages as "unknown field `x`, expected one of `a`, `b`": they become the problems of the
+/// other tables, with the nearest name.
+fn read_problem(message: &str, path: &[String]) -> ScreenProblem {
+    let key = format!("comparison.{}", path.join("."));
+    let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
+    let (field, variant) = (message.starts_with("unknown field"), message.starts_with("unknown variant"));
+    let (true, Some(word)) = (field || variant, names.next()) else {
+        let reason = message.to_owned();
+        return ScreenProblem::Unusable { key, reason };
+    };
+    let known: Vec<String> = names.collect();
+    let nearest = super::nearest(&word, known.iter().map(String::as_str)).map(str::to_owned);
+    if field {
+        let parents = path.split_last().map_or(&[][..], |(_, parents)| parents);
+        let table: Vec<&str> = std::iter::once("comparison").chain(parents.iter().map(String::as_str)).collect();
+        ScreenProblem::UnknownKey {
+            table: format!("[{}]", table.join(".")),
+            key: word,
+            nearest,
+            known,
+        }
+    } else {
+        ScreenProblem::UnknownWord {
+            key,
+            word,
+            nearest,
+            known,
+        }
+    }
+}
