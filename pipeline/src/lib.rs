@@ -1,1 +1,4 @@
 //! Under construction.
+
+pub mod report;
+pub mod results;

@@ -1,0 +1,22 @@
+//! The files of a run's output folder, and tables made elsewhere.
+//!
+//! Rows enter, finished files leave: Parquet tables, JSON and JSON lines. Every file is written beside its place
+//! under a `.partial` name and renamed when complete, so a file that exists under its own name is whole. The same
+//! rows give the same bytes. Everything here blocks: call it from a blocking thread.
+
+pub mod atomic;
+pub mod error;
+pub mod json;
+pub mod parquet;
+pub mod read;
+pub mod tables;
+
+pub use atomic::AtomicFile;
+pub use error::{ReadError, WriteError};
+pub use json::{JsonLines, write_json};
+pub use parquet::{Cell, Column, ColumnKind, TableWriter};
+pub use read::{FeatureColumns, ProfileFile, ProfileRow, ProfileSet, read_profiles};
+pub use tables::{
+    ComparisonTable, FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow,
+    QualityTable,
+};

@@ -1,0 +1,423 @@
+//! The tables of a run's output folder, with the columns people of this field expect.
+//!
+//! Fields, wells and comparisons enter in the order the rows should have; `features.parquet`, `profiles.parquet`,
+//! `quality.parquet` and `comparisons.parquet` leave. `Metadata_*` columns are text, so that peers do not take them
+//! for features; `dose` is numeric. All tables stream: memory is one row group. Fails as
+//! [`TableWriter`](super::parquet::TableWriter) does.
+
+use std::path::Path;
+
+use wellspring_workloads::compare::Comparison;
+use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
+
+use super::error::WriteError;
+use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+
+/// What made a table; written into each file as key-value pairs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Provenance {
+    /// The screen's name.
+    pub screen: String,
+    /// The run.
+    pub run: String,
+    /// sha256 of the screen definition, hexadecimal.
+    pub screen_sha256: String,
+    /// The model's name.
+    pub model: String,
+    /// sha256 of the model's weights, hexadecimal.
+    pub model_sha256: String,
+    /// Seed of every stochastic step.
+    pub seed: u64,
+}
+
+impl Provenance {
+    fn pairs(&self) -> Vec<(String, String)> {
+        [
+            ("wellspring.screen", self.screen.clone()),
+            ("wellspring.run", self.run.clone()),
+            ("wellspring.screen_sha256", self.screen_sha256.clone()),
+            ("wellspring.model", self.model.clone()),
+            ("wellspring.model_sha256", self.model_sha256.clone()),
+            ("wellspring.seed", self.seed.to_string()),
+            ("wellspring.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+    }
+}
+
+/// The name of feature column `i` of `model`: `<model>_<i>`.
+pub fn feature_name(model: &str, i: usize) -> String {
+    format!("{model}_{i}")
+}
+
+fn feature_names(model: &str, width: usize) -> Vec<String> {
+    (0..width).map(|i| feature_name(model, i)).collect()
+}
+
+/// The text of a role in `Metadata_role`.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Reference => "reference",
+        Role::Phenotype => "phenotype",
+        Role::Treated => "treated",
+    }
+}
+
+fn treatment_columns() -> [Column; 5] {
+    [
+        Column::optional("Metadata_compound", ColumnKind::Text),
+        Column::optional("Metadata_dose", ColumnKind::Text),
+        Column::optional("Metadata_disease", ColumnKind::Text),
+        Column::required("Metadata_role", ColumnKind::Text),
+        Column::optional("dose", ColumnKind::Float64),
+    ]
+}
+
+/// The texts of a row's place and treatment, kept while its cells borrow them.
+struct Words<'a> {
+    plate: &'a str,
+    well: String,
+    dose: Option<String>,
+    treatment: &'a Treatment,
+}
+
+impl<'a> Words<'a> {
+    fn new(plate: &'a Barcode, well: WellPosition, treatment: &'a Treatment) -> Self {
+        Self {
+            plate: plate.as_str(),
+            well: well.to_string(),
+            dose: treatment.dose.map(|dose| dose.to_string()),
+            treatment,
+        }
+    }
+
+    fn treatment_cells(&self) -> [Cell<'_>; 5] {
+        [
+            Cell::text(self.treatment.compound.as_deref()),
+            Cell::text(self.dose.as_deref()),
+            Cell::text(self.treatment.disease.as_deref()),
+            Cell::Text(role_name(self.treatment.role)),
+            Cell::number(self.treatment.dose),
+        ]
+    }
+}
+
+/// The outcome of the quality checks of one field.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldQuality {
+    /// Whether the field counts.
+    pub passed: bool,
+    /// What was flagged, such as `blur:DNA`; joined with `;` in the files. Empty where nothing was.
+    pub flags: Vec<String>,
+}
+
+impl FieldQuality {
+    fn verdict(&self) -> &'static str {
+        if self.passed { "pass" } else { "fail" }
+    }
+
+    fn columns() -> [Column; 2] {
+        [
+            Column::required("Metadata_quality", ColumnKind::Text),
+            Column::required("Metadata_quality_flags", ColumnKind::Text),
+        ]
+    }
+}
+
+/// One field of `features.parquet`.
+#[derive(Debug, Clone, Copy)]
+pub struct FeatureRow<'a> {
+    /// The field.
+    pub field: &'a FieldId,
+    /// What its well was given.
+    pub treatment: &'a Treatment,
+    /// The outcome of its quality checks.
+    pub quality: &'a FieldQuality,
+    /// The embedding; as wide as the table.
+    pub values: &'a [f32],
+}
+
+/// `features.parquet`: one row per field of view.
+#[derive(Debug)]
+pub struct FeatureTable(TableWriter);
+
+impl FeatureTable {
+    /// The file's name.
+    pub const FILE: &'static str = "features.parquet";
+
+    /// Opens the table in folder `dir`: `width` columns `<model>_<i>` after place, treatment and quality.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(
+        dir: &Path,
+        model: &str,
+        width: usize,
+        provenance: &Provenance,
+    ) -> Result<Self, WriteError> {
+        let mut columns = vec![
+            Column::required("Metadata_Plate", ColumnKind::Text),
+            Column::required("Metadata_Well", ColumnKind::Text),
+            Column::required("Metadata_Site", ColumnKind::Text),
+        ];
+        columns.extend(treatment_columns());
+        columns.extend(FieldQuality::columns());
+        let path = dir.join(Self::FILE);
+        TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs()).map(Self)
+    }
+
+    /// Appends a field. Give fields in the order of [`FieldId`]: equal rows in equal order give equal files.
+    ///
+    /// # Errors
+    /// The embedding has another width, or the disk refuses.
+    pub fn push(&mut self, row: &FeatureRow<'_>) -> Result<(), WriteError> {
+        let words = Words::new(&row.field.plate, row.field.well, row.treatment);
+        let site = row.field.field.to_string();
+        let flags = row.quality.flags.join(";");
+        let [compound, dose, disease, role, number] = words.treatment_cells();
+        let cells = [
+            Cell::Text(words.plate),
+            Cell::Text(&words.well),
+            Cell::Text(&site),
+            compound,
+            dose,
+            disease,
+            role,
+            number,
+            Cell::Text(row.quality.verdict()),
+            Cell::Text(&flags),
+        ];
+        self.0.push(&cells, row.values)
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.0.finish()
+    }
+}
+
+/// `profiles.parquet`: one row per well.
+#[derive(Debug)]
+pub struct ProfileTable(TableWriter);
+
+impl ProfileTable {
+    /// The file's name.
+    pub const FILE: &'static str = "profiles.parquet";
+
+    /// Opens the table in folder `dir`: `width` columns `<model>_<i>` after place and treatment.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(
+        dir: &Path,
+        model: &str,
+        width: usize,
+        provenance: &Provenance,
+    ) -> Result<Self, WriteError> {
+        let mut columns = vec![
+            Column::required("Metadata_Plate", ColumnKind::Text),
+            Column::required("Metadata_Well", ColumnKind::Text),
+        ];
+        columns.extend(treatment_columns());
+        // Text as well: to a peer every numeric column without the prefix may be a feature.
+        columns.push(Column::required("Metadata_Site_Count", ColumnKind::Text));
+        columns.push(Column::optional("Metadata_Object_Count", ColumnKind::Text));
+        let path = dir.join(Self::FILE);
+        TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs()).map(Self)
+    }
+
+    /// Appends a well. Give wells in order of plate and well: equal rows in equal order give equal files.
+    ///
+    /// # Errors
+    /// The profile has another width, or the disk refuses.
+    pub fn push(&mut self, profile: &WellProfile) -> Result<(), WriteError> {
+        let words = Words::new(&profile.plate, profile.well, &profile.treatment);
+        let fields = profile.fields.to_string();
+        let cell_count = profile.cell_count.map(|count| count.to_string());
+        let [compound, dose, disease, role, number] = words.treatment_cells();
+        let cells = [
+            Cell::Text(words.plate),
+            Cell::Text(&words.well),
+            compound,
+            dose,
+            disease,
+            role,
+            number,
+            Cell::Text(&fields),
+            Cell::text(cell_count.as_deref()),
+        ];
+        self.0.push(&cells, &profile.values)
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.0.finish()
+    }
+}
+
+/// One field of `quality.parquet`.
+#[derive(Debug, Clone, Copy)]
+pub struct QualityRow<'a> {
+    /// The field.
+    pub field: &'a FieldId,
+    /// The outcome of its quality checks.
+    pub quality: &'a FieldQuality,
+    /// Channel after channel, each in the order of the table's measures; `None` where not measured.
+    pub values: &'a [Option<f64>],
+}
+
+/// `quality.parquet`: one row per field, with `ImageQuality_<measure>_<channel>` columns.
+#[derive(Debug)]
+pub struct QualityTable(TableWriter);
+
+impl QualityTable {
+    /// The file's name.
+    pub const FILE: &'static str = "quality.parquet";
+
+    /// Opens the table in folder `dir`. `measures` are names such as `PowerLogLogSlope`, `PercentMaximal`,
+    /// `PercentSaturated`, `MeanIntensity`.
+    ///
+    /// # Errors
+    /// Two columns of one name, or the file cannot be created.
+    pub fn create(
+        dir: &Path,
+        channels: &[Channel],
+        measures: &[&str],
+        provenance: &Provenance,
+    ) -> Result<Self, WriteError> {
+        let mut columns = vec![
+            Column::required("Metadata_Plate", ColumnKind::Text),
+            Column::required("Metadata_Well", ColumnKind::Text),
+            Column::required("Metadata_Site", ColumnKind::Text),
+        ];
+        columns.extend(FieldQuality::columns());
+        columns.extend(channels.iter().flat_map(|channel| {
+            measures.iter().map(move |measure| {
+                Column::optional(format!("ImageQuality_{measure}_{channel}"), ColumnKind::Float64)
+            })
+        }));
+        TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
+    }
+
+    /// Appends a field. Give fields in the order of [`FieldId`].
+    ///
+    /// # Errors
+    /// Another number of values than channels times measures, or the disk refuses.
+    pub fn push(&mut self, row: &QualityRow<'_>) -> Result<(), WriteError> {
+        let well = row.field.well.to_string();
+        let site = row.field.field.to_string();
+        let flags = row.quality.flags.join(";");
+        let mut cells = vec![
+            Cell::Text(row.field.plate.as_str()),
+            Cell::Text(&well),
+            Cell::Text(&site),
+            Cell::Text(row.quality.verdict()),
+            Cell::Text(&flags),
+        ];
+        cells.extend(row.values.iter().map(|value| Cell::number(*value)));
+        self.0.push(&cells, &[])
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.0.finish()
+    }
+}
+
+/// `comparisons.parquet`: one row per disease x compound x dose, control wells included.
+#[derive(Debug)]
+pub struct ComparisonTable {
+    table: TableWriter,
+    screen: String,
+    run: String,
+}
+
+impl ComparisonTable {
+    /// The file's name.
+    pub const FILE: &'static str = "comparisons.parquet";
+
+    /// Opens the table in folder `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(dir: &Path, provenance: &Provenance) -> Result<Self, WriteError> {
+        use ColumnKind::{Float64, Int64, Text};
+        let columns = vec![
+            Column::required("screen", Text),
+            Column::required("run", Text),
+            Column::optional("disease", Text),
+            Column::optional("compound", Text),
+            Column::optional("dose", Float64),
+            Column::required("dose_unit", Text),
+            Column::required("n_wells", Int64),
+            Column::required("n_plates", Int64),
+            Column::required("on_axis", Float64),
+            Column::required("off_axis", Float64),
+            Column::required("rescue", Float64),
+            Column::optional("off_z", Float64),
+            Column::required("distance", Float64),
+            Column::optional("direction_cosine", Float64),
+            Column::optional("cell_ratio", Float64),
+            Column::optional("p_value", Float64),
+            Column::optional("q_value", Float64),
+            Column::optional("p_off", Float64),
+            Column::optional("q_off", Float64),
+            Column::required("call", Text),
+        ];
+        Ok(Self {
+            table: TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs())?,
+            screen: provenance.screen.clone(),
+            run: provenance.run.clone(),
+        })
+    }
+
+    /// Appends a comparison.
+    ///
+    /// # Errors
+    /// A number that must be known is NaN, or the disk refuses.
+    pub fn push(&mut self, row: &Comparison) -> Result<(), WriteError> {
+        let count = |n: usize| Cell::Int(i64::try_from(n).unwrap_or(i64::MAX));
+        let cells = [
+            Cell::Text(&self.screen),
+            Cell::Text(&self.run),
+            Cell::text(row.disease.as_deref()),
+            Cell::text(row.compound.as_deref()),
+            Cell::number(row.dose),
+            Cell::Text(&row.dose_unit),
+            count(row.n_wells),
+            count(row.n_plates),
+            Cell::Number(row.on_axis),
+            Cell::Number(row.off_axis),
+            Cell::Number(row.rescue),
+            Cell::number(row.off_z),
+            Cell::Number(row.distance),
+            Cell::number(row.direction_cosine),
+            Cell::number(row.cell_ratio),
+            Cell::number(row.p_value),
+            Cell::number(row.q_value),
+            Cell::number(row.p_off),
+            Cell::number(row.q_off),
+            Cell::Text(row.call.as_str()),
+        ];
+        self.table.push(&cells, &[])
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.table.finish()
+    }
+}
