@@ -45,7 +45,10 @@ fn agrees_with_the_plain_forward_pass_on_random_weights() {
         let mut engine = open_synthetic(choice, 1);
         let found = engine.embed(&batch(&[&image])).unwrap();
         let (cosine, largest) = compare(found.row(0).unwrap(), &expected);
-        assert!(cosine >= 0.999_999 && largest < 1e-3, "{choice:?}: cosine {cosine}, difference {largest}");
+        assert!(
+            cosine >= 0.999_999 && largest < 1e-3,
+            "{choice:?}: cosine {cosine}, difference {largest}"
+        );
     }
 }
 
@@ -55,24 +58,49 @@ fn open_real(choice: EngineChoice) -> Option<Box<dyn Engine>> {
     Some(open(find_card("efficientnet-lite0").unwrap(), weights, choice, 1).unwrap())
 }
 
-/// The golden input: rows and columns 16..240 of a real field.
+/// The golden input: rows and columns 16..240 of a real field. The fields are 8-bit TIFFs with a palette, whose
+/// indices are the grey levels; the strips are read as they lie in the file, because the decoder refuses palettes.
 fn crop(path: &Path) -> Vec<f32> {
-    let mut decoder = tiff::decoder::Decoder::new(std::fs::File::open(path).unwrap()).unwrap();
+    use tiff::tags::Tag;
+    let bytes = std::fs::read(path).unwrap();
+    let mut decoder = tiff::decoder::Decoder::new(std::io::Cursor::new(&bytes)).unwrap();
     let width = decoder.dimensions().unwrap().0 as usize;
-    let tiff::decoder::DecodingResult::U8(pixels) = decoder.read_image().unwrap() else {
-        panic!("{} is not 8-bit", path.display());
-    };
-    (16..240).flat_map(|y| pixels[y * width + 16..y * width + 240].iter().map(|&v| f32::from(v))).collect()
+    assert_eq!(
+        decoder.get_tag_u32(Tag::Compression).unwrap(),
+        1,
+        "{} is compressed",
+        path.display()
+    );
+    let offsets = decoder.get_tag_u32_vec(Tag::StripOffsets).unwrap();
+    let counts = decoder.get_tag_u32_vec(Tag::StripByteCounts).unwrap();
+    let strips = offsets
+        .iter()
+        .zip(&counts)
+        .map(|(&at, &n)| &bytes[at as usize..(at + n) as usize]);
+    let pixels: Vec<u8> = strips.flatten().copied().collect();
+    (16..240)
+        .flat_map(|y| {
+            pixels[y * width + 16..y * width + 240]
+                .iter()
+                .map(|&v| f32::from(v))
+        })
+        .collect()
 }
 
 #[test]
 fn reproduces_the_golden_embeddings_of_real_fields() {
-    let Some(goldens) = shared("data/weights/efficientnet_lite0/golden_embeddings.csv") else { return };
-    let Some(fields) = shared("data/transfluor/images") else { return };
+    let Some(goldens) = shared("data/weights/efficientnet_lite0/golden_embeddings.csv") else {
+        return;
+    };
+    let Some(fields) = shared("data/transfluor/images") else {
+        return;
+    };
     let text = std::fs::read_to_string(goldens).unwrap();
     let mut checked = 0;
     for choice in ENGINES {
-        let Some(mut engine) = open_real(choice) else { return };
+        let Some(mut engine) = open_real(choice) else {
+            return;
+        };
         for line in text.lines().skip(1) {
             let (name, values) = line.split_once(',').unwrap();
             let expected: Vec<f32> = values.split(',').map(|v| v.parse().unwrap()).collect();
@@ -85,7 +113,10 @@ fn reproduces_the_golden_embeddings_of_real_fields() {
             let found = engine.embed(&batch(&[&image])).unwrap();
             let (cosine, largest) = compare(&found.data, &expected);
             println!("{choice:?} {name}: cosine {cosine:.9}, largest difference {largest:.2e}");
-            assert!(cosine >= COSINE_F32 && largest <= GOLDEN_DIFFERENCE, "{name}: {cosine} {largest}");
+            assert!(
+                cosine >= COSINE_F32 && largest <= GOLDEN_DIFFERENCE,
+                "{name}: {cosine} {largest}"
+            );
             checked += 1;
         }
     }
@@ -98,8 +129,11 @@ fn real_tensors(path: &Path) -> common::Tensors {
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     file.iter()
         .map(|(name, view)| {
-            let values =
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            let values = view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect();
             (name.to_owned(), (view.shape().to_vec(), values))
         })
         .collect()
@@ -113,7 +147,10 @@ fn the_canary_on_the_card_is_that_of_the_plain_forward_pass() {
     let canary = &find_card("efficientnet-lite0").unwrap().canary;
     let expected = naive_lite0(&real_tensors(&path), &canary.image.render(224, 224));
     let (cosine, largest) = compare(&canary.embedding, &expected);
-    assert!(cosine >= 0.999_999_9 && largest <= 1e-5, "cosine {cosine}, largest difference {largest}");
+    assert!(
+        cosine >= 0.999_999_9 && largest <= 1e-5,
+        "cosine {cosine}, largest difference {largest}"
+    );
 }
 
 #[test]
@@ -122,12 +159,18 @@ fn a_batch_equals_its_singles_whatever_the_threads() {
     let all: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     for choice in ENGINES {
         let mut one = open_synthetic(choice, 1);
-        let singles: Vec<f32> = all.iter().flat_map(|image| one.embed(&batch(&[image])).unwrap().data).collect();
+        let singles: Vec<f32> = all
+            .iter()
+            .flat_map(|image| one.embed(&batch(&[image])).unwrap().data)
+            .collect();
         for threads in [0, 1, 2, 3] {
             let mut engine = open_synthetic(choice, threads);
             let found = engine.embed(&batch(&all)).unwrap();
             assert_eq!((found.items, found.width), (5, 1280));
-            assert!(found.data == singles, "{choice:?} with {threads} threads differs from singles");
+            assert!(
+                found.data == singles,
+                "{choice:?} with {threads} threads differs from singles"
+            );
         }
     }
 }
@@ -163,7 +206,10 @@ fn too_many_items_and_wrong_sizes_are_errors_and_the_engine_serves_on() {
         assert!(matches!(engine.embed(&large), Err(EngineError::Oversize { items: n, .. }) if n == items));
         for (channels, height, width) in [(3, 224, 224), (1, 223, 224), (1, 224, 448), (0, 224, 224)] {
             let wrong = Batch::new(1, channels, height, width, vec![0.0; channels * height * width]).unwrap();
-            assert!(matches!(engine.embed(&wrong), Err(EngineError::WrongInput { .. })));
+            assert!(matches!(
+                engine.embed(&wrong),
+                Err(EngineError::WrongInput { .. })
+            ));
         }
         assert_eq!(engine.embed(&batch(&[&image])).unwrap().items, 1);
     }
@@ -175,7 +221,17 @@ fn a_value_that_is_not_finite_never_reaches_an_engine() {
         let mut data = vec![0.0; 3 * PIXELS];
         data[PIXELS + 5] = bad;
         let error = Batch::new(3, 1, 224, 224, data).unwrap_err();
-        assert!(matches!(error, BatchError::NotFinite { item: 1, offset: 5, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                BatchError::NotFinite {
+                    item: 1,
+                    offset: 5,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }
 
@@ -184,7 +240,11 @@ fn says_what_it_is() {
     for choice in ENGINES {
         let engine = open_synthetic(choice, 1);
         assert_eq!(engine.card(), &synthetic().card);
-        assert!(engine.device().starts_with("cpu, native, "), "{}", engine.device());
+        assert!(
+            engine.device().starts_with("cpu, native, "),
+            "{}",
+            engine.device()
+        );
         assert!(engine.max_items() >= 32);
     }
 }
@@ -245,10 +305,26 @@ fn other_weights_are_refused_by_their_digest() {
 fn truncated_weights_are_refused_at_every_length() {
     let model = synthetic();
     let header = 8 + u64::from_le_bytes(model.bytes[..8].try_into().unwrap()) as usize;
-    for length in [0, 1, 7, 8, 9, header - 1, header, header + 1, model.bytes.len() - 1] {
+    for length in [
+        0,
+        1,
+        7,
+        8,
+        9,
+        header - 1,
+        header,
+        header + 1,
+        model.bytes.len() - 1,
+    ] {
         let error = refused(try_open(&model.card, &model.bytes[..length]));
         assert!(
-            matches!(error, EngineError::Weights { source: WeightsError::Malformed { .. }, .. }),
+            matches!(
+                error,
+                EngineError::Weights {
+                    source: WeightsError::Malformed { .. },
+                    ..
+                }
+            ),
             "{length}: {error}"
         );
     }
@@ -273,11 +349,32 @@ fn wrong_tensors_are_refused_by_name() {
         matches!(&error, EngineError::Weights { source: WeightsError::Missing { tensor }, .. } if tensor == name)
     );
     let error = tampered(|t, _| t.get_mut(name).unwrap().0 = vec![144, 40, 1, 1]);
-    assert!(matches!(error, EngineError::Weights { source: WeightsError::WrongShape { .. }, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            EngineError::Weights {
+                source: WeightsError::WrongShape { .. },
+                ..
+            }
+        ),
+        "{error}"
+    );
     let error = tampered(|t, _| t.get_mut(name).unwrap().1[3] = f32::NAN);
-    assert!(matches!(error, EngineError::Weights { source: WeightsError::BadValue { offset: 3, .. }, .. }));
+    assert!(matches!(
+        error,
+        EngineError::Weights {
+            source: WeightsError::BadValue { offset: 3, .. },
+            ..
+        }
+    ));
     let error = tampered(|t, _| t.get_mut("_bn0.running_var").unwrap().1[1] = -1.0);
-    assert!(matches!(error, EngineError::Weights { source: WeightsError::BadValue { offset: 1, .. }, .. }));
+    assert!(matches!(
+        error,
+        EngineError::Weights {
+            source: WeightsError::BadValue { offset: 1, .. },
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -287,21 +384,39 @@ fn a_model_that_misses_its_canary_is_refused() {
     assert!(matches!(error, EngineError::Canary { .. }), "{error}");
     // A wrong scale keeps the cosine at 1.
     let error = tampered(|_, card| card.canary.embedding.iter_mut().for_each(|v| *v *= 1.01));
-    assert!(matches!(error, EngineError::Canary { cosine, .. } if cosine > 0.999_99), "{error}");
+    assert!(
+        matches!(error, EngineError::Canary { cosine, .. } if cosine > 0.999_99),
+        "{error}"
+    );
     let error = tampered(|_, card| card.canary.embedding.fill(0.0));
     assert!(matches!(error, EngineError::Canary { .. }), "{error}");
     let error = tampered(|_, card| card.canary.embedding.truncate(1279));
     assert!(matches!(error, EngineError::Canary { .. }), "{error}");
     let error = tampered(|_, card| card.input.mean = 126.0);
-    assert!(matches!(error, EngineError::Canary { .. } | EngineError::Card { .. }), "{error}");
+    assert!(
+        matches!(error, EngineError::Canary { .. } | EngineError::Card { .. }),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_card_that_contradicts_the_network_is_refused() {
     let error = tampered(|_, card| card.embedding_width = 1000);
-    assert!(matches!(error, EngineError::Card { field: "embedding_width", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            EngineError::Card {
+                field: "embedding_width",
+                ..
+            }
+        ),
+        "{error}"
+    );
     let error = tampered(|_, card| card.input.std = 0.0);
-    assert!(matches!(error, EngineError::Card { field: "input", .. }), "{error}");
+    assert!(
+        matches!(error, EngineError::Card { field: "input", .. }),
+        "{error}"
+    );
     let error = tampered(|_, card| card.input.height = usize::MAX);
     assert!(matches!(error, EngineError::Card { .. }), "{error}");
 }
@@ -332,7 +447,10 @@ fn hostile_headers_are_refused_without_believing_them() {
         assert!(matches!(error, EngineError::Weights { .. }), "{header}: {error}");
     }
     for length in [0, 1 << 20, 1 << 40, u64::MAX - 7, u64::MAX] {
-        assert!(content_digest(&file(length, b"{}", &[0; 16])).is_err(), "{length}");
+        assert!(
+            content_digest(&file(length, b"{}", &[0; 16])).is_err(),
+            "{length}"
+        );
     }
     let deep = "[".repeat(200_000);
     assert!(content_digest(&file(deep.len() as u64, deep.as_bytes(), &[])).is_err());

@@ -3,6 +3,11 @@
 //! Everything here is `unsafe` to call: the processor must have both, and the offsets must lie inside the slices.
 //! The callers in `gemm.rs` and `depthwise.rs` check that once per layer.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "rows and vectors index several arrays at once, as the formulas do"
+)]
+
 use std::arch::x86_64::*;
 
 use super::depthwise::Strip;
@@ -127,7 +132,12 @@ pub(crate) unsafe fn depthwise_row(
     bias: &[f32],
     output: &mut [f32],
 ) -> usize {
-    let (i, w, b, o) = (input.as_ptr(), weights.as_ptr(), bias.as_ptr(), output.as_mut_ptr());
+    let (i, w, b, o) = (
+        input.as_ptr(),
+        weights.as_ptr(),
+        bias.as_ptr(),
+        output.as_mut_ptr(),
+    );
     // SAFETY: passed on from the caller.
     unsafe {
         match (strip.kernel, strip.stride) {
@@ -237,7 +247,11 @@ unsafe fn taps<const K: usize, const S: usize, const V: usize, const T: usize>(
         }
         for (t, sum) in sums.iter_mut().enumerate() {
             for (v, sum) in sum.iter_mut().enumerate() {
-                let value = if strip.activation == Activation::Relu6 { relu6(*sum) } else { *sum };
+                let value = if strip.activation == Activation::Relu6 {
+                    relu6(*sum)
+                } else {
+                    *sum
+                };
                 _mm256_storeu_ps(output.add((x + t) * strip.channels + 8 * v), value);
             }
         }

@@ -55,7 +55,14 @@ impl Depthwise {
                 by_tap[tap * channels + channel] = w;
             }
         }
-        Self { channels, kernel, stride, weights: by_tap, bias: bias.to_vec(), activation }
+        Self {
+            channels,
+            kernel,
+            stride,
+            weights: by_tap,
+            bias: bias.to_vec(),
+            activation,
+        }
     }
 
     /// Channels.
@@ -63,17 +70,20 @@ impl Depthwise {
         self.channels
     }
 
-    /// Taps per channel.
-    #[cfg(test)]
-    pub(crate) fn taps(&self) -> usize {
-        self.kernel * self.kernel
-    }
-
     /// The padding an input of this size needs, and the size of the output.
     pub(crate) fn geometry(&self, height: usize, width: usize) -> (Border, usize, usize) {
         let (top, bottom, out_height) = same_padding(height, self.kernel, self.stride);
         let (left, right, out_width) = same_padding(width, self.kernel, self.stride);
-        (Border { top, left, bottom, right }, out_height, out_width)
+        (
+            Border {
+                top,
+                left,
+                bottom,
+                right,
+            },
+            out_height,
+            out_width,
+        )
     }
 
     /// `output = activation(input (*) weights + bias)`. The border of `input` is zero and at least as wide as
@@ -86,10 +96,22 @@ impl Depthwise {
     ) {
         let (padding, out_height, out_width) = self.geometry(in_map.height, in_map.width);
         // The strips address memory by these layouts, so their agreement is what makes the unsafe kernel sound.
-        assert!(input.len() >= in_map.len() && in_map.channels == self.channels, "input layout");
-        assert!(output.len() >= out_map.len() && out_map.channels == self.channels, "output layout");
-        assert!(in_map.border.union(padding) == in_map.border, "the border holds the padding");
-        assert!((out_map.height, out_map.width) == (out_height, out_width), "output size");
+        assert!(
+            input.len() >= in_map.len() && in_map.channels == self.channels,
+            "input layout"
+        );
+        assert!(
+            output.len() >= out_map.len() && out_map.channels == self.channels,
+            "output layout"
+        );
+        assert!(
+            in_map.border.union(padding) == in_map.border,
+            "the border holds the padding"
+        );
+        assert!(
+            (out_map.height, out_map.width) == (out_height, out_width),
+            "output size"
+        );
         assert!(isa.runs_here(), "the instruction set was detected");
 
         let first = (in_map.border.top - padding.top, in_map.border.left - padding.left);

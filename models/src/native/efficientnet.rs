@@ -58,11 +58,22 @@ impl Sizes {
         for (repeats, kernel, stride, expansion, output) in stages {
             for repeat in 0..repeats {
                 let stride = if repeat == 0 { stride } else { 1 };
-                blocks.push(Block { kernel, stride, expansion, input, output });
+                blocks.push(Block {
+                    kernel,
+                    stride,
+                    expansion,
+                    input,
+                    output,
+                });
                 input = output;
             }
         }
-        Self { image_channels: 3, stem: 32, blocks, head: 1280 }
+        Self {
+            image_channels: 3,
+            stem: 32,
+            blocks,
+            head: 1280,
+        }
     }
 
     /// Builds the graph for grey images of `height` x `width`. The first convolution is folded to one channel: every
@@ -89,18 +100,31 @@ impl Sizes {
             let inner = block.input * block.expansion;
             let entry = map;
             if block.expansion != 1 {
-                let expand =
-                    Folded::read(tensors, &key("_expand_conv"), &key("_bn0"), &[inner, block.input, 1, 1])?;
+                let expand = Folded::read(
+                    tensors,
+                    &key("_expand_conv"),
+                    &key("_bn0"),
+                    &[inner, block.input, 1, 1],
+                )?;
                 map = graph.pointwise(expand.pack(block.input, Activation::Relu6), map, None);
             }
             let taps = [inner, 1, block.kernel, block.kernel];
             let depthwise = Folded::read(tensors, &key("_depthwise_conv"), &key("_bn1"), &taps)?;
             let weights = depthwise.weights_f32();
-            let depthwise =
-                Depthwise::new(&weights, block.kernel, block.stride, &depthwise.bias, Activation::Relu6);
+            let depthwise = Depthwise::new(
+                &weights,
+                block.kernel,
+                block.stride,
+                &depthwise.bias,
+                Activation::Relu6,
+            );
             map = graph.depthwise(depthwise, map);
-            let project =
-                Folded::read(tensors, &key("_project_conv"), &key("_bn2"), &[block.output, inner, 1, 1])?;
+            let project = Folded::read(
+                tensors,
+                &key("_project_conv"),
+                &key("_bn2"),
+                &[block.output, inner, 1, 1],
+            )?;
             let keeps_shape = block.stride == 1 && block.input == block.output;
             map = graph.pointwise(
                 project.pack(inner, Activation::Linear),
@@ -136,7 +160,11 @@ impl Folded {
         let variance = tensors.f32(&variance_key, &outputs)?;
         if let Some(offset) = variance.iter().position(|&v| v < 0.0) {
             let value = variance[offset].to_string();
-            return Err(WeightsError::BadValue { tensor: variance_key, offset, value });
+            return Err(WeightsError::BadValue {
+                tensor: variance_key,
+                offset,
+                value,
+            });
         }
         let scale: Vec<f64> = gain
             .iter()
@@ -144,7 +172,11 @@ impl Folded {
             .map(|(&g, &v)| f64::from(g) / (f64::from(v) + BATCH_NORM_EPSILON).sqrt())
             .collect();
         let per_output = raw.len() / shape[0].max(1);
-        let weights = raw.iter().enumerate().map(|(i, &w)| f64::from(w) * scale[i / per_output]).collect();
+        let weights = raw
+            .iter()
+            .enumerate()
+            .map(|(i, &w)| f64::from(w) * scale[i / per_output])
+            .collect();
         let bias = scale
             .iter()
             .zip(shift.iter().zip(&mean))

@@ -39,7 +39,11 @@ impl Activation {
 /// `a * b + c`, fused where the target the compiler builds for has the instruction.
 #[inline(always)]
 pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { a.mul_add(b, c) } else { a * b + c }
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
+    }
 }
 
 /// A weight matrix `inputs` x `outputs`, packed in panels of 16 output columns: panel by panel, for each input the
@@ -68,7 +72,13 @@ impl PackedMatrix {
         }
         let mut padded = bias.to_vec();
         padded.resize(panel_count * TILE_COLUMNS, 0.0);
-        Self { inputs, outputs, panels, bias: padded, activation }
+        Self {
+            inputs,
+            outputs,
+            panels,
+            bias: padded,
+            activation,
+        }
     }
 
     /// Input channels.
@@ -90,17 +100,34 @@ impl PackedMatrix {
         (output, out_map): (&mut [f32], &Map),
     ) {
         // The tiles address memory by these layouts, so their agreement is what makes the unsafe kernel sound.
-        assert!(input.len() >= in_map.len() && in_map.channels == self.inputs, "input layout");
-        assert!(output.len() >= out_map.len() && out_map.channels == self.outputs, "output layout");
-        assert!(in_map.pixels() == out_map.pixels(), "one output pixel per input pixel");
+        assert!(
+            input.len() >= in_map.len() && in_map.channels == self.inputs,
+            "input layout"
+        );
+        assert!(
+            output.len() >= out_map.len() && out_map.channels == self.outputs,
+            "output layout"
+        );
+        assert!(
+            in_map.pixels() == out_map.pixels(),
+            "one output pixel per input pixel"
+        );
         if let Some((data, map)) = residual {
-            assert!(data.len() >= map.len() && map.channels == self.outputs, "residual layout");
-            assert!(map.pixels() == out_map.pixels(), "one residual pixel per output pixel");
+            assert!(
+                data.len() >= map.len() && map.channels == self.outputs,
+                "residual layout"
+            );
+            assert!(
+                map.pixels() == out_map.pixels(),
+                "one residual pixel per output pixel"
+            );
         }
         assert!(isa.runs_here(), "the instruction set was detected");
 
         let rows = out_map.pixels();
-        let chunk = (CHUNK_VALUES / self.inputs.max(1)).max(1).next_multiple_of(TILE_ROWS);
+        let chunk = (CHUNK_VALUES / self.inputs.max(1))
+            .max(1)
+            .next_multiple_of(TILE_ROWS);
         for chunk_start in (0..rows).step_by(chunk) {
             let chunk_rows = chunk.min(rows - chunk_start);
             for (panel_index, bias) in self.bias.as_chunks::<TILE_COLUMNS>().0.iter().enumerate() {

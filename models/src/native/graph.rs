@@ -18,7 +18,11 @@ enum Layer {
     /// A matrix product over the channels of each pixel.
     Pointwise(PackedMatrix),
     /// A convolution over all channels: the patch around each output pixel, as a row of a matrix product.
-    Dense { matrix: PackedMatrix, kernel: usize, stride: usize },
+    Dense {
+        matrix: PackedMatrix,
+        kernel: usize,
+        stride: usize,
+    },
     /// A convolution of each channel by itself.
     Depthwise(Depthwise),
     /// The mean over all pixels.
@@ -65,7 +69,13 @@ pub(crate) struct Scratch {
 impl GraphBuilder {
     /// A graph whose input is `height` x `width` x `channels`.
     pub(crate) fn new(height: usize, width: usize, channels: usize) -> (Self, Value) {
-        (Self { maps: vec![Map::new(height, width, channels)], steps: Vec::new() }, Value(0))
+        (
+            Self {
+                maps: vec![Map::new(height, width, channels)],
+                steps: Vec::new(),
+            },
+            Value(0),
+        )
     }
 
     /// The layout of a map so far.
@@ -76,7 +86,12 @@ impl GraphBuilder {
     fn push(&mut self, layer: Layer, input: Value, residual: Option<Value>, map: Map) -> Value {
         let output = Value(self.maps.len());
         self.maps.push(map);
-        self.steps.push(Step { layer, input, residual, output });
+        self.steps.push(Step {
+            layer,
+            input,
+            residual,
+            output,
+        });
         output
     }
 
@@ -98,9 +113,26 @@ impl GraphBuilder {
         let from = *self.map(input);
         let (top, bottom, height) = same_padding(from.height, kernel, stride);
         let (left, right, width) = same_padding(from.width, kernel, stride);
-        self.widen(input, Border { top, left, bottom, right });
+        self.widen(
+            input,
+            Border {
+                top,
+                left,
+                bottom,
+                right,
+            },
+        );
         let map = Map::new(height, width, matrix.outputs());
-        self.push(Layer::Dense { matrix, kernel, stride }, input, None, map)
+        self.push(
+            Layer::Dense {
+                matrix,
+                kernel,
+                stride,
+            },
+            input,
+            None,
+            map,
+        )
     }
 
     /// `weights` over each channel by itself, `SAME` padding.
@@ -127,7 +159,10 @@ impl GraphBuilder {
     pub(crate) fn finish(self, output: Value) -> Graph {
         let mut last_use: Vec<usize> = (0..self.maps.len()).collect();
         for (index, step) in self.steps.iter().enumerate() {
-            for value in [Some(step.input), step.residual, Some(step.output)].into_iter().flatten() {
+            for value in [Some(step.input), step.residual, Some(step.output)]
+                .into_iter()
+                .flatten()
+            {
                 last_use[value.0] = index;
             }
         }
@@ -159,7 +194,14 @@ impl GraphBuilder {
             })
             .max()
             .unwrap_or(0);
-        Graph { maps: self.maps, steps: self.steps, buffer_of, buffer_values, patch_values, output }
+        Graph {
+            maps: self.maps,
+            steps: self.steps,
+            buffer_of,
+            buffer_values,
+            patch_values,
+            output,
+        }
     }
 }
 
@@ -175,17 +217,6 @@ impl Graph {
     /// Values of the result.
     pub(crate) fn output_values(&self) -> usize {
         self.maps[self.output.0].len()
-    }
-
-    /// Multiplications and additions of one image.
-    #[cfg(test)]
-    pub(crate) fn flops(&self) -> u64 {
-        let of = |step: &Step| match &step.layer {
-            Layer::Pointwise(m) | Layer::Dense { matrix: m, .. } => m.inputs() * m.outputs(),
-            Layer::Depthwise(d) => d.taps() * d.channels(),
-            Layer::MeanPool => 0,
-        };
-        self.steps.iter().map(|s| 2 * (of(s) * self.maps[s.output.0].pixels()) as u64).sum()
     }
 
     /// Runs the network on one image. `fill` turns the caller's pixel `i` (row order, channels last) into the value
@@ -223,11 +254,25 @@ impl Graph {
         let (input, in_map) = of(step.input);
         match &step.layer {
             Layer::Pointwise(matrix) => {
-                matrix.apply(isa, (input, in_map), step.residual.map(of), (&mut output, out_map));
+                matrix.apply(
+                    isa,
+                    (input, in_map),
+                    step.residual.map(of),
+                    (&mut output, out_map),
+                );
             }
-            Layer::Dense { matrix, kernel, stride } => {
+            Layer::Dense {
+                matrix,
+                kernel,
+                stride,
+            } => {
                 let patch_map = Map::new(out_map.height, out_map.width, matrix.inputs());
-                gather_patches((input, in_map), (*kernel, *stride), &patch_map, &mut scratch.patches);
+                gather_patches(
+                    (input, in_map),
+                    (*kernel, *stride),
+                    &patch_map,
+                    &mut scratch.patches,
+                );
                 matrix.apply(isa, (&scratch.patches, &patch_map), None, (&mut output, out_map));
             }
             Layer::Depthwise(weights) => weights.apply(isa, (input, in_map), (&mut output, out_map)),
@@ -244,7 +289,10 @@ fn gather_patches(
     patch_map: &Map,
     patches: &mut [f32],
 ) {
-    let padding = (same_padding(map.height, kernel, stride).0, same_padding(map.width, kernel, stride).0);
+    let padding = (
+        same_padding(map.height, kernel, stride).0,
+        same_padding(map.width, kernel, stride).0,
+    );
     let first = (map.border.top - padding.0, map.border.left - padding.1);
     let run = kernel * map.channels;
     for y in 0..patch_map.height {

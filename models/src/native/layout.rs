@@ -44,7 +44,12 @@ pub(crate) struct Map {
 impl Map {
     /// A map without border.
     pub(crate) fn new(height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels, border: Border::default() }
+        Self {
+            height,
+            width,
+            channels,
+            border: Border::default(),
+        }
     }
 
     /// Values from the start of one row to the next.
@@ -82,7 +87,10 @@ impl Map {
     /// Sets the border to zero.
     pub(crate) fn clear_border(&self, data: &mut [f32]) {
         let stride = self.row_stride();
-        let (left, right) = (self.border.left * self.channels, self.border.right * self.channels);
+        let (left, right) = (
+            self.border.left * self.channels,
+            self.border.right * self.channels,
+        );
         let bottom = self.border.top + self.height;
         data[..self.border.top * stride].fill(0.0);
         data[bottom * stride..self.len()].fill(0.0);
@@ -136,8 +144,17 @@ mod tests {
 
     #[test]
     fn a_walk_visits_every_pixel_and_spares_the_border() {
-        let map =
-            Map { height: 3, width: 4, channels: 2, border: Border { top: 1, left: 2, bottom: 0, right: 1 } };
+        let map = Map {
+            height: 3,
+            width: 4,
+            channels: 2,
+            border: Border {
+                top: 1,
+                left: 2,
+                bottom: 0,
+                right: 1,
+            },
+        };
         let mut data = vec![7.0; map.len()];
         map.clear_border(&mut data);
         assert_eq!(data.iter().filter(|&&v| v == 7.0).count(), 3 * 4 * 2);

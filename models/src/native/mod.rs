@@ -44,14 +44,19 @@ pub(crate) struct NativeEngine {
 impl NativeEngine {
     /// Builds the network of `card` with the best instructions of this processor.
     pub(crate) fn new(card: &ModelCard, weights: &Weights, threads: usize) -> Result<Self, EngineError> {
-        let wrap =
-            |source| EngineError::Weights { model: card.name.clone(), path: weights.path().into(), source };
+        let wrap = |source| EngineError::Weights {
+            model: card.name.clone(),
+            path: weights.path().into(),
+            source,
+        };
         let sizes = match card.architecture {
             Architecture::EfficientnetLite0 => Sizes::lite0(),
         };
         check_card(card, &sizes)?;
         let tensors = weights.tensors().map_err(wrap)?;
-        let graph = sizes.build(&tensors, card.input.height, card.input.width).map_err(wrap)?;
+        let graph = sizes
+            .build(&tensors, card.input.height, card.input.width)
+            .map_err(wrap)?;
         let pool = if threads > 1 {
             let builder = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -139,14 +144,23 @@ impl Engine for NativeEngine {
                 value: data[at],
             });
         }
-        Ok(Embeddings { items: batch.items(), width, data })
+        Ok(Embeddings {
+            items: batch.items(),
+            width,
+            data,
+        })
     }
 }
 
 /// Refuses a card that asks for what this engine does not do.
 fn check_card(card: &ModelCard, sizes: &Sizes) -> Result<(), EngineError> {
     let refuse = |field, found: String, needs| {
-        Err(EngineError::Card { model: card.name.clone(), field, found, needs })
+        Err(EngineError::Card {
+            model: card.name.clone(),
+            field,
+            found,
+            needs,
+        })
     };
     // Matches without a wildcard: a new policy must be thought about here.
     match (card.channel_policy, card.pooling, card.input.padding) {
@@ -154,14 +168,26 @@ fn check_card(card: &ModelCard, sizes: &Sizes) -> Result<(), EngineError> {
     }
     let input = &card.input;
     if input.channels != sizes.image_channels {
-        return refuse("input.channels", input.channels.to_string(), "the network has another number of inputs");
+        return refuse(
+            "input.channels",
+            input.channels.to_string(),
+            "the network has another number of inputs",
+        );
     }
     if card.embedding_width != sizes.head {
-        return refuse("embedding_width", card.embedding_width.to_string(), "the network has another width");
+        return refuse(
+            "embedding_width",
+            card.embedding_width.to_string(),
+            "the network has another width",
+        );
     }
     if !(32..=4096).contains(&input.height) || !(32..=4096).contains(&input.width) {
         let found = format!("{} x {}", input.height, input.width);
-        return refuse("input.height and input.width", found, "each must lie in 32..=4096");
+        return refuse(
+            "input.height and input.width",
+            found,
+            "each must lie in 32..=4096",
+        );
     }
     if !(input.scale.is_finite() && input.mean.is_finite() && input.std.is_finite() && input.std > 0.0) {
         let found = format!("scale {}, mean {}, std {}", input.scale, input.mean, input.std);

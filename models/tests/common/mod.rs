@@ -1,7 +1,12 @@
 //! What the conformance suite needs beside the public interface: weights with random values, a forward pass written
 //! the plain way, and the shared real data where it is present.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test binaries, each of which uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "shared by test binaries, each of which uses its own part"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,9 +75,12 @@ pub fn random_lite0(seed: u64) -> Tensors {
             format!("{conv}.weight"),
             (shape.to_vec(), (0..n).map(|_| random.spread(sd)).collect()),
         );
-        for (part, centre, sd) in
-            [("weight", 1.0, 0.1), ("bias", 0.2, 0.1), ("running_mean", 0.0, 0.1), ("running_var", 1.0, 0.2)]
-        {
+        for (part, centre, sd) in [
+            ("weight", 1.0, 0.1),
+            ("bias", 0.2, 0.1),
+            ("running_mean", 0.0, 0.1),
+            ("running_var", 1.0, 0.2),
+        ] {
             let values = (0..shape[0]).map(|_| centre + random.spread(sd)).collect();
             tensors.insert(format!("{norm}.{part}"), (vec![shape[0]], values));
         }
@@ -97,8 +105,9 @@ pub fn to_safetensors(tensors: &Tensors) -> Vec<u8> {
         .iter()
         .map(|(name, (shape, values))| (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
         .collect();
-    let views =
-        bytes.iter().map(|(name, shape, b)| (*name, TensorView::new(Dtype::F32, (*shape).clone(), b).unwrap()));
+    let views = bytes
+        .iter()
+        .map(|(name, shape, b)| (*name, TensorView::new(Dtype::F32, (*shape).clone(), b).unwrap()));
     safetensors::serialize(views, None).unwrap()
 }
 
@@ -126,7 +135,8 @@ fn convolve(t: &Tensors, conv: &str, norm: &str, input: &Planes, stride: usize, 
                 for kx in 0..kernel {
                     let w = f64::from(weights[((channel * per_group + i) * kernel + ky) * kernel + kx]);
                     for y in 0..side {
-                        let Some(sy) = (y * stride + ky).checked_sub(before).filter(|&v| v < input.side) else {
+                        let Some(sy) = (y * stride + ky).checked_sub(before).filter(|&v| v < input.side)
+                        else {
                             continue;
                         };
                         for x in 0..side {
@@ -148,29 +158,48 @@ fn convolve(t: &Tensors, conv: &str, norm: &str, input: &Planes, stride: usize, 
             }
         }
     }
-    Planes { channels: outputs, side, values }
+    Planes {
+        channels: outputs,
+        side,
+        values,
+    }
 }
 
 /// EfficientNet-Lite0 written the plain way: a grey image of 224 x 224 to 1280 pooled features.
 pub fn naive_lite0(t: &Tensors, image: &[f32]) -> Vec<f32> {
     let grey: Vec<f64> = image.iter().map(|&v| (f64::from(v) - 127.0) / 128.0).collect();
-    let mut map = Planes { channels: 3, side: 224, values: [&grey[..], &grey, &grey].concat() };
+    let mut map = Planes {
+        channels: 3,
+        side: 224,
+        values: [&grey[..], &grey, &grey].concat(),
+    };
     map = convolve(t, "_conv_stem", "_bn0", &map, 2, true);
     for (i, [_, stride, expansion, input, output]) in LITE0.into_iter().enumerate() {
         let at = |part: &str| format!("_blocks.{i}.{part}");
-        let mut inner = Planes { channels: map.channels, side: map.side, values: map.values.clone() };
+        let mut inner = Planes {
+            channels: map.channels,
+            side: map.side,
+            values: map.values.clone(),
+        };
         if expansion != 1 {
             inner = convolve(t, &at("_expand_conv"), &at("_bn0"), &inner, 1, true);
         }
         inner = convolve(t, &at("_depthwise_conv"), &at("_bn1"), &inner, stride, true);
         inner = convolve(t, &at("_project_conv"), &at("_bn2"), &inner, 1, false);
         if stride == 1 && input == output {
-            inner.values.iter_mut().zip(&map.values).for_each(|(a, b)| *a += b);
+            inner
+                .values
+                .iter_mut()
+                .zip(&map.values)
+                .for_each(|(a, b)| *a += b);
         }
         map = inner;
     }
     map = convolve(t, "_conv_head", "_bn1", &map, 1, true);
-    map.values.chunks_exact(49).map(|plane| (plane.iter().sum::<f64>() / 49.0) as f32).collect()
+    map.values
+        .chunks_exact(49)
+        .map(|plane| (plane.iter().sum::<f64>() / 49.0) as f32)
+        .collect()
 }
 
 /// A model with random weights that a clone without any shared data can open: the real architecture, a card of its
@@ -196,13 +225,21 @@ pub fn synthetic() -> &'static Synthetic {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
         std::fs::write(&path, &bytes).unwrap();
-        Synthetic { tensors, bytes, card, path, _folder: folder }
+        Synthetic {
+            tensors,
+            bytes,
+            card,
+            path,
+            _folder: folder,
+        }
     })
 }
 
 /// A path under `../shared` beside the repository, where it exists; says so where it does not.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path);
+    let found = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared")
+        .join(path);
     if !found.exists() {
         println!("skipped: ../shared not present");
         return None;
@@ -213,8 +250,17 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 /// Cosine and largest difference.
 pub fn compare(a: &[f32], b: &[f32]) -> (f64, f64) {
     assert_eq!(a.len(), b.len());
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(&x, &y)| f64::from(x) * f64::from(y))
+            .sum::<f64>()
+    };
     let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-    let largest = a.iter().zip(b).map(|(x, y)| f64::from((x - y).abs())).fold(0.0, f64::max);
+    let largest = a
+        .iter()
+        .zip(b)
+        .map(|(x, y)| f64::from((x - y).abs()))
+        .fold(0.0, f64::max);
     (cosine, largest)
 }
