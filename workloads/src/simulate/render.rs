@@ -4,6 +4,8 @@
 //! A cell is drawn row by row: the geometry of a row is computed once for all channels, then each channel fills
 //! its own row from it.
 
+use std::ops::Range;
+
 use super::field::{Cell, Debris, Scene};
 use super::optics::{self, Vignette};
 use super::random::{Random, mix};
@@ -180,40 +182,39 @@ impl<'a> Stamp<'a> {
     ) {
         let (height, width) = (settings.height as usize, settings.width as usize);
         // The outline's lobes and ragged border reach beyond the stretched radius.
-        let reach = self.radius * self.stretch * (1.12 + self.lobes[0].abs() + self.lobes[1]);
-        let span = |centre: f32, size: usize| {
-            let low = (centre - reach).floor().max(0.0) as usize;
+        let reach = self.radius * self.stretch * (1.1 + self.lobes[0].abs() + self.lobes[1]);
+        let span = |centre: f32, reach: f32, size: usize| {
+            let low = (centre - reach).floor().clamp(0.0, size as f32) as usize;
             let high = ((centre + reach).ceil() + 1.0).clamp(0.0, size as f32) as usize;
             low..high.max(low)
         };
-        let columns = span(self.cell.x, width);
-        if columns.is_empty() {
-            return;
-        }
-        for y in span(self.cell.y, height) {
-            self.geometry(kit, y, columns.clone(), row);
+        for y in span(self.cell.y, reach, height) {
+            let dy = y as f32 - self.cell.y;
+            let columns = span(self.cell.x, (reach * reach - dy * dy).max(0.0).sqrt(), width);
+            let visible = self.geometry(kit, y, columns, row);
             for (plane, &stain) in planes.iter_mut().zip(&settings.channels) {
-                let line = &mut plane[y * width..][columns.clone()];
+                let line = &mut plane[y * width..][visible.clone()];
                 self.fill(stain, self.cell.gain * scene.gain(stain), &row.pixels, line);
             }
         }
     }
 
-    fn geometry(&self, kit: &Kit, y: usize, columns: std::ops::Range<usize>, row: &mut Row) {
+    /// Fills `row` with the part of `columns` where the cell is seen, and says which part.
+    fn geometry(&self, kit: &Kit, y: usize, columns: Range<usize>, row: &mut Row) -> Range<usize> {
         let (cosine, sine) = self.cell.axis;
         let dy = y as f32 - self.cell.y;
         let texture_row = ((y + self.offset.1) & (SIDE - 1)) * SIDE;
-        let (per_radius, per_nucleus) = (1.0 / self.radius, 1.0 / self.nucleus_radius);
+        // Stretching keeps the area: longer along the axis, narrower across it.
+        let scale_of = |radius: f32, stretch: f32| (1.0 / (radius * stretch), stretch / radius);
+        let scale = scale_of(self.radius, self.stretch);
+        let nuclear_scale = scale_of(self.nucleus_radius, self.nucleus_stretch);
         row.pixels.clear();
-        row.pixels.extend(columns.map(|x| {
+        row.pixels.extend(columns.clone().map(|x| {
             let at = texture_row + ((x + self.offset.0) & (SIDE - 1));
             let (fine, coarse) = (kit.fine[at], kit.coarse[at]);
             let dx = x as f32 - self.cell.x;
             let (along, across) = (dx * cosine + dy * sine, dy * cosine - dx * sine);
-            let (u, v) = (
-                along / self.stretch * per_radius,
-                across * self.stretch * per_radius,
-            );
+            let (u, v) = (along * scale.0, across * scale.1);
             let distance = (u * u + v * v).sqrt();
             // Lobes: cosines of two and three times the angle, from the cosine of the angle alone.
             let angle = u / distance.max(1e-6);
@@ -221,8 +222,8 @@ impl<'a> Stamp<'a> {
                 + self.lobes[0] * (2.0 * angle * angle - 1.0)
                 + self.lobes[1] * angle * (4.0 * angle * angle - 3.0);
             let reach = distance / outline + 0.16 * (coarse - 0.5);
-            let (nu, nv) = (along / self.nucleus_stretch, across * self.nucleus_stretch);
-            let nuclear = (nu * nu + nv * nv).sqrt() * per_nucleus + 0.06 * (coarse - 0.5);
+            let (nu, nv) = (along * nuclear_scale.0, across * nuclear_scale.1);
+            let nuclear = (nu * nu + nv * nv).sqrt() + 0.06 * (coarse - 0.5);
             Pixel {
                 body: ((1.0 - reach) * self.radius * 0.4).clamp(0.0, 1.0),
                 reach,
@@ -233,6 +234,16 @@ impl<'a> Stamp<'a> {
                 coarse,
             }
         }));
+        // The halo of transmitted light ends at reach 1.12; nothing else reaches further than the body or nucleus.
+        let seen = |p: &Pixel| p.reach < 1.12 || p.nucleus > 0.0;
+        let Some(first) = row.pixels.iter().position(seen) else {
+            row.pixels.clear();
+            return columns.start..columns.start;
+        };
+        let last = row.pixels.iter().rposition(seen).unwrap_or(first);
+        row.pixels.truncate(last + 1);
+        row.pixels.drain(..first);
+        columns.start + first..columns.start + last + 1
     }
 
     fn fill(&self, stain: Stain, gain: f32, pixels: &[Pixel], line: &mut [f32]) {
@@ -250,31 +261,27 @@ impl<'a> Stamp<'a> {
             (1.0 - (du * du + dv * dv) / (size * size)).max(0.0)
         };
         let nuclear = self.nucleus_radius / self.radius;
-        // Neighbours overlap: the brighter one is seen, on top of the background's own light.
-        let mut brightest = |light: &dyn Fn(&Pixel) -> f32| {
-            for (out, pixel) in line.iter_mut().zip(pixels) {
-                *out = out.max(gain * light(pixel));
-            }
-        };
         match stain {
-            Stain::Dna => brightest(&|p| p.nucleus * traits.dna * (0.16 + 0.14 * grain(p))),
-            Stain::Er => brightest(&|p| {
+            Stain::Dna => brightest(line, pixels, gain, |p| {
+                p.nucleus * traits.dna * (0.16 + 0.14 * grain(p))
+            }),
+            Stain::Er => brightest(line, pixels, gain, |p| {
                 let body = thickness(p) * (1.0 - 0.7 * p.nucleus);
                 0.34 * body * gathered(p, traits.er_gather) * (0.25 + 0.95 * grain(p))
             }),
-            Stain::Rna => brightest(&|p| {
+            Stain::Rna => brightest(line, pixels, gain, |p| {
                 let nucleoli =
                     spot(p, 0, 0.3 * nuclear) + spot(p, 1, 0.38 * nuclear) + spot(p, 2, 0.25 * nuclear);
                 let body = thickness(p) * (1.0 - 0.45 * p.nucleus) * (0.35 + 0.7 * grain(p));
                 0.22 * body + 0.2 * p.nucleus * nucleoli.min(1.2)
             }),
-            Stain::Agp => brightest(&|p| {
+            Stain::Agp => brightest(line, pixels, gain, |p| {
                 let edge = (1.0 - (p.reach - 0.88).abs() * 7.0).max(0.0) * p.body;
                 let golgi = spot(p, 3, 0.22) * (1.0 - p.nucleus) * p.body;
                 let body = thickness(p) * (1.0 - 0.35 * p.nucleus) * (0.3 + 0.8 * grain(p));
                 0.16 * body + 0.2 * traits.agp_edge * edge + 0.2 * golgi * (0.5 + p.fine)
             }),
-            Stain::Mito => brightest(&|p| {
+            Stain::Mito => brightest(line, pixels, gain, |p| {
                 // The contour lines of smooth noise are threads; the coarse noise breaks them up.
                 let line = (1.0 - 5.0 * (p.fine - 0.5).abs()).max(0.0);
                 let threads = line + traits.coarse * ((2.5 * p.coarse - 0.9).clamp(0.0, 1.0) - line);
@@ -290,6 +297,13 @@ impl<'a> Stamp<'a> {
                 }
             }
         }
+    }
+}
+
+/// Neighbours overlap: the brighter one is seen, and a cell outshines the background.
+fn brightest(line: &mut [f32], pixels: &[Pixel], gain: f32, light: impl Fn(&Pixel) -> f32) {
+    for (out, pixel) in line.iter_mut().zip(pixels) {
+        *out = out.max(gain * light(pixel));
     }
 }
 

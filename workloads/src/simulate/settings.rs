@@ -341,7 +341,7 @@ impl Default for SimulationSettings {
             cells_per_field: 110.0,
             cell_diameter: 76.0,
             cell_variability: 0.3,
-            well_variability: 0.06,
+            well_variability: 0.08,
             diseases: vec![DiseaseModel {
                 name: "disease".to_owned(),
                 effect: 1.0,
