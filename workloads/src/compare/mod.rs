@@ -4,17 +4,27 @@
 //! Well profiles and [`ComparisonSettings`] enter, a [`ScreenComparison`] leaves. Pure and blocking; every reduction
 //! is in `f64`; the same profiles in any order, on any number of threads, give the same bytes.
 //!
-//! The flow is the file list: `scale` (per plate), `axis` (0 at the reference, 1 at the phenotype; controls are
-//! scored on an axis built without them), `window` (Z′, SSMD), `null` (exact or sampled p-values), `multiple`
-//! (false discovery rate), `curve` (dose response), `call` (what a biologist reads).
+//! The flow is the file list: [`scale`] (per plate), [`axis`] (0 at the reference, 1 at the phenotype; controls are
+//! scored on an axis built without them), [`window`] (Z′, SSMD), [`null`] (exact or sampled p-values), [`multiple`]
+//! (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `plates` and `rows` carry them
+//! over the screen.
 //!
 //! It fails on profiles that contradict each other (duplicate wells, differing widths, values that are not finite)
 //! and when nothing at all can be scored. One plate that cannot be scored is a [`Note`], and has no rows.
 
-mod curve;
+pub mod axis;
+mod call;
+pub mod curve;
 mod error;
+mod fit;
+pub mod multiple;
+pub mod null;
+mod plates;
 mod result;
+mod rows;
+pub mod scale;
 mod settings;
+pub mod window;
 
 pub use error::CompareError;
 pub use result::{
@@ -37,8 +47,22 @@ pub fn compare(
     settings: &ComparisonSettings,
 ) -> Result<ScreenComparison, CompareError> {
     settings.check()?;
-    if profiles.is_empty() {
-        return Err(CompareError::NoProfiles);
+    let sorted = plates::checked(profiles)?;
+    let (plates, mut notes) = plates::score(&sorted, settings);
+    if plates.is_empty() {
+        return Err(CompareError::NothingScored { notes });
     }
-    Err(CompareError::NothingScored { notes: Vec::new() })
+    let (mut rows, groups) = rows::rows(&plates, settings);
+    let (compounds, more) = call::summarise(&mut rows, &groups, settings);
+    notes.extend(more);
+    let mut wells: Vec<WellScore> = plates.iter().flat_map(plates::ScoredPlate::well_scores).collect();
+    wells.sort_by(|a, b| (&a.plate, a.well, &a.disease).cmp(&(&b.plate, b.well, &b.disease)));
+    let windows = plates.iter().map(plates::ScoredPlate::window).collect();
+    Ok(ScreenComparison {
+        rows,
+        compounds,
+        windows,
+        wells,
+        notes,
+    })
 }

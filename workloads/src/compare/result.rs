@@ -138,7 +138,7 @@ pub struct CompoundSummary {
     pub best_off_z: Option<f64>,
     /// Cell ratio at the best dose.
     pub best_cell_ratio: Option<f64>,
-    /// Fitted effect of largest size within the tested doses; without a curve the largest mean effect.
+    /// The curve's top (see [`DoseCurve::top`]); without a curve the largest mean effect.
     pub top: f64,
     /// Smallest q-value over the doses.
     pub min_q: Option<f64>,
@@ -251,7 +251,7 @@ pub struct DoseCurve {
     pub censoring: Censoring,
     /// Dose at which the curve first reaches half of `top`, within the tested doses.
     pub ac50: Option<f64>,
-    /// Fitted value of largest size within the tested doses.
+    /// Fitted value at the highest tested dose, or at the peak where the curve turns back before it.
     pub top: f64,
     /// False where the curve turns back within the tested doses.
     pub monotone: bool,

@@ -1,0 +1,247 @@
+//! Nulls from control wells and p-values against them (SCIENCE 6.5). Scored controls enter, sorted nulls leave.
+//!
+//! A group of wells is compared with groups of as many control wells from the same plates: all of them where there
+//! are few enough, seeded draws otherwise. No p-value is 0. There is no null (`None`) where a plate has no usable
+//! control.
+
+use super::axis::{dot, norm};
+
+/// The null controls of one plate.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool<'a> {
+    /// Effect of each control well (rescue, or position on the axis), leave-one-out.
+    pub effects: &'a [f64],
+    /// Each control well in axis lengths ([`super::axis::Axis::scaled`]), leave-one-out.
+    pub scaled: &'a [&'a [f64]],
+    /// The plate's axis, of length 1.
+    pub unit: &'a [f64],
+    /// How many wells of the compared group lie on this plate; at least 1.
+    pub wells: usize,
+}
+
+/// How a null is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Up to this many combinations are enumerated.
+    pub exact_combinations: u32,
+    /// Draws otherwise.
+    pub draws: u32,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+/// Scores of control groups, ascending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Null {
+    /// Mean effects.
+    pub effects: Vec<f64>,
+    /// Lengths beside the axis of mean vectors.
+    pub off_axis: Vec<f64>,
+    /// Whether every combination is in it.
+    pub exact: bool,
+}
+
+impl Null {
+    /// The smallest p-value this null can give: `1 / (1 + B)`.
+    pub fn smallest_p(&self) -> f64 {
+        1.0 / (1.0 + self.effects.len() as f64)
+    }
+}
+
+/// `(1 + #{null ≥ observed}) / (1 + B)` for an ascending null (Phipson and Smyth 2010).
+pub fn p_at_least(sorted: &[f64], observed: f64) -> f64 {
+    let below = sorted.partition_point(|&v| v < observed);
+    (1 + sorted.len() - below) as f64 / (1 + sorted.len()) as f64
+}
+
+/// The direction a group over several plates is measured against: the normalised mean of its plates' axes, weighted
+/// by wells. `None` where they cancel.
+pub fn common_unit(units: impl Iterator<Item = (usize, impl AsRef<[f64]>)>) -> Option<Vec<f64>> {
+    let mut sum: Vec<f64> = Vec::new();
+    for (wells, unit) in units {
+        let unit = unit.as_ref();
+        sum.resize(unit.len(), 0.0);
+        for (sum, u) in sum.iter_mut().zip(unit) {
+            *sum += wells as f64 * u;
+        }
+    }
+    let length = norm(&sum);
+    (length > 0.0).then(|| sum.iter().map(|v| v / length).collect())
+}
+
+/// Builds the null of a group with `pools[p].wells` wells on plate `p`.
+///
+/// A plate with fewer controls than wells takes all of its controls, with their weights raised to that of the
+/// wells. `None` when a plate has no control or the axes cancel.
+pub fn build(pools: &[Pool<'_>], plan: Plan) -> Option<Null> {
+    if pools.is_empty()
+        || pools
+            .iter()
+            .any(|pool| pool.effects.is_empty() || pool.wells == 0)
+    {
+        return None;
+    }
+    let unit = common_unit(pools.iter().map(|pool| (pool.wells, pool.unit)))?;
+    let controls = Controls::of(pools, &unit);
+    let combinations = pools.iter().try_fold(1u64, |product, pool| {
+        product
+            .checked_mul(choose(pool.effects.len(), pool.wells.min(pool.effects.len()))?)
+            .filter(|&c| c <= u64::from(plan.exact_combinations))
+    });
+    let mut effects = Vec::new();
+    let mut off_axis = Vec::new();
+    let mut keep = |chosen: &[Vec<usize>]| {
+        let (effect, off) = controls.score(chosen);
+        effects.push(effect);
+        off_axis.push(off);
+    };
+    let mut chosen: Vec<Vec<usize>> = pools
+        .iter()
+        .map(|pool| (0..pool.wells.min(pool.effects.len())).collect())
+        .collect();
+    if combinations.is_some() {
+        loop {
+            keep(&chosen);
+            if !advance(&mut chosen, pools) {
+                break;
+            }
+        }
+    } else {
+        let mut random = SplitMix(plan.seed);
+        let mut order: Vec<usize> = Vec::new();
+        for _ in 0..plan.draws {
+            for (chosen, pool) in chosen.iter_mut().zip(pools) {
+                order.clear();
+                order.extend(0..pool.effects.len());
+                for i in 0..chosen.len() {
+                    let j = i + random.below(order.len() - i);
+                    order.swap(i, j);
+                    chosen[i] = order[i];
+                }
+            }
+            keep(&chosen);
+        }
+    }
+    effects.sort_unstable_by(f64::total_cmp);
+    off_axis.sort_unstable_by(f64::total_cmp);
+    Some(Null {
+        effects,
+        off_axis,
+        exact: combinations.is_some(),
+    })
+}
+
+/// The controls of all pools, with the inner products a mean vector's length needs.
+struct Controls {
+    first: Vec<usize>,
+    weight: Vec<f64>,
+    effects: Vec<f64>,
+    along: Vec<f64>,
+    gram: Vec<f64>,
+}
+
+impl Controls {
+    fn of(pools: &[Pool<'_>], unit: &[f64]) -> Self {
+        let total: usize = pools.iter().map(|pool| pool.wells).sum();
+        let mut first = Vec::new();
+        let mut weight = Vec::new();
+        let mut effects = Vec::new();
+        let mut rows: Vec<&[f64]> = Vec::new();
+        for pool in pools {
+            first.push(effects.len());
+            let used = pool.wells.min(pool.effects.len());
+            weight.push(pool.wells as f64 / (used * total) as f64);
+            effects.extend_from_slice(pool.effects);
+            rows.extend_from_slice(pool.scaled);
+        }
+        let n = rows.len();
+        let mut gram = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..=i {
+                let product = dot(rows[i], rows[j]);
+                gram[i * n + j] = product;
+                gram[j * n + i] = product;
+            }
+        }
+        Self {
+            first,
+            weight,
+            effects,
+            along: rows.iter().map(|row| dot(row, unit)).collect(),
+            gram,
+        }
+    }
+
+    fn score(&self, chosen: &[Vec<usize>]) -> (f64, f64) {
+        let n = self.effects.len();
+        let members = || {
+            chosen
+                .iter()
+                .enumerate()
+                .flat_map(move |(p, chosen)| chosen.iter().map(move |&i| (self.first[p] + i, self.weight[p])))
+        };
+        let (mut effect, mut along, mut square) = (0.0, 0.0, 0.0);
+        for (i, w) in members() {
+            effect += w * self.effects[i];
+            along += w * self.along[i];
+            square += w * members().map(|(j, v)| v * self.gram[i * n + j]).sum::<f64>();
+        }
+        (effect, (square - along * along).max(0.0).sqrt())
+    }
+}
+
+/// The next combination of every plate, the last plate turning fastest; false after the last one.
+fn advance(chosen: &mut [Vec<usize>], pools: &[Pool<'_>]) -> bool {
+    for (combination, pool) in chosen.iter_mut().zip(pools).rev() {
+        let (k, m) = (combination.len(), pool.effects.len());
+        if let Some(i) = (0..k).rev().find(|&i| combination[i] < m - k + i) {
+            let start = combination[i] + 1;
+            for (step, slot) in combination[i..].iter_mut().enumerate() {
+                *slot = start + step;
+            }
+            return true;
+        }
+        for (i, slot) in combination.iter_mut().enumerate() {
+            *slot = i;
+        }
+    }
+    false
+}
+
+/// Binomial coefficient; `None` on overflow.
+fn choose(m: usize, k: usize) -> Option<u64> {
+    (0..k.min(m - k)).try_fold(1u64, |c, i| {
+        c.checked_mul((m - i) as u64).map(|c| c / (i + 1) as u64)
+    })
+}
+
+/// A stable seed for a named null: FNV-1a over the parts, each closed by a byte that no text contains.
+pub(super) fn seed_for<'a>(seed: u64, parts: impl Iterator<Item = &'a [u8]>) -> u64 {
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    seed.to_le_bytes().into_iter().for_each(&mut eat);
+    for part in parts {
+        part.iter().copied().for_each(&mut eat);
+        eat(0xff);
+    }
+    hash
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): one word of state, the same numbers everywhere.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `0..n`; the bias of the multiply-shift is below n / 2^64.
+    fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    }
+}
