@@ -13,7 +13,9 @@
 //! decides what goes wrong; `render` draws them; `optics` adds light, blur and camera. It is a plausible cartoon,
 //! not a biophysical model: traits, ranges and artefacts are what assay papers report, the numbers are ours.
 
+mod check;
 mod design;
+mod error;
 mod field;
 mod optics;
 mod phenotype;
@@ -24,9 +26,9 @@ mod tables;
 
 use crate::words::{Barcode, Channel, FieldId, WellPosition};
 
+pub use error::SimulateError;
 pub use settings::{
-    Artefacts, CompoundClass, CompoundSettings, DiseaseModel, GeneratedCompounds, SimulateError,
-    SimulationSettings, Stain,
+    Artefacts, CompoundClass, CompoundSettings, DiseaseModel, GeneratedCompounds, SimulationSettings, Stain,
 };
 
 /// One rendered field of view.
