@@ -26,7 +26,7 @@ pub struct Dispatch {
     pub source: &'static str,
     /// Entry point.
     pub entry: &'static str,
-    /// Uniform words at binding 0.
+    /// Uniform words at binding 0; empty where the entry point reads none.
     pub params: Vec<u32>,
     /// Storage buffers by binding number.
     pub bindings: Vec<(u32, BufferId)>,

@@ -101,7 +101,12 @@ pub(crate) fn plan(
             kernel: NAME,
             source: WGSL,
             entry,
-            params: params.clone(),
+            // The last selection reads no parameters.
+            params: if entry == "select_lower" {
+                Vec::new()
+            } else {
+                params.clone()
+            },
             bindings: bindings.to_vec(),
             groups,
         });

@@ -1,0 +1,105 @@
+//! The device buffers behind one plan. Enters: buffer numbers. Leaves: buffers, taken from the pool at first use and
+//! reused within the plan after their last reader. Cannot fail; sizes were checked before.
+//!
+//! Reuse inside one submission is safe because its commands run in order. Constants and uniforms are written before
+//! the submission starts, so they are taken first and only pass to later writers.
+
+use super::gpu::{Gpu, STORAGE, UNIFORM};
+use crate::plan::{BufferId, Op, Plan};
+
+pub(super) struct Buffers<'g> {
+    gpu: &'g Gpu,
+    words: Vec<usize>,
+    slots: Vec<Option<wgpu::Buffer>>,
+    /// Index of the last operation that uses each buffer; outputs are never released.
+    last_use: Vec<usize>,
+    free: Vec<wgpu::Buffer>,
+    uniforms: Vec<wgpu::Buffer>,
+}
+
+impl<'g> Buffers<'g> {
+    /// Takes the buffers that are written before the first dispatch, and writes the constants.
+    pub(super) fn new(gpu: &'g Gpu, plan: &Plan, target: BufferId, outputs: &[BufferId]) -> Self {
+        let mut last_use = vec![0; plan.buffers.len()];
+        for (at, op) in plan.ops.iter().enumerate() {
+            match op {
+                Op::Clear(id) => last_use[id.0] = at,
+                Op::Dispatch(d) => d.bindings.iter().for_each(|(_, id)| last_use[id.0] = at),
+            }
+        }
+        for id in outputs {
+            last_use[id.0] = usize::MAX;
+        }
+        let mut this = Self {
+            gpu,
+            words: plan.buffers.iter().map(|b| b.words).collect(),
+            slots: vec![None; plan.buffers.len()],
+            last_use,
+            free: Vec::new(),
+            uniforms: Vec::new(),
+        };
+        this.get(target);
+        for (i, spec) in plan.buffers.iter().enumerate() {
+            if let Some(words) = &spec.constant {
+                let buffer = this.get(BufferId(i));
+                gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+            }
+        }
+        this
+    }
+
+    /// The buffer behind `id`.
+    pub(super) fn get(&mut self, id: BufferId) -> wgpu::Buffer {
+        if let Some(buffer) = &self.slots[id.0] {
+            return buffer.clone();
+        }
+        let bytes = self.words[id.0] as u64 * 4;
+        let fits = |b: &wgpu::Buffer| b.size() >= bytes && b.size() / 2 <= bytes.max(256);
+        let buffer = match self.free.iter().position(fits) {
+            Some(at) => self.free.swap_remove(at),
+            None => self
+                .gpu
+                .pool
+                .take(&self.gpu.device, STORAGE, bytes, self.gpu.limit),
+        };
+        self.slots[id.0] = Some(buffer.clone());
+        buffer
+    }
+
+    /// A uniform buffer with `words`, whose count is a multiple of 4.
+    pub(super) fn uniform(&mut self, words: &[u32]) -> wgpu::Buffer {
+        let buffer = self
+            .gpu
+            .pool
+            .take(&self.gpu.device, UNIFORM, words.len() as u64 * 4, u64::MAX);
+        self.gpu
+            .queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        self.uniforms.push(buffer.clone());
+        buffer
+    }
+
+    /// Frees what operation `at` used last.
+    pub(super) fn release_after(&mut self, at: usize) {
+        for (slot, last) in self.slots.iter_mut().zip(&self.last_use) {
+            if *last == at
+                && let Some(buffer) = slot.take()
+            {
+                self.free.push(buffer);
+            }
+        }
+    }
+
+    /// Gives everything back to the pool, once the device is done.
+    pub(super) fn give_back(self) {
+        for buffer in self
+            .slots
+            .into_iter()
+            .flatten()
+            .chain(self.free)
+            .chain(self.uniforms)
+        {
+            self.gpu.pool.give(buffer);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Bad input: an error that names the kernel, the parameter and the value, before any pixel is touched.
+
+use wellspring_kernels::{
+    Background, Device, DeviceChoice, FlatField, FlatFieldMode, Footprint, Illumination, InputShape,
+    KernelError, PercentileScale, Placement, RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Step,
+    Tensor, Tile,
+};
+
+const INPUT: InputShape = InputShape {
+    channels: 2,
+    height: 8,
+    width: 10,
+};
+
+fn refused(step: impl Into<Step>) -> String {
+    Recipe::new(vec![step.into()], INPUT).unwrap_err().to_string()
+}
+
+fn says(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "`{word}` is missing in: {message}");
+    }
+}
+
+#[test]
+fn images_of_no_size_or_wrong_size() {
+    assert!(matches!(
+        RawImage::new(1, 0, 5, vec![], 255),
+        Err(KernelError::Empty { .. })
+    ));
+    says(
+        &RawImage::new(2, 2, 2, vec![0; 7], 255).unwrap_err().to_string(),
+        &["8", "7"],
+    );
+    assert!(matches!(
+        RawImage::new(1, 1, 1, vec![0], 0),
+        Err(KernelError::Ceiling)
+    ));
+    assert!(matches!(
+        RawImage::new(usize::MAX, 2, 2, vec![], 1),
+        Err(KernelError::Overflow { .. })
+    ));
+    let mismatched = RawImage::from_planes(&[vec![0; 4], vec![0; 6]], 2, 2, 255)
+        .unwrap_err()
+        .to_string();
+    says(&mismatched, &["plane", "4", "6"]);
+    assert!(Tensor::new([1, 1, 2, 2], vec![0.0; 3]).is_err());
+    assert!(Tensor::new([0, 1, 2, 2], vec![]).is_err());
+}
+
+#[test]
+fn percentiles_out_of_order_or_range() {
+    let scale = |range| PercentileScale {
+        range,
+        scale: 1.0,
+        round: false,
+    };
+    let message = refused(scale(ScaleRange::PerImage { lo: 99.9, hi: 0.1 }));
+    says(&message, &["percentile_scale", "lo", "99.9", "0.1"]);
+    says(
+        &refused(scale(ScaleRange::PerImage { lo: -1.0, hi: 50.0 })),
+        &["percentile_scale", "lo", "-1"],
+    );
+    says(
+        &refused(scale(ScaleRange::PerImage {
+            lo: 0.0,
+            hi: f64::NAN,
+        })),
+        &["hi", "NaN"],
+    );
+    let given = ScaleRange::Given {
+        lo: vec![5.0, 9.0],
+        hi: vec![8.0],
+    };
+    says(&refused(scale(given)), &["lo", "9", "8", "channel 1"]);
+    let three = ScaleRange::Given {
+        lo: vec![1.0; 3],
+        hi: vec![8.0],
+    };
+    says(&refused(scale(three)), &["lo", "3 values", "2 channels"]);
+    let none = ScaleRange::Given {
+        lo: vec![],
+        hi: vec![8.0],
+    };
+    says(&refused(scale(none)), &["lo", "0 values"]);
+    let flat = PercentileScale {
+        range: ScaleRange::PerImage { lo: 0.0, hi: 1.0 },
+        scale: 0.0,
+        round: true,
+    };
+    says(&refused(flat), &["scale", "0"]);
+    says(
+        &refused(Background::Percentile { q: 100.5 }),
+        &["background", "q", "100.5"],
+    );
+}
+
+#[test]
+fn illumination_with_zeros_nan_or_another_size() {
+    let message = Illumination::new(1, 2, 2, vec![1.0, f32::NAN, 1.0, 1.0])
+        .unwrap_err()
+        .to_string();
+    says(&message, &["flat_field", "illumination", "NaN", "pixel 1"]);
+    let field = |channels: usize, height, width, value, mode| FlatField {
+        black_level: vec![0.0],
+        illumination: Some(
+            Illumination::new(channels, height, width, vec![value; channels * height * width]).unwrap(),
+        ),
+        mode,
+    };
+    says(
+        &refused(field(1, 8, 10, 0.0, FlatFieldMode::Divide)),
+        &["flat_field", "illumination", "0 at pixel 0"],
+    );
+    Recipe::new(vec![field(1, 8, 10, 0.0, FlatFieldMode::Subtract).into()], INPUT).unwrap();
+    says(
+        &refused(field(1, 9, 10, 1.0, FlatFieldMode::Divide)),
+        &["flat_field", "[9, 10]", "[1, 2, 8, 10]"],
+    );
+    says(
+        &refused(field(3, 8, 10, 1.0, FlatFieldMode::Divide)),
+        &["illumination", "3 values", "2 channels"],
+    );
+    let negative = FlatField {
+        black_level: vec![-4.0],
+        illumination: None,
+        mode: FlatFieldMode::Divide,
+    };
+    says(&refused(negative), &["black_level", "-4"]);
+}
+
+#[test]
+fn shapes_that_do_not_fit() {
+    let crop = |height, width, placement| Tile {
+        height,
+        width,
+        placement,
+    };
+    says(&refused(crop(9, 3, Placement::Grid)), &["tile", "[9, 3]"]);
+    says(
+        &refused(crop(3, 3, Placement::Offset { y: 6, x: 0 })),
+        &["tile", "[9, 3]"],
+    );
+    says(
+        &refused(crop(3, 3, Placement::Offset { y: usize::MAX, x: 0 })),
+        &["tile"],
+    );
+    says(&refused(crop(0, 3, Placement::Centre)), &["tile", "height", "0"]);
+    says(
+        &refused(Resize {
+            height: 0,
+            width: 4,
+            filter: ResizeFilter::Area,
+        }),
+        &["resize", "height"],
+    );
+    says(
+        &refused(Resize {
+            height: 1 << 20,
+            width: 1 << 20,
+            filter: ResizeFilter::Area,
+        }),
+        &["too large"],
+    );
+    says(
+        &refused(Background::TopHat {
+            footprint: Footprint::Disk,
+            radius: 0,
+        }),
+        &["background", "radius", "0"],
+    );
+    // The error names the step that cannot take what the step before it leaves.
+    let steps = vec![
+        crop(4, 4, Placement::Centre).into(),
+        crop(5, 4, Placement::Centre).into(),
+    ];
+    says(
+        &Recipe::new(steps, INPUT).unwrap_err().to_string(),
+        &["tile", "[1, 2, 4, 4]", "[5, 4]"],
+    );
+    let none = InputShape {
+        channels: 0,
+        height: 4,
+        width: 4,
+    };
+    assert!(matches!(
+        Recipe::new(vec![], none),
+        Err(KernelError::Empty { .. })
+    ));
+}
+
+#[test]
+fn an_image_that_the_recipe_is_not_for() {
+    let recipe = Recipe::new(vec![], INPUT).unwrap();
+    let image = RawImage::new(1, 8, 10, vec![0; 80], 255).unwrap();
+    let message = Device::open(DeviceChoice::Cpu)
+        .unwrap()
+        .run(&recipe, &image)
+        .unwrap_err()
+        .to_string();
+    says(&message, &["2 channels", "1 channels"]);
+}
+
+#[test]
+fn devices_that_do_not_exist() {
+    assert!("".parse::<DeviceChoice>().is_err());
+    assert_eq!(" GPU ".parse::<DeviceChoice>().unwrap(), DeviceChoice::Gpu);
+    let choice = "no such adapter".parse::<DeviceChoice>().unwrap();
+    let message = Device::open(choice).unwrap_err().to_string();
+    says(&message, &["no such adapter", "mesa-vulkan-drivers", "cpu"]);
+}
+
+#[test]
+fn auto_never_picks_a_software_adapter_and_says_why() {
+    let device = Device::open(DeviceChoice::Auto).unwrap();
+    assert_ne!(device.info().kind, wellspring_kernels::DeviceKind::Software);
+    assert!(device.describe().contains("auto"), "{}", device.describe());
+}
