@@ -1,5 +1,11 @@
 //! The one suite every engine passes. It is written over `dyn Engine`; a new engine joins by one line in `ENGINES`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
+
 mod common;
 
 use std::path::Path;

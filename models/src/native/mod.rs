@@ -181,12 +181,12 @@ fn check_card(card: &ModelCard, sizes: &Sizes) -> Result<(), EngineError> {
             "the network has another width",
         );
     }
-    if !(32..=4096).contains(&input.height) || !(32..=4096).contains(&input.width) {
+    if !(32..=1024).contains(&input.height) || !(32..=1024).contains(&input.width) {
         let found = format!("{} x {}", input.height, input.width);
         return refuse(
             "input.height and input.width",
             found,
-            "each must lie in 32..=4096",
+            "each must lie in 32..=1024",
         );
     }
     if !(input.scale.is_finite() && input.mean.is_finite() && input.std.is_finite() && input.std > 0.0) {
