@@ -4,6 +4,7 @@
 //! external resource: charts are inline SVG, images are base64 PNG. The page reads in light and dark and prints.
 //! All text from outside is escaped. Fails only where an image cannot be encoded.
 
+mod calls;
 mod charts;
 mod html;
 pub mod montage;

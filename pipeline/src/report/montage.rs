@@ -13,8 +13,11 @@ use wellspring_workloads::words::Channel;
 const LIMITS: (f64, f64) = (1.0, 99.7);
 /// Pixels between tiles.
 const GAP: usize = 6;
-/// Longest side of a tile in the page; larger crops are cut to their centre.
-const TILE: usize = 256;
+/// Longest side of a tile; larger crops are cut to their centre.
+const LONGEST: usize = 320;
+/// Most bytes of all tiles before compression. As base64 they are a third more, which leaves the page under 2 MB
+/// even for images of pure noise.
+const BYTES: usize = 800_000;
 /// Most tiles of a montage: the page stays under 2 MB.
 const MOST: usize = 12;
 
@@ -156,8 +159,8 @@ fn limits<'a>(planes: impl Iterator<Item = &'a [u16]>) -> (u16, u16) {
 }
 
 /// The first pixel and length of the centre cut of a side.
-fn centre(side: usize) -> (usize, usize) {
-    let length = side.min(TILE);
+fn centre(side: usize, most: usize) -> (usize, usize) {
+    let length = side.min(most);
     ((side - length) / 2, length)
 }
 
@@ -193,6 +196,14 @@ impl Montage {
         Ok(())
     }
 
+    /// Longest side of a tile for this number of tiles and channels.
+    fn side(&self) -> usize {
+        let bytes_per_pixel = if self.channels.len() == 1 { 1 } else { 3 };
+        (BYTES / (self.tiles.len().max(1) * bytes_per_pixel))
+            .isqrt()
+            .min(LONGEST)
+    }
+
     fn scalings(&self) -> Vec<Scaling> {
         self.channels
             .iter()
@@ -217,7 +228,7 @@ impl Montage {
             .tiles
             .iter()
             .map(|tile| {
-                let image = paint(tile, &scalings);
+                let image = paint(tile, &scalings, self.side());
                 let (width, height) = (image.width() as usize, image.height() as usize);
                 let png = encode(image)?;
                 Ok(Picture {
@@ -240,7 +251,11 @@ impl Montage {
         self.check()?;
         let scalings = self.scalings();
         let columns = columns.clamp(1, self.tiles.len());
-        let images: Vec<RgbImage> = self.tiles.iter().map(|tile| paint(tile, &scalings)).collect();
+        let images: Vec<RgbImage> = self
+            .tiles
+            .iter()
+            .map(|tile| paint(tile, &scalings, self.side()))
+            .collect();
         let cell = |side: fn(&RgbImage) -> u32| images.iter().map(side).max().unwrap_or(1) as usize + GAP;
         let (cell_width, cell_height) = (cell(RgbImage::width), cell(RgbImage::height));
         let rows = images.len().div_ceil(columns);
@@ -258,8 +273,8 @@ impl Montage {
 }
 
 /// Adds up the channels of a tile in their colours.
-fn paint(tile: &Tile, scalings: &[Scaling]) -> RgbImage {
-    let ((top, height), (left, width)) = (centre(tile.height), centre(tile.width));
+fn paint(tile: &Tile, scalings: &[Scaling], side: usize) -> RgbImage {
+    let ((top, height), (left, width)) = (centre(tile.height, side), centre(tile.width, side));
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
         let at = (top + y as usize) * tile.width + left + x as usize;
         let mut sum = [0f32; 3];
@@ -366,7 +381,7 @@ mod tests {
             tiles: vec![tile("wide", 1000, &[0])],
         };
         let (pictures, _) = montage.pictures().unwrap();
-        assert_eq!((pictures[0].width, pictures[0].height), (TILE, 2));
+        assert_eq!((pictures[0].width, pictures[0].height), (LONGEST, 2));
     }
 
     #[test]

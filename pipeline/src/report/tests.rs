@@ -1,0 +1,367 @@
+//! The page is whole, escapes what it shows, and stands without data.
+
+use wellspring_workloads::compare::{
+    AicTable, AssayWindow, Censoring, CompoundSummary, CurveModel, CurveParameters, DoseCurve, DosePoint,
+};
+use wellspring_workloads::profile::Role;
+
+use super::super::{DeadLetterLine, FlagCount, Montage, PlateFacts, RunFacts, Tile, WellFacts};
+use super::*;
+use crate::results::tables::Provenance;
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
+
+fn facts() -> RunFacts {
+    RunFacts {
+        provenance: Provenance {
+            screen: "a screen".to_owned(),
+            run: "r1".to_owned(),
+            screen_sha256: "5c".to_owned(),
+            model: "net".to_owned(),
+            model_sha256: "3d".to_owned(),
+            seed: 42,
+        },
+        description: String::new(),
+        finished: "2026-01-02 03:04 UTC".to_owned(),
+        seconds: 61.0,
+        fields_expected: 10,
+        fields_done: 9,
+        fields_failed: 1,
+        dead_letters: 1,
+        device: "CPU".to_owned(),
+        engine: "native".to_owned(),
+        version: "0.1.0".to_owned(),
+        more: Vec::new(),
+    }
+}
+
+fn input(run: &RunFacts) -> ReportInput<'_> {
+    ReportInput {
+        run,
+        comparison: None,
+        comparison_failed: None,
+        question: Question::Response,
+        dose_unit: "uM",
+        plates: &[],
+        dead_letters: &[],
+        quality_flags: &[],
+        montage: None,
+    }
+}
+
+fn row(compound: Option<&str>, dose: Option<f64>, on_axis: f64, call: Call) -> Comparison {
+    Comparison {
+        disease: None,
+        compound: compound.map(str::to_owned),
+        dose,
+        dose_unit: "uM".to_owned(),
+        n_wells: 2,
+        n_plates: 1,
+        on_axis,
+        off_axis: 0.5,
+        off_z: None,
+        rescue: 1.0 - on_axis,
+        distance: 1.0,
+        direction_cosine: None,
+        cell_ratio: None,
+        p_value: Some(0.01),
+        q_value: Some(0.02),
+        p_off: None,
+        q_off: None,
+        call,
+    }
+}
+
+/// A compound whose effect rises and falls again.
+fn comparison(compound: &str) -> ScreenComparison {
+    let doses = [0.1, 1.0, 10.0, 100.0];
+    let effects = [0.0, 0.2, 1.0, 0.6];
+    let well = |i: u8| WellPosition::new(1, i).unwrap();
+    let plate: Barcode = "P1".parse().unwrap();
+    let mut rows = vec![
+        row(None, Some(0.0), 0.0, Call::Reference),
+        row(Some(compound), Some(30.0), 1.0, Call::Phenotype),
+    ];
+    rows.extend(
+        doses
+            .iter()
+            .zip(effects)
+            .map(|(d, e)| row(Some(compound), Some(*d), e, Call::Active)),
+    );
+    let points = (1u8..)
+        .zip(doses.iter().zip(effects))
+        .map(|(i, (dose, value))| DosePoint {
+            plate: plate.clone(),
+            well: well(i),
+            dose: *dose,
+            value,
+        })
+        .collect();
+    let curve = DoseCurve {
+        measure: Measure::OnAxis,
+        model: CurveModel::GainLoss,
+        parameters: CurveParameters {
+            bottom: 0.0,
+            top: 1.2,
+            log10_ec50: Some(0.5),
+            hill: Some(1.5),
+            log10_loss_ec50: Some(2.0),
+            loss_hill: Some(1.0),
+        },
+        ec50: Some(3.16),
+        censoring: Censoring::None,
+        ac50: Some(3.0),
+        top: 1.0,
+        monotone: false,
+        aic: AicTable {
+            zero: None,
+            constant: None,
+            hill: None,
+            gain_loss: None,
+        },
+        sse: 0.1,
+        tested: (0.1, 100.0),
+        points,
+    };
+    let summary = CompoundSummary {
+        disease: None,
+        compound: Some(compound.to_owned()),
+        call: Call::Active,
+        rank: 1,
+        score: 0.9,
+        n_doses: 4,
+        best_dose: Some(10.0),
+        best_rescue: 0.0,
+        best_off_z: Some(1.0),
+        best_cell_ratio: None,
+        top: 1.0,
+        min_q: Some(0.02),
+        max_off_z: Some(1.0),
+        min_cell_ratio: None,
+        toxic_dose: None,
+        therapeutic_window: None,
+        curve: Some(curve),
+    };
+    let score = |i: u8, on_axis| WellScore {
+        plate: plate.clone(),
+        well: well(i),
+        disease: None,
+        on_axis,
+        off_axis: 0.4,
+        off_z: None,
+        rescue: 1.0 - on_axis,
+        cell_ratio: None,
+        leave_one_out: true,
+    };
+    let window = AssayWindow {
+        plate: plate.clone(),
+        disease: None,
+        n_reference: 3,
+        n_phenotype: 3,
+        z_prime: Some(0.6),
+        robust_z_prime: Some(0.7),
+        ssmd: Some(9.0),
+        robust_ssmd: None,
+        axis_length: 3.0,
+    };
+    ScreenComparison {
+        rows,
+        compounds: vec![summary],
+        windows: vec![window],
+        wells: vec![score(1, 0.0), score(2, 1.0)],
+        notes: Vec::new(),
+    }
+}
+
+fn plate(compound: &str) -> PlateFacts {
+    let facts = |i: u8, role| WellFacts {
+        well: WellPosition::new(1, i).unwrap(),
+        role,
+        disease: None,
+        compound: Some(compound.to_owned()),
+        dose: Some(1.0),
+        fields_passed: 3,
+        fields_expected: 3,
+    };
+    PlateFacts {
+        barcode: "P1".parse().unwrap(),
+        shape: (8, 12),
+        wells: vec![
+            facts(1, Role::Reference),
+            facts(2, Role::Phenotype),
+            facts(3, Role::Treated),
+        ],
+    }
+}
+
+/// Every element that is opened is closed, in order.
+fn assert_well_formed(page: &str) {
+    const VOID: [&str; 4] = ["meta", "img", "br", "!DOCTYPE"];
+    let mut open: Vec<&str> = Vec::new();
+    let body = page
+        .replace("<style>", "<style><!--")
+        .replace("</style>", "--></style>");
+    let mut rest = body.as_str();
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        if let Some(comment) = rest.strip_prefix("!--") {
+            rest = comment.split_once("-->").unwrap().1;
+            continue;
+        }
+        let (tag, after) = rest.split_once('>').unwrap();
+        rest = after;
+        let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+        if let Some(closed) = tag.strip_prefix('/') {
+            assert_eq!(
+                open.pop(),
+                Some(closed),
+                "after {}",
+                &after[..after.len().min(80)]
+            );
+        } else if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn a_full_page_is_well_formed_self_contained_and_small() {
+    let run = facts();
+    let comparison = comparison("drug");
+    let plates = [plate("drug")];
+    let montage = Montage {
+        channels: vec!["GFP".parse().unwrap()],
+        tiles: vec![Tile {
+            label: "reference".to_owned(),
+            place: "P1 A01".to_owned(),
+            height: 40,
+            width: 40,
+            planes: vec![(0..1600).collect()],
+        }],
+    };
+    let flags = [FlagCount {
+        flag: "blur:GFP".to_owned(),
+        fields: 2,
+        failed: 1,
+    }];
+    let letters = [DeadLetterLine {
+        stage: "decode".to_owned(),
+        subject: "plate P1 well A01 field 2".to_owned(),
+        reason: "truncated".to_owned(),
+    }];
+    let page = render(&ReportInput {
+        comparison: Some(&comparison),
+        plates: &plates,
+        montage: Some(&montage),
+        quality_flags: &flags,
+        dead_letters: &letters,
+        ..input(&run)
+    })
+    .unwrap();
+    assert_well_formed(&page);
+    for words in [
+        "falls back at higher doses",
+        "excellent",
+        "data:image/png;base64,",
+        "truncated",
+        "blur:GFP",
+        "9 of 10",
+        "EC50 3.16 µM",
+        "no score",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    for foreign in ["http", "<script", "<link", "@import", "url(/", "NaN"] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    assert!(page.len() < 2_000_000);
+}
+
+#[test]
+fn text_from_outside_is_escaped_everywhere() {
+    let mut run = facts();
+    for field in [
+        &mut run.provenance.screen,
+        &mut run.provenance.run,
+        &mut run.provenance.model,
+        &mut run.description,
+        &mut run.finished,
+        &mut run.device,
+        &mut run.engine,
+        &mut run.version,
+    ] {
+        *field = HOSTILE.to_owned();
+    }
+    run.more = vec![(HOSTILE.to_owned(), HOSTILE.to_owned())];
+    let mut comparison = comparison(HOSTILE);
+    for row in &mut comparison.rows {
+        row.disease = Some(HOSTILE.to_owned());
+    }
+    comparison.compounds[0].disease = Some(HOSTILE.to_owned());
+    let mut plates = [plate(HOSTILE)];
+    plates[0].barcode = HOSTILE.replace('/', "").parse().unwrap();
+    plates[0].wells[0].disease = Some(HOSTILE.to_owned());
+    let flags = [FlagCount {
+        flag: HOSTILE.to_owned(),
+        fields: 1,
+        failed: 0,
+    }];
+    let letters = [DeadLetterLine {
+        stage: HOSTILE.to_owned(),
+        subject: HOSTILE.to_owned(),
+        reason: HOSTILE.to_owned(),
+    }];
+    let page = render(&ReportInput {
+        comparison: Some(&comparison),
+        plates: &plates,
+        quality_flags: &flags,
+        dead_letters: &letters,
+        dose_unit: HOSTILE,
+        ..input(&run)
+    })
+    .unwrap();
+    assert_well_formed(&page);
+    assert!(!page.contains("<img") && !page.contains("\"'&"), "unescaped text");
+    assert!(page.matches("&lt;img src=x").count() > 20);
+}
+
+#[test]
+fn a_screen_without_anything_still_has_a_page() {
+    let run = facts();
+    let page = render(&ReportInput {
+        comparison_failed: Some("no well profiles"),
+        ..input(&run)
+    })
+    .unwrap();
+    assert_well_formed(&page);
+    assert!(page.contains("no well profiles"));
+    let empty = ScreenComparison {
+        rows: Vec::new(),
+        compounds: Vec::new(),
+        windows: Vec::new(),
+        wells: Vec::new(),
+        notes: Vec::new(),
+    };
+    let page = render(&ReportInput {
+        comparison: Some(&empty),
+        ..input(&run)
+    })
+    .unwrap();
+    assert_well_formed(&page);
+    assert!(page.contains("No treated wells"));
+}
+
+#[test]
+fn the_same_input_gives_the_same_page() {
+    let run = facts();
+    let comparison = comparison("drug");
+    let plates = [plate("drug")];
+    let input = ReportInput {
+        comparison: Some(&comparison),
+        plates: &plates,
+        ..input(&run)
+    };
+    assert_eq!(render(&input).unwrap(), render(&input).unwrap());
+}
