@@ -187,7 +187,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let header_line = header.position().map_or(1, csv::Position::line);
+        let header_line = line_of(text, header.position());
         let columns: Vec<String> = header.iter().map(str::to_owned).collect();
         let places = self.places(&columns, header_line, settings);
 
@@ -197,7 +197,7 @@ impl Reader<'_> {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    let line = error.position().map_or(header_line, csv::Position::line);
+                    let line = line_of(text, error.position());
                     let reason = error.to_string();
                     self.report(line, 0, PlateMapProblem::Table { reason });
                     break;
@@ -208,7 +208,7 @@ impl Reader<'_> {
                 continue;
             }
             lines += 1;
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = line_of(text, record.position());
             if record.len() != columns.len() {
                 let (found, expected) = (record.len(), columns.len());
                 self.report(line, 0, PlateMapProblem::CellCount { found, expected });
@@ -357,6 +357,18 @@ impl Reader<'_> {
         self.report(line, column, problem);
         Err(())
     }
+}
+
+/// The line a record starts on, from 1. The parser's position stands before the line ends that it skips on its way.
+fn line_of(text: &str, position: Option<&csv::Position>) -> u64 {
+    let Some(position) = position else { return 1 };
+    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let skipped = text.as_bytes().get(start..).unwrap_or_default();
+    let ends = skipped
+        .iter()
+        .take_while(|b| matches!(b, b'\n' | b'\r'))
+        .filter(|b| **b == b'\n');
+    position.line() + ends.count() as u64
 }
 
 /// The separator the header holds most of; a comma where it holds none.

@@ -1,7 +1,213 @@
-//! The plan of a screen as text.
+//! The plan of a screen as text: what is read, done to it, compared, and written.
 
-use super::Screen;
+use std::fmt::Write as _;
+
+use super::{Background, ResizeTo, Scaling, Screen};
 
 pub(super) fn plan_text(screen: &Screen) -> String {
-    format!("Screen {}\n", screen.name)
+    let mut plan = Plan(String::new());
+    plan.heading(&format!("Screen {}", screen.name));
+    if !screen.description.is_empty() {
+        plan.line("about", &screen.description);
+    }
+    plan.line("hash", &screen.hash());
+    read(&mut plan, screen);
+    steps(&mut plan, screen);
+    compare(&mut plan, screen);
+
+    plan.heading("Writes");
+    plan.line(
+        "folder",
+        screen
+            .output
+            .folder
+            .as_deref()
+            .unwrap_or("chosen by the command (--out)"),
+    );
+    plan.line(
+        "tables",
+        "features, profiles, comparisons, quality (Parquet), dead-letters.jsonl, run.json",
+    );
+    plan.line(
+        "report",
+        if screen.output.report {
+            "report.html"
+        } else {
+            "none"
+        },
+    );
+
+    plan.heading("Resources");
+    let threads = |count: Option<u32>| count.map_or("from the machine".to_owned(), |count| count.to_string());
+    let resources = &screen.resources;
+    plan.line("device", resources.device.word());
+    plan.line("decode threads", &threads(resources.decode_threads));
+    plan.line("engine threads", &threads(resources.engine_threads));
+    plan.line("batch", &format!("{} images", resources.batch_size));
+    let mebibytes = resources.in_flight_bytes as f64 / f64::from(1 << 20);
+    plan.line("in flight", &format!("at most {mebibytes:.0} MiB of images"));
+    plan.0
+}
+
+struct Plan(String);
+
+impl Plan {
+    fn heading(&mut self, text: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
+
+    fn line(&mut self, what: &str, text: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "  {what:<16} {text}");
+    }
+}
+
+fn read(plan: &mut Plan, screen: &Screen) {
+    let images = &screen.images;
+    plan.heading("Reads");
+    plan.line("images", &images.store);
+    let layout = match &images.pattern {
+        Some(pattern) => format!("{} {pattern}", images.layout),
+        None => images.layout.to_string(),
+    };
+    plan.line("layout", &layout);
+    let channels: Vec<String> = images
+        .channels
+        .iter()
+        .map(|channel| format!("{} ('{}' in names)", channel.name, channel.matches))
+        .collect();
+    plan.line("channels", &channels.join(", "));
+    let fields = images.fields_per_well;
+    let fields = fields.map_or("the plate's most common count".to_owned(), |count| {
+        count.to_string()
+    });
+    plan.line("fields per well", &fields);
+    let bits = images
+        .bit_depth
+        .map_or("as the file".to_owned(), |bits| format!("{bits} bits"));
+    plan.line("detector", &bits);
+    let plates: Vec<&str> = images.plates.iter().map(|plate| plate.as_str()).collect();
+    plan.line(
+        "plates",
+        &if plates.is_empty() {
+            "all found".to_owned()
+        } else {
+            plates.join(", ")
+        },
+    );
+
+    let map = &screen.plate_map;
+    plan.line("plate map", &map.file);
+    let columns = [
+        ("plate", &map.columns.plate),
+        ("well", &map.columns.well),
+        ("compound", &map.columns.compound),
+        ("dose", &map.columns.dose),
+        ("disease", &map.columns.disease),
+    ];
+    for (role, column) in columns {
+        if let Some(column) = column {
+            plan.line("", &format!("{role} from column '{column}'"));
+        }
+    }
+    for (role, constant) in [("compound", &map.compound), ("disease", &map.disease)] {
+        if let Some(constant) = constant {
+            plan.line(
+                "",
+                &format!("{role} is '{constant}' where the map has no such column"),
+            );
+        }
+    }
+    plan.line("dose unit", &map.dose_unit);
+}
+
+fn steps(plan: &mut Plan, screen: &Screen) {
+    let steps = &screen.preprocess;
+    plan.heading("Steps, per field of view");
+    plan.line("illumination", steps.illumination.as_deref().unwrap_or("none"));
+    let background = match &steps.background {
+        Background::None => "none".to_owned(),
+        Background::Percentile { percent } => format!("minus percentile {percent} of each image"),
+        Background::Constant { levels } => format!("minus {levels:?} grey levels, one per channel"),
+    };
+    plan.line("background", &background);
+    let resize = steps.resize.map_or("none".to_owned(), |resize| match resize.to {
+        ResizeTo::Factor(factor) => format!("x{factor}, {}", resize.method),
+        ResizeTo::Size { width, height } => format!("to {width} x {height}, {}", resize.method),
+    });
+    plan.line("resize", &resize);
+    let scaling = match &steps.scaling {
+        Scaling::None => "division by the detector's ceiling".to_owned(),
+        Scaling::Image { low, high } => format!("percentiles {low} and {high} of each image and channel"),
+        Scaling::Controls { low, high } => {
+            format!("percentiles {low} and {high} of the plate's control wells")
+        }
+        Scaling::Fixed { low, high } => format!("grey levels {low:?} to {high:?}, one per channel"),
+    };
+    plan.line("scaling", &scaling);
+    plan.line(
+        "tiling",
+        &format!("{}, at the size of the model card", steps.tiling),
+    );
+
+    let quality = &screen.quality;
+    if quality.enabled {
+        let fails = format!(
+            "a field fails above {}% saturated, below contrast {}",
+            quality.saturated_percent_fail, quality.contrast_fail
+        );
+        plan.line("quality", &fails);
+        if let Some(channel) = &quality.nuclei_channel {
+            let slope = format!(
+                "in {channel} also with a log-log slope above {} (empty) or below {} (blur)",
+                quality.slope_empty, quality.slope_blur
+            );
+            plan.line("", &slope);
+        }
+        let wells = format!(
+            "a well counts with {} passing fields, or {}% of them",
+            quality.min_fields, quality.min_fields_percent
+        );
+        plan.line("", &wells);
+        let plates = format!(
+            "a plate is held back above {}% failed fields, or {}% of its controls'",
+            quality.plate_failed_percent, quality.control_failed_percent
+        );
+        plan.line("", &plates);
+    } else {
+        plan.line("quality", "measured, nothing fails");
+    }
+    plan.line(
+        "embed",
+        &format!("{}, engine {}", screen.model.name, screen.model.engine),
+    );
+}
+
+fn compare(plan: &mut Plan, screen: &Screen) {
+    plan.heading("Compares");
+    plan.line("0 (reference)", &screen.controls.reference.to_string());
+    plan.line("1 (phenotype)", &screen.controls.phenotype.to_string());
+    for selector in &screen.controls.exclude {
+        plan.line("leaves out", &selector.to_string());
+    }
+    // The settings type belongs to the comparison: shown as it is, so that a new setting appears here by itself.
+    if let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(&screen.comparison) {
+        for (name, value) in settings {
+            match value {
+                serde_json::Value::Object(inner) => {
+                    let inner: Vec<String> = inner
+                        .iter()
+                        .map(|(name, value)| format!("{name} {value}"))
+                        .collect();
+                    plan.line(&name, &inner.join(", "));
+                }
+                serde_json::Value::String(text) => plan.line(&name, &text),
+                other => plan.line(&name, &other.to_string()),
+            }
+        }
+    }
 }

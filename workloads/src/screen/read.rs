@@ -46,13 +46,19 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
         (name, description.unwrap_or_default())
     });
     let images = root.need(report, "images", "a table with store and channels");
-    let images = report.table(images).and_then(|table| images_settings(report, table));
+    let images = report
+        .table(images)
+        .and_then(|table| images_settings(report, table));
     let channels: &[ChannelSettings] = images.as_ref().map_or(&[], |images| &images.channels);
 
     let plate_map = root.need(report, "plate_map", "a table with the plate map's file");
-    let plate_map = report.table(plate_map).map(|table| plate_map_settings(report, table));
+    let plate_map = report
+        .table(plate_map)
+        .map(|table| plate_map_settings(report, table));
     let controls = root.need(report, "controls", "a table with reference and phenotype");
-    let controls = report.table(controls).map(|table| controls_settings(report, table));
+    let controls = report
+        .table(controls)
+        .map(|table| controls_settings(report, table));
 
     let table = root.get("preprocess");
     let table = report.table(table);
@@ -93,7 +99,9 @@ fn images_settings(report: &mut Report, mut table: Table<'_>) -> Option<ImagesSe
     let store = table.need(report, "store", "the folder or URI of the images");
     let store = report.text(store);
     let layout_value = table.get("layout");
-    let chosen = report.word(layout_value.clone(), LayoutChoice::WORDS).and_then(LayoutChoice::from_word);
+    let chosen = report
+        .word(layout_value.clone(), LayoutChoice::WORDS)
+        .and_then(LayoutChoice::from_word);
     let plate = table.get("plate");
     let plate = report.parsed::<Barcode>(plate);
     let pattern_value = table.get("pattern");
@@ -114,20 +122,27 @@ fn images_settings(report: &mut Report, mut table: Table<'_>) -> Option<ImagesSe
             }
         }
         (_, Some(_), Some(value)) => {
-            report.unusable(value, format!("is not used by layout = \"{layout}\": leave one of the two out"));
+            report.unusable(
+                value,
+                format!("not used by layout = \"{layout}\": leave one of the two out"),
+            );
         }
         _ => {}
     }
     let remedy = "the channels in order, such as [\"DNA\", { name = \"ER\", match = \"w2\" }]";
-    let channels = table.need(report, "channels", remedy).and_then(|value| channels(report, value));
+    let channels = table
+        .need(report, "channels", remedy)
+        .and_then(|value| channels(report, value));
     let fields = table.get("fields_per_well");
     let fields_per_well = report.count(fields, 1..=10_000);
     let depth = table.get("bit_depth");
-    let bit_depth = report.count(depth.clone(), 1..=16).and_then(|bits| u8::try_from(bits).ok());
+    let bit_depth = report
+        .count(depth.clone(), 1..=16)
+        .and_then(|bits| u8::try_from(bits).ok());
     if let (Some(bits), Some(value)) = (bit_depth, &depth)
         && ![8, 12, 14, 16].contains(&bits)
     {
-        report.unusable(value, format!("is {bits}: detectors have 8, 12, 14 or 16 bits"));
+        report.unusable(value, format!("{bits}: detectors have 8, 12, 14 or 16 bits"));
     }
     let mut plates = Vec::new();
     if let Some(value) = table.get("plates") {
@@ -165,7 +180,7 @@ fn channels(report: &mut Report, value: Value<'_>) -> Option<Vec<ChannelSettings
         return None;
     };
     if entries.is_empty() {
-        report.unusable(&value, "is empty: list at least one channel");
+        report.unusable(&value, "empty: list at least one channel");
         return None;
     }
     let mut channels: Vec<ChannelSettings> = Vec::new();
@@ -185,7 +200,10 @@ fn channels(report: &mut Report, value: Value<'_>) -> Option<Vec<ChannelSettings
         let matches = matches.unwrap_or_else(|| name.as_str().to_owned());
         if channels.iter().any(|other| other.name == name) {
             report.duplicate(entry, &value.key, name.as_str());
-        } else if channels.iter().any(|other| other.matches.eq_ignore_ascii_case(&matches)) {
+        } else if channels
+            .iter()
+            .any(|other| other.matches.eq_ignore_ascii_case(&matches))
+        {
             report.duplicate(entry, &format!("{} (match)", value.key), &matches);
         }
         channels.push(ChannelSettings { name, matches });
@@ -236,20 +254,28 @@ fn plate_map_settings(
 
 fn controls_settings(report: &mut Report, mut table: Table<'_>) -> Option<Controls> {
     let remedy = "the wells that define 0, such as { role = \"negative_control\" }";
-    let reference = table.need(report, "reference", remedy).and_then(|value| selector(report, value));
+    let reference = table
+        .need(report, "reference", remedy)
+        .and_then(|value| selector(report, value));
     let remedy = "the wells that define 1, such as { role = \"disease\" }";
-    let phenotype = table.need(report, "phenotype", remedy).and_then(|value| selector(report, value));
+    let phenotype = table
+        .need(report, "phenotype", remedy)
+        .and_then(|value| selector(report, value));
     let mut exclude = Vec::new();
     if let Some(value) = table.get("exclude") {
         let selectors = value.entries().unwrap_or_else(|| vec![value]);
-        exclude = selectors.into_iter().filter_map(|value| selector(report, value)).collect();
+        exclude = selectors
+            .into_iter()
+            .filter_map(|value| selector(report, value))
+            .collect();
     }
     if let (Some(one), Some(other)) = (&reference, &phenotype)
         && one == other
     {
         let problem = ScreenProblem::Unusable {
             key: "controls".to_owned(),
-            reason: "reference and phenotype select the same wells: they define the two ends of one axis".to_owned(),
+            reason: "reference and phenotype select the same wells: they define the two ends of one axis"
+                .to_owned(),
         };
         report.add(table.at(), problem);
     }
@@ -267,14 +293,19 @@ fn selector(report: &mut Report, value: Value<'_>) -> Option<Selector> {
     for (column, value) in table.free() {
         let wanted = value.entries().unwrap_or_else(|| vec![value.clone()]);
         if wanted.is_empty() {
-            report.unusable(&value, "is an empty list: name at least one value");
+            report.unusable(&value, "an empty list: name at least one value");
         }
-        let values: Vec<SelectorValue> =
-            wanted.iter().filter_map(|value| selector_value(report, value)).collect();
+        let values: Vec<SelectorValue> = wanted
+            .iter()
+            .filter_map(|value| selector_value(report, value))
+            .collect();
         columns.insert(column, values);
     }
     if columns.is_empty() {
-        report.unusable(&value, "selects every well: name a column of the plate map and its value");
+        report.unusable(
+            &value,
+            "this selects every well: name a column of the plate map and its value",
+        );
         return None;
     }
     Some(Selector(columns))
@@ -285,7 +316,10 @@ fn selector_value(report: &mut Report, value: &Value<'_>) -> Option<SelectorValu
         (DeValue::Boolean(flag), _) => return Some(SelectorValue::Bool(*flag)),
         (DeValue::String(text), _) => return Some(SelectorValue::Text(text.to_string())),
         (_, Some(number)) if number.is_finite() => return Some(SelectorValue::Number(number)),
-        _ => report.wrong_type(value, "a string, a finite number, true, false, or a list of these"),
+        _ => report.wrong_type(
+            value,
+            "a string, a finite number, true, false, or a list of these",
+        ),
     }
     None
 }
@@ -296,14 +330,21 @@ fn model(report: &mut Report, mut table: Table<'_>) -> ModelSettings {
     if let Some(name) = report.text(value.clone()) {
         let usable = name.len() <= 64
             && !name.starts_with('.')
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if let (false, Some(value)) = (usable, &value) {
-            report.unusable(value, "a model's name has at most 64 letters, digits, '-', '_' and '.'");
+            report.unusable(
+                value,
+                "a model's name has at most 64 letters, digits, '-', '_' and '.'",
+            );
         }
         settings.name = name;
     }
     let value = table.get("engine");
-    let engine = report.word(value, EngineChoice::WORDS).and_then(EngineChoice::from_word);
+    let engine = report
+        .word(value, EngineChoice::WORDS)
+        .and_then(EngineChoice::from_word);
     settings.engine = engine.unwrap_or_default();
     table.finish(report);
     settings
@@ -320,7 +361,9 @@ fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
     let value = table.get("in_flight_bytes");
     let in_flight_bytes = bytes(report, value).unwrap_or(default.in_flight_bytes);
     let value = table.get("device");
-    let device = report.word(value, DeviceChoice::WORDS).and_then(DeviceChoice::from_word);
+    let device = report
+        .word(value, DeviceChoice::WORDS)
+        .and_then(DeviceChoice::from_word);
     table.finish(report);
     ResourceSettings {
         decode_threads,
@@ -338,12 +381,19 @@ fn bytes(report: &mut Report, value: Option<Value<'_>>) -> Option<u64> {
     let Some(text) = value.value.as_str() else {
         return report.whole(Some(value), RANGE);
     };
-    let parsed = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)].into_iter().find_map(|(unit, shift)| {
-        let number: u64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;
-        number.checked_mul(1 << shift).filter(|bytes| RANGE.contains(bytes))
-    });
+    let parsed = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)]
+        .into_iter()
+        .find_map(|(unit, shift)| {
+            let number: u64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;
+            number
+                .checked_mul(1 << shift)
+                .filter(|bytes| RANGE.contains(bytes))
+        });
     if parsed.is_none() {
-        report.unusable(&value, format!("'{text}' is not 1 MiB to 1 TiB: write bytes, or \"256 MiB\" or \"2 GiB\""));
+        report.unusable(
+            &value,
+            format!("'{text}' is not 1 MiB to 1 TiB: write bytes, or \"256 MiB\" or \"2 GiB\""),
+        );
     }
     parsed
 }

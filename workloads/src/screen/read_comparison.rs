@@ -68,7 +68,12 @@ fn peel(report: &mut Report, at: usize, table: &DeTable<'_>) -> ComparisonSettin
 }
 
 fn checked(error: &CompareError, table: &DeTable<'_>, at: usize) -> (usize, Vec<String>, ScreenProblem) {
-    let CompareError::Setting { setting, value, expected } = error else {
+    let CompareError::Setting {
+        setting,
+        value,
+        expected,
+    } = error
+    else {
         let (key, reason) = ("comparison".to_owned(), error.to_string());
         return (at, Vec::new(), ScreenProblem::Unusable { key, reason });
     };
@@ -122,7 +127,10 @@ fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
 fn read_problem(message: &str, path: &[String]) -> ScreenProblem {
     let key = format!("comparison.{}", path.join("."));
     let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
-    let (field, variant) = (message.starts_with("unknown field"), message.starts_with("unknown variant"));
+    let (field, variant) = (
+        message.starts_with("unknown field"),
+        message.starts_with("unknown variant"),
+    );
     let (true, Some(word)) = (field || variant, names.next()) else {
         let reason = message.to_owned();
         return ScreenProblem::Unusable { key, reason };
@@ -131,7 +139,9 @@ fn read_problem(message: &str, path: &[String]) -> ScreenProblem {
     let nearest = super::nearest(&word, known.iter().map(String::as_str)).map(str::to_owned);
     if field {
         let parents = path.split_last().map_or(&[][..], |(_, parents)| parents);
-        let table: Vec<&str> = std::iter::once("comparison").chain(parents.iter().map(String::as_str)).collect();
+        let table: Vec<&str> = std::iter::once("comparison")
+            .chain(parents.iter().map(String::as_str))
+            .collect();
         ScreenProblem::UnknownKey {
             table: format!("[{}]", table.join(".")),
             key: word,

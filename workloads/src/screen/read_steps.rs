@@ -2,8 +2,8 @@
 
 use super::table::{Report, Table, Value};
 use super::{
-    Background, ChannelSettings, PreprocessSettings, QualitySettings, Resize, ResizeMethod, ResizeTo, Scaling,
-    Tiling,
+    Background, ChannelSettings, PreprocessSettings, QualitySettings, Resize, ResizeMethod, ResizeTo,
+    Scaling, Tiling,
 };
 use crate::words::Channel;
 
@@ -25,7 +25,9 @@ pub(super) fn preprocess(report: &mut Report, mut table: Table<'_>, channels: us
     let value = table.get("resize");
     let resize = value.and_then(|value| resize(report, value));
     let value = table.get("percentiles");
-    let percentiles = value.and_then(|value| ordered_pair(report, value)).unwrap_or((0.1, 99.9));
+    let percentiles = value
+        .and_then(|value| ordered_pair(report, value))
+        .unwrap_or((0.1, 99.9));
     let value = table.get("scaling");
     let scaling = match value {
         Some(value) => scaling(report, value, percentiles, channels),
@@ -56,7 +58,10 @@ fn template_words(report: &mut Report, value: &Value<'_>, template: &str, channe
         rest = tail;
     }
     if channels > 1 && !template.contains("{channel}") {
-        report.unusable(value, "one function for several channels: put {channel} into the path");
+        report.unusable(
+            value,
+            "one function for several channels: put {channel} into the path",
+        );
     }
 }
 
@@ -92,9 +97,17 @@ fn scaling(
         });
     }
     let mut table = report.table(Some(value.clone()))?;
-    let low = table.need(report, "low", "the grey level that becomes 0, one or one per channel");
+    let low = table.need(
+        report,
+        "low",
+        "the grey level that becomes 0, one or one per channel",
+    );
     let low = report.per_channel(low, channels, GREY);
-    let high = table.need(report, "high", "the grey level that becomes 1, one or one per channel");
+    let high = table.need(
+        report,
+        "high",
+        "the grey level that becomes 1, one or one per channel",
+    );
     let high = report.per_channel(high, channels, GREY);
     table.finish(report);
     let (low, high) = (low?, high?);
@@ -136,13 +149,17 @@ fn resize(report: &mut Report, value: Value<'_>) -> Option<Resize> {
     let width = table.get("width");
     let height = table.get("height");
     let method = table.get("method");
-    let method = report.word(method, ResizeMethod::WORDS).and_then(ResizeMethod::from_word);
+    let method = report
+        .word(method, ResizeMethod::WORDS)
+        .and_then(ResizeMethod::from_word);
     let to = match (factor, width, height) {
         (Some(factor), None, None) => report.number(Some(factor), FACTOR).map(ResizeTo::Factor),
         (None, Some(width), Some(height)) => {
             let width = report.count(Some(width), SIDE);
             let height = report.count(Some(height), SIDE);
-            width.zip(height).map(|(width, height)| ResizeTo::Size { width, height })
+            width
+                .zip(height)
+                .map(|(width, height)| ResizeTo::Size { width, height })
         }
         _ => {
             report.unusable(&value, "give either factor, or both width and height");
@@ -161,22 +178,42 @@ pub(super) fn quality(
 ) -> QualitySettings {
     let mut settings = QualitySettings::default();
     let named = |name: &str| {
-        channels.iter().map(|channel| &channel.name).find(|channel| channel.as_str() == name).cloned()
+        channels
+            .iter()
+            .map(|channel| &channel.name)
+            .find(|channel| channel.as_str() == name)
+            .cloned()
     };
     settings.nuclei_channel = named("DNA");
     let Some(mut table) = table else { return settings };
     let value = table.get("enabled");
     settings.enabled = report.boolean(value).unwrap_or(settings.enabled);
     let numbers = [
-        ("saturated_percent_warn", &mut settings.saturated_percent_warn, PERCENT),
-        ("saturated_percent_fail", &mut settings.saturated_percent_fail, PERCENT),
+        (
+            "saturated_percent_warn",
+            &mut settings.saturated_percent_warn,
+            PERCENT,
+        ),
+        (
+            "saturated_percent_fail",
+            &mut settings.saturated_percent_fail,
+            PERCENT,
+        ),
         ("contrast_warn", &mut settings.contrast_warn, 0.0..=1e6),
         ("contrast_fail", &mut settings.contrast_fail, 0.0..=1e6),
         ("slope_empty", &mut settings.slope_empty, -100.0..=100.0),
         ("slope_blur", &mut settings.slope_blur, -100.0..=100.0),
         ("min_fields_percent", &mut settings.min_fields_percent, PERCENT),
-        ("plate_failed_percent", &mut settings.plate_failed_percent, PERCENT),
-        ("control_failed_percent", &mut settings.control_failed_percent, PERCENT),
+        (
+            "plate_failed_percent",
+            &mut settings.plate_failed_percent,
+            PERCENT,
+        ),
+        (
+            "control_failed_percent",
+            &mut settings.control_failed_percent,
+            PERCENT,
+        ),
     ];
     for (key, setting, range) in numbers {
         let value = table.get(key);

@@ -95,7 +95,11 @@ impl<'a> Table<'a> {
     }
 
     fn title(&self) -> String {
-        if self.name.is_empty() { "the file".to_owned() } else { format!("[{}]", self.name) }
+        if self.name.is_empty() {
+            "the file".to_owned()
+        } else {
+            format!("[{}]", self.name)
+        }
     }
 
     /// A key's value; the key is then known.
@@ -103,7 +107,11 @@ impl<'a> Table<'a> {
         self.asked.push(key);
         let value = self.entries.get(key)?;
         Some(Value {
-            key: if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) },
+            key: if self.name.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{}.{key}", self.name)
+            },
             at: value.span().start,
             value: value.get_ref(),
         })
@@ -144,7 +152,11 @@ impl<'a> Table<'a> {
     /// Reports every key that was never asked for.
     pub(super) fn finish(self, report: &mut Report) {
         let table = self.title();
-        for (key, _) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.get_ref().as_ref())) {
+        for (key, _) in self
+            .entries
+            .iter()
+            .filter(|(key, _)| !self.asked.contains(&key.get_ref().as_ref()))
+        {
             report.unknown_key(&table, key.get_ref(), key.span().start, &self.asked);
         }
     }
@@ -218,7 +230,7 @@ impl Report {
         let value = value?;
         match value.value.as_str() {
             Some(text) if !text.trim().is_empty() => return Some(text.to_owned()),
-            Some(_) => self.unusable(&value, "is empty: write something, or leave the key out"),
+            Some(_) => self.unusable(&value, "empty: write something, or leave the key out"),
             None => self.wrong_type(&value, "a string"),
         }
         None
@@ -264,7 +276,10 @@ impl Report {
     pub(super) fn whole(&mut self, value: Option<Value<'_>>, range: RangeInclusive<u64>) -> Option<u64> {
         let value = value?;
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        match (value.as_whole().and_then(|number| u64::try_from(number).ok()), value.value) {
+        match (
+            value.as_whole().and_then(|number| u64::try_from(number).ok()),
+            value.value,
+        ) {
             (Some(number), _) if range.contains(&number) => return Some(number),
             (_, DeValue::Integer(_)) => self.out_of_range(&value, expected),
             _ => self.wrong_type(&value, &expected),
@@ -275,7 +290,8 @@ impl Report {
     /// A whole number that fits `u32`.
     pub(super) fn count(&mut self, value: Option<Value<'_>>, range: RangeInclusive<u32>) -> Option<u32> {
         let range = u64::from(*range.start())..=u64::from(*range.end());
-        self.whole(value, range).and_then(|number| u32::try_from(number).ok())
+        self.whole(value, range)
+            .and_then(|number| u32::try_from(number).ok())
     }
 
     pub(super) fn boolean(&mut self, value: Option<Value<'_>>) -> Option<bool> {
@@ -311,7 +327,9 @@ impl Report {
     ) -> Option<Vec<f64>> {
         let value = value?;
         let Some(entries) = value.entries() else {
-            return self.number(Some(value), range).map(|number| vec![number; channels]);
+            return self
+                .number(Some(value), range)
+                .map(|number| vec![number; channels]);
         };
         if channels > 0 && entries.len() != channels {
             let problem = ScreenProblem::PerChannel {
@@ -322,18 +340,25 @@ impl Report {
             self.add(value.at, problem);
             return None;
         }
-        let numbers: Vec<Option<f64>> =
-            entries.into_iter().map(|entry| self.number(Some(entry), range.clone())).collect();
+        let numbers: Vec<Option<f64>> = entries
+            .into_iter()
+            .map(|entry| self.number(Some(entry), range.clone()))
+            .collect();
         numbers.into_iter().collect()
     }
 
     /// Every problem in file order, with lines and columns.
     pub(super) fn into_errors(mut self, text: &str, file: &str) -> ScreenErrors {
         self.problems.sort_by_key(|(at, _)| *at);
-        let lines: Vec<usize> =
-            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let lines: Vec<usize> = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
         let place = |(at, problem): (usize, ScreenProblem)| {
-            let at = text.floor_char_boundary(at);
+            // An offset within a character belongs to the character's start; offset 0 is always a boundary.
+            let at = (0..=at.min(text.len()))
+                .rev()
+                .find(|at| text.is_char_boundary(*at))
+                .unwrap_or(0);
             let line = lines.partition_point(|start| *start <= at);
             let start = lines[line - 1];
             ScreenError {

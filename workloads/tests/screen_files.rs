@@ -1,0 +1,369 @@
+//! Screen files: the ready ones parse, bad ones yield every problem with its place, and no text makes a panic.
+
+use proptest::prelude::*;
+use wellspring_workloads::compare::Question;
+use wellspring_workloads::layout::{Layout, Parsed};
+use wellspring_workloads::screen::{
+    Background, LayoutChoice, MAX_SCREEN_BYTES, Scaling, Screen, ScreenProblem, SelectorValue,
+};
+use wellspring_workloads::simulate::{Simulation, SimulationSettings};
+
+const MINIMAL: &str = r#"
+[screen]
+name = "small"
+
+[images]
+store = "images"
+channels = ["DNA", "ER"]
+
+[plate_map]
+file = "map.csv"
+
+[controls]
+reference = { role = "healthy" }
+phenotype = { role = "disease" }
+"#;
+
+fn ready_files() -> Vec<(String, String)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/screens");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| {
+            (
+                path.display().to_string(),
+                std::fs::read_to_string(&path).unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_ready_file_parses_and_is_named_as_its_file() {
+    let files = ready_files();
+    assert!(files.len() >= 2);
+    for (path, text) in files {
+        let screen = Screen::parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(path.ends_with(&format!("/{}.toml", screen.name)));
+        let plan = screen.plan_text();
+        for part in [
+            "Reads",
+            "Steps",
+            "Compares",
+            "Writes",
+            "Resources",
+            &screen.images.store,
+        ] {
+            assert!(plan.contains(part), "{plan}");
+        }
+    }
+}
+
+#[test]
+fn a_minimal_file_is_short_and_has_the_documented_defaults() {
+    assert!(MINIMAL.trim().lines().count() < 20);
+    let screen = Screen::parse(MINIMAL, "small.toml").unwrap();
+    assert_eq!(screen.images.layout, LayoutChoice::Auto);
+    assert_eq!(screen.images.channels[1].matches, "ER");
+    assert_eq!(screen.preprocess.background, Background::None);
+    assert_eq!(screen.preprocess.scaling, Scaling::Image { low: 0.1, high: 99.9 });
+    assert_eq!(screen.model.name, "efficientnet-lite0");
+    assert_eq!(screen.resources.in_flight_bytes, 128 << 20);
+    assert_eq!(
+        screen.quality.nuclei_channel.as_ref().map(|c| c.as_str()),
+        Some("DNA")
+    );
+    assert_eq!(screen.comparison.question, Question::Rescue);
+    assert_eq!(screen.plate_map.dose_unit, "uM");
+}
+
+#[test]
+fn the_demo_reads_what_the_simulator_writes() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/screens/demo.toml")).unwrap();
+    let screen = Screen::parse(&text, "demo.toml").unwrap();
+    let settings = SimulationSettings::demo();
+    let names: Vec<&str> = screen.images.channels.iter().map(|c| c.name.as_str()).collect();
+    let stains: Vec<&str> = settings.channels.iter().map(|stain| stain.name()).collect();
+    assert_eq!(names, stains);
+
+    let simulation = Simulation::new(settings).unwrap();
+    let map = simulation.plate_map_csv();
+    let map = wellspring_workloads::plate_map::PlateMap::parse(&map, "map.csv", &screen.plate_map).unwrap();
+    let plate = map.plates().next().unwrap().clone();
+    let treatments = screen.treatments(&map, &plate).unwrap();
+    use wellspring_workloads::profile::Role;
+    let of = |role| treatments.values().filter(|t| t.role == role).count();
+    assert_eq!(of(Role::Reference), 20);
+    assert_eq!(of(Role::Phenotype), 20);
+    assert!(of(Role::Treated) > 0);
+    assert!(
+        treatments
+            .values()
+            .filter(|t| t.role == Role::Reference)
+            .all(|t| t.disease.is_none())
+    );
+    assert!(
+        treatments
+            .values()
+            .filter(|t| t.role != Role::Reference)
+            .all(|t| t.disease.is_some())
+    );
+}
+
+#[test]
+fn the_hash_ignores_spelling_and_notices_meaning() {
+    let hash = |text: &str| Screen::parse(text, "a.toml").unwrap().hash();
+    let base = hash(MINIMAL);
+    assert_eq!(base.len(), 64);
+    assert_eq!(
+        base,
+        hash(&format!(
+            "# a comment\n{MINIMAL}\n[model]\nname = \"efficientnet-lite0\"\n"
+        ))
+    );
+    assert_ne!(base, hash(&MINIMAL.replace("\"ER\"", "\"RNA\"")));
+    assert_ne!(base, hash(&format!("{MINIMAL}\n[comparison]\nseed = 7\n")));
+}
+
+#[test]
+fn a_screen_survives_the_journey_through_a_record() {
+    for (path, text) in ready_files() {
+        let screen = Screen::parse(&text, &path).unwrap();
+        let record = serde_json::to_string(&screen).unwrap();
+        let back: Screen = serde_json::from_str(&record).unwrap();
+        assert_eq!(back, screen);
+        assert_eq!(back.hash(), screen.hash());
+    }
+}
+
+#[test]
+fn relative_paths_become_absolute_and_others_stay() {
+    let mut screen = Screen::parse(MINIMAL, "a.toml").unwrap();
+    screen.plate_map.file = "s3://lab/map.csv".to_owned();
+    screen.output.folder = Some("/out".to_owned());
+    screen.resolve_paths("/lab/screens/");
+    assert_eq!(screen.images.store, "/lab/screens/images");
+    assert_eq!(screen.plate_map.file, "s3://lab/map.csv");
+    assert_eq!(screen.output.folder.as_deref(), Some("/out"));
+}
+
+/// Thirty mistakes, each on its own line; the number is the order of the message.
+const MISTAKES: &str = r#"
+colour = "red"                                       # 1 unknown key of the file
+[screen]
+name = "My Screen"                                   # 2 name
+descripton = "typo"                                  # 3 unknown key
+[images]
+layout = "imagexpres"                                # 5 unknown word (4: store missing, at the table)
+channels = [
+    "DNA",
+    "DNA",                                           # 6 duplicate
+    { name = "a/b" },                                # 7 unusable channel
+    { match = "w4" },                                # 8 name missing
+    { name = "Mito", math = "w5" },                  # 9 unknown key
+]
+fields_per_well = 0                                  # 10 range
+bit_depth = 13                                       # 11 unusable
+plates = ["P1", "P1", 3]                             # 12 duplicate, 13 type
+[plate_map]
+file = 7                                             # 14 type
+columns = { wel = "Well" }                           # 15 unknown key
+[controls]
+reference = {}                                       # 16 selects every well
+phenotype = { role = [] }                            # 17 empty list
+[preprocess]
+background = "percentil"                             # 18 unknown word
+scaling = { low = 10 }                               # 19 high missing
+percentiles = [99, 1]                                # 20 order
+resize = { factor = 2, width = 3 }                   # 21 either or
+tiling = true                                        # 22 type
+[quality]
+enabled = "yes"                                      # 23 type
+contrast_fail = nan                                  # 24 range
+[model]
+engine = "natve"                                     # 25 unknown word
+[comparison]
+question = "resque"                                  # 26 unknown word
+normalize = "none"                                   # 27 unknown key
+[comparison.thresholds]
+q = 2.0                                              # 28 range
+[resources]
+in_flight_bytes = "lots"                             # 29 unusable
+devise = "cpu"                                       # 30 unknown key
+"#;
+
+#[test]
+fn thirty_mistakes_yield_thirty_messages() {
+    let errors = Screen::parse(MISTAKES, "bad.toml").unwrap_err();
+    let text = errors.to_string();
+    assert_eq!(errors.0.len(), 30, "{text}");
+    for (line, column, part) in [
+        (2, 1, "unknown key 'colour' in the file"),
+        (5, 1, "did you mean 'description'?"),
+        (7, 10, "did you mean 'imagexpress'?"),
+        (13, 22, "did you mean 'match'?"),
+        (16, 13, "8, 12, 14 or 16"),
+        (32, 17, "a number from 0 to 1000000"),
+        (34, 10, "did you mean 'native'?"),
+        (36, 12, "did you mean 'rescue'?"),
+        (37, 1, "did you mean 'normalise'?"),
+        (39, 5, "comparison.thresholds.q is 2"),
+        (42, 1, "did you mean 'device'?"),
+    ] {
+        let expected = format!("bad.toml:{line}:{column}: ");
+        assert!(
+            text.lines().any(|l| l.starts_with(&expected) && l.contains(part)),
+            "no {expected}...{part} in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn errors_of_syntax_do_not_hide_other_mistakes() {
+    let text = MINIMAL
+        .replace("name = \"small\"", "name = = 3")
+        .replace("[images]", "[images]\nlayuot = \"auto\"");
+    let errors = Screen::parse(&text, "bad.toml").unwrap_err();
+    assert!(
+        errors
+            .0
+            .iter()
+            .any(|e| matches!(e.problem, ScreenProblem::Syntax { .. }) && e.line == 3),
+        "{errors}"
+    );
+    assert!(errors.to_string().contains("did you mean 'layout'?"), "{errors}");
+}
+
+#[test]
+fn what_a_screen_file_cannot_be_is_refused() {
+    let long = format!("# {}", "x".repeat(MAX_SCREEN_BYTES));
+    let deep = format!("a = {}", "[".repeat(100_000));
+    for (text, part) in [
+        (long.as_str(), "holds at most 1048576"),
+        (deep.as_str(), "not TOML"),
+        ("", "the file needs 'screen'"),
+        ("\u{feff}[screen]\nname = \"a\"", "the file needs 'images'"),
+        ("screen = 3", "screen is a whole number: expected a table"),
+    ] {
+        let errors = Screen::parse(text, "a.toml").unwrap_err();
+        assert!(errors.to_string().contains(part), "{errors}");
+    }
+    let long_name = "a".repeat(65);
+    for name in ["", "with space", "Ünï", "A", long_name.as_str()] {
+        let text = MINIMAL.replace("\"small\"", &format!("\"{name}\""));
+        assert_eq!(Screen::parse(&text, "a.toml").unwrap_err().0.len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn contradictions_are_named() {
+    for (from, to, part) in [
+        (
+            "store = \"images\"",
+            "store = \"i\"\nlayout = \"pattern\"",
+            "needs images.pattern",
+        ),
+        (
+            "store = \"images\"",
+            "store = \"i\"\npattern = '(?<field>x)'",
+            "no group that names the well",
+        ),
+        (
+            "store = \"images\"",
+            "store = \"i\"\npattern = '('",
+            "not a regular expression",
+        ),
+        (
+            "store = \"images\"",
+            "store = \"i\"\nlayout = \"rxrx\"\npattern = '(?<well>x)'",
+            "leave one of the two",
+        ),
+        (
+            "role = \"disease\"",
+            "role = \"healthy\"",
+            "select the same wells",
+        ),
+        (
+            "[controls]",
+            "[preprocess]\nbackground = [1, 2, 3]\n[controls]",
+            "3 entries for 2 channels",
+        ),
+        (
+            "[controls]",
+            "[preprocess]\nillumination = \"{chanel}.npy\"\n[controls]",
+            "did you mean 'channel'?",
+        ),
+        (
+            "[controls]",
+            "dose_unit = \"nM\"\n[comparison]\ndose_unit = \"uM\"\n[controls]",
+            "contradicts",
+        ),
+        (
+            "[controls]",
+            "[quality]\nnuclei_channel = \"DAN\"\n[controls]",
+            "did you mean 'DNA'?",
+        ),
+    ] {
+        let errors = Screen::parse(&MINIMAL.replace(from, to), "a.toml").unwrap_err();
+        assert!(errors.to_string().contains(part), "{errors}");
+    }
+}
+
+#[test]
+fn selectors_compare_numbers_as_numbers_and_words_as_words() {
+    let number = SelectorValue::Number(30.0);
+    for cell in ["30", "30.0", " 3e1 "] {
+        assert!(number.matches(cell), "{cell}");
+        assert!(SelectorValue::Text("30".to_owned()).matches(cell), "{cell}");
+    }
+    assert!(!number.matches("300") && !number.matches("") && !number.matches("x"));
+    assert!(SelectorValue::Bool(true).matches("TRUE") && !SelectorValue::Bool(true).matches("no"));
+    assert!(!SelectorValue::Text("dmso".to_owned()).matches("DMSO"));
+}
+
+/// The nearest character boundary at or before a byte offset.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in any::<String>()) {
+        let _ = Screen::parse(&text, "a.toml");
+    }
+
+    #[test]
+    fn no_damage_to_a_good_file_makes_the_reader_panic(
+        from in 0usize..2000, length in 0usize..40, insert in "[\\[\\]{}=\"'.,#\\n0-9a-zéx-]{0,8}", file in 0usize..3,
+    ) {
+        let base = [MINIMAL, MISTAKES, &ready_files()[0].1][file].to_owned();
+        let start = boundary(&base, from % base.len());
+        let end = boundary(&base, (start + length).min(base.len())).max(start);
+        let text = format!("{}{insert}{}", &base[..start], &base[end..]);
+        if let Err(errors) = Screen::parse(&text, "a.toml") {
+            prop_assert!(!errors.0.is_empty());
+            prop_assert!(errors.0.iter().all(|e| e.line >= 1 && e.column >= 1));
+        }
+    }
+
+    #[test]
+    fn no_path_makes_a_layout_panic(path in any::<String>(), tail in "[A-Z]{0,3}[0-9]{0,12}_s[0-9]{0,12}_w[0-9]{0,3}\\.tif") {
+        let screen = Screen::parse(MINIMAL, "a.toml").unwrap();
+        for choice in [LayoutChoice::ImageXpress, LayoutChoice::Phenix, LayoutChoice::RxRx] {
+            let mut images = screen.images.clone();
+            images.layout = choice;
+            let layout = Layout::from_settings(&images, []).unwrap();
+            let _ = layout.parse(&path);
+            if let Parsed::Image(key) = layout.parse(&format!("p/x_{tail}")) {
+                prop_assert!(key.well.column() >= 1);
+            }
+        }
+    }
+}
