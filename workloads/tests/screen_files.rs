@@ -1,5 +1,10 @@
 //! Screen files: the ready ones parse, bad ones yield every problem with its place, and no text makes a panic.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 use proptest::prelude::*;
 use wellspring_workloads::compare::Question;
 use wellspring_workloads::layout::{Layout, Parsed};

@@ -1,5 +1,11 @@
 //! Layouts on the names of real microscopes, and the assembly of fields from listings.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests panic and say what they skip, as tests do"
+)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -1,5 +1,10 @@
 //! Plate maps: spellings that laboratories use, every problem at once, and roles from selectors.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 use proptest::prelude::*;
 use wellspring_workloads::plate_map::{PlateMap, PlateMapErrors};
 use wellspring_workloads::profile::Role;
