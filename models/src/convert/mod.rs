@@ -9,6 +9,7 @@ mod error;
 mod pickle;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -17,7 +18,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 pub use self::error::{ConvertError, TensorFault};
-use self::pickle::{Element, Reader, Tensor, Value};
+use self::pickle::Reader;
+use self::value::{Element, Tensor, Value};
 
 /// The magic number of legacy checkpoints, 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];

@@ -12,8 +12,8 @@ pub(crate) const TILE_ROWS: usize = 6;
 /// Columns of a tile, and the width of a packed panel.
 pub(crate) const TILE_COLUMNS: usize = 16;
 
-/// Input values handled before the next panel of weights is taken up: half of a 512 KiB second-level cache, so the
-/// rows are read from there once per panel.
+/// Input values handled before the next panel of weights is taken up: 192 KiB, which stays in a second-level cache of
+/// 512 KiB beside a panel, so each panel reads the rows from there.
 const CHUNK_VALUES: usize = 48 * 1024;
 
 /// What is applied to a sum before it is stored.
