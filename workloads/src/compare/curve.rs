@@ -36,7 +36,8 @@ pub struct HillFit {
     pub sse: f64,
 }
 
-/// Fits `(dose, value)` points by a Hill curve from eight starts (four EC50 times slopes 0.8 and 2).
+/// Fits `(dose, value)` points by a Hill curve from several starts (four EC50 times slopes 0.8 and 2, a flat one, and
+/// slope 4.5 where the bottom is free).
 ///
 /// Bounds: bottom within ±0.25 (or 0 unless `free_bottom`), top −0.5 to 1.5 (widened to the data), EC50 within a
 /// decade of the tested doses, slope 0.3 to 5. Doses must be above 0. `None` without points.
@@ -301,13 +302,42 @@ fn best_top(points: &[(f64, f64)], shape: impl Fn(f64) -> f64) -> f64 {
     if square > 0.0 { sum / square } else { 0.0 }
 }
 
+/// The bottom and top that fit best when everything else is given.
+fn best_line(points: &[(f64, f64)], shape: impl Fn(f64) -> f64) -> (f64, f64) {
+    let n = points.len() as f64;
+    let mean_shape = points.iter().map(|p| shape(p.0)).sum::<f64>() / n;
+    let mean = points.iter().map(|p| p.1).sum::<f64>() / n;
+    let (together, square) = points.iter().fold((0.0, 0.0), |(together, square), &(x, y)| {
+        let s = shape(x) - mean_shape;
+        (together + s * (y - mean), square + s * s)
+    });
+    let height = if square > 0.0 { together / square } else { 0.0 };
+    let bottom = mean - height * mean_shape;
+    (bottom, bottom + height)
+}
+
 fn hill_fit(points: &[(f64, f64)], limits: &Limits) -> Option<fit::Fit<4>> {
     let bounds: Bounds<4> = [limits.bottom, limits.top, limits.ec50(), HILL];
-    let starts = limits.starts().flat_map(|ec50| {
-        [0.8, 2.0].map(|slope| {
-            let top = best_top(points, |x| fit::hill(x, &[0.0, 1.0, ec50, slope]).0);
-            [0.0, top, ec50, slope]
-        })
+    // The last start is the constant in disguise, so that a Hill fit is never worse than the constant it contains.
+    // A free bottom makes more local minima (a late, steep rise from a raised bottom), hence more starts.
+    let free_bottom = limits.bottom.0 < limits.bottom.1;
+    let slopes: &[f64] = if free_bottom {
+        &[0.8, 2.0, 4.5]
+    } else {
+        &[0.8, 2.0]
+    };
+    let shapes = limits
+        .starts()
+        .flat_map(|ec50| slopes.iter().map(move |&h| (ec50, h)))
+        .chain([(limits.ec50().0, HILL.1)]);
+    let starts = shapes.map(|(ec50, slope)| {
+        let shape = |x: f64| fit::hill(x, &[0.0, 1.0, ec50, slope]).0;
+        let (bottom, top) = if free_bottom {
+            best_line(points, shape)
+        } else {
+            (0.0, best_top(points, shape))
+        };
+        [bottom, top, ec50, slope]
     });
     fit::best(fit::hill, points, &bounds, starts)
 }

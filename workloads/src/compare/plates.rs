@@ -349,7 +349,7 @@ fn calibrate(plate: &mut ScoredPlate<'_>, question: Question) {
 }
 
 /// Median and MAD of null off-axis lengths; `None` with fewer than three or without spread.
-pub(super) fn off_spread(off: &[f64]) -> Option<(f64, f64)> {
+fn off_spread(off: &[f64]) -> Option<(f64, f64)> {
     if off.len() < FEWEST_FOR_Z {
         return None;
     }

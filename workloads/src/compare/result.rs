@@ -92,7 +92,8 @@ pub struct Comparison {
     /// Length beside the axis of the mean vector over wells, in axis lengths. For control rows the mean over wells,
     /// because their mean vector is on the axis by construction.
     pub off_axis: f64,
-    /// `off_axis` as a robust z against means of as many control wells; `None` with too few controls.
+    /// Mean over wells of their off-axis robust z against the plate's null controls (see [`WellScore::off_z`]). Size, not
+    /// significance: the latter is `p_off`, which averages vectors first. `None` with fewer than three controls.
     pub off_z: Option<f64>,
     /// `1 - on_axis`.
     pub rescue: f64,

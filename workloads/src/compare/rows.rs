@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::axis::{self, Position};
 use super::multiple::{benjamini_hochberg, hierarchical};
 use super::null::{self, Null, Plan, Pool};
-use super::plates::{ScoredPlate, ScoredWell, off_spread};
+use super::plates::{ScoredPlate, ScoredWell};
 use super::{Call, Comparison, ComparisonSettings, Correction, Question};
 
 /// What a group is, in the order of the result rows.
@@ -169,7 +169,6 @@ fn row(
         Kind::Reference | Kind::Phenotype => mean_off,
     };
     let position = Position { on_axis, off_axis };
-    let spread = null.and_then(|null| off_spread(&null.off_axis));
     Comparison {
         disease: disease.map(str::to_owned),
         compound: compound.map(str::to_owned),
@@ -179,7 +178,7 @@ fn row(
         n_plates: shape(&wells.iter().map(|&(p, w)| (p, w)).collect::<Vec<_>>()).len(),
         on_axis,
         off_axis,
-        off_z: spread.map(|(median, mad)| (off_axis - median) / mad),
+        off_z: mean(&mut wells.iter().filter_map(|(_, w)| w.off_z)),
         rescue: position.rescue(),
         distance: position.distance(),
         direction_cosine: match settings.question {
