@@ -153,3 +153,10 @@ fn quality_on_the_cpu_agrees_with_cellprofiler() {
 fn images_on_the_cpu_agree_with_the_reference() {
     compare_images(&Device::open(DeviceChoice::Cpu).unwrap());
 }
+
+#[test]
+fn quality_and_images_on_an_adapter_agree_too() {
+    let device = Device::open(DeviceChoice::Gpu).unwrap_or_else(|e| panic!("{e}"));
+    compare_quality(&device);
+    compare_images(&device);
+}
