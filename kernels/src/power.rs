@@ -28,18 +28,19 @@ pub(crate) fn log_log_slope(plane: &[u16], height: usize, width: usize) -> f64 {
     let columns = limit + 1;
     let spectrum = low_columns(plane, height, width, columns);
     let mut power = vec![0.0f64; limit];
-    let mut magnitude = vec![0.0f64; limit];
     let radius = |i: usize, j: usize| {
         let (i, j) = (i.min(height - 1 - i), j.min(width - 1 - j));
-        (i * i + j * j).isqrt() + 1
+        // Exact: the root of a whole number below 2^52 never rounds up to the next whole number.
+        ((i * i + j * j) as f64).sqrt() as usize + 1
     };
+    // Other rows lie outside every annulus, mirrored or not; the height is at least eight times the limit.
+    let rows = || (0..=limit).chain(height - limit - 1..height);
     for (j, column) in spectrum.chunks_exact(height).enumerate() {
-        for (i, value) in column.iter().enumerate() {
-            let p = value.norm_sqr();
+        for i in rows() {
+            let p = column[i].norm_sqr();
             let mut add = |k: usize| {
-                if let (Some(s), Some(m)) = (power.get_mut(k), magnitude.get_mut(k)) {
-                    *s += p;
-                    *m += p.sqrt();
+                if let Some(sum) = power.get_mut(k) {
+                    *sum += p;
                 }
             };
             add(radius(i, j));
@@ -49,7 +50,7 @@ pub(crate) fn log_log_slope(plane: &[u16], height: usize, width: usize) -> f64 {
             }
         }
     }
-    fit(&power, &magnitude)
+    fit(&power)
 }
 
 /// Columns `0..columns` of the two-dimensional spectrum, column after column.
@@ -90,12 +91,14 @@ fn low_columns(plane: &[u16], height: usize, width: usize, columns: usize) -> Ve
     spectrum
 }
 
-/// Least-squares slope of `ln power` on `ln k` for k from 2.
-fn fit(power: &[f64], magnitude: &[f64]) -> f64 {
-    let points: Vec<(f64, f64)> = (2..power.len())
-        .filter(|&k| magnitude[k] > 0.0)
-        .map(|k| ((k as f64).ln(), power[k].ln()))
-        .filter(|(_, y)| y.is_finite())
+/// Least-squares slope of `ln power` on `ln k` for k from 2; annuli without power are left out.
+fn fit(power: &[f64]) -> f64 {
+    let points: Vec<(f64, f64)> = power
+        .iter()
+        .enumerate()
+        .skip(2)
+        .filter(|(_, p)| p.is_finite() && **p > 0.0)
+        .map(|(k, p)| ((k as f64).ln(), p.ln()))
         .collect();
     if points.len() < 2 {
         return 0.0;

@@ -1,5 +1,11 @@
 //! Laws that hold for every image: scaling, translation, tiling, fusion, and independence of the thread count.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a failed unwrap fails the test; skips are printed"
+)]
+
 use proptest::prelude::*;
 use wellspring_kernels::{
     Background, Device, DeviceChoice, FlatField, FlatFieldMode, Footprint, Histogram, Illumination, Kernel,

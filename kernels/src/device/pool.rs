@@ -74,7 +74,7 @@ mod tests {
         for bytes in [1u64, 255, 256, 257, 1000, 4097, 1 << 20, 93_312_000] {
             let c = class(bytes);
             assert!(
-                c >= bytes && c % 4 == 0 && c <= (bytes.max(256) * 5).div_ceil(4),
+                c >= bytes && c.is_multiple_of(4) && c <= (bytes.max(256) * 5).div_ceil(4),
                 "{bytes} -> {c}"
             );
         }

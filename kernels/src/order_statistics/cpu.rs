@@ -127,8 +127,8 @@ mod tests {
         ];
         let mut sorted = values.to_vec();
         sorted.sort_by(f32::total_cmp);
-        for k in 0..values.len() {
-            assert_eq!(select(&values, [k; 4]), [sorted[k]; 4]);
+        for (k, v) in sorted.iter().enumerate() {
+            assert_eq!(select(&values, [k; 4]), [*v; 4]);
         }
         assert!(select(&[1.0, f32::NAN], [1; 4])[0].is_nan());
     }
