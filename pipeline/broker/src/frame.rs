@@ -7,6 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
+use crate::shape;
+
 /// Why a request cannot be served at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
@@ -110,6 +112,7 @@ impl Frame {
 
     /// Decodes the body as the request type of this frame.
     pub(crate) fn decode<R: Decodable>(&self) -> Result<R, FrameError> {
+        shape::check(self.api, self.version, &self.body).map_err(|e| self.malformed(e))?;
         let mut body = self.body.clone();
         R::decode(&mut body, self.version).map_err(|e| self.malformed(e))
     }

@@ -42,6 +42,7 @@ mod journal;
 mod log;
 mod meta;
 mod server;
+mod shape;
 mod topics;
 mod transactions;
 

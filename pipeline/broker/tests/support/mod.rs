@@ -1,6 +1,8 @@
 //! What the tests share: clients for a broker, and waiting for a condition.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod raw;
+
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
