@@ -6,14 +6,14 @@ use wellspring_workloads::compare::{Call, Comparison, CompoundSummary, CurveMode
 use super::html::{Safe, put};
 use super::number::{dose, fixed, unit_text};
 
-const WIDTH: f64 = 340.0;
+const WIDTH: f64 = 350.0;
 const HEIGHT: f64 = 210.0;
-/// The plotting area: left, right, top, bottom.
-const BOX: (f64, f64, f64, f64) = (38.0, 330.0, 10.0, 172.0);
+/// The plotting area: left, right, top, bottom. Right of it stand the names of 0 and 1.
+const BOX: (f64, f64, f64, f64) = (34.0, 286.0, 10.0, 172.0);
 /// Where dose 0 stands, left of the break in the axis.
-const ZERO_X: f64 = 54.0;
+const ZERO_X: f64 = 50.0;
 /// Where the logarithmic axis begins and ends.
-const LOG_X: (f64, f64) = (88.0, 318.0);
+const LOG_X: (f64, f64) = (84.0, 276.0);
 /// Steps of a drawn curve.
 const STEPS: usize = 72;
 /// Most wells drawn in one chart; beyond that the means alone are drawn.
@@ -218,19 +218,20 @@ fn axes(out: &mut String, scale: &Scale, doses: &[f64], with_zero: bool, measure
     for (value, (word, class)) in [(1.0, one), (0.0, zero)] {
         put!(
             out,
-            "<text class=\"{class}\" x=\"{right}\" y=\"{:.1}\" font-size=\"9.5\" text-anchor=\"end\">{word}</text>",
-            scale.y(value) - 3.0
+            "<text class=\"{class}\" x=\"{}\" y=\"{:.1}\" font-size=\"10\">{word}</text>",
+            right + 4.0,
+            scale.y(value) + 3.5
         );
     }
     put!(
         out,
         "<path class=\"axis\" d=\"M{left} {top}V{bottom}H{}\"/>",
-        if with_zero { 66.0 } else { right }
+        if with_zero { 62.0 } else { right }
     );
     if with_zero {
         put!(
             out,
-            "<path class=\"axis\" d=\"M76 {bottom}H{right}M63 {a}l6 -8M73 {a}l6 -8M{ZERO_X} {bottom}v4\"/>\
+            "<path class=\"axis\" d=\"M72 {bottom}H{right}M59 {a}l6 -8M69 {a}l6 -8M{ZERO_X} {bottom}v4\"/>\
              <text x=\"{ZERO_X}\" y=\"{b}\" font-size=\"11\" text-anchor=\"middle\">0</text>",
             a = bottom + 4.0,
             b = bottom + 16.0

@@ -119,16 +119,19 @@ fn findings(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenCompar
     if input.question == Question::Rescue {
         parts.push(counted(n(Call::RescueHit), "rescue hit"));
     }
-    parts.push(format!("{} active", count(n(Call::Active))));
-    parts.push(format!("{} toxic", count(n(Call::Toxic))));
-    parts.push(format!("{} inactive", count(n(Call::Inactive))));
     for (call, words) in [
+        (Call::Active, "active"),
+        (Call::Toxic, "toxic"),
+        (Call::Inactive, "inactive"),
         (Call::Underpowered, "with too few controls to tell"),
         (Call::Untested, "without a usable null"),
     ] {
         if n(call) > 0 {
             parts.push(format!("{} {words}", count(n(call))));
         }
+    }
+    if parts.is_empty() {
+        parts.push("nothing to call".to_owned());
     }
     let pairs = comparison.compounds.len() as u64;
     let diseases = comparison.compounds.iter().any(|c| c.disease.is_some());
@@ -213,7 +216,7 @@ fn curves(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenComparis
         if let Some(disease) = &summary.disease {
             put!(out, " on {}", Safe(disease));
         }
-        out.push_str(" ");
+        out.push(' ');
         calls::label(out, summary.call);
         out.push_str("</h3>");
         charts::dose_curve(out, summary, &rows, measure, input.dose_unit);
@@ -344,7 +347,7 @@ fn losses(out: &mut String, input: &ReportInput<'_>) {
         out.push_str("<p>No field carries a quality flag.</p>");
         return;
     }
-    out.push_str("<div class=\"scroll\"><table><caption>Quality flags: fields that were flagged, and those left out \
+    out.push_str("<div class=\"scroll\"><table class=\"narrow\"><caption>Quality flags: fields that were flagged, and those left out \
         because of it. <code>quality.parquet</code> has the measures of every field.</caption><thead><tr><th \
         scope=\"col\">Flag</th><th scope=\"col\" class=\"n\">Fields flagged</th><th scope=\"col\" class=\"n\">Left \
         out</th></tr></thead><tbody>");

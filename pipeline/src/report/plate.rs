@@ -40,7 +40,7 @@ fn colour(position: f64) -> String {
 pub(super) fn legend(out: &mut String) {
     put!(
         out,
-        "<svg class=\"legend\" viewBox=\"0 0 560 62\" role=\"img\" aria-label=\"Key: colours from −0.5 to 1.5 on \
+        "<svg class=\"legend\" viewBox=\"0 0 580 56\" role=\"img\" aria-label=\"Key: colours from −0.5 to 1.5 on \
          the axis, 0 is the reference and 1 the phenotype; solid outline: reference well, dashed outline: phenotype \
          well, crossed: no score, dot: not in the plate map\"><defs><linearGradient id=\"scale\">"
     );
@@ -54,7 +54,7 @@ pub(super) fn legend(out: &mut String) {
     }
     put!(
         out,
-        "</linearGradient></defs><rect x=\"14\" y=\"6\" width=\"240\" height=\"14\" fill=\"url(#scale)\"/>"
+        "</linearGradient></defs><rect x=\"24\" y=\"6\" width=\"240\" height=\"14\" fill=\"url(#scale)\"/>"
     );
     for (position, text) in [
         (-0.5, "≤ −0.5"),
@@ -63,7 +63,7 @@ pub(super) fn legend(out: &mut String) {
         (1.0, "1"),
         (1.5, "≥ 1.5"),
     ] {
-        let x = 14.0 + (position + 0.5) * 120.0;
+        let x = 24.0 + (position + 0.5) * 120.0;
         put!(
             out,
             "<path class=\"axis\" d=\"M{x} 20v4\"/><text x=\"{x}\" y=\"35\" font-size=\"11\" \
@@ -72,16 +72,16 @@ pub(super) fn legend(out: &mut String) {
     }
     put!(
         out,
-        "<text x=\"74\" y=\"50\" font-size=\"11\" text-anchor=\"middle\">reference</text>\
-         <text x=\"194\" y=\"50\" font-size=\"11\" text-anchor=\"middle\">phenotype</text>\
-         <rect class=\"ref\" x=\"290\" y=\"6\" width=\"14\" height=\"14\" rx=\"2\" fill=\"{}\"/>\
-         <text x=\"311\" y=\"17\" font-size=\"11\">reference well</text>\
-         <rect class=\"phe\" x=\"290\" y=\"32\" width=\"14\" height=\"14\" rx=\"2\" fill=\"{}\"/>\
-         <text x=\"311\" y=\"43\" font-size=\"11\">phenotype well</text>\
-         <rect class=\"lost\" x=\"425\" y=\"6\" width=\"14\" height=\"14\" rx=\"2\"/>\
-         <path class=\"cross\" d=\"M428 9l8 8m0-8l-8 8\"/><text x=\"446\" y=\"17\" font-size=\"11\">no score</text>\
-         <circle class=\"void\" cx=\"432\" cy=\"39\" r=\"2\"/>\
-         <text x=\"446\" y=\"43\" font-size=\"11\">not in plate map</text></svg>",
+        "<text x=\"84\" y=\"50\" font-size=\"11\" text-anchor=\"middle\">reference</text>\
+         <text x=\"204\" y=\"50\" font-size=\"11\" text-anchor=\"middle\">phenotype</text>\
+         <rect class=\"ref\" x=\"315\" y=\"6\" width=\"14\" height=\"14\" rx=\"2\" fill=\"{}\"/>\
+         <text x=\"336\" y=\"17\" font-size=\"11\">reference well</text>\
+         <rect class=\"phe\" x=\"315\" y=\"32\" width=\"14\" height=\"14\" rx=\"2\" fill=\"{}\"/>\
+         <text x=\"336\" y=\"43\" font-size=\"11\">phenotype well</text>\
+         <rect class=\"lost\" x=\"450\" y=\"6\" width=\"14\" height=\"14\" rx=\"2\"/>\
+         <path class=\"cross\" d=\"M453 9l8 8m0-8l-8 8\"/><text x=\"471\" y=\"17\" font-size=\"11\">no score</text>\
+         <circle class=\"void\" cx=\"457\" cy=\"39\" r=\"2\"/>\
+         <text x=\"471\" y=\"43\" font-size=\"11\">not in plate map</text></svg>",
         colour(0.0),
         colour(1.0)
     );

@@ -421,3 +421,7 @@ impl ComparisonTable {
         self.table.finish()
     }
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

@@ -40,7 +40,7 @@ enum Source {
     Delimited(delimited::Rows),
 }
 
-/// A profile table being read; an iterator over its rows. Memory is one batch of rows.
+/// A profile table being read; an iterator over its rows. Memory is one row group, or one line of text.
 pub struct ProfileFile {
     path: PathBuf,
     features: Vec<String>,

@@ -1,5 +1,6 @@
-//! Profile tables as Parquet: flat columns of integers, floats, booleans and text, read in batches of rows so that
-//! neither a large file nor a large row group is held. Fails with the row and column.
+//! Profile tables as Parquet: flat columns of integers, floats, booleans and text, read one row group at a time and
+//! one column after the other, because thousands of open columns each hold a decompressor. Fails with the row and
+//! column.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -15,8 +16,8 @@ use super::columns::{Columns, FeatureColumns};
 use super::{ProfileRow, RowBuilder};
 use crate::results::error::ReadError;
 
-/// Rows decoded at a time: 6,400 features of a batch are 26 MB.
-const BATCH_ROWS: usize = 1024;
+/// Cells of a column decoded at a time.
+const BATCH_ROWS: usize = 4096;
 
 pub(super) struct Rows {
     file: SerializedFileReader<File>,
@@ -24,9 +25,9 @@ pub(super) struct Rows {
     names: Vec<String>,
     /// Columns that are lists or structures: passed over.
     nested: Vec<bool>,
+    /// The next row group.
     group: usize,
-    /// Readers of the open row group; empty before the first and after the last.
-    readers: Vec<Option<ColumnReader>>,
+    /// Rows of the row group that was read last.
     ready: VecDeque<ProfileRow>,
     row: u64,
 }
@@ -76,7 +77,6 @@ impl Rows {
             names,
             nested,
             group: 0,
-            readers: Vec::new(),
             ready: VecDeque::new(),
             row: 0,
         };
@@ -88,109 +88,73 @@ impl Rows {
             if let Some(row) = self.ready.pop_front() {
                 return Some(Ok(row));
             }
-            if self.readers.is_empty() {
-                match self.open_group() {
-                    Ok(true) => {}
-                    Ok(false) => return None,
-                    Err(source) => return Some(Err(self.stop(source))),
-                }
+            if self.group >= self.file.num_row_groups() {
+                return None;
             }
-            if let Err(error) = self.read_batch() {
+            let read = self.read_group();
+            self.group += 1;
+            if let Err(error) = read {
+                // After a failure the iterator ends.
+                self.group = self.file.num_row_groups();
+                self.ready.clear();
                 return Some(Err(error));
             }
         }
     }
 
-    /// After a failure the iterator ends.
-    fn stop(&mut self, source: ParquetError) -> ReadError {
-        self.group = self.file.num_row_groups();
-        self.readers.clear();
+    fn decode(&self, source: ParquetError) -> ReadError {
         ReadError::Parquet {
             path: self.builder.path.clone(),
             source,
         }
     }
 
-    /// Opens the next row group's columns; false after the last one.
-    fn open_group(&mut self) -> Result<bool, ParquetError> {
-        if self.group >= self.file.num_row_groups() {
-            return Ok(false);
-        }
-        let group = self.file.get_row_group(self.group)?;
-        self.readers = self
-            .nested
-            .iter()
-            .enumerate()
-            .map(|(i, nested)| (!nested).then(|| group.get_column_reader(i)).transpose())
-            .collect::<Result<_, _>>()?;
-        self.group += 1;
-        Ok(true)
-    }
-
-    /// Decodes the next batch of the open row group; closes the group when it has no more rows.
-    fn read_batch(&mut self) -> Result<(), ReadError> {
+    /// Reads the next row group into `ready`.
+    fn read_group(&mut self) -> Result<(), ReadError> {
+        let group = self
+            .file
+            .get_row_group(self.group)
+            .map_err(|source| self.decode(source))?;
+        let expected = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
         let width = self.builder.columns.features.len();
-        let mut rows: Vec<(BTreeMap<String, String>, Vec<f32>)> = Vec::new();
-        let mut first = true;
-        for i in 0..self.readers.len() {
-            let Some(reader) = &mut self.readers[i] else {
+        let mut rows: Vec<RawRow> = Vec::new();
+        for (i, name) in self.names.iter().enumerate() {
+            if self.nested[i] {
                 continue;
-            };
-            let cells = match read_cells(reader) {
-                Ok(cells) => cells,
-                Err(source) => return Err(self.stop(source)),
-            };
-            if first {
-                rows.resize_with(cells.len(), || (BTreeMap::new(), Vec::with_capacity(width)));
-                first = false;
-            } else if cells.len() != rows.len() {
-                let text = format!(
-                    "column {} has {} rows of {}",
-                    self.names[i],
-                    cells.len(),
-                    rows.len()
-                );
-                return Err(self.stop(ParquetError::General(text)));
             }
             let feature = self.builder.columns.feature_at[i].is_some();
-            match cells {
-                Cells::Numbers(numbers) if feature => {
-                    for ((_, values), number) in rows.iter_mut().zip(numbers) {
-                        values.push(number.map_or(f32::NAN, |number| number as f32));
-                    }
+            let mut reader = group.get_column_reader(i).map_err(|source| self.decode(source))?;
+            let mut at = 0;
+            loop {
+                let cells = read_cells(&mut reader).map_err(|source| self.decode(source))?;
+                let count = cells.len();
+                if count == 0 {
+                    break;
                 }
-                Cells::Integers(integers) if feature => {
-                    for ((_, values), integer) in rows.iter_mut().zip(integers) {
-                        values.push(integer.map_or(f32::NAN, |integer| integer as f32));
-                    }
+                if rows.len() < at + count {
+                    rows.resize_with(at + count, || (BTreeMap::new(), Vec::with_capacity(width)));
                 }
-                cells => {
-                    for ((metadata, _), text) in rows.iter_mut().zip(cells.into_texts()) {
-                        if let Some(text) = text {
-                            metadata.insert(self.names[i].clone(), text);
-                        }
-                    }
-                }
+                cells.hand_out(&mut rows[at..at + count], feature, name);
+                at += count;
             }
-        }
-        if rows.is_empty() {
-            self.readers.clear();
+            if at != expected {
+                let text = format!(
+                    "column {name} has {at} of {expected} rows of row group {}",
+                    self.group
+                );
+                return Err(self.decode(ParquetError::General(text)));
+            }
         }
         for (metadata, values) in rows {
             self.row += 1;
-            match self.builder.build(self.row, metadata, values) {
-                Ok(row) => self.ready.push_back(row),
-                Err(error) => {
-                    self.group = self.file.num_row_groups();
-                    self.readers.clear();
-                    self.ready.clear();
-                    return Err(error);
-                }
-            }
+            self.ready
+                .push_back(self.builder.build(self.row, metadata, values)?);
         }
         Ok(())
     }
 }
+
+type RawRow = (BTreeMap<String, String>, Vec<f32>);
 
 /// One batch of one column; `None` where the cell is missing.
 enum Cells {
@@ -208,17 +172,29 @@ impl Cells {
         }
     }
 
-    fn into_texts(self) -> Vec<Option<String>> {
-        fn each<T: ToString>(cells: Vec<Option<T>>) -> Vec<Option<String>> {
-            cells
-                .into_iter()
-                .map(|cell| cell.map(|value| value.to_string()))
-                .collect()
+    /// Gives each of `rows` its cell: to the features, or under `name` to the metadata.
+    fn hand_out(self, rows: &mut [RawRow], feature: bool, name: &str) {
+        fn as_text<T: ToString>(rows: &mut [RawRow], cells: Vec<Option<T>>, name: &str) {
+            for ((metadata, _), cell) in rows.iter_mut().zip(cells) {
+                if let Some(cell) = cell {
+                    metadata.insert(name.to_owned(), cell.to_string());
+                }
+            }
         }
         match self {
-            Self::Numbers(cells) => each(cells),
-            Self::Integers(cells) => each(cells),
-            Self::Texts(cells) => cells,
+            Self::Numbers(cells) if feature => {
+                for ((_, values), cell) in rows.iter_mut().zip(cells) {
+                    values.push(cell.map_or(f32::NAN, |number| number as f32));
+                }
+            }
+            Self::Integers(cells) if feature => {
+                for ((_, values), cell) in rows.iter_mut().zip(cells) {
+                    values.push(cell.map_or(f32::NAN, |integer| integer as f32));
+                }
+            }
+            Self::Numbers(cells) => as_text(rows, cells, name),
+            Self::Integers(cells) => as_text(rows, cells, name),
+            Self::Texts(cells) => as_text(rows, cells, name),
         }
     }
 }

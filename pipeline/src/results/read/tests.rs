@@ -87,6 +87,66 @@ fn numbers_of_every_kind_and_many_batches_are_features() {
     assert_eq!(rows[0].well.to_string(), "B03");
 }
 
+/// pandas and Arrow write Snappy unless told otherwise; others write gzip or LZ4.
+#[test]
+fn every_usual_compression_is_read() {
+    use ::parquet::basic::{Compression, GzipLevel, Repetition, Type as Physical};
+    use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
+    use ::parquet::file::properties::WriterProperties;
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::types::Type;
+    use std::sync::Arc;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let column = |name, physical| {
+        let column = Type::primitive_type_builder(name, physical).with_repetition(Repetition::REQUIRED);
+        Arc::new(column.build().unwrap())
+    };
+    let fields = vec![
+        column("Metadata_Well", Physical::BYTE_ARRAY),
+        column("e_0", Physical::DOUBLE),
+    ];
+    let schema = Arc::new(
+        Type::group_type_builder("schema")
+            .with_fields(fields)
+            .build()
+            .unwrap(),
+    );
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::LZ4_RAW,
+    ] {
+        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+        let file = fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema.clone(), properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let wells = vec![ByteArray::from("A01"); 50];
+        let mut column = group.next_column().unwrap().unwrap();
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&wells, None, None)
+            .unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column
+            .typed::<DoubleType>()
+            .write_batch(&[0.5; 50], None, None)
+            .unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let set = read_profiles(std::slice::from_ref(&path), &FeatureColumns::Auto).unwrap();
+        assert_eq!(
+            (set.rows.len(), set.rows[49].values[0]),
+            (50, 0.5),
+            "{compression}"
+        );
+    }
+}
+
 #[test]
 fn csv_tsv_and_gzip_read_alike() {
     let dir = tempfile::tempdir().unwrap();
