@@ -19,17 +19,26 @@ struct Block {
 pub(crate) fn local_score(plane: &[u16], height: usize, width: usize, size: usize) -> f64 {
     let (m, n) = (height.div_ceil(size), width.div_ceil(size));
     let mut blocks = vec![Block::default(); m * n];
-    // First column of each block: the least j with floor(j n / W) = block.
-    let edges: Vec<usize> = (0..=n).map(|b| (b * width).div_ceil(n)).collect();
-    for (i, row) in plane.chunks_exact(width).enumerate() {
-        let line = &mut blocks[(i * m / height) * n..][..n];
-        for (block, edge) in line.iter_mut().zip(edges.windows(2)) {
-            let part = &row[edge[0]..edge[1]];
-            block.count += part.len() as u64;
-            for &v in part {
-                block.sum += u64::from(v);
-                block.squares += u64::from(v) * u64::from(v);
+    // First row or column of each block: the least i with floor(i m / H) = block.
+    let edge = |b: usize, length: usize, blocks: usize| (b * length).div_ceil(blocks);
+    // Column sums over the rows of one block row first: long loops that vectorise.
+    let mut sums = vec![0u64; width];
+    let mut squares = vec![0u64; width];
+    for (band, line) in blocks.chunks_exact_mut(n).enumerate() {
+        sums.fill(0);
+        squares.fill(0);
+        let (top, bottom) = (edge(band, height, m), edge(band + 1, height, m));
+        for row in plane[top * width..bottom * width].chunks_exact(width) {
+            for ((sum, square), &v) in sums.iter_mut().zip(&mut squares).zip(row) {
+                *sum += u64::from(v);
+                *square += u64::from(u32::from(v) * u32::from(v));
             }
+        }
+        for (b, block) in line.iter_mut().enumerate() {
+            let (left, right) = (edge(b, width, n), edge(b + 1, width, n));
+            block.count = ((bottom - top) * (right - left)) as u64;
+            block.sum = sums[left..right].iter().sum();
+            block.squares = squares[left..right].iter().sum();
         }
     }
     let mut scores: Vec<f64> = blocks
