@@ -228,7 +228,7 @@ fn compare(label: &str, tolerance: Tolerance, cpu: &Tensor, gpu: &Tensor) {
         ("gpu", gpu.plane(n, c)),
         ("difference", &difference),
     ]
-    .map(|(name, values)| picture(&format!("{label} {name}"), values, height, width));
+    .map(|(name, values)| picture(&format!("{name} {label}"), values, height, width));
     panic!(
         "{label}: {wrong} of {} elements differ by more than {tolerance:?}; first at item {n} channel {c} row {} \
          column {}: cpu {} gpu {}; pictures: {paths:?}",
