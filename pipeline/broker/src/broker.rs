@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Semaphore;
+
 use crate::config::{BrokerConfig, FlushPolicy};
 use crate::error::{BrokerError, StorageError};
 use crate::groups::Groups;
@@ -37,6 +39,8 @@ pub(crate) struct Broker {
     pub(crate) topic_changes: Mutex<()>,
     producer_ids: Mutex<std::ops::Range<i64>>,
     tickets: AtomicU64,
+    /// One permit for each fetch answer that may be in memory.
+    pub(crate) fetch_answers: Arc<Semaphore>,
     /// Locked for as long as this process lives; the system unlocks it at any kind of end.
     _folder_lock: File,
 }
@@ -69,7 +73,10 @@ impl Broker {
         };
         let topics = Topics::open(dir.join("topics"), metas)?;
         let transactions = Transactions::recovered(&journal.meta());
+        let answers =
+            (config.max_inflight_bytes / config.fetch_max_bytes.max(1)).clamp(1, Semaphore::MAX_PERMITS);
         let broker = Arc::new(Self {
+            fetch_answers: Arc::new(Semaphore::new(answers)),
             config,
             address,
             cluster_id,

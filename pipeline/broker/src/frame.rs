@@ -6,6 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::shape;
 
@@ -32,6 +33,20 @@ pub(crate) enum FrameError {
     Io(#[from] std::io::Error),
     #[error("a task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+/// An encoded answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) bytes: Bytes,
+    /// Room in memory for a large answer, given back once it is written.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+impl From<Bytes> for Reply {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, room: None }
+    }
 }
 
 /// A request, its body not yet decoded.

@@ -211,3 +211,6 @@ fn read_frame(reader: &mut impl Read, left: u64) -> std::io::Result<Option<Vec<u
     reader.read_exact(&mut body)?;
     Ok((crc32c::crc32c(&body) == u32::from_be_bytes(crc)).then_some(body))
 }
+
+#[cfg(test)]
+mod tests;

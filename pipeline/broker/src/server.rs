@@ -18,12 +18,16 @@ use crate::api;
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, FlushPolicy};
 use crate::error::BrokerError;
-use crate::frame::{Frame, FrameError};
+use crate::frame::{Frame, FrameError, Reply};
 
 /// How often timeouts of members, rebalances and transactions are looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// A request once begun must arrive within this time.
 const REQUEST_ARRIVAL: Duration = Duration::from_secs(60);
+/// A client must take an answer within this time.
+const REPLY_TAKEN: Duration = Duration::from_secs(60);
+/// The same once the broker is stopping.
+const REPLY_AT_STOP: Duration = Duration::from_secs(2);
 /// Unit of the budget for requests in memory, bytes.
 const BUDGET_UNIT: usize = 1024;
 
@@ -189,14 +193,23 @@ async fn converse(
             }
         };
         let frame = Frame::parse(bytes)?;
-        let reply = tokio::select! {
-            // Requests being served finish; only those that wait for news or members are cut off.
-            reply = api::answer(broker, frame, stopped.clone()) => reply?,
-        };
+        // Requests being served finish; those that wait for news or members see the stop themselves.
+        let reply = api::answer(broker, frame, stopped.clone()).await?;
         drop(permit);
-        if let Some(reply) = reply {
-            stream.write_all(&reply).await?;
+        let Some(Reply { bytes, room }) = reply else {
+            continue;
+        };
+        let patience = async {
+            tokio::select! {
+                () = tokio::time::sleep(REPLY_TAKEN) => {}
+                () = async { told_to_stop(&mut stopped).await; tokio::time::sleep(REPLY_AT_STOP).await } => {}
+            }
+        };
+        tokio::select! {
+            written = stream.write_all(&bytes) => written?,
+            () = patience => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         }
+        drop(room);
     }
 }
 

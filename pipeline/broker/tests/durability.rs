@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,11 +22,28 @@ struct Served {
 
 impl Served {
     fn start(dir: &Path, listen: &str) -> Self {
+        Self::run(Command::new(Self::program()).arg(dir).arg(listen))
+    }
+
+    /// A broker whose files may grow to 1 MiB at most, which fails writes as a full disk does.
+    fn start_cramped(dir: &Path, listen: &str) -> Self {
+        let script = "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\"";
+        Self::run(
+            Command::new("bash")
+                .args(["-c", script])
+                .arg(Self::program())
+                .arg(dir)
+                .arg(listen),
+        )
+    }
+
+    fn program() -> PathBuf {
         let tests = std::env::current_exe().unwrap();
-        let serve = tests.parent().unwrap().parent().unwrap().join("examples/serve");
-        let mut child = Command::new(serve)
-            .arg(dir)
-            .arg(listen)
+        tests.parent().unwrap().parent().unwrap().join("examples/serve")
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -226,4 +243,34 @@ async fn a_folder_in_use_is_refused_until_its_broker_is_gone() {
     broker.kill();
     let broker = EmbeddedBroker::start(dir.path(), "127.0.0.1:0").await.unwrap();
     broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_new_records_and_harms_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Served::start_cramped(dir.path(), "127.0.0.1:0");
+    let address = broker.bootstrap.clone();
+    create_topic(&address, "t", 1).await;
+    let value = "x".repeat(100_000);
+    let sender = producer(&address, &[("message.timeout.ms", "3000"), ("linger.ms", "0")]);
+    let mut acknowledged = 0;
+    let failed = loop {
+        let record = FutureRecord::<(), str>::to("t").partition(0).payload(&value);
+        match sender.send(record, rdkafka::util::Timeout::Never).await {
+            Ok(_) => acknowledged += 1,
+            Err((error, _)) => break error,
+        }
+    };
+    assert!(
+        (5..11).contains(&acknowledged),
+        "{acknowledged} of 100 KB fit into 1 MiB; then {failed}"
+    );
+    broker.kill();
+    let broker = Served::start(dir.path(), &address);
+    let more = producer(&address, &[]);
+    assert_eq!(send(&more, "t", 0, "after").await, acknowledged);
+    let reading = address.clone();
+    let read = tokio::task::spawn_blocking(move || read_partition(&reading, "t", 0, "read_committed"));
+    assert_eq!(read.await.unwrap().len() as i64, acknowledged + 1);
+    broker.kill();
 }

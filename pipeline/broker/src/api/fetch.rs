@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::frame::{Frame, FrameError};
+use crate::frame::{Frame, FrameError, Reply};
 use crate::log::batch::BatchHeader;
 use crate::log::partition::{Ends, Partition, Watch};
 
@@ -25,11 +25,13 @@ pub(super) async fn fetch(
     broker: &Arc<Broker>,
     frame: &Frame,
     mut stopped: watch::Receiver<bool>,
-) -> Result<Bytes, FrameError> {
+) -> Result<Reply, FrameError> {
     let request: FetchRequest = frame.decode()?;
     if request.session_id != 0 {
         let error = ResponseError::FetchSessionIdNotFound.code();
-        return frame.reply(&FetchResponse::default().with_error_code(error));
+        return frame
+            .reply(&FetchResponse::default().with_error_code(error))
+            .map(Reply::from);
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let deadline = Instant::now() + wait;
@@ -38,12 +40,15 @@ pub(super) async fn fetch(
     let news = Arc::new(Notify::new());
     let _watches = watch_all(broker, &request, &news);
     loop {
+        // Never closed, so this only waits, and only while many large answers are being written.
+        let room = Arc::clone(&broker.fetch_answers).acquire_owned().await.ok();
         let (worker, asked) = (Arc::clone(broker), Arc::clone(&request));
         let (answer, bytes, failed) = tokio::task::spawn_blocking(move || read_all(&worker, &asked)).await?;
         if bytes >= enough || failed || Instant::now() >= deadline || *stopped.borrow() {
-            return frame.reply(&answer);
+            let bytes = frame.reply(&answer)?;
+            return Ok(Reply { bytes, room });
         }
-        drop(answer);
+        drop((answer, room));
         tokio::select! {
             () = news.notified() => {}
             () = tokio::time::sleep_until(deadline) => {}

@@ -22,20 +22,20 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::error::StorageError;
-use crate::frame::{Frame, FrameError};
+use crate::frame::{Frame, FrameError, Reply};
 
 /// Answers one request.
 pub(crate) async fn answer(
     broker: &Arc<Broker>,
     frame: Frame,
     stopped: watch::Receiver<bool>,
-) -> Result<Option<Bytes>, FrameError> {
+) -> Result<Option<Reply>, FrameError> {
     let reply = match frame.api {
         ApiKey::ApiVersions => metadata::api_versions(&frame)?,
         ApiKey::Metadata => metadata::metadata(broker, &frame)?,
         ApiKey::FindCoordinator => metadata::find_coordinator(broker, &frame)?,
-        ApiKey::Produce => return produce::produce(broker, frame).await,
-        ApiKey::Fetch => fetch::fetch(broker, &frame, stopped).await?,
+        ApiKey::Produce => return Ok(produce::produce(broker, frame).await?.map(Reply::from)),
+        ApiKey::Fetch => return fetch::fetch(broker, &frame, stopped).await.map(Some),
         ApiKey::ListOffsets => blocking(broker, frame, offsets::list_offsets).await?,
         ApiKey::OffsetForLeaderEpoch => offsets::leader_epoch(broker, &frame)?,
         ApiKey::OffsetCommit => blocking(broker, frame, offsets::commit).await?,
@@ -66,7 +66,7 @@ pub(crate) async fn answer(
             });
         }
     };
-    Ok(Some(reply))
+    Ok(Some(reply.into()))
 }
 
 /// Runs a handler that touches files on a thread where that is no harm.

@@ -337,7 +337,7 @@ impl Group {
         answer: oneshot::Sender<SyncAnswer>,
         now: Instant,
     ) {
-        let verdict = self.recognise(speaker, now).and_then(|()| match self.phase {
+        let verdict = self.recognise(speaker, now).and(match self.phase {
             Phase::Empty => Err(ResponseError::UnknownMemberId),
             Phase::Gathering => Err(ResponseError::RebalanceInProgress),
             Phase::Assigning | Phase::Stable => Ok(()),

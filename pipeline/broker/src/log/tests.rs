@@ -188,7 +188,7 @@ fn aborted_ranges_and_the_stable_offset_are_the_same_after_a_restart() {
         assert_eq!(ids(0, 5), [2, 1]);
         assert_eq!(ids(0, 1), [1]);
         assert_eq!(ids(3, 4), [1]);
-        assert_eq!(ids(5, 9), []);
+        assert!(ids(5, 9).is_empty());
         assert_eq!(log.open_producers(), [(3, 0)]);
         // Ending what is not open writes nothing.
         log.end_transaction(1, 0, true, BIG).unwrap();
