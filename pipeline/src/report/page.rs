@@ -197,7 +197,11 @@ fn curves(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenComparis
             "<p class=\"note\">The {MOST_CURVES} best of {all} curves.</p>"
         );
     }
-    out.push_str("<div class=\"grid curves\">");
+    put!(
+        out,
+        "<div class=\"grid curves{}\">",
+        if chosen.len() <= 2 { " few" } else { "" }
+    );
     for summary in chosen {
         let rows: Vec<&Comparison> = comparison
             .rows
