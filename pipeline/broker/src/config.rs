@@ -17,7 +17,7 @@ pub struct BrokerConfig {
     /// Largest record batch accepted where the topic sets no `max.message.bytes`. Default 16 MiB.
     pub message_max_bytes: usize,
     /// Cap on the records in one fetch answer whatever the client asks for; the first batch is
-    /// always sent whole. Default 4 MiB.
+    /// always sent whole. Default 1 MiB.
     pub fetch_max_bytes: usize,
     /// A segment file is closed and a new one begun at this size, where the topic sets no
     /// `segment.bytes`. Default 128 MiB; at most 1 GiB.
@@ -41,7 +41,7 @@ impl Default for BrokerConfig {
             max_inflight_bytes: 128 << 20,
             max_connections: 1000,
             message_max_bytes: 16 << 20,
-            fetch_max_bytes: 4 << 20,
+            fetch_max_bytes: 1 << 20,
             segment_bytes: 128 << 20,
             flush: FlushPolicy::Interval(Duration::from_secs(1)),
             default_partitions: 1,

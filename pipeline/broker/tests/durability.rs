@@ -1,4 +1,5 @@
 //! What was acknowledged is there after a shutdown, after `kill -9`, and exactly once.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

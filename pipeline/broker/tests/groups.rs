@@ -1,4 +1,5 @@
 //! Consumer groups: sharing, rebalancing, dying members, commit and resume.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

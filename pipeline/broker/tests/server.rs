@@ -1,4 +1,5 @@
 //! The server itself: where it listens, what it refuses, and administration.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

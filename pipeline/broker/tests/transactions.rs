@@ -1,4 +1,5 @@
 //! Transactions: committed is seen, aborted and open are not, the old owner is fenced.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

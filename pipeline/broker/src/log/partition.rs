@@ -51,6 +51,8 @@ struct State {
 pub(crate) struct Partition {
     dir: PathBuf,
     state: Mutex<State>,
+    /// Held while files are flushed, so that a second flush returns only once the first is done.
+    flushing: Mutex<()>,
     waiters: Mutex<HashMap<u64, Arc<Notify>>>,
 }
 
@@ -76,6 +78,7 @@ impl Partition {
         Ok(Self {
             dir,
             state: Mutex::new(state),
+            flushing: Mutex::new(()),
             waiters: Mutex::new(HashMap::new()),
         })
     }
@@ -281,6 +284,7 @@ impl Partition {
 
     /// Forces everything written to disk.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
+        let _flushing = lock(&self.flushing);
         // The file is flushed outside the lock so that appends need not wait for the disk.
         let files: Vec<_> = {
             let mut state = lock(&self.state);

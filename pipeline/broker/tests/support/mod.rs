@@ -1,5 +1,4 @@
 //! What the tests share: clients for a broker, and waiting for a condition.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub(crate) mod raw;
