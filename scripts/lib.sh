@@ -1,0 +1,136 @@
+# Shared by all scripts: source it first. Messages go to standard error, so that standard output stays the program's.
+# shellcheck shell=bash
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# The network that the ready-made screens use.
+model=efficientnet-lite0
+# Headers for the Kafka client (zlib, OpenSSL) and compilers for the C that some crates bring along.
+# shellcheck disable=SC2034
+build_packages=(build-essential pkg-config libssl-dev zlib1g-dev ca-certificates curl)
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "error: $*"
+    exit 2
+}
+
+# The comment at the head of a script is its help.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$1"
+    exit 0
+}
+
+# need_packages NAME...: installs Debian packages, touching apt only for those that are missing.
+need_packages() {
+    local missing=() name
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+        say "note: no apt here; make sure of what these Debian packages hold: $*"
+        return 0
+    fi
+    for name in "$@"; do
+        [[ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" == installed ]] || missing+=("$name")
+    done
+    ((${#missing[@]})) || return 0
+
+    local as_root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "these packages are missing: ${missing[*]}
+Run as root:  apt-get update && apt-get install -y ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "      installing ${missing[*]}"
+    local log
+    log="$(mktemp)"
+    if ! { "${as_root[@]}" apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        die "apt could not install ${missing[*]}; the whole log is in $log"
+    fi
+    rm -f "$log"
+}
+
+# need_rust: a cargo that can build this workspace, by rustup where there is none.
+need_rust() {
+    [[ -d "$HOME/.cargo/bin" ]] && PATH="$HOME/.cargo/bin:$PATH"
+    if ! command -v rustup >/dev/null && ! cargo_is_new_enough; then
+        say "      installing Rust with rustup, into $HOME/.cargo and $HOME/.rustup"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y -q --profile minimal --default-toolchain none --no-modify-path >&2 ||
+            die "rustup could not be installed; see https://rustup.rs"
+        PATH="$HOME/.cargo/bin:$PATH"
+    fi
+    # The toolchain that rust-toolchain.toml names, where rustup does not fetch it by itself.
+    if ! (cd "$root" && cargo --version) >/dev/null 2>&1; then
+        (cd "$root" && rustup toolchain install) >&2 ||
+            die "the toolchain of rust-toolchain.toml could not be installed; try: rustup toolchain install"
+    fi
+}
+
+# Whether a cargo that rustup does not manage is as new as the newest crate here asks for.
+cargo_is_new_enough() {
+    local have need
+    have="$(cargo --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p')"
+    need="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root"/Cargo.toml "$root"/*/Cargo.toml "$root"/*/*/Cargo.toml \
+        2>/dev/null | sort -V | tail -n 1)"
+    [[ -n "$have" && "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n 1)" == "$need" ]]
+}
+
+# need_vulkan: a loader and a driver. A machine with a GPU has a driver registered; Mesa's runs on any CPU.
+need_vulkan() {
+    local driver
+    for driver in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json /usr/local/share/vulkan/icd.d/*.json \
+        "${VK_ICD_FILENAMES:-}" "${VK_DRIVER_FILES:-}"; do
+        if [[ -e "$driver" ]]; then
+            need_packages libvulkan1
+            return 0
+        fi
+    done
+    need_packages mesa-vulkan-drivers
+}
+
+# need_model WELLSPRING: the network's weights, checked; fetched once.
+need_model() {
+    local wellspring="$1"
+    "$wellspring" --quiet models verify "$model" >/dev/null 2>&1 && return 0
+    python3 -m pip --version >/dev/null 2>&1 || need_packages python3 python3-pip
+    say "      fetching $model"
+    "$wellspring" models pull "$model" >&2
+}
+
+# Vulkan drivers want a private folder for their sockets.
+need_runtime_dir() {
+    [[ -n "${XDG_RUNTIME_DIR:-}" && -d "${XDG_RUNTIME_DIR:-}" ]] && return 0
+    export XDG_RUNTIME_DIR="${TMPDIR:-/tmp}/wellspring-runtime-$EUID"
+    mkdir -p "$XDG_RUNTIME_DIR"
+    chmod 700 "$XDG_RUNTIME_DIR"
+}
+
+# Test builds live outside the clone, so that the next clone starts warm.
+share_target_dir() {
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/wellspring/target}"
+    mkdir -p "$CARGO_TARGET_DIR"
+}
+
+# Where cargo puts what it builds.
+target_dir() {
+    (cd "$root" && cargo metadata --no-deps --locked --format-version 1) |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
+# build_release: builds the binary, and sets `wellspring` to its path.
+build_release() {
+    (cd "$root" && cargo build --release --locked -p wellspring) >&2
+    # Read by the scripts that source this file.
+    # shellcheck disable=SC2034
+    wellspring="$(target_dir)/release/wellspring"
+}
+
+# need_cargo_deny: built from source where missing, which takes some minutes, once.
+need_cargo_deny() {
+    command -v cargo-deny >/dev/null && return 0
+    say "      installing cargo-deny"
+    env -u CARGO_TARGET_DIR cargo install --locked cargo-deny
+}
