@@ -1,4 +1,33 @@
-//! Under construction.
+//! Wellspring: high-content screening from plate-ready event to comparison.
+//!
+//! The files follow the flow: [`plan`], [`fetch`], [`decode`], [`preprocess`], [`quality`], [`embed`], [`publish`],
+//! [`collect`], [`compare`]; [`topology`] wires them with bounded channels. [`events`] has every record on Kafka,
+//! [`fields`] every edge between two stages, [`track`] the acknowledgement that travels with the work. Only
+//! [`kafka`] knows rdkafka, only [`store`] object storage. `ARCHITECTURE.md` has the picture.
 
+pub mod clock;
+pub mod collect;
+pub mod collector;
+pub mod compare;
+pub mod dead_letters;
+pub mod decode;
+pub mod embed;
+pub mod error;
+pub mod events;
+pub mod fetch;
+pub mod fields;
+pub mod finish;
+pub mod kafka;
+pub mod model_store;
+pub mod npy;
+pub mod plan;
+pub mod preprocess;
+pub mod publish;
+pub mod quality;
 pub mod report;
 pub mod results;
+pub mod runs;
+pub mod store;
+pub mod submit;
+pub mod topology;
+pub mod track;

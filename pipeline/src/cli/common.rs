@@ -1,0 +1,175 @@
+//! What several commands share: reaching Kafka, reading a screen file, opening device and engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use wellspring::embed::EngineSettings;
+use wellspring::kafka::KafkaSettings;
+use wellspring::plan;
+use wellspring::runs::Run;
+use wellspring::topology::{Role, WorkerSettings};
+use wellspring_kernels::{Device, DeviceChoice};
+use wellspring_workloads::screen::{self, ResourceSettings, Screen};
+use wellspring_workloads::words::Barcode;
+
+/// How to reach Kafka.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KafkaArgs {
+    /// Kafka's bootstrap servers, host:port[,host:port].
+    #[arg(long = "kafka", value_name = "BOOTSTRAP", env = "WELLSPRING_KAFKA")]
+    pub(crate) bootstrap: String,
+    #[command(flatten)]
+    pub(crate) names: NameArgs,
+}
+
+/// Names on Kafka.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NameArgs {
+    /// Prefix of topics and groups.
+    #[arg(long, default_value = "wellspring", env = "WELLSPRING_PREFIX")]
+    pub(crate) prefix: String,
+    /// Name of this process; a process started again under its old name takes over what that left open.
+    /// Default: host name and process id.
+    #[arg(long, env = "WELLSPRING_INSTANCE")]
+    pub(crate) instance: Option<String>,
+}
+
+impl KafkaArgs {
+    pub(crate) fn settings(&self) -> KafkaSettings {
+        KafkaSettings {
+            bootstrap: self.bootstrap.clone(),
+            prefix: self.names.prefix.clone(),
+            instance: self.names.instance.clone().unwrap_or_else(default_instance),
+        }
+    }
+}
+
+fn default_instance() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
+/// Where kernels and networks run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ComputeArgs {
+    /// Device of the kernels: auto, cpu, gpu, or part of an adapter's name (`wellspring devices`).
+    /// Default: the screen's.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Engine of the network: auto or native. Default: the screen's.
+    #[arg(long, value_parser = parse_engine)]
+    pub(crate) engine: Option<screen::EngineChoice>,
+    /// Folder of the networks' weights. Default: the user's cache folder.
+    #[arg(long, value_name = "DIR", env = "WELLSPRING_MODELS")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
+    screen::EngineChoice::from_word(word)
+        .ok_or_else(|| format!("engines are {}", screen::EngineChoice::WORDS.join(", ")))
+}
+
+impl ComputeArgs {
+    pub(crate) fn models_folder(&self) -> anyhow::Result<PathBuf> {
+        match &self.models {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(wellspring::model_store::models_folder()?),
+        }
+    }
+
+    pub(crate) fn open_device(&self, resources: &ResourceSettings) -> anyhow::Result<Arc<Device>> {
+        let word = self.device.as_deref().unwrap_or_else(|| resources.device.word());
+        let device = Device::open(word.parse::<DeviceChoice>()?)?;
+        tracing::info!("kernels run on {}", device.describe());
+        Ok(Arc::new(device))
+    }
+
+    pub(crate) fn worker_settings(
+        &self,
+        resources: &ResourceSettings,
+        until_drained: bool,
+    ) -> anyhow::Result<WorkerSettings> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = |asked: Option<u32>, default: usize| asked.map_or(default, |n| n as usize).max(1);
+        let decode_threads = threads(resources.decode_threads, cores.div_ceil(4));
+        Ok(WorkerSettings {
+            decode_threads,
+            preprocess_threads: decode_threads,
+            engine: EngineSettings {
+                models_folder: self.models_folder()?,
+                threads: threads(resources.engine_threads, cores),
+                batch_items: resources.batch_size.max(1) as usize,
+            },
+            // Enough to keep every stage busy; what it holds in bytes is bounded besides.
+            in_flight_fields: 64,
+            in_flight_bytes: resources.in_flight_bytes,
+            until_drained,
+        })
+    }
+}
+
+/// Reads and checks a screen file; its relative paths become absolute.
+pub(crate) fn read_screen(path: &Path) -> anyhow::Result<Screen> {
+    let shown = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("screen file '{shown}' cannot be read"))?;
+    let mut screen = Screen::parse(&text, &shown)?;
+    let absolute = std::path::absolute(path).with_context(|| format!("'{shown}' has no absolute path"))?;
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    screen.resolve_paths(&folder.to_string_lossy());
+    Ok(screen)
+}
+
+/// The async runtime of a command.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the async runtime cannot be started")
+}
+
+/// The screen's plates: those it names, else all that are found.
+pub(crate) async fn plates_of(run: &Run) -> anyhow::Result<Vec<Barcode>> {
+    if !run.screen.images.plates.is_empty() {
+        return Ok(run.screen.images.plates.clone());
+    }
+    let found = plan::list_screen(&run.store, &run.screen).await?;
+    if found.plates.is_empty() {
+        bail!(
+            "no plate was found in '{}' (layout {}: {}); check images.store, images.layout and images.pattern",
+            run.store.uri(),
+            found.layout,
+            found.why
+        );
+    }
+    Ok(found.plates.into_keys().collect())
+}
+
+/// A task that ends when the process is asked to: SIGTERM or ctrl-c.
+pub(crate) fn end_requested(
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let _inside = runtime.enter();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .context("SIGTERM cannot be listened for")?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+        .context("ctrl-c cannot be listened for")?;
+    Ok(runtime.spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }))
+}
+
+/// Waits until the process is asked to end, or a role ends by itself.
+pub(crate) fn wait_for_end(runtime: &tokio::runtime::Runtime, roles: &[&Role]) -> anyhow::Result<()> {
+    let end = end_requested(runtime)?;
+    while !end.is_finished() && !roles.iter().any(|role| role.ended()) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! `wellspring run`: a whole screen in one process, from images to report.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use wellspring::collect::Progress;
+use wellspring::collector::{Collector, Wanted};
+use wellspring::compare::Compared;
+use wellspring::finish::{RunSummary, Surroundings, finish, notes};
+use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::runs::{Run, Runs};
+use wellspring::submit;
+use wellspring::topology::{Role, planner, worker};
+use wellspring_broker::EmbeddedBroker;
+
+use super::common::{ComputeArgs, plates_of, read_screen, runtime};
+use super::{calls, say};
+
+/// How often progress is shown.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  wellspring run workloads/screens/transfluor.toml --out out/transfluor\n\n\
+    Run again after an interruption, it goes on where it was: what is done is kept in OUT/broker.\n\
+    Exit code 0: nothing failed; 1: some fields failed, see OUT/dead-letters.jsonl; 2: the run could not be done."
+)]
+pub(crate) struct Args {
+    /// The screen file.
+    screen: PathBuf,
+    /// Folder of the results. Default: the screen's, else out/<screen name>.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Use this Kafka instead of the embedded broker.
+    #[arg(long, value_name = "BOOTSTRAP", env = "WELLSPRING_KAFKA")]
+    kafka: Option<String>,
+    /// Prefix of topics and groups.
+    #[arg(long, default_value = "wellspring", env = "WELLSPRING_PREFIX")]
+    prefix: String,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// End with one JSON line on standard output instead of the table of calls.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let screen = read_screen(&args.screen)?;
+    let out = match (&args.out, &screen.output.folder) {
+        (Some(out), _) => out.clone(),
+        (None, Some(folder)) => PathBuf::from(folder),
+        (None, None) => Path::new("out").join(screen.name.as_str()),
+    };
+    std::fs::create_dir_all(&out)
+        .with_context(|| format!("the output folder '{}' cannot be made", out.display()))?;
+    let run = Run::open(screen)?;
+
+    let runtime = runtime()?;
+    let plates = runtime.block_on(plates_of(&run))?;
+    let settings = args.compute.worker_settings(&run.screen.resources, false)?;
+    let device = args.compute.open_device(&run.screen.resources)?;
+    let choice = args.compute.engine.unwrap_or(run.screen.model.engine);
+    // Opened once here so that missing or wrong weights are an error now and not after the first fields.
+    let engine = wellspring::embed::open_engine(run.card, choice, &settings.engine)?
+        .device()
+        .to_owned();
+
+    let broker = match args.kafka {
+        Some(_) => None,
+        None => Some(runtime.block_on(EmbeddedBroker::start(&out.join("broker"), "127.0.0.1:0"))?),
+    };
+    let kafka = KafkaSettings {
+        bootstrap: args
+            .kafka
+            .or_else(|| broker.as_ref().map(EmbeddedBroker::bootstrap))
+            .unwrap_or_default(),
+        prefix: args.prefix,
+        instance: format!("run-{}", run.id),
+    };
+    let announced = plates.len();
+    say::note(format_args!(
+        "{}: {announced} plate{}, kernels on {}, network on {engine}",
+        run.id,
+        if announced == 1 { "" } else { "s" },
+        device.describe()
+    ));
+
+    runtime.block_on(topics::create_missing(&kafka))?;
+    let new = submit::submit(&kafka, &run, &plates)?;
+    if new.len() < announced {
+        say::note(format_args!(
+            "going on with a run that was begun before ({} new plates)",
+            new.len()
+        ));
+    }
+    let runs = Runs::follow(&kafka)?;
+    let planning = planner(&kafka, runs.clone(), runtime.handle())?;
+    let working = worker(&kafka, runs, &device, &settings, runtime.handle())?;
+
+    let surroundings = Surroundings {
+        device: device.describe(),
+        engine,
+        started,
+    };
+    let finished = gather(
+        &run,
+        &kafka,
+        &out,
+        &surroundings,
+        &[&planning, &working],
+        &runtime,
+    );
+    for role in [planning, working] {
+        (role.stopper())();
+        let stopped = role.join();
+        // A role that failed is the cause of whatever the collector saw.
+        stopped?;
+    }
+    let (summary, compared) = finished?;
+    if let Some(broker) = broker {
+        runtime.block_on(broker.shutdown())?;
+    }
+    report(&summary, &compared, args.json)?;
+    let whole = summary.fields_failed == 0 && summary.dead_letters == 0 && summary.lost == 0;
+    Ok(ExitCode::from(u8::from(!whole)))
+}
+
+/// Follows the run until it is complete, then writes its results.
+fn gather(
+    run: &Run,
+    kafka: &KafkaSettings,
+    out: &Path,
+    surroundings: &Surroundings,
+    roles: &[&Role],
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<(RunSummary, Compared)> {
+    let mut collector = Collector::open(kafka, Wanted::One(run.id.clone()), out)?;
+    let mut shown = Instant::now();
+    loop {
+        let complete = collector.step(Duration::from_millis(200))?;
+        if shown.elapsed() >= PROGRESS_EVERY {
+            shown = Instant::now();
+            if let Some((_, progress)) = collector.progress().next() {
+                say::progress(&progress_line(&progress, surroundings.started.elapsed()));
+            }
+        }
+        if !complete.is_empty() {
+            break;
+        }
+        if roles.iter().any(|role| role.ended()) {
+            bail!("a role of the run stopped before the run was complete");
+        }
+    }
+    let Some(mut collection) = collector.close(&run.id) else {
+        bail!("the run was complete but is not collected");
+    };
+    say::progress("comparing");
+    Ok(finish(
+        run,
+        &mut collection,
+        kafka,
+        runtime.handle(),
+        surroundings,
+        out,
+    )?)
+}
+
+fn progress_line(progress: &Progress, elapsed: Duration) -> String {
+    let accounted = progress.done + progress.failed;
+    let rate = f64::from(accounted) / elapsed.as_secs_f64().max(1e-3);
+    let mut line = format!(
+        "{accounted} of {} fields ({} of {} plates planned), {rate:.1} fields/s",
+        progress.expected, progress.plates_planned, progress.plates
+    );
+    if progress.failed > 0 {
+        line.push_str(&format!(", {} failed", progress.failed));
+    }
+    if rate > 0.0 && progress.expected > accounted && progress.plates_planned == progress.plates {
+        let left = f64::from(progress.expected - accounted) / rate;
+        line.push_str(&format!(", about {left:.0} s left"));
+    }
+    line
+}
+
+fn report(summary: &RunSummary, compared: &Compared, json: bool) -> anyhow::Result<()> {
+    let letters = std::fs::read_to_string(summary.out.join("dead-letters.jsonl")).unwrap_or_default();
+    for line in letters.lines() {
+        let letter: wellspring::events::DeadLetter = serde_json::from_str(line)?;
+        let subject = wellspring::dead_letters::subject(&letter);
+        say::note(format_args!(
+            "failed: {subject}, {} ({}): {}",
+            letter.stage, letter.class, letter.message
+        ));
+    }
+    if json {
+        say::line(serde_json::to_string(summary)?);
+        return Ok(());
+    }
+    if let Ok(comparison) = &compared.comparison {
+        say::line(calls::table(comparison));
+    }
+    for note in notes(compared) {
+        say::line(format_args!("note: {note}"));
+    }
+    say::line(format_args!(
+        "{} of {} fields done, {} failed, {} lost, {} dead letters, {:.1} s",
+        summary.fields_done,
+        summary.fields_expected,
+        summary.fields_failed,
+        summary.lost,
+        summary.dead_letters,
+        summary.seconds
+    ));
+    say::line(format_args!("results: {}", summary.out.display()));
+    let page = summary.out.join("report.html");
+    if page.exists() {
+        say::line(format_args!("report:  {}", page.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! `wellspring serve`: plans plates, collects features, compares and writes results of every submitted run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use wellspring::collector::{Collector, Wanted};
+use wellspring::finish::{Surroundings, finish};
+use wellspring::kafka::topics;
+use wellspring::runs::Runs;
+use wellspring::topology::{planner, worker};
+use wellspring_workloads::screen::ResourceSettings;
+
+use super::common::{ComputeArgs, KafkaArgs, end_requested, runtime};
+use super::say;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  wellspring serve --kafka kafka:9092 --out /data/results --no-worker\n\n\
+    One process serves an installation; start as many `wellspring worker` beside it as there are GPUs."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// Results of a run go to DIR/<run>.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    /// Leave embedding to workers of their own.
+    #[arg(long)]
+    no_worker: bool,
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let kafka = args.kafka.settings();
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("the output folder '{}' cannot be made", args.out.display()))?;
+    runtime.block_on(topics::create_missing(&kafka))?;
+    let runs = Runs::follow(&kafka)?;
+    let mut roles = vec![planner(&kafka, runs.clone(), runtime.handle())?];
+    let mut surroundings = Surroundings {
+        device: "workers".to_owned(),
+        engine: "workers".to_owned(),
+        started: Instant::now(),
+    };
+    if !args.no_worker {
+        let resources = ResourceSettings::default();
+        let settings = args.compute.worker_settings(&resources, false)?;
+        let device = args.compute.open_device(&resources)?;
+        surroundings.device = device.describe();
+        roles.push(worker(
+            &kafka,
+            runs.clone(),
+            &device,
+            &settings,
+            runtime.handle(),
+        )?);
+    }
+    say::note(format_args!("serving {} on {}", kafka.prefix, kafka.bootstrap));
+
+    let end = end_requested(&runtime)?;
+    let mut collector = Collector::open(&kafka, Wanted::Unfinished, &args.out)?;
+    while !end.is_finished() && !roles.iter().any(wellspring::topology::Role::ended) {
+        for id in collector.step(Duration::from_millis(500))? {
+            let Some(mut collection) = collector.close(&id) else {
+                continue;
+            };
+            let run = runs.get(&id)?;
+            let out = args.out.join(&id);
+            std::fs::create_dir_all(&out)
+                .with_context(|| format!("the output folder '{}' cannot be made", out.display()))?;
+            let (summary, _) = finish(
+                &run,
+                &mut collection,
+                &kafka,
+                runtime.handle(),
+                &surroundings,
+                &out,
+            )?;
+            say::line(serde_json::to_string(&summary)?);
+        }
+    }
+    for role in roles {
+        (role.stopper())();
+        role.join()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,47 @@
+//! `wellspring worker`: embeds fields of submitted runs as one member of the fleet.
+
+use std::process::ExitCode;
+
+use wellspring::kafka::topics;
+use wellspring::runs::Runs;
+use wellspring::topology::worker;
+use wellspring_workloads::screen::ResourceSettings;
+
+use super::common::{ComputeArgs, KafkaArgs, runtime, wait_for_end};
+use super::say;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  wellspring worker --kafka kafka:9092 --until-drained\n\n\
+    SIGTERM and ctrl-c finish and commit what is in flight, then exit."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// Exit when every task of the assigned partitions is done.
+    #[arg(long)]
+    until_drained: bool,
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let kafka = args.kafka.settings();
+    let resources = ResourceSettings::default();
+    let settings = args.compute.worker_settings(&resources, args.until_drained)?;
+    let device = args.compute.open_device(&resources)?;
+    runtime.block_on(topics::create_missing(&kafka))?;
+    let runs = Runs::follow(&kafka)?;
+    let role = worker(&kafka, runs, &device, &settings, runtime.handle())?;
+    say::note(format_args!(
+        "worker {} on {}, kernels on {}",
+        kafka.instance,
+        kafka.bootstrap,
+        device.describe()
+    ));
+    wait_for_end(&runtime, &[&role])?;
+    (role.stopper())();
+    role.join()?;
+    Ok(ExitCode::SUCCESS)
+}

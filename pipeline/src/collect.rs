@@ -1,0 +1,420 @@
+//! Collect: fields are gathered into plates, and plates into runs, until every field is accounted for.
+//!
+//! Features, dead letters and statuses enter, read from the beginning of their topics, so that a collector that
+//! starts again after any crash knows what the last one knew. A [`Collection`] leaves when its run is complete.
+//! Embeddings wait in a scratch file, not in memory: memory per field is one index entry. A record seen twice counts
+//! once. What fails: Kafka, and the scratch file's disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+use crate::error::{Stage, StageError};
+use crate::events::{DeadLetter, FieldFeatures, RunId, Status};
+use crate::kafka::tail::TailRecord;
+use crate::kafka::topics::Topic;
+
+/// One run's fields, as far as they have arrived.
+#[derive(Debug)]
+pub struct Collection {
+    run: RunId,
+    submitted: Option<Submitted>,
+    plates: BTreeMap<Barcode, PlateFields>,
+    letters: BTreeMap<String, DeadLetter>,
+    /// Plates whose profiles are on their topic already.
+    pub profiled: BTreeSet<Barcode>,
+    /// Whether the comparisons are on their topic already.
+    pub finished: bool,
+    scratch: Scratch,
+}
+
+#[derive(Debug)]
+struct Submitted {
+    plates: BTreeSet<Barcode>,
+    time_ms: u64,
+}
+
+/// One plate's fields.
+#[derive(Debug, Default)]
+struct PlateFields {
+    planned: Option<Planned>,
+    /// Where each field's record lies in the scratch file, by place in the plan.
+    records: BTreeMap<u32, Span>,
+    failed: BTreeSet<(WellPosition, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    expected: u32,
+    planned: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    at: u64,
+    len: u32,
+}
+
+impl PlateFields {
+    fn complete(&self) -> bool {
+        self.planned
+            .is_some_and(|p| self.records.len() + self.failed.len() >= p.planned as usize)
+    }
+}
+
+/// How far a run is, in fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Plates announced with the run.
+    pub plates: usize,
+    /// Plates planned.
+    pub plates_planned: usize,
+    /// Fields the planned plates should have.
+    pub expected: u32,
+    /// Fields with features.
+    pub done: u32,
+    /// Fields that failed for good.
+    pub failed: u32,
+    /// Dead letters.
+    pub dead_letters: usize,
+}
+
+impl Progress {
+    /// Fields that neither arrived nor failed: 0 when the run is complete.
+    pub fn lost(&self) -> u32 {
+        self.expected.saturating_sub(self.done + self.failed)
+    }
+}
+
+impl Collection {
+    /// An empty collection; `folder` takes the scratch file.
+    pub fn open(run: &RunId, folder: &Path) -> Result<Self, StageError> {
+        Ok(Self {
+            run: run.clone(),
+            submitted: None,
+            plates: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            profiled: BTreeSet::new(),
+            finished: false,
+            scratch: Scratch::open(folder)?,
+        })
+    }
+
+    /// Takes a record of any topic; those of other runs change nothing.
+    pub fn take(&mut self, record: &TailRecord) -> Result<(), StageError> {
+        match record.topic {
+            Topic::Features => match serde_json::from_slice::<FieldFeatures>(&record.value) {
+                Ok(features) if features.run == self.run => self.take_features(&features, &record.value)?,
+                Ok(_) => {}
+                Err(error) => unreadable(record, &error),
+            },
+            Topic::DeadLetters => match serde_json::from_slice::<DeadLetter>(&record.value) {
+                Ok(letter) => self.take_letter(letter),
+                Err(error) => unreadable(record, &error),
+            },
+            Topic::Status => match serde_json::from_slice::<Status>(&record.value) {
+                Ok(status) if *status.run() == self.run => self.take_status(status),
+                Ok(_) => {}
+                Err(error) => unreadable(record, &error),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_features(&mut self, features: &FieldFeatures, bytes: &[u8]) -> Result<(), StageError> {
+        let plate = self.plates.entry(features.field.plate.clone()).or_default();
+        if let std::collections::btree_map::Entry::Vacant(entry) = plate.records.entry(features.ordinal) {
+            entry.insert(self.scratch.append(bytes)?);
+        }
+        Ok(())
+    }
+
+    fn take_letter(&mut self, letter: DeadLetter) {
+        let ours = match &letter.run {
+            Some(run) => *run == self.run,
+            // An event nobody could read belongs to every run that was waiting when it failed.
+            None => self
+                .submitted
+                .as_ref()
+                .is_none_or(|submitted| letter.time_ms >= submitted.time_ms),
+        };
+        if !ours {
+            return;
+        }
+        // What failed in planning is not among the planned fields; what failed later is.
+        if let (Some(plate), Some(well), Some(field)) = (&letter.plate, letter.well, letter.field)
+            && letter.stage != Stage::Plan
+        {
+            self.plates
+                .entry(plate.clone())
+                .or_default()
+                .failed
+                .insert((well, field));
+        }
+        self.letters.insert(letter.id.clone(), letter);
+    }
+
+    fn take_status(&mut self, status: Status) {
+        match status {
+            Status::RunSubmitted { plates, time_ms, .. } => {
+                let submitted = self.submitted.get_or_insert(Submitted {
+                    plates: BTreeSet::new(),
+                    time_ms,
+                });
+                submitted.plates.extend(plates);
+                let since = submitted.time_ms;
+                self.letters
+                    .retain(|_, letter| letter.run.is_some() || letter.time_ms >= since);
+            }
+            Status::PlatePlanned {
+                plate,
+                fields_expected,
+                fields_planned,
+                ..
+            } => {
+                let planned = Planned {
+                    expected: fields_expected,
+                    planned: fields_planned,
+                };
+                // A plate announced again gives the same plan; the first one stands.
+                self.plates
+                    .entry(plate)
+                    .or_default()
+                    .planned
+                    .get_or_insert(planned);
+            }
+            Status::PlateProfiled { plate, .. } => {
+                self.profiled.insert(plate);
+            }
+            Status::RunFinished { .. } => self.finished = true,
+        }
+    }
+
+    /// Whether every announced plate is planned and each of its fields has arrived or failed.
+    pub fn complete(&self) -> bool {
+        self.submitted.as_ref().is_some_and(|submitted| {
+            submitted
+                .plates
+                .iter()
+                .all(|plate| self.plates.get(plate).is_some_and(PlateFields::complete))
+        })
+    }
+
+    /// How far the run is.
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            plates: self
+                .submitted
+                .as_ref()
+                .map_or(0, |submitted| submitted.plates.len()),
+            dead_letters: self.letters.len(),
+            ..Progress::default()
+        };
+        for plate in self.plates.values() {
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            progress.done += count(plate.records.len());
+            progress.failed += count(plate.failed.len());
+            if let Some(planned) = plate.planned {
+                progress.plates_planned += 1;
+                progress.expected += planned.expected;
+                progress.failed += planned.expected - planned.planned;
+            }
+        }
+        progress
+    }
+
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// The plates, in order.
+    pub fn plates(&self) -> impl Iterator<Item = &Barcode> {
+        self.plates.keys()
+    }
+
+    /// Dead letters, by plate, well, field and class.
+    pub fn letters(&self) -> Vec<&DeadLetter> {
+        let mut letters: Vec<&DeadLetter> = self.letters.values().collect();
+        letters.sort_by_key(|letter| (&letter.plate, letter.well, letter.field, letter.class, &letter.id));
+        letters
+    }
+
+    /// The features of a plate's fields in the plan's order, read one by one from the scratch file.
+    pub fn fields(
+        &mut self,
+        plate: &Barcode,
+    ) -> Result<impl Iterator<Item = Result<FieldFeatures, StageError>> + use<'_>, StageError> {
+        self.scratch.flush()?;
+        let spans = self
+            .plates
+            .get(plate)
+            .map(|plate| plate.records.values().copied().collect::<Vec<_>>());
+        let scratch = &self.scratch;
+        Ok(spans.unwrap_or_default().into_iter().map(move |span| {
+            serde_json::from_slice(&scratch.read(span)?)
+                .map_err(|error| StageError::internal(Stage::Collect, error))
+        }))
+    }
+}
+
+fn unreadable(record: &TailRecord, error: &serde_json::Error) {
+    let (topic, partition, offset) = (record.topic.suffix(), record.partition, record.offset);
+    tracing::warn!(topic, partition, offset, %error, "a record cannot be read and is passed over");
+}
+
+/// Records on disk, appended and read at random. The file has no name, so nothing is left behind by a crash.
+#[derive(Debug)]
+struct Scratch {
+    file: BufWriter<File>,
+    end: u64,
+}
+
+impl Scratch {
+    fn open(folder: &Path) -> Result<Self, StageError> {
+        let file = tempfile::tempfile_in(folder).map_err(scratch_error)?;
+        Ok(Self {
+            file: BufWriter::new(file),
+            end: 0,
+        })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<Span, StageError> {
+        let len = u32::try_from(bytes.len()).map_err(|error| StageError::internal(Stage::Collect, error))?;
+        let span = Span { at: self.end, len };
+        if let Err(error) = self.file.write_all(bytes) {
+            // Part of the record may have been written; the next one starts where this one did.
+            self.file.seek(SeekFrom::Start(self.end)).map_err(scratch_error)?;
+            return Err(scratch_error(error));
+        }
+        self.end += u64::from(len);
+        Ok(span)
+    }
+
+    fn flush(&mut self) -> Result<(), StageError> {
+        self.file.flush().map_err(scratch_error)
+    }
+
+    fn read(&self, span: Span) -> Result<Vec<u8>, StageError> {
+        let mut bytes = vec![0; span.len as usize];
+        self.file
+            .get_ref()
+            .read_exact_at(&mut bytes, span.at)
+            .map_err(scratch_error)?;
+        Ok(bytes)
+    }
+}
+
+fn scratch_error(source: std::io::Error) -> StageError {
+    StageError::internal(Stage::Collect, ScratchError { source })
+}
+
+/// The scratch file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the collector's scratch file in the output folder cannot be used; check space and permissions")]
+struct ScratchError {
+    source: std::io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::FailureClass;
+    use crate::events::Origin;
+    use wellspring_workloads::words::FieldId;
+
+    fn features(field: u32) -> TailRecord {
+        let features = FieldFeatures {
+            run: "r".to_owned(),
+            field: FieldId {
+                plate: "P".parse().unwrap(),
+                well: "A01".parse().unwrap(),
+                field,
+            },
+            ordinal: field,
+            model: "m".to_owned(),
+            tiles: 1,
+            passed: true,
+            quality: Vec::new(),
+            embedding: vec![field as f32, 0.5],
+        };
+        TailRecord {
+            topic: Topic::Features,
+            partition: 0,
+            offset: 0,
+            value: serde_json::to_vec(&features).unwrap(),
+        }
+    }
+
+    fn collection() -> Collection {
+        let mut collection = Collection::open(&"r".to_owned(), &std::env::temp_dir()).unwrap();
+        collection.submitted = Some(Submitted {
+            plates: BTreeSet::from(["P".parse().unwrap()]),
+            time_ms: 5,
+        });
+        collection
+    }
+
+    fn letter(field: Option<u32>, run: Option<&str>, time_ms: u64) -> DeadLetter {
+        DeadLetter {
+            id: format!("{field:?}{time_ms}"),
+            run: run.map(str::to_owned),
+            class: FailureClass::BadImage,
+            stage: Stage::Decode,
+            plate: field.map(|_| "P".parse().unwrap()),
+            well: field.map(|_| "A01".parse().unwrap()),
+            field,
+            fields_lost: 1,
+            message: String::new(),
+            origin: Origin {
+                topic: String::new(),
+                partition: 0,
+                offset: 0,
+            },
+            original: None,
+            time_ms,
+        }
+    }
+
+    #[test]
+    fn a_run_is_complete_when_every_planned_field_arrived_or_failed() {
+        let mut collection = collection();
+        collection.take_status(Status::PlatePlanned {
+            run: "r".to_owned(),
+            plate: "P".parse().unwrap(),
+            fields_expected: 4,
+            fields_planned: 3,
+        });
+        for field in [1, 0, 1] {
+            collection.take(&features(field)).unwrap();
+        }
+        assert!(!collection.complete());
+        assert_eq!(collection.progress().lost(), 1);
+        collection.take_letter(letter(Some(2), Some("r"), 9));
+        assert!(collection.complete());
+        let progress = collection.progress();
+        assert_eq!((progress.done, progress.failed, progress.lost()), (2, 2, 0));
+        let plate = "P".parse().unwrap();
+        let read: Vec<_> = collection
+            .fields(&plate)
+            .unwrap()
+            .map(|f| f.unwrap().embedding[0])
+            .collect();
+        assert_eq!(read, vec![0.0, 1.0]);
+    }
+
+    #[test]
+    fn letters_of_other_runs_and_of_times_before_the_run_do_not_count() {
+        let mut collection = collection();
+        collection.take_letter(letter(Some(0), Some("other"), 9));
+        collection.take_letter(letter(None, None, 4));
+        assert_eq!(collection.progress().dead_letters, 0);
+        collection.take_letter(letter(None, None, 6));
+        assert_eq!(collection.progress().dead_letters, 1);
+    }
+}

@@ -1,0 +1,382 @@
+//! Compare: a complete run becomes profiles, comparisons and calls.
+//!
+//! A [`Collection`] enters and is read field by field in the plan's order; rows go to the tables as they are read,
+//! fields are averaged into wells, and the wells of all plates are compared by the mathematics of
+//! `wellspring_workloads::compare`. [`Compared`] leaves. What fails: the disk; a screen that cannot be compared is an
+//! answer, not a failure.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use wellspring_workloads::compare::{CompareError, CompoundSummary, ScreenComparison};
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+use crate::collect::Collection;
+use crate::error::{Stage, StageError};
+use crate::events::FieldFeatures;
+use crate::quality::MEASURES;
+use crate::report::{FlagCount, PlateFacts, WellFacts};
+use crate::results::{
+    FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow, QualityTable, WriteError,
+};
+use crate::runs::Run;
+
+/// What a run comes to.
+#[derive(Debug)]
+pub struct Compared {
+    /// One per well with enough passing fields, by plate and well.
+    pub profiles: Vec<WellProfile>,
+    /// The comparison, or why there is none.
+    pub comparison: Result<ScreenComparison, CompareError>,
+    /// Every plate with what its wells were given.
+    pub plates: Vec<PlateFacts>,
+    /// How often each quality flag was raised.
+    pub flags: Vec<FlagCount>,
+    /// Wells and plates that were left out, in words.
+    pub left_out: Vec<String>,
+}
+
+/// Writes the field and well tables into `out` while it builds profiles, then compares.
+pub fn compare(
+    run: &Run,
+    collection: &mut Collection,
+    map: Option<&PlateMap>,
+    provenance: &Provenance,
+    out: &Path,
+) -> Result<Compared, StageError> {
+    let mut builder = ProfileBuilder::create(run, provenance, out).map_err(disk)?;
+    let plates: Vec<Barcode> = collection.plates().cloned().collect();
+    for plate in &plates {
+        let treatments = map
+            .and_then(|map| run.screen.treatments(map, plate).ok())
+            .unwrap_or_default();
+        builder.start_plate(plate, treatments);
+        for features in collection.fields(plate)? {
+            builder.push(&features?).map_err(disk)?;
+        }
+        builder.end_plate().map_err(disk)?;
+    }
+    let ProfileBuilder {
+        features,
+        quality,
+        profile_table,
+        profiles,
+        plates,
+        flags,
+        left_out,
+        ..
+    } = builder;
+    features.finish().map_err(disk)?;
+    quality.finish().map_err(disk)?;
+    profile_table.finish().map_err(disk)?;
+    let comparison = wellspring_workloads::compare::compare(&profiles, &run.screen.comparison);
+    let flags = flags
+        .into_iter()
+        .map(|(flag, (fields, failed))| FlagCount { flag, fields, failed })
+        .collect();
+    Ok(Compared {
+        profiles,
+        comparison,
+        plates,
+        flags,
+        left_out,
+    })
+}
+
+fn disk(error: WriteError) -> StageError {
+    StageError::internal(Stage::Compare, error)
+}
+
+struct ProfileBuilder<'a> {
+    run: &'a Run,
+    features: FeatureTable,
+    quality: QualityTable,
+    profile_table: ProfileTable,
+    profiles: Vec<WellProfile>,
+    plates: Vec<PlateFacts>,
+    flags: BTreeMap<String, (u64, u64)>,
+    left_out: Vec<String>,
+    plate: Option<PlateInHand>,
+}
+
+struct PlateInHand {
+    barcode: Barcode,
+    treatments: BTreeMap<WellPosition, Treatment>,
+    wells: BTreeMap<WellPosition, WellSum>,
+}
+
+#[derive(Default)]
+struct WellSum {
+    fields: u32,
+    passed: u32,
+    sum: Vec<f64>,
+}
+
+impl<'a> ProfileBuilder<'a> {
+    fn create(run: &'a Run, provenance: &Provenance, out: &Path) -> Result<Self, WriteError> {
+        let model = &run.card.name;
+        let channels: Vec<_> = run
+            .screen
+            .images
+            .channels
+            .iter()
+            .map(|c| c.name.clone())
+            .collect();
+        Ok(Self {
+            run,
+            features: FeatureTable::create(out, model, run.width(), provenance)?,
+            quality: QualityTable::create(out, &channels, &MEASURES.map(|(name, _)| name), provenance)?,
+            profile_table: ProfileTable::create(out, model, run.width(), provenance)?,
+            profiles: Vec::new(),
+            plates: Vec::new(),
+            flags: BTreeMap::new(),
+            left_out: Vec::new(),
+            plate: None,
+        })
+    }
+
+    fn start_plate(&mut self, barcode: &Barcode, treatments: BTreeMap<WellPosition, Treatment>) {
+        self.plate = Some(PlateInHand {
+            barcode: barcode.clone(),
+            treatments,
+            wells: BTreeMap::new(),
+        });
+    }
+
+    fn push(&mut self, features: &FieldFeatures) -> Result<(), WriteError> {
+        let Some(plate) = &mut self.plate else {
+            return Ok(());
+        };
+        // Planned fields have a treatment; a plate map that changed since leaves the field out of everything.
+        let Some(treatment) = plate.treatments.get(&features.field.well) else {
+            self.left_out
+                .push(format!("{}: no longer in the plate map", features.field));
+            return Ok(());
+        };
+        let verdict = verdict(features, &mut self.flags);
+        self.features.push(&FeatureRow {
+            field: &features.field,
+            treatment,
+            quality: &verdict,
+            values: &features.embedding,
+        })?;
+        self.quality.push(&QualityRow {
+            field: &features.field,
+            quality: &verdict,
+            values: &measures(features),
+        })?;
+        let well = plate.wells.entry(features.field.well).or_default();
+        well.fields += 1;
+        if features.passed {
+            well.passed += 1;
+            well.sum.resize(features.embedding.len(), 0.0);
+            for (sum, value) in well.sum.iter_mut().zip(&features.embedding) {
+                *sum += f64::from(*value);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_plate(&mut self) -> Result<(), WriteError> {
+        let Some(PlateInHand {
+            barcode,
+            treatments,
+            wells,
+        }) = self.plate.take()
+        else {
+            return Ok(());
+        };
+        let held_back = self.held_back(&barcode, &treatments, &wells);
+        self.plates.push(plate_facts(&barcode, &treatments, &wells));
+        for (well, sum) in wells {
+            let Some(treatment) = treatments.get(&well) else {
+                continue;
+            };
+            if !self.run.screen.quality.well_counts(sum.passed, sum.fields) {
+                self.left_out.push(format!(
+                    "plate {barcode} well {well}: {} of {} fields passed quality control, too few for a profile",
+                    sum.passed, sum.fields
+                ));
+                continue;
+            }
+            let passed = f64::from(sum.passed);
+            let profile = WellProfile {
+                plate: barcode.clone(),
+                well,
+                treatment: treatment.clone(),
+                fields: sum.passed,
+                cell_count: None,
+                values: sum.sum.iter().map(|sum| (sum / passed) as f32).collect(),
+            };
+            self.profile_table.push(&profile)?;
+            if !held_back {
+                self.profiles.push(profile);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether too many fields failed for the plate to be compared; says so once.
+    fn held_back(
+        &mut self,
+        barcode: &Barcode,
+        treatments: &BTreeMap<WellPosition, Treatment>,
+        wells: &BTreeMap<WellPosition, WellSum>,
+    ) -> bool {
+        let settings = &self.run.screen.quality;
+        let share = |controls: bool| {
+            let of = wells.iter().filter(|(well, _)| {
+                !controls
+                    || treatments
+                        .get(well)
+                        .is_some_and(|treatment| treatment.role != Role::Treated)
+            });
+            let (failed, all) = of.fold((0, 0), |(failed, all), (_, well)| {
+                (failed + (well.fields - well.passed), all + well.fields)
+            });
+            if all == 0 {
+                0.0
+            } else {
+                100.0 * f64::from(failed) / f64::from(all)
+            }
+        };
+        for (what, percent, limit) in [
+            ("fields", share(false), settings.plate_failed_percent),
+            ("control fields", share(true), settings.control_failed_percent),
+        ] {
+            if settings.enabled && percent > limit {
+                self.left_out.push(format!(
+                    "plate {barcode} is held back from the comparison: {percent:.1} % of its {what} failed quality \
+                     control, more than {limit} %; look at quality.parquet, or raise the limit in [quality]"
+                ));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The verdict with flags as the tables write them; counts them for the report.
+fn verdict(features: &FieldFeatures, counts: &mut BTreeMap<String, (u64, u64)>) -> FieldQuality {
+    let mut flags = Vec::new();
+    for channel in &features.quality {
+        for flag in &channel.flags {
+            let name = flag.split(':').next().unwrap_or(flag);
+            let count = counts.entry(format!("{name}: {}", channel.channel)).or_default();
+            count.0 += 1;
+            count.1 += u64::from(!features.passed);
+            flags.push(format!("{} {flag}", channel.channel));
+        }
+    }
+    FieldQuality {
+        passed: features.passed,
+        flags,
+    }
+}
+
+fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {
+    features
+        .quality
+        .iter()
+        .flat_map(|channel| {
+            MEASURES.iter().map(|(name, _)| {
+                let measured = channel.measures.iter().find(|(found, _)| found == name);
+                measured
+                    .map(|(_, value)| *value)
+                    .filter(|value| value.is_finite())
+            })
+        })
+        .collect()
+}
+
+/// Rows and columns of the plates in use: 6, 24, 96, 384 and 1536 wells.
+const FORMATS: [(u8, u8); 5] = [(2, 3), (4, 6), (8, 12), (16, 24), (32, 48)];
+
+fn plate_facts(
+    barcode: &Barcode,
+    treatments: &BTreeMap<WellPosition, Treatment>,
+    wells: &BTreeMap<WellPosition, WellSum>,
+) -> PlateFacts {
+    let fits = |(rows, columns): &(u8, u8)| {
+        treatments
+            .keys()
+            .all(|well| well.row() <= *rows && well.column() <= *columns)
+    };
+    let shape = FORMATS.into_iter().find(fits).unwrap_or(WellPosition::MAX);
+    let wells = treatments
+        .iter()
+        .map(|(well, treatment)| {
+            let sum = wells.get(well);
+            WellFacts {
+                well: *well,
+                role: treatment.role,
+                disease: treatment.disease.clone(),
+                compound: treatment.compound.clone(),
+                dose: treatment.dose,
+                fields_passed: sum.map_or(0, |sum| sum.passed),
+                fields_expected: sum.map_or(0, |sum| sum.fields),
+            }
+        })
+        .collect();
+    PlateFacts {
+        barcode: barcode.clone(),
+        shape,
+        wells,
+    }
+}
+
+/// A well whose image the report shows, and what to call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exemplar {
+    /// What it shows.
+    pub label: String,
+    /// The plate.
+    pub plate: Barcode,
+    /// The well.
+    pub well: WellPosition,
+}
+
+/// One well of each control role, and of the best and the most harmful treatment.
+pub fn exemplars(compared: &Compared) -> Vec<Exemplar> {
+    let Ok(comparison) = &compared.comparison else {
+        return Vec::new();
+    };
+    let find = |label: String, wanted: &dyn Fn(&WellFacts) -> bool| {
+        compared.plates.iter().find_map(|plate| {
+            let well = plate
+                .wells
+                .iter()
+                .find(|well| well.fields_passed > 0 && wanted(well))?;
+            Some(Exemplar {
+                label: label.clone(),
+                plate: plate.barcode.clone(),
+                well: well.well,
+            })
+        })
+    };
+    let unit = comparison.rows.first().map_or("", |row| row.dose_unit.as_str());
+    let treated = |summary: Option<&CompoundSummary>, dose: Option<f64>| {
+        let (compound, dose) = (summary?.compound.clone(), dose?);
+        let label = format!("{} {dose} {unit}", compound.as_deref().unwrap_or("treated"));
+        find(label, &|well| {
+            well.compound == compound && well.dose == Some(dose)
+        })
+    };
+    let best = comparison.compounds.iter().find(|summary| summary.rank == 1);
+    let worst = comparison
+        .compounds
+        .iter()
+        .filter(|summary| summary.toxic_dose.is_some())
+        .max_by(|a, b| a.max_off_z.unwrap_or(0.0).total_cmp(&b.max_off_z.unwrap_or(0.0)));
+    [
+        find("reference".to_owned(), &|well| well.role == Role::Reference),
+        find("phenotype".to_owned(), &|well| well.role == Role::Phenotype),
+        treated(best, best.and_then(|summary| summary.best_dose)),
+        treated(worst, worst.and_then(|summary| summary.toxic_dose)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,205 @@
+//! Embed: the network turns tiles into one embedding per field.
+//!
+//! [`Measured`] fields enter and [`Embedded`] ones leave, in the same order. The thread that runs this owns its
+//! engines. Fields are put together into batches, one item per tile and channel; tiles are averaged and channels
+//! concatenated. What fails: an embedding that is not finite (that field is a dead letter); an engine that fails
+//! otherwise stops the worker.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use wellspring_models::{Batch, Engine, EngineChoice, EngineError, ModelCard};
+use wellspring_workloads::screen;
+
+use crate::dead_letters::settle_field;
+use crate::error::{FailureClass, Stage, StageError};
+use crate::fields::{Embedded, Measured};
+use crate::track::Tracked;
+
+/// How engines are opened.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Folder with the weights that `wellspring models pull` put there.
+    pub models_folder: PathBuf,
+    /// Threads of an engine.
+    pub threads: usize,
+    /// Items in one batch, about: a field is never split to meet it.
+    pub batch_items: usize,
+}
+
+/// Opens the engine of a model; refuses weights that are not the card's.
+pub fn open_engine(
+    card: &ModelCard,
+    choice: screen::EngineChoice,
+    settings: &EngineSettings,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let choice = match choice {
+        screen::EngineChoice::Auto => EngineChoice::Auto,
+        screen::EngineChoice::Native => EngineChoice::Native,
+    };
+    let weights = crate::model_store::weights_path(&settings.models_folder, card);
+    let engine = wellspring_models::open(card, weights, choice, settings.threads)?;
+    tracing::info!(model = %card.name, device = engine.device(), "engine ready");
+    Ok(engine)
+}
+
+/// Runs the stage until its input ends. Blocking; on a thread of its own.
+pub fn run(
+    input: &async_channel::Receiver<Tracked<Measured>>,
+    output: &async_channel::Sender<Tracked<Embedded>>,
+    settings: &EngineSettings,
+) {
+    let mut engines: HashMap<String, Box<dyn Engine>> = HashMap::new();
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| input.recv_blocking().ok()) {
+        // Fields of one model that are waiting already; nothing waits for a batch to fill up.
+        let model = first.value.field.run.card.name.clone();
+        let mut items = items(&first.value);
+        let mut group = vec![first];
+        while items < settings.batch_items {
+            let Ok(field) = input.try_recv() else { break };
+            if field.value.field.run.card.name != model {
+                next = Some(field);
+                break;
+            }
+            items += self::items(&field.value);
+            group.push(field);
+        }
+        let run = group[0].value.field.run.clone();
+        let engine = match engines.entry(model) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                match open_engine(run.card, run.screen.model.engine, settings) {
+                    Ok(engine) => entry.insert(engine),
+                    Err(error) => {
+                        stop(group, &StageError::internal(Stage::Embed, error));
+                        return;
+                    }
+                }
+            }
+        };
+        if !embed_group(engine.as_mut(), group, output) {
+            return;
+        }
+    }
+}
+
+fn items(field: &Measured) -> usize {
+    let [tiles, channels, ..] = field.tiles.shape();
+    tiles * channels
+}
+
+/// `false` when the worker must stop.
+fn embed_group(
+    engine: &mut dyn Engine,
+    group: Vec<Tracked<Measured>>,
+    output: &async_channel::Sender<Tracked<Embedded>>,
+) -> bool {
+    let fields: Vec<&Measured> = group.iter().map(|field| &field.value).collect();
+    match embed_fields(engine, &fields) {
+        Ok(embeddings) => {
+            let model = format!("{} {}", engine.card().name, engine.card().version);
+            for (field, embedding) in group.into_iter().zip(embeddings) {
+                let Measured {
+                    field: done,
+                    tiles,
+                    quality,
+                    passed,
+                } = field.value;
+                let tiles = u32::try_from(tiles.shape()[0]).unwrap_or(u32::MAX);
+                let embedded = Embedded {
+                    task: done.task,
+                    model: model.clone(),
+                    tiles,
+                    quality,
+                    passed,
+                    embedding,
+                };
+                if output
+                    .send_blocking(Tracked {
+                        value: embedded,
+                        ticket: field.ticket,
+                    })
+                    .is_err()
+                {
+                    return false;
+                }
+            }
+            true
+        }
+        // One bad field must not take its neighbours along: each goes alone.
+        Err(EngineError::NotFinite { .. }) if group.len() > 1 => group
+            .into_iter()
+            .all(|field| embed_group(engine, vec![field], output)),
+        Err(error @ EngineError::NotFinite { .. }) => {
+            for field in group {
+                let task = field.value.field.task;
+                let error = StageError::input(Stage::Embed, FailureClass::Model, error.to_string());
+                settle_field(field.ticket, &task, error);
+            }
+            true
+        }
+        Err(error) => {
+            stop(group, &StageError::internal(Stage::Embed, error));
+            false
+        }
+    }
+}
+
+fn stop(group: Vec<Tracked<Measured>>, error: &StageError) {
+    for field in group {
+        let error = StageError::internal(Stage::Embed, error.chain());
+        field.ticket.settle(crate::track::Outcome::Stop(error));
+    }
+}
+
+/// One embedding per field: the mean over its tiles, channel after channel.
+pub fn embed_fields(engine: &mut dyn Engine, fields: &[&Measured]) -> Result<Vec<Vec<f32>>, EngineError> {
+    let input = &engine.card().input;
+    let (height, width) = (input.height, input.width);
+    let embedding_width = engine.card().embedding_width;
+    let total: usize = fields.iter().map(|field| items(field)).sum();
+    let mut data = Vec::with_capacity(total * height * width);
+    for field in fields {
+        data.extend_from_slice(field.tiles.data());
+    }
+    let mut rows: Vec<f32> = Vec::with_capacity(total * embedding_width);
+    let per_batch = engine.max_items().max(1);
+    let plane = height * width;
+    for chunk in data.chunks(per_batch * plane) {
+        let batch = Batch::new(chunk.len() / plane, 1, height, width, chunk.to_vec())?;
+        rows.extend_from_slice(&engine.embed(&batch)?.data);
+    }
+    let mut at = 0;
+    Ok(fields
+        .iter()
+        .map(|field| {
+            let [tiles, channels, ..] = field.tiles.shape();
+            let rows = &rows[at * embedding_width..(at + tiles * channels) * embedding_width];
+            at += tiles * channels;
+            mean_over_tiles(rows, tiles, channels * embedding_width)
+        })
+        .collect())
+}
+
+/// Mean of `tiles` rows of `width` values, summed in `f64`.
+fn mean_over_tiles(rows: &[f32], tiles: usize, width: usize) -> Vec<f32> {
+    (0..width)
+        .map(|i| {
+            let sum: f64 = (0..tiles).map(|tile| f64::from(rows[tile * width + i])).sum();
+            (sum / tiles as f64) as f32
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn tiles_are_averaged_per_channel() {
+        // Two tiles of two channels with embeddings of width one: channel order is kept, tiles are averaged.
+        assert_eq!(
+            super::mean_over_tiles(&[1.0, 10.0, 3.0, 30.0], 2, 2),
+            vec![2.0, 20.0]
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! What went wrong in a stage: whose fault it is, whether trying again can help, and what a person can do.
+//!
+//! A [`StageError`] decides between three ends: try again, dead letter (the field is marked failed and the plate
+//! goes on), or stop (nothing is committed, so nothing is lost).
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The stages of the flow, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Reading a record from Kafka.
+    Source,
+    /// Turning a plate event into one task per field of view.
+    Plan,
+    /// Reading image bytes from object storage.
+    Fetch,
+    /// Turning bytes into pixels.
+    Decode,
+    /// Turning pixels into the network's input.
+    Preprocess,
+    /// Measuring image quality.
+    Quality,
+    /// Running the network.
+    Embed,
+    /// Writing features to Kafka.
+    Publish,
+    /// Gathering fields into wells and plates.
+    Collect,
+    /// Comparing treatments with controls.
+    Compare,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Source => "source",
+            Stage::Plan => "plan",
+            Stage::Fetch => "fetch",
+            Stage::Decode => "decode",
+            Stage::Preprocess => "preprocess",
+            Stage::Quality => "quality",
+            Stage::Embed => "embed",
+            Stage::Publish => "publish",
+            Stage::Collect => "collect",
+            Stage::Compare => "compare",
+        })
+    }
+}
+
+/// What kind of failure it was, as operators sort dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// An event that cannot be read: truncated, not JSON, missing fields.
+    BadEvent,
+    /// An image that should exist does not.
+    MissingImage,
+    /// An image that exists but cannot be decoded, or does not fit its siblings.
+    BadImage,
+    /// The plate map and the images do not agree.
+    PlateMap,
+    /// The object store or a broker could not be reached.
+    Network,
+    /// The object store refused access.
+    Access,
+    /// The network gave no usable embedding.
+    Model,
+    /// The screen asks for something that cannot work.
+    Configuration,
+    /// A defect of the program.
+    Internal,
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FailureClass::BadEvent => "bad_event",
+            FailureClass::MissingImage => "missing_image",
+            FailureClass::BadImage => "bad_image",
+            FailureClass::PlateMap => "plate_map",
+            FailureClass::Network => "network",
+            FailureClass::Access => "access",
+            FailureClass::Model => "model",
+            FailureClass::Configuration => "configuration",
+            FailureClass::Internal => "internal",
+        })
+    }
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Domain {
+    /// The input: the rest of the plate goes on without it.
+    Input,
+    /// Something outside this process: the store, the broker.
+    External,
+    /// This program: stop and keep the work uncommitted.
+    Internal,
+}
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The same input gives the same failure.
+    Never,
+    /// It may pass: wait, with jitter, and try again.
+    Backoff,
+}
+
+/// A failure in one stage.
+#[derive(Debug)]
+pub struct StageError {
+    /// Where it happened.
+    pub stage: Stage,
+    /// What kind of failure it was.
+    pub class: FailureClass,
+    /// Whose fault it is.
+    pub domain: Domain,
+    /// Whether trying again can help.
+    pub retry: Retry,
+    /// The cause; its message says what was wrong, where, and what to do.
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+impl StageError {
+    /// The input is at fault: dead letter, and the rest goes on.
+    pub fn input(stage: Stage, class: FailureClass, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            stage,
+            class,
+            domain: Domain::Input,
+            retry: Retry::Never,
+            source: source.into(),
+        }
+    }
+
+    /// Something outside failed and may recover.
+    pub fn external(
+        stage: Stage,
+        class: FailureClass,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            stage,
+            class,
+            domain: Domain::External,
+            retry: Retry::Backoff,
+            source: source.into(),
+        }
+    }
+
+    /// This program or machine is at fault: the process stops, the work stays uncommitted.
+    pub fn internal(stage: Stage, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            stage,
+            class: FailureClass::Internal,
+            domain: Domain::Internal,
+            retry: Retry::Never,
+            source: source.into(),
+        }
+    }
+
+    /// The messages of the whole cause chain, joined by `: `, without repeating a message that contains its cause.
+    pub fn chain(&self) -> String {
+        chain(self.source.as_ref())
+    }
+}
+
+/// The messages of an error and its causes, joined by `: `.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Display for StageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed ({}): {}", self.stage, self.class, self.chain())
+    }
+}
+
+impl Error for StageError {}

@@ -1,0 +1,256 @@
+//! Every record that travels on Kafka, with the meaning of its fields.
+//!
+//! Values are JSON, so that lab automation can write plate events by hand and any consumer can read the rest;
+//! vectors are base64 of little-endian `f32`. Unknown fields are ignored on reading (a newer producer may add
+//! some); missing required fields are an error that names them. Ids are deterministic: the same work has the same
+//! id, whichever worker did it and however often.
+
+use serde::{Deserialize, Serialize};
+use wellspring_workloads::compare::{Comparison, CompoundSummary};
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
+
+use crate::error::{FailureClass, Stage};
+
+/// A plate's images are complete. Topic `plates`, keyed by plate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlateReady {
+    /// The plate's barcode.
+    pub plate: Barcode,
+    /// The run that should take it; every open run whose screen includes the plate when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+}
+
+/// A run's name: the screen's name and the first eight digits of its hash, so that submitting the same screen
+/// twice is the same run.
+pub type RunId = String;
+
+/// The images of one channel of a field: one, or the planes of a z stack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChannelImages {
+    /// The channel.
+    pub channel: Channel,
+    /// Its planes in z order; several become their maximum projection.
+    pub planes: Vec<ImageRef>,
+}
+
+/// One image object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// Path of the object, relative to the screen's image store.
+    pub path: String,
+    /// Size of the object in bytes, as listed.
+    pub bytes: u64,
+}
+
+/// One field of view to embed. Topic `tasks`, keyed by plate and well so that one plate spreads over all workers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FieldTask {
+    /// The run.
+    pub run: RunId,
+    /// Plate, well and field.
+    #[serde(flatten)]
+    pub field: FieldId,
+    /// Place of the field in its plate's plan, from 0.
+    pub ordinal: u32,
+    /// The images per channel, in the screen's channel order.
+    pub images: Vec<ChannelImages>,
+    /// Grey levels that become 0 and 1, per channel, where they are pooled over the plate's controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Vec<(f32, f32)>>,
+}
+
+/// Quality of one channel of one field: named measures and the flags they raised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChannelMeasures {
+    /// The channel.
+    pub channel: Channel,
+    /// Measures by CellProfiler's name without prefix and channel, such as `PowerLogLogSlope`.
+    pub measures: Vec<(String, f64)>,
+    /// Flags with metric, value and limit in words; empty when the channel passes.
+    pub flags: Vec<String>,
+}
+
+/// The features of one field. Topic `features`, keyed by plate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FieldFeatures {
+    /// The run.
+    pub run: RunId,
+    /// Plate, well and field.
+    #[serde(flatten)]
+    pub field: FieldId,
+    /// Place of the field in its plate's plan.
+    pub ordinal: u32,
+    /// The network's name and version.
+    pub model: String,
+    /// How many tiles were averaged per channel.
+    pub tiles: u32,
+    /// Whether every required channel passed the quality gates.
+    pub passed: bool,
+    /// Quality per channel.
+    pub quality: Vec<ChannelMeasures>,
+    /// Channel embeddings one after the other in the screen's channel order.
+    #[serde(with = "f32_base64")]
+    pub embedding: Vec<f32>,
+}
+
+/// The profile of one well. Topic `profiles`, keyed by plate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WellRecord {
+    /// The run.
+    pub run: RunId,
+    /// The plate.
+    pub plate: Barcode,
+    /// The well.
+    pub well: WellPosition,
+    /// How many passing fields were averaged.
+    pub fields: u32,
+    /// Mean embedding of the passing fields.
+    #[serde(with = "f32_base64")]
+    pub embedding: Vec<f32>,
+}
+
+/// One comparison of a compound with a disease model. Topic `comparisons`, keyed by compound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "level")]
+pub enum ComparisonRecord {
+    /// One compound at one dose.
+    Dose {
+        /// The run.
+        run: RunId,
+        /// All components of the comparison.
+        #[serde(flatten)]
+        comparison: Comparison,
+    },
+    /// One compound over all doses.
+    Compound {
+        /// The run.
+        run: RunId,
+        /// The call, the dose curve and all components.
+        #[serde(flatten)]
+        summary: CompoundSummary,
+    },
+}
+
+/// Something that failed for good. Topic `dead-letters`, keyed by plate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Deterministic: the same failure has the same id on every attempt.
+    pub id: String,
+    /// The run; absent when the event could not be read far enough to tell.
+    pub run: Option<RunId>,
+    /// What kind of failure.
+    pub class: FailureClass,
+    /// Where it happened.
+    pub stage: Stage,
+    /// The plate, where known.
+    pub plate: Option<Barcode>,
+    /// The well, where known.
+    pub well: Option<WellPosition>,
+    /// The field, where known.
+    pub field: Option<u32>,
+    /// How many fields of view this failure cost.
+    pub fields_lost: u32,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+    /// Topic, partition and offset of the record that failed.
+    pub origin: Origin,
+    /// The record's bytes in base64, where the record itself could not be read; cut to 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<String>,
+    /// When, in milliseconds since 1970 UTC.
+    pub time_ms: u64,
+}
+
+/// Where a record came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// What became of a run or a plate. Topic `status`, keyed by run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "status")]
+pub enum Status {
+    /// A screen was submitted. Read by every worker to know what to do with the run's tasks.
+    RunSubmitted {
+        /// The run.
+        run: RunId,
+        /// The checked screen.
+        screen: Box<Screen>,
+        /// Plates that were announced with it; the run is done when all of them are.
+        plates: Vec<Barcode>,
+        /// When, in milliseconds since 1970 UTC.
+        time_ms: u64,
+    },
+    /// A plate was planned: this many fields are to come.
+    PlatePlanned {
+        /// The run.
+        run: RunId,
+        /// The plate.
+        plate: Barcode,
+        /// Fields the plate should have.
+        fields_expected: u32,
+        /// Fields for which tasks were published; the rest are dead letters already.
+        fields_planned: u32,
+    },
+    /// A plate's profiles are published; written in one transaction with them.
+    PlateProfiled {
+        /// The run.
+        run: RunId,
+        /// The plate.
+        plate: Barcode,
+    },
+    /// Every plate is accounted for and the comparisons are published; written in one transaction with them.
+    RunFinished {
+        /// The run.
+        run: RunId,
+        /// Fields with features.
+        fields_done: u32,
+        /// Fields that failed for good.
+        fields_failed: u32,
+    },
+}
+
+impl Status {
+    /// The run the status speaks of.
+    pub fn run(&self) -> &RunId {
+        match self {
+            Status::RunSubmitted { run, .. }
+            | Status::PlatePlanned { run, .. }
+            | Status::PlateProfiled { run, .. }
+            | Status::RunFinished { run, .. } => run,
+        }
+    }
+}
+
+/// `Vec<f32>` as base64 of its little-endian bytes.
+mod f32_base64 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        use serde::de::Error;
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)?;
+        let (values, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(D::Error::custom(
+                "an embedding's bytes must be a whole number of 4-byte floats",
+            ));
+        }
+        Ok(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+}

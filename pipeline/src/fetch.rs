@@ -1,0 +1,155 @@
+//! Fetch: the encoded images of a field, from object storage.
+//!
+//! Tasks enter, [`Fetched`] bytes leave. Many fields are fetched at once, bounded by the limit on image bytes in
+//! memory. What fails: an object that is gone, refused access, a store that stays unreachable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use wellspring_kernels::Illumination;
+
+use crate::dead_letters::{settle_bad_record, settle_field};
+use crate::error::{FailureClass, Stage, StageError};
+use crate::events::{ChannelImages, FieldTask, RunId};
+use crate::fields::{Fetched, Field};
+use crate::kafka::lane::Inbound;
+use crate::runs::{Run, Runs};
+use crate::store::ImageStore;
+use crate::track::Tracked;
+
+/// Fields fetched at once at most.
+const CONCURRENCY: usize = 16;
+/// One permit of the memory limit, in bytes.
+const PERMIT_BYTES: u64 = 1024;
+/// Memory a field takes on its way, per byte of its encoded images: the bytes, `u16` pixels and `f32` tiles, for
+/// uncompressed 8-bit images as the worst common case.
+const BYTES_PER_ENCODED_BYTE: u64 = 7;
+
+/// The limit on image bytes in memory.
+#[derive(Debug, Clone)]
+pub struct MemoryLimit {
+    permits: Arc<Semaphore>,
+    total: u32,
+}
+
+impl MemoryLimit {
+    /// At most about `bytes` of images in memory.
+    pub fn new(bytes: u64) -> Self {
+        let total = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
+        Self {
+            permits: Arc::new(Semaphore::new(total as usize)),
+            total,
+        }
+    }
+
+    /// Waits for the field's share. A field larger than the whole limit takes all of it and goes alone.
+    async fn reserve(&self, task: &FieldTask) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
+        let encoded: u64 = task
+            .images
+            .iter()
+            .flat_map(|channel| &channel.planes)
+            .map(|image| image.bytes)
+            .sum();
+        let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE) / PERMIT_BYTES;
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
+        self.permits
+            .clone()
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|error| StageError::internal(Stage::Fetch, error))
+    }
+}
+
+/// Runs the stage until its input ends.
+pub async fn run(
+    input: async_channel::Receiver<Tracked<Inbound>>,
+    output: async_channel::Sender<Tracked<Fetched>>,
+    runs: Arc<Runs>,
+    memory: MemoryLimit,
+) {
+    let mut fetching = JoinSet::new();
+    while let Ok(Tracked { value, ticket }) = input.recv().await {
+        while fetching.len() >= CONCURRENCY {
+            fetching.join_next().await;
+        }
+        let task: Arc<FieldTask> = match serde_json::from_slice(&value.value) {
+            Ok(task) => Arc::new(task),
+            Err(error) => {
+                let error = StageError::input(Stage::Source, FailureClass::BadEvent, error);
+                settle_bad_record(ticket, &value.value, error);
+                continue;
+            }
+        };
+        let run = match known_run(&runs, &task.run).await {
+            Ok(run) => run,
+            Err(error) => {
+                settle_field(ticket, &task, error);
+                continue;
+            }
+        };
+        // Memory is reserved here and not in the spawned task, so that fields get it in the order of the topic.
+        let memory = match memory.reserve(&task).await {
+            Ok(memory) => memory,
+            Err(error) => {
+                settle_field(ticket, &task, error);
+                continue;
+            }
+        };
+        let output = output.clone();
+        fetching.spawn(async move {
+            match fetch(&run, &task).await {
+                Ok((channels, illumination)) => {
+                    let field = Field { task, run, memory };
+                    let fetched = Fetched {
+                        field,
+                        channels,
+                        illumination,
+                    };
+                    // Closed: the worker stops, and the ticket, dropped here, keeps the record uncommitted.
+                    let _closed = output
+                        .send(Tracked {
+                            value: fetched,
+                            ticket,
+                        })
+                        .await;
+                }
+                Err(error) => settle_field(ticket, &task, error),
+            }
+        });
+    }
+    while fetching.join_next().await.is_some() {}
+}
+
+/// A run is usually known at once; waiting for one that is not happens off the async threads.
+async fn known_run(runs: &Arc<Runs>, id: &RunId) -> Result<Arc<Run>, StageError> {
+    let (runs, id) = (runs.clone(), id.clone());
+    tokio::task::spawn_blocking(move || runs.get(&id))
+        .await
+        .map_err(|error| StageError::internal(Stage::Fetch, error))?
+}
+
+type FieldBytes = (Vec<Vec<Bytes>>, Option<Illumination>);
+
+async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
+    let channels = read_channels(&run.store, &task.images).await?;
+    let illumination = run.illumination.get(&run.screen, &task.field.plate).await?;
+    Ok((channels, illumination))
+}
+
+/// The encoded planes of every channel of one field.
+pub async fn read_channels(
+    store: &ImageStore,
+    images: &[ChannelImages],
+) -> Result<Vec<Vec<Bytes>>, StageError> {
+    let mut channels = Vec::with_capacity(images.len());
+    for channel in images {
+        let mut planes = Vec::with_capacity(channel.planes.len());
+        for plane in &channel.planes {
+            planes.push(store.read(&plane.path).await?);
+        }
+        channels.push(planes);
+    }
+    Ok(channels)
+}

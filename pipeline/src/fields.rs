@@ -1,0 +1,111 @@
+//! The edges between the stages of a worker: one struct per edge.
+//!
+//! Each carries the field's task, its run, and its share of the limit on image bytes in memory, which is returned
+//! when the pixels are gone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use wellspring_kernels::{Illumination, RawImage, Tensor};
+
+use crate::events::{ChannelMeasures, FieldTask};
+use crate::runs::Run;
+
+/// A field on its way: what to do, for whom, and what it holds of the memory limit.
+#[derive(Debug)]
+pub struct Field {
+    /// The task.
+    pub task: Arc<FieldTask>,
+    /// The run.
+    pub run: Arc<Run>,
+    /// Share of the limit on image bytes.
+    pub memory: OwnedSemaphorePermit,
+}
+
+/// An edge that knows its field.
+pub trait OfField {
+    /// The field's task.
+    fn task(&self) -> &Arc<FieldTask>;
+}
+
+impl OfField for Fetched {
+    fn task(&self) -> &Arc<FieldTask> {
+        &self.field.task
+    }
+}
+
+impl OfField for Decoded {
+    fn task(&self) -> &Arc<FieldTask> {
+        &self.field.task
+    }
+}
+
+impl OfField for Prepared {
+    fn task(&self) -> &Arc<FieldTask> {
+        &self.field.task
+    }
+}
+
+/// After fetch: encoded planes, per channel one or more.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The field.
+    pub field: Field,
+    /// Encoded images per channel, in the screen's channel order; several are planes of one z stack.
+    pub channels: Vec<Vec<Bytes>>,
+    /// Illumination functions, channel after channel, where the screen has them.
+    pub illumination: Option<Illumination>,
+}
+
+/// After decode: pixels.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The field.
+    pub field: Field,
+    /// One plane per channel.
+    pub image: RawImage,
+    /// As in [`Fetched`].
+    pub illumination: Option<Illumination>,
+}
+
+/// After preprocess: the network's input beside the pixels, which quality still needs.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The field.
+    pub field: Field,
+    /// One plane per channel.
+    pub image: RawImage,
+    /// Tiles x channels x height x width, grey levels 0 to 255.
+    pub tiles: Tensor,
+}
+
+/// After quality: the pixels are gone.
+#[derive(Debug)]
+pub struct Measured {
+    /// The field.
+    pub field: Field,
+    /// Tiles x channels x height x width, grey levels 0 to 255.
+    pub tiles: Tensor,
+    /// Quality per channel.
+    pub quality: Vec<ChannelMeasures>,
+    /// Whether every channel passed the gates.
+    pub passed: bool,
+}
+
+/// After embed.
+#[derive(Debug)]
+pub struct Embedded {
+    /// The task.
+    pub task: Arc<FieldTask>,
+    /// Name and version of the network.
+    pub model: String,
+    /// Tiles averaged per channel.
+    pub tiles: u32,
+    /// Quality per channel.
+    pub quality: Vec<ChannelMeasures>,
+    /// Whether every channel passed the gates.
+    pub passed: bool,
+    /// Channel embeddings one after the other.
+    pub embedding: Vec<f32>,
+}

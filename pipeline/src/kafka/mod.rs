@@ -1,0 +1,155 @@
+//! The only user of rdkafka: connections, topics, the exactly-once lane, and tailing readers.
+//!
+//! - [`topics`] names the topics and creates them.
+//! - [`lane`] reads one topic as a group member and publishes what became of each record, offsets included, in
+//!   transactions.
+//! - [`tail`] reads whole topics from the beginning, outside any group.
+
+pub mod lane;
+pub mod producer;
+pub mod tail;
+pub mod topics;
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use serde::Serialize;
+
+use self::topics::Topic;
+
+/// How long one call to the broker may take before it is an error.
+pub const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How to reach Kafka.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// `host:port[,host:port...]`.
+    pub bootstrap: String,
+    /// Before every topic, group and transactional id, so that several installations share one cluster.
+    pub prefix: String,
+    /// Names this process in transactional ids. Starting again under the same name takes over at once what the last
+    /// process of that name left open.
+    pub instance: String,
+}
+
+impl KafkaSettings {
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("client.id", format!("wellspring-{}", self.instance))
+            .set("allow.auto.create.topics", "false")
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "2000");
+        config
+    }
+
+    fn consumer_config(&self) -> ClientConfig {
+        let mut config = self.config();
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            // librdkafka reads ahead 64 MiB per consumer by default; tasks and features are small.
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.max.bytes", "8388608")
+            .set("max.partition.fetch.bytes", "2097152")
+            .set("receive.message.max.bytes", "100000000")
+            .set("fetch.wait.max.ms", "100");
+        config
+    }
+}
+
+/// A record to be published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutRecord {
+    /// Where to.
+    pub topic: Topic,
+    /// What must stay in order.
+    pub key: String,
+    /// JSON, one of the types in [`crate::events`].
+    pub value: Vec<u8>,
+    /// CloudEvents attribute `ce_id`: the same work has the same id.
+    pub id: String,
+    /// CloudEvents attribute `ce_type`.
+    pub kind: &'static str,
+}
+
+impl OutRecord {
+    /// A record with `event` as its JSON value.
+    pub fn new<E: Serialize>(
+        topic: Topic,
+        key: impl Into<String>,
+        id: impl Into<String>,
+        kind: &'static str,
+        event: &E,
+    ) -> Result<Self, KafkaFailure> {
+        let value =
+            serde_json::to_vec(event).map_err(|source| KafkaFailure::Encode { what: kind, source })?;
+        Ok(Self {
+            topic,
+            key: key.into(),
+            value,
+            id: id.into(),
+            kind,
+        })
+    }
+}
+
+/// Why talking to Kafka failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaFailure {
+    /// A client could not be made or a call failed.
+    #[error("{doing} at {bootstrap} failed; check that Kafka is reachable there")]
+    Call {
+        /// What was being done.
+        doing: &'static str,
+        /// Where.
+        bootstrap: String,
+        /// librdkafka's error.
+        source: KafkaError,
+    },
+    /// A topic could not be created.
+    #[error("topic {topic} could not be created: {reason}")]
+    CreateTopic {
+        /// The topic.
+        topic: String,
+        /// The broker's reason.
+        reason: String,
+    },
+    /// Another process took over this process's transactional id or its partitions for good.
+    #[error(
+        "another process runs under the instance name '{instance}'; give each process its own --instance"
+    )]
+    Fenced {
+        /// The instance name.
+        instance: String,
+    },
+    /// Nothing was heard within the time a broker may take.
+    #[error("Kafka at {bootstrap} does not answer; check that it is running and reachable")]
+    Silent {
+        /// Where.
+        bootstrap: String,
+    },
+    /// A transaction was aborted again and again.
+    #[error("a transaction at {bootstrap} was aborted five times; look at the broker's log")]
+    Aborted {
+        /// Where.
+        bootstrap: String,
+    },
+    /// An event could not be written as JSON.
+    #[error("a {what} event could not be written as JSON")]
+    Encode {
+        /// The event's type.
+        what: &'static str,
+        /// serde's error.
+        source: serde_json::Error,
+    },
+    /// A thread could not be started.
+    #[error("a Kafka thread could not be started")]
+    Thread(#[from] std::io::Error),
+}

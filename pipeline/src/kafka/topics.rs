@@ -1,0 +1,137 @@
+//! The topics: their names, partitions and retention, and creating them.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+
+/// A topic of the flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Plate-ready events.
+    Plates,
+    /// One record per field of view to embed.
+    Tasks,
+    /// One record per embedded field of view.
+    Features,
+    /// One record per well.
+    Profiles,
+    /// One record per compound, dose and disease model, and one per compound and disease model.
+    Comparisons,
+    /// What failed for good.
+    DeadLetters,
+    /// What became of runs and plates.
+    Status,
+}
+
+impl Topic {
+    /// All topics.
+    pub const ALL: [Topic; 7] = [
+        Topic::Plates,
+        Topic::Tasks,
+        Topic::Features,
+        Topic::Profiles,
+        Topic::Comparisons,
+        Topic::DeadLetters,
+        Topic::Status,
+    ];
+
+    /// The name without the installation's prefix.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Topic::Plates => "plates",
+            Topic::Tasks => "tasks",
+            Topic::Features => "features",
+            Topic::Profiles => "profiles",
+            Topic::Comparisons => "comparisons",
+            Topic::DeadLetters => "dead-letters",
+            Topic::Status => "status",
+        }
+    }
+
+    /// The full name under `prefix`.
+    pub fn name(self, prefix: &str) -> String {
+        format!("{prefix}.{}", self.suffix())
+    }
+
+    /// The topic with this full name.
+    pub fn from_name(prefix: &str, name: &str) -> Option<Topic> {
+        let suffix = name.strip_prefix(prefix)?.strip_prefix('.')?;
+        Topic::ALL.into_iter().find(|topic| topic.suffix() == suffix)
+    }
+
+    /// Partitions made when the topic is created: the most workers that can share it.
+    fn partitions(self) -> i32 {
+        match self {
+            Topic::Tasks => 32,
+            Topic::Plates => 4,
+            Topic::Features | Topic::Profiles | Topic::Comparisons => 8,
+            // One partition: runs are submitted, planned and finished in one order for every reader.
+            Topic::DeadLetters | Topic::Status => 1,
+        }
+    }
+}
+
+/// Creates the topics that do not exist yet; existing ones are left as they are.
+pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure> {
+    let call = |doing| {
+        move |source| KafkaFailure::Call {
+            doing,
+            bootstrap: settings.bootstrap.clone(),
+            source,
+        }
+    };
+    let admin: AdminClient<DefaultClientContext> = settings
+        .config()
+        .create()
+        .map_err(call("creating an admin client"))?;
+    let names: Vec<String> = Topic::ALL
+        .iter()
+        .map(|topic| topic.name(&settings.prefix))
+        .collect();
+    let topics: Vec<NewTopic<'_>> = Topic::ALL
+        .iter()
+        .zip(&names)
+        .map(|(topic, name)| {
+            // The broker's default replication factor: one on a laptop, three on a proper cluster.
+            NewTopic::new(name, topic.partitions(), TopicReplication::Fixed(-1))
+                // A rerun replays the log, so nothing expires unless an operator decides so.
+                .set("retention.ms", "-1")
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .request_timeout(Some(BROKER_TIMEOUT))
+        .operation_timeout(Some(Duration::from_secs(20)));
+    let results = admin
+        .create_topics(&topics, &options)
+        .await
+        .map_err(call("creating topics"))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(KafkaFailure::CreateTopic {
+                    topic,
+                    reason: code.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_is_found_by_its_name_and_by_no_other_prefix() {
+        for topic in Topic::ALL {
+            assert_eq!(Topic::from_name("lab", &topic.name("lab")), Some(topic));
+            assert_eq!(Topic::from_name("la", &topic.name("lab")), None);
+        }
+    }
+}

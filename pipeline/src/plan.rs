@@ -1,0 +1,482 @@
+//! Plan: a plate event becomes one task per field of view, checked before any pixel is computed.
+//!
+//! Plate events enter; tasks, dead letters and the plate's status leave, in one transaction with the event's offset.
+//! Listing, names, plate map and controls are compared here, so that a plate that cannot work costs nothing. What
+//! fails: an unreadable event, a store that cannot be listed, a plate map that does not match; each is a dead letter,
+//! and whatever part of the plate can go on does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use wellspring_kernels::Histogram;
+use wellspring_workloads::layout::{FieldFiles, FileProblem, ListedFile, PlateFiles, assemble};
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::{Role, Treatment};
+use wellspring_workloads::screen::{Scaling, Screen};
+use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
+
+use crate::dead_letters::{Place, letter, record, settle_bad_record};
+use crate::decode::field_image;
+use crate::error::{Domain, FailureClass, Stage, StageError};
+use crate::events::{ChannelImages, FieldTask, ImageRef, Origin, PlateReady, Status};
+use crate::kafka::OutRecord;
+use crate::kafka::lane::Inbound;
+use crate::kafka::topics::Topic;
+use crate::runs::{Run, Runs};
+use crate::store::ImageStore;
+use crate::track::{Outcome, Ticket, Tracked};
+
+/// Control fields whose histograms are pooled for scaling, spread evenly over the plate's controls.
+const SCALING_FIELDS: usize = 32;
+
+/// Runs the stage until its input ends. Blocking; on a thread of its own.
+pub fn run(input: &async_channel::Receiver<Tracked<Inbound>>, runs: &Arc<Runs>, runtime: &Handle) {
+    while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
+        let event: PlateReady = match serde_json::from_slice(&value.value) {
+            Ok(event) => event,
+            Err(source) => {
+                let error = StageError::input(Stage::Plan, FailureClass::BadEvent, BadPlateEvent { source });
+                settle_bad_record(ticket, &value.value, error);
+                continue;
+            }
+        };
+        let planned = runs_of(&event, runs).and_then(|runs| {
+            let mut records = Vec::new();
+            for run in runs {
+                records.extend(runtime.block_on(plan_records(&run, &event.plate, ticket.origin()))?);
+            }
+            Ok(records)
+        });
+        settle(ticket, &event, planned);
+    }
+}
+
+/// A plate event that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the plate event is not readable; it must be JSON such as {{\"plate\":\"BR00117006\"}}")]
+struct BadPlateEvent {
+    source: serde_json::Error,
+}
+
+fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageError> {
+    match &event.run {
+        Some(run) => Ok(vec![runs.get(run)?]),
+        None => {
+            let includes = |run: &Arc<Run>| {
+                let plates = &run.screen.images.plates;
+                plates.is_empty() || plates.contains(&event.plate)
+            };
+            Ok(runs.all().into_iter().filter(includes).collect())
+        }
+    }
+}
+
+fn settle(ticket: Ticket, event: &PlateReady, planned: Result<Vec<OutRecord>, StageError>) {
+    match planned {
+        Ok(records) => ticket.settle(Outcome::Publish(records)),
+        Err(error) if error.domain == Domain::Internal => ticket.settle(Outcome::Stop(error)),
+        Err(error) => {
+            let place = Place {
+                run: event.run.clone(),
+                plate: Some(event.plate.clone()),
+                ..Place::default()
+            };
+            let letter = letter(
+                place,
+                error.stage,
+                error.class,
+                error.chain(),
+                ticket.origin(),
+                None,
+            );
+            ticket
+                .settle(record(&letter).map_or_else(Outcome::Stop, |record| Outcome::Publish(vec![record])));
+        }
+    }
+}
+
+/// Everything that is published for a plate: its tasks, what is wrong with it, and its status last.
+async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<OutRecord>, StageError> {
+    let plan = match plan_plate(run, plate).await {
+        Ok(plan) => plan,
+        Err(error) if error.domain == Domain::Internal => return Err(error),
+        Err(error) => PlatePlan {
+            tasks: Vec::new(),
+            failures: vec![Failure::plate(error)],
+        },
+    };
+    let internal = |error| StageError::internal(Stage::Plan, error);
+    let mut records = Vec::new();
+    for task in &plan.tasks {
+        let key = format!("{plate}/{}", task.field.well);
+        let id = format!("{}/{key}/{}", run.id, task.field.field);
+        records.push(OutRecord::new(Topic::Tasks, key, id, "wellspring.task.v1", task).map_err(internal)?);
+    }
+    let mut fields_lost = 0;
+    for failure in plan.failures {
+        fields_lost += failure.fields_lost;
+        let place = Place {
+            run: Some(run.id.clone()),
+            plate: Some(plate.clone()),
+            well: failure.well,
+            field: failure.field,
+            fields_lost: failure.fields_lost,
+        };
+        tracing::warn!(%plate, class = %failure.class, message = failure.message, "dead letter");
+        let letter = letter(
+            place,
+            failure.stage,
+            failure.class,
+            failure.message,
+            origin.clone(),
+            None,
+        );
+        records.push(record(&letter)?);
+    }
+    let planned = count(plan.tasks.len());
+    let status = Status::PlatePlanned {
+        run: run.id.clone(),
+        plate: plate.clone(),
+        fields_expected: planned + fields_lost,
+        fields_planned: planned,
+    };
+    let id = format!("{}/{plate}/planned", run.id);
+    records.push(
+        OutRecord::new(Topic::Status, run.id.clone(), id, "wellspring.status.v1", &status)
+            .map_err(internal)?,
+    );
+    Ok(records)
+}
+
+/// What is to be done for a plate, and what of it cannot be.
+#[derive(Debug)]
+pub struct PlatePlan {
+    /// One per field, in well and field order.
+    pub tasks: Vec<FieldTask>,
+    /// What cannot be done.
+    pub failures: Vec<Failure>,
+}
+
+/// Part of a plate that cannot be processed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Where it was found.
+    pub stage: Stage,
+    /// What kind.
+    pub class: FailureClass,
+    /// The well; the whole plate when absent.
+    pub well: Option<WellPosition>,
+    /// The field; the whole well when absent.
+    pub field: Option<u32>,
+    /// Fields it costs.
+    pub fields_lost: u32,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    fn plate(error: StageError) -> Self {
+        let (stage, class, message) = (error.stage, error.class, error.chain());
+        Self {
+            stage,
+            class,
+            well: None,
+            field: None,
+            fields_lost: 0,
+            message,
+        }
+    }
+
+    fn well(class: FailureClass, well: WellPosition, fields_lost: u32, message: String) -> Self {
+        Self {
+            stage: Stage::Plan,
+            class,
+            well: Some(well),
+            field: None,
+            fields_lost,
+            message,
+        }
+    }
+}
+
+/// Plans one plate: lists its files, checks them against the plate map, and makes its tasks.
+pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageError> {
+    let screen = &run.screen;
+    let found = list_plate(&run.store, screen, plate).await?;
+    let map = read_plate_map(screen).await?;
+    let fields = found.plates.get(plate).map_or(&[][..], Vec::as_slice);
+    let mut failures = file_failures(&found, plate);
+    if fields.is_empty() && failures.is_empty() {
+        let message = format!("no image of plate {plate} was found in {}", screen.images.store);
+        let error = StageError::input(Stage::Plan, FailureClass::MissingImage, message);
+        return Ok(PlatePlan {
+            tasks: Vec::new(),
+            failures: vec![Failure::plate(error)],
+        });
+    }
+    let treatments = match screen.treatments(&map, plate) {
+        Ok(treatments) => treatments,
+        Err(errors) => {
+            let error = StageError::input(Stage::Plan, FailureClass::PlateMap, errors);
+            let lost = count(fields.len());
+            failures.push(Failure {
+                fields_lost: lost,
+                ..Failure::plate(error)
+            });
+            return Ok(PlatePlan {
+                tasks: Vec::new(),
+                failures,
+            });
+        }
+    };
+
+    let mut by_well: BTreeMap<WellPosition, Vec<&FieldFiles>> = BTreeMap::new();
+    for field in fields {
+        by_well.entry(field.well).or_default().push(field);
+    }
+    let expected = screen
+        .images
+        .fields_per_well
+        .unwrap_or_else(|| most_common_count(&by_well));
+    failures.extend(unmatched_wells(
+        &by_well,
+        &treatments,
+        &map,
+        plate,
+        expected,
+        &failures,
+    ));
+    by_well.retain(|well, _| treatments.contains_key(well));
+
+    let scaling = match screen.preprocess.scaling {
+        Scaling::Controls { low, high } if !by_well.is_empty() => {
+            Some(pooled_scaling(run, &by_well, &treatments, low, high).await?)
+        }
+        _ => None,
+    };
+    let tasks = by_well
+        .into_values()
+        .flatten()
+        .zip(0..)
+        .map(|(field, ordinal)| FieldTask {
+            run: run.id.clone(),
+            field: FieldId {
+                plate: plate.clone(),
+                well: field.well,
+                field: field.field,
+            },
+            ordinal,
+            images: images(field),
+            scaling: scaling.clone(),
+        })
+        .collect();
+    Ok(PlatePlan { tasks, failures })
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The images of a field as its task names them.
+pub fn images(field: &FieldFiles) -> Vec<ChannelImages> {
+    let image = |file: &ListedFile| ImageRef {
+        path: file.path.clone(),
+        bytes: file.size,
+    };
+    field
+        .channels
+        .iter()
+        .map(|channel| ChannelImages {
+            channel: channel.channel.clone(),
+            planes: channel.planes.iter().map(|plane| image(&plane.file)).collect(),
+        })
+        .collect()
+}
+
+/// The plates found in a screen's store and what is wrong with their files.
+pub async fn list_screen(store: &ImageStore, screen: &Screen) -> Result<PlateFiles, StageError> {
+    files_below(store, screen, None).await
+}
+
+/// The files of one plate: from the folder with its name where there is one, else from the whole store.
+pub async fn list_plate(
+    store: &ImageStore,
+    screen: &Screen,
+    plate: &Barcode,
+) -> Result<PlateFiles, StageError> {
+    let found = files_below(store, screen, Some(plate)).await;
+    match found {
+        Ok(found) if found.plates.contains_key(plate) => Ok(found),
+        _ => files_below(store, screen, None).await,
+    }
+}
+
+async fn files_below(
+    store: &ImageStore,
+    screen: &Screen,
+    plate: Option<&Barcode>,
+) -> Result<PlateFiles, StageError> {
+    let listed = store.list(plate.map(Barcode::as_str)).await?;
+    let files: Vec<ListedFile> = listed
+        .into_iter()
+        .map(|object| ListedFile {
+            path: object.path,
+            size: object.bytes,
+        })
+        .collect();
+    assemble(&files, &screen.images)
+        .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))
+}
+
+/// The screen's plate map.
+pub async fn read_plate_map(screen: &Screen) -> Result<PlateMap, StageError> {
+    let uri = &screen.plate_map.file;
+    let bytes = crate::store::read_uri(uri).await.map_err(|error| StageError {
+        stage: Stage::Plan,
+        class: if error.class == FailureClass::MissingImage {
+            FailureClass::PlateMap
+        } else {
+            error.class
+        },
+        ..error
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    PlateMap::parse(&text, uri, &screen.plate_map)
+        .map_err(|errors| StageError::input(Stage::Plan, FailureClass::PlateMap, errors))
+}
+
+fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for problem in &found.problems {
+        let message = problem.to_string();
+        match problem {
+            FileProblem::MissingChannel { field, .. } | FileProblem::DuplicateFile { field, .. }
+                if field.plate == *plate =>
+            {
+                let class = match problem {
+                    FileProblem::MissingChannel { .. } => FailureClass::MissingImage,
+                    _ => FailureClass::BadImage,
+                };
+                failures.push(Failure {
+                    field: Some(field.field),
+                    ..Failure::well(class, field.well, 1, message)
+                });
+            }
+            FileProblem::FewerFields {
+                plate: of,
+                well,
+                found,
+                expected,
+            } if of == plate => {
+                let lost = expected.saturating_sub(*found);
+                failures.push(Failure::well(FailureClass::MissingImage, *well, lost, message));
+            }
+            // These cost no field of this plate, but a person should know.
+            FileProblem::UnknownChannel { .. }
+            | FileProblem::Unrecognised { .. }
+            | FileProblem::LaterTimePoints { .. } => tracing::warn!(%plate, message, "files passed over"),
+            _ => {}
+        }
+    }
+    failures
+}
+
+fn most_common_count(by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>) -> u32 {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    for fields in by_well.values() {
+        *counts.entry(fields.len()).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .max_by_key(|(_, wells)| *wells)
+        .map_or(1, |(fields, _)| count(fields))
+}
+
+/// Wells with images that the map lacks, and wells of the map without images.
+fn unmatched_wells(
+    by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>,
+    treatments: &BTreeMap<WellPosition, Treatment>,
+    map: &PlateMap,
+    plate: &Barcode,
+    expected: u32,
+    known: &[Failure],
+) -> Vec<Failure> {
+    let file = map.file();
+    let not_in_map = by_well.iter().filter(|(well, _)| map.treatment(plate, **well).is_none()).map(|(well, fields)| {
+        let message = format!(
+            "plate {plate} well {well} has {} fields of images but no row in {file}; add the row, or take the images away",
+            fields.len()
+        );
+        Failure::well(FailureClass::PlateMap, *well, count(fields.len()), message)
+    });
+    // A well whose every field already failed for another reason is not reported twice.
+    let reported: BTreeSet<WellPosition> = known.iter().filter_map(|failure| failure.well).collect();
+    let not_imaged = treatments
+        .keys()
+        .filter(|well| !by_well.contains_key(well) && !reported.contains(well))
+        .map(|well| {
+            let message = format!(
+                "plate {plate} well {well} has a row in {file} but no images; remove the row or exclude the well in \
+                 [controls] if it was not imaged"
+            );
+            Failure::well(FailureClass::MissingImage, *well, expected, message)
+        });
+    not_in_map.chain(not_imaged).collect()
+}
+
+/// The grey levels that become 0 and 1, per channel: percentiles pooled over control fields.
+async fn pooled_scaling(
+    run: &Run,
+    by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>,
+    treatments: &BTreeMap<WellPosition, Treatment>,
+    low: f64,
+    high: f64,
+) -> Result<Vec<(f32, f32)>, StageError> {
+    let controls: Vec<&FieldFiles> = by_well
+        .iter()
+        .filter(|(well, _)| {
+            treatments
+                .get(well)
+                .is_some_and(|treatment| treatment.role != Role::Treated)
+        })
+        .flat_map(|(_, fields)| fields.iter().copied())
+        .collect();
+    let step = controls.len().div_ceil(SCALING_FIELDS).max(1);
+    let mut pooled = vec![Histogram::new(); run.screen.images.channels.len()];
+    for field in controls.into_iter().step_by(step) {
+        // A control image that cannot be read gets its dead letter from its own task; here it only counts less.
+        if let Err(error) = pool_field(run, field, &mut pooled).await {
+            tracing::warn!(%error, "a control field is left out of the pooled scaling");
+        }
+    }
+    let internal = |error| StageError::internal(Stage::Plan, error);
+    let mut scaling = Vec::with_capacity(pooled.len());
+    for histogram in &pooled {
+        if histogram.total() == 0 {
+            return Err(StageError::input(
+                Stage::Plan,
+                FailureClass::MissingImage,
+                "no image of a control well could be read, so the plate cannot be scaled by its controls",
+            ));
+        }
+        let low = histogram.percentile(low).map_err(internal)?;
+        let high = histogram.percentile(high).map_err(internal)?;
+        scaling.push((low as f32, high as f32));
+    }
+    Ok(scaling)
+}
+
+async fn pool_field(run: &Run, field: &FieldFiles, pooled: &mut [Histogram]) -> Result<(), StageError> {
+    let images = images(field);
+    let bytes = crate::fetch::read_channels(&run.store, &images).await?;
+    let bit_depth = run.screen.images.bit_depth;
+    let image = field_image(
+        bytes.iter().zip(images.iter().map(|channel| &channel.planes)),
+        bit_depth,
+    )?;
+    for (channel, histogram) in pooled.iter_mut().enumerate() {
+        histogram.merge(&Histogram::of(image.plane(channel)));
+    }
+    Ok(())
+}

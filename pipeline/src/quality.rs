@@ -1,0 +1,143 @@
+//! Quality: measures of every channel, and the gates for blur, saturation and empty fields.
+//!
+//! A [`Prepared`] field enters, a [`Measured`] one leaves; its pixels end here. A field that fails a gate is embedded
+//! all the same, so that the gate can be judged later, but it is left out of its well's profile. What fails: nothing
+//! but the device itself.
+
+use wellspring_kernels::{ChannelQuality, Device};
+use wellspring_workloads::screen::QualitySettings;
+use wellspring_workloads::words::Channel;
+
+use crate::error::{Stage, StageError};
+use crate::events::ChannelMeasures;
+use crate::fields::{Measured, Prepared};
+
+/// The stage: one field.
+pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageError> {
+    let Prepared { field, image, tiles } = prepared;
+    let measured = device
+        .quality(&image)
+        .map_err(|error| StageError::internal(Stage::Quality, error))?;
+    let settings = &field.run.screen.quality;
+    let mut passed = true;
+    let quality = measured
+        .iter()
+        .zip(&field.run.screen.images.channels)
+        .map(|(quality, channel)| {
+            let flags = flags(quality, &channel.name, settings);
+            passed &= !settings.enabled || !flags.iter().any(|flag| flag.fails);
+            ChannelMeasures {
+                channel: channel.name.clone(),
+                measures: MEASURES
+                    .map(|(name, value)| (name.to_owned(), value(quality)))
+                    .to_vec(),
+                flags: flags.into_iter().map(|flag| flag.text).collect(),
+            }
+        })
+        .collect();
+    Ok(Measured {
+        field,
+        tiles,
+        quality,
+        passed,
+    })
+}
+
+/// A measure: its name and where it is found.
+type Measure = (&'static str, fn(&ChannelQuality) -> f64);
+
+/// The measures that are published, by CellProfiler's names where it has them.
+pub const MEASURES: [Measure; 20] = [
+    ("PowerLogLogSlope", |q| q.power_log_log_slope),
+    ("PercentMaximal", |q| q.percent_maximal),
+    ("PercentMinimal", |q| q.percent_minimal),
+    ("PercentSaturated", |q| q.percent_saturated),
+    ("MeanIntensity", |q| q.mean),
+    ("MedianIntensity", |q| q.median),
+    ("StdIntensity", |q| q.std),
+    ("MADIntensity", |q| q.mad),
+    ("MinIntensity", |q| q.min),
+    ("MaxIntensity", |q| q.max),
+    ("TotalIntensity", |q| q.total),
+    ("Percentile0.1", |q| q.p001),
+    ("Percentile1", |q| q.p01),
+    ("Percentile99", |q| q.p99),
+    ("Percentile99.9", |q| q.p999),
+    ("FocusScore", |q| q.focus_score),
+    ("LocalFocusScore_20", |q| q.local_focus_20),
+    ("LocalFocusScore_50", |q| q.local_focus_50),
+    ("LaplacianVariance", |q| q.laplacian_variance),
+    ("Contrast", |q| q.contrast),
+];
+
+struct Flag {
+    text: String,
+    fails: bool,
+}
+
+/// The flags a channel raises, each with metric, value and limit.
+fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings) -> Vec<Flag> {
+    let mut flags = Vec::new();
+    let mut flag = |name: &str, fails, metric: &str, value: f64, sign, limit: f64| {
+        flags.push(Flag {
+            text: format!("{name}: {metric} {value:.3} {sign} {limit}"),
+            fails,
+        });
+    };
+    let saturated = quality.percent_saturated;
+    if saturated > settings.saturated_percent_fail {
+        flag(
+            "saturated",
+            true,
+            "percent saturated",
+            saturated,
+            '>',
+            settings.saturated_percent_fail,
+        );
+    } else if saturated > settings.saturated_percent_warn {
+        flag(
+            "nearly saturated",
+            false,
+            "percent saturated",
+            saturated,
+            '>',
+            settings.saturated_percent_warn,
+        );
+    }
+    let contrast = quality.contrast;
+    if contrast < settings.contrast_fail {
+        flag("empty", true, "contrast", contrast, '<', settings.contrast_fail);
+    } else if contrast < settings.contrast_warn {
+        flag(
+            "nearly empty",
+            false,
+            "contrast",
+            contrast,
+            '<',
+            settings.contrast_warn,
+        );
+    }
+    if settings.nuclei_channel.as_ref() == Some(channel) {
+        let slope = quality.power_log_log_slope;
+        if slope > settings.slope_empty {
+            flag(
+                "empty",
+                true,
+                "power log-log slope",
+                slope,
+                '>',
+                settings.slope_empty,
+            );
+        } else if slope < settings.slope_blur {
+            flag(
+                "blurred",
+                true,
+                "power log-log slope",
+                slope,
+                '<',
+                settings.slope_blur,
+            );
+        }
+    }
+    flags
+}

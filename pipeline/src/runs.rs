@@ -1,0 +1,195 @@
+//! Runs: a submitted screen with what every stage needs to work on it, and the list of all runs that were submitted.
+//!
+//! A [`Run`] is made once from its checked screen and shared. [`Runs`] follows the status topic from its beginning,
+//! so any worker started at any time knows every run's screen.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use wellspring_models::{ModelCard, find_card};
+use wellspring_workloads::screen::Screen;
+
+use crate::error::{FailureClass, Stage, StageError};
+use crate::events::{RunId, Status};
+use crate::kafka::tail::{Polled, Tail};
+use crate::kafka::topics::Topic;
+use crate::kafka::{KafkaFailure, KafkaSettings};
+use crate::preprocess::IlluminationCache;
+use crate::store::{ImageStore, StoreError};
+
+/// How long a task may wait for its run to appear on the status topic, where it was written first.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A submitted screen, opened.
+#[derive(Debug)]
+pub struct Run {
+    /// Its name.
+    pub id: RunId,
+    /// The checked screen, with absolute paths.
+    pub screen: Screen,
+    /// The network's card.
+    pub card: &'static ModelCard,
+    /// Where the images are.
+    pub store: ImageStore,
+    /// Illumination functions read so far.
+    pub illumination: IlluminationCache,
+}
+
+/// Why a screen cannot be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No card has the screen's model name.
+    #[error("model '{name}' is not known; `wellspring models list` shows those that are")]
+    UnknownModel {
+        /// The name in the screen.
+        name: String,
+    },
+    /// The image store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The run's name: the screen's name and the first eight hex digits of its hash.
+pub fn run_id(screen: &Screen) -> RunId {
+    format!("{}-{:.8}", screen.name, screen.hash())
+}
+
+impl Run {
+    /// Opens a screen whose paths are absolute.
+    pub fn open(screen: Screen) -> Result<Self, RunError> {
+        let card = find_card(&screen.model.name).ok_or_else(|| RunError::UnknownModel {
+            name: screen.model.name.clone(),
+        })?;
+        let store = ImageStore::open(&screen.images.store)?;
+        Ok(Self {
+            id: run_id(&screen),
+            screen,
+            card,
+            store,
+            illumination: IlluminationCache::default(),
+        })
+    }
+
+    /// Values of one field's embedding: the network's width times the channels.
+    pub fn width(&self) -> usize {
+        self.card.embedding_width * self.screen.images.channels.len()
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    runs: HashMap<RunId, Result<Arc<Run>, Arc<str>>>,
+    failed: Option<Arc<str>>,
+}
+
+/// Every run on the status topic.
+pub struct Runs {
+    known: Mutex<Known>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+impl Runs {
+    /// Starts to follow the status topic on a thread of its own; the thread ends when the last handle is dropped.
+    pub fn follow(kafka: &KafkaSettings) -> Result<Arc<Self>, KafkaFailure> {
+        let mut tail = Tail::open(kafka, &[Topic::Status])?;
+        let runs = Arc::new(Self {
+            known: Mutex::default(),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&runs);
+        std::thread::Builder::new()
+            .name("runs".to_owned())
+            .spawn(move || {
+                loop {
+                    let polled = tail.poll(Duration::from_millis(200));
+                    let Some(runs) = weak.upgrade() else { return };
+                    if runs.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match polled {
+                        Ok(Polled::Record(record)) => runs.learn(&record.value),
+                        Ok(Polled::AtEnd | Polled::Nothing) => {}
+                        Err(error) => {
+                            let message = crate::error::chain(&error);
+                            tracing::error!(message, "the status topic cannot be followed");
+                            runs.lock().failed = Some(message.into());
+                            runs.changed.notify_all();
+                            return;
+                        }
+                    }
+                }
+            })?;
+        Ok(runs)
+    }
+
+    /// The run, waiting a while for a submission that is still on its way.
+    pub fn get(&self, id: &str) -> Result<Arc<Run>, StageError> {
+        let give_up = Instant::now() + PATIENCE;
+        let mut known = self.lock();
+        loop {
+            match known.runs.get(id) {
+                Some(Ok(run)) => return Ok(run.clone()),
+                Some(Err(message)) => {
+                    return Err(StageError::input(
+                        Stage::Source,
+                        FailureClass::Configuration,
+                        message.to_string(),
+                    ));
+                }
+                None => {}
+            }
+            if let Some(message) = &known.failed {
+                return Err(StageError::internal(Stage::Source, message.to_string()));
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StageError::input(
+                    Stage::Source,
+                    FailureClass::BadEvent,
+                    format!("run '{id}' was never submitted; submit its screen with `wellspring submit`"),
+                ));
+            }
+            known = self
+                .changed
+                .wait_timeout(known, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Every run known now.
+    pub fn all(&self) -> Vec<Arc<Run>> {
+        let mut runs: Vec<_> = self
+            .lock()
+            .runs
+            .values()
+            .filter_map(|run| run.clone().ok())
+            .collect();
+        runs.sort_by(|a, b| a.id.cmp(&b.id));
+        runs
+    }
+
+    fn learn(&self, value: &[u8]) {
+        match serde_json::from_slice::<Status>(value) {
+            Ok(Status::RunSubmitted { run, screen, .. }) => {
+                let opened = Run::open(*screen).map(Arc::new).map_err(|error| {
+                    let message = crate::error::chain(&error);
+                    tracing::error!(run, message, "the run cannot be worked on here");
+                    message.into()
+                });
+                self.lock().runs.insert(run, opened);
+                self.changed.notify_all();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "a status record cannot be read and is passed over"),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,212 @@
+//! Object storage: where images come from. Local folders and S3, through `object_store`.
+//!
+//! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the usual AWS
+//! environment variables and instance roles, never from a screen file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
+
+use crate::error::{FailureClass, Stage, StageError};
+
+/// Tries of one read before it counts as failed.
+const ATTEMPTS: u32 = 4;
+/// Wait before the second try; doubled for each further one, with jitter.
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+
+/// A place with images.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    uri: Arc<str>,
+    store: Arc<dyn ObjectStore>,
+}
+
+/// An object as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Path below the store's root.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The local folder does not exist or cannot be read.
+    #[error("image store '{uri}' cannot be opened; check that the folder exists and can be read")]
+    Local {
+        /// The URI as given.
+        uri: String,
+        /// The system's reason.
+        source: object_store::Error,
+    },
+    /// The S3 settings do not fit together.
+    #[error(
+        "image store '{uri}' cannot be opened; check the bucket's name and AWS_REGION, AWS_ENDPOINT and credentials"
+    )]
+    S3 {
+        /// The URI as given.
+        uri: String,
+        /// The client's reason.
+        source: object_store::Error,
+    },
+    /// The scheme is not one this build reads.
+    #[error("image store '{uri}' has the scheme '{scheme}'; use a folder, file:// or s3://bucket/prefix")]
+    Scheme {
+        /// The URI as given.
+        uri: String,
+        /// Its scheme.
+        scheme: String,
+    },
+}
+
+impl ImageStore {
+    /// Opens a store by URI: a folder, `file:///folder`, or `s3://bucket/prefix`.
+    pub fn open(uri: &str) -> Result<Self, StoreError> {
+        let store: Arc<dyn ObjectStore> = match uri.split_once("://") {
+            None => Arc::new(local(uri, uri)?),
+            Some(("file", folder)) => Arc::new(local(uri, folder)?),
+            Some(("s3", rest)) => s3(uri, rest)?,
+            Some((scheme, _)) => {
+                return Err(StoreError::Scheme {
+                    uri: uri.to_owned(),
+                    scheme: scheme.to_owned(),
+                });
+            }
+        };
+        Ok(Self {
+            uri: uri.into(),
+            store,
+        })
+    }
+
+    /// The URI the store was opened with.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Every object below `prefix` (the whole store when `None`), in path order.
+    pub async fn list(&self, prefix: Option<&str>) -> Result<Vec<Listed>, StageError> {
+        let prefix = prefix.map(Path::from);
+        let mut listed = retrying(Stage::Plan, &self.uri, || async {
+            self.store
+                .list(prefix.as_ref())
+                .map_ok(|meta| Listed {
+                    path: meta.location.to_string(),
+                    bytes: meta.size,
+                })
+                .try_collect::<Vec<_>>()
+                .await
+        })
+        .await?;
+        listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(listed)
+    }
+
+    /// The bytes of one object.
+    pub async fn read(&self, path: &str) -> Result<Bytes, StageError> {
+        let location = Path::from(path);
+        let what = format!("{}/{path}", self.uri);
+        retrying(Stage::Fetch, &what, || async {
+            self.store.get(&location).await?.bytes().await
+        })
+        .await
+    }
+}
+
+/// The bytes of one file by URI or path, such as a plate map or an illumination function.
+pub async fn read_uri(uri: &str) -> Result<Bytes, StageError> {
+    let (folder, name) = uri.rsplit_once(['/', '\\']).unwrap_or((".", uri));
+    let folder = if folder.is_empty() { "/" } else { folder };
+    let store = ImageStore::open(folder)
+        .map_err(|error| StageError::input(Stage::Fetch, FailureClass::Configuration, error))?;
+    store.read(name).await
+}
+
+fn local(uri: &str, folder: &str) -> Result<LocalFileSystem, StoreError> {
+    LocalFileSystem::new_with_prefix(folder).map_err(|source| StoreError::Local {
+        uri: uri.to_owned(),
+        source,
+    })
+}
+
+fn s3(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let store = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(RetryConfig {
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(20),
+            ..RetryConfig::default()
+        })
+        .build()
+        .map_err(|source| StoreError::S3 {
+            uri: uri.to_owned(),
+            source,
+        })?;
+    Ok(if prefix.is_empty() {
+        Arc::new(store)
+    } else {
+        Arc::new(PrefixStore::new(store, prefix))
+    })
+}
+
+/// Repeats what may pass; turns what is left into a stage error that names the object.
+async fn retrying<T, F>(stage: Stage, what: &str, attempt: impl Fn() -> F) -> Result<T, StageError>
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    let mut backoff = FIRST_BACKOFF;
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let error = match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let class = match error {
+            object_store::Error::NotFound { .. } => FailureClass::MissingImage,
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                FailureClass::Access
+            }
+            _ => FailureClass::Network,
+        };
+        if class != FailureClass::Network || tried == ATTEMPTS {
+            let source = ReadError {
+                what: what.to_owned(),
+                tried,
+                source: error,
+            };
+            return Err(match class {
+                FailureClass::Network => StageError::external(stage, class, source),
+                _ => StageError::input(stage, class, source),
+            });
+        }
+        tracing::warn!(what, tried, %error, "object storage failed; trying again");
+        tokio::time::sleep(jittered(backoff)).await;
+        backoff *= 2;
+    }
+}
+
+/// Between half of `backoff` and all of it, so that workers that failed together do not return together.
+fn jittered(backoff: Duration) -> Duration {
+    let spread = u64::from(crate::clock::subsecond_nanos() % 1_000);
+    backoff / 2 + backoff.mul_f64(0.5 * spread as f64 / 1_000.0)
+}
+
+/// A read that failed for good.
+#[derive(Debug, thiserror::Error)]
+#[error("'{what}' could not be read after {tried} tries")]
+struct ReadError {
+    what: String,
+    tried: u32,
+    source: object_store::Error,
+}

@@ -1,0 +1,192 @@
+//! Wires the stages: what a planner and a worker are made of, from Kafka back to Kafka.
+//!
+//! ```text
+//! planner   plates ─> plan ─> tasks, status, dead letters
+//! worker    tasks ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> publish ─> features, dead letters
+//! ```
+//!
+//! Every arrow is a bounded channel. Fetch is async; decode, preprocess, quality and embed have threads of their own.
+//! A stage ends when the one before it has ended, so stopping the lane drains the rest. A stage's failure becomes a
+//! dead letter or stops the lane; a panic drops its ticket, which stops the lane too.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_channel::{Receiver, Sender, bounded};
+use tokio::runtime::Handle;
+use wellspring_kernels::Device;
+
+use crate::dead_letters::settle_field;
+use crate::embed::EngineSettings;
+use crate::error::{Stage, StageError};
+use crate::fetch::MemoryLimit;
+use crate::fields::OfField;
+use crate::kafka::lane::{Lane, LaneSettings};
+use crate::kafka::topics::Topic;
+use crate::kafka::{KafkaFailure, KafkaSettings};
+use crate::runs::Runs;
+use crate::track::Tracked;
+use crate::{decode, embed, fetch, plan, preprocess, publish, quality};
+
+/// What a worker may use.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Threads that decode.
+    pub decode_threads: usize,
+    /// Threads that preprocess and measure quality.
+    pub preprocess_threads: usize,
+    /// The engine.
+    pub engine: EngineSettings,
+    /// Fields in flight at most, from reading their task to committing it.
+    pub in_flight_fields: usize,
+    /// Bytes of images in memory at most, about.
+    pub in_flight_bytes: u64,
+    /// Whether to end when the topic is drained.
+    pub until_drained: bool,
+}
+
+/// A running role: its lane and the threads behind it.
+pub struct Role {
+    lane: Lane,
+    threads: Vec<JoinHandle<()>>,
+    fetching: Option<tokio::task::JoinHandle<()>>,
+    runtime: Handle,
+}
+
+impl Role {
+    /// A switch that stops the role after what is in flight.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        self.lane.stopper()
+    }
+
+    /// Whether the role has ended by itself: drained, or failed.
+    pub fn ended(&self) -> bool {
+        self.lane.ended()
+    }
+
+    /// Waits until everything in flight is committed. Blocking.
+    pub fn join(self) -> Result<(), StageError> {
+        let mut result = self.lane.join();
+        if let Some(fetching) = self.fetching
+            && let Err(error) = self.runtime.block_on(fetching)
+        {
+            result = result.and(Err(StageError::internal(Stage::Fetch, error)));
+        }
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("stage").to_owned();
+            if thread.join().is_err() {
+                let panicked = StageError::internal(Stage::Source, format!("thread '{name}' panicked"));
+                result = result.and(Err(panicked));
+            }
+        }
+        result
+    }
+}
+
+/// Starts a planner: plate events become tasks.
+pub fn planner(kafka: &KafkaSettings, runs: Arc<Runs>, runtime: &Handle) -> Result<Role, KafkaFailure> {
+    // A plate's plan is large and planning is quick: few are held at once.
+    let settings = LaneSettings {
+        topic: Topic::Plates,
+        role: "planner",
+        in_flight: 4,
+        until_drained: false,
+    };
+    let (lane, plates) = Lane::open(kafka, &settings)?;
+    let handle = runtime.clone();
+    let planning = spawn("plan", move || plan::run(&plates, &runs, &handle))?;
+    Ok(Role {
+        lane,
+        threads: vec![planning],
+        fetching: None,
+        runtime: runtime.clone(),
+    })
+}
+
+/// Starts a worker: tasks become features.
+pub fn worker(
+    kafka: &KafkaSettings,
+    runs: Arc<Runs>,
+    device: &Arc<Device>,
+    settings: &WorkerSettings,
+    runtime: &Handle,
+) -> Result<Role, KafkaFailure> {
+    let lane = LaneSettings {
+        topic: Topic::Tasks,
+        role: "worker",
+        in_flight: settings.in_flight_fields,
+        until_drained: settings.until_drained,
+    };
+    let (lane, tasks) = Lane::open(kafka, &lane)?;
+
+    // Between two stages a few fields wait, so that neither idles; the limit on bytes bounds what they hold.
+    let (fetched_in, fetched) = bounded(2);
+    let (decoded_in, decoded) = bounded(2);
+    let (prepared_in, prepared) = bounded(2);
+    let (measured_in, measured) = bounded(settings.engine.batch_items.max(2));
+    let (embedded_in, embedded) = bounded(settings.engine.batch_items.max(2));
+
+    let memory = MemoryLimit::new(settings.in_flight_bytes);
+    let fetching = runtime.spawn(fetch::run(tasks, fetched_in, runs, memory));
+    let mut threads = Vec::new();
+    for _ in 0..settings.decode_threads.max(1) {
+        threads.push(stage("decode", &fetched, &decoded_in, decode::decode_field)?);
+    }
+    for _ in 0..settings.preprocess_threads.max(1) {
+        let on = device.clone();
+        threads.push(stage("preprocess", &decoded, &prepared_in, move |field| {
+            preprocess::preprocess(&on, field)
+        })?);
+        let on = device.clone();
+        threads.push(stage("quality", &prepared, &measured_in, move |field| {
+            quality::measure(&on, field)
+        })?);
+    }
+    let engine = settings.engine.clone();
+    threads.push(spawn("embed", move || {
+        embed::run(&measured, &embedded_in, &engine)
+    })?);
+    threads.push(spawn("publish", move || {
+        while let Ok(field) = embedded.recv_blocking() {
+            publish::publish(field);
+        }
+    })?);
+    Ok(Role {
+        lane,
+        threads,
+        fetching: Some(fetching),
+        runtime: runtime.clone(),
+    })
+}
+
+/// A thread that puts fields through one step until the stage before it ends or the one after it is gone.
+fn stage<I, O>(
+    name: &str,
+    input: &Receiver<Tracked<I>>,
+    output: &Sender<Tracked<O>>,
+    step: impl Fn(I) -> Result<O, StageError> + Send + 'static,
+) -> io::Result<JoinHandle<()>>
+where
+    I: OfField + Send + 'static,
+    O: Send + 'static,
+{
+    let (input, output) = (input.clone(), output.clone());
+    spawn(name, move || {
+        while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
+            let task = value.task().clone();
+            match step(value) {
+                Ok(done) => {
+                    if output.send_blocking(Tracked { value: done, ticket }).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => settle_field(ticket, &task, error),
+            }
+        }
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
