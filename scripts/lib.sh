@@ -62,8 +62,8 @@ need_rust() {
             die "rustup could not be installed; see https://rustup.rs"
         PATH="$HOME/.cargo/bin:$PATH"
     fi
-    # The toolchain that rust-toolchain.toml names, where rustup does not fetch it by itself.
-    if ! (cd "$root" && cargo --version) >/dev/null 2>&1; then
+    # The toolchain that rust-toolchain.toml names; asked for here so that its download shows.
+    if ! (cd "$root" && RUSTUP_AUTO_INSTALL=0 cargo --version) >/dev/null 2>&1; then
         (cd "$root" && rustup toolchain install) >&2 ||
             die "the toolchain of rust-toolchain.toml could not be installed; try: rustup toolchain install"
     fi
