@@ -1,0 +1,239 @@
+//! `wellspring compare`: the comparison by itself, on features made here or elsewhere.
+//!
+//! Feature tables, a screen file and a plate map enter; comparisons, a report and a summary leave. The numbers are
+//! those that `wellspring run` writes for the same features and screen. Fails where tables contradict each other or
+//! nothing can be compared.
+
+mod wells;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use wellspring::plan::read_plate_map;
+use wellspring::report::{ReportInput, RunFacts, render};
+use wellspring::results::{
+    AtomicFile, ComparisonTable, FeatureColumns, FeatureTable, Provenance, write_json,
+};
+use wellspring::runs::run_id;
+use wellspring_workloads::compare::ScreenComparison;
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::screen::Screen;
+
+use super::{calls, common, say};
+use wells::Wells;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  wellspring compare --features out/demo/features.parquet --screen demo/screen.toml --out again\n  \
+                  wellspring compare --features *.csv.gz --platemap map.csv --screen screen.toml --out out\n\n\
+                  Tables: Parquet, CSV or TSV, gzipped or not, one row per well, field or cell; the rows of a well are \
+                  averaged. Exit 1: compared, but some plates or rows had to be left out."
+)]
+pub(crate) struct Args {
+    /// Feature or profile tables; all with the same features.
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    features: Vec<PathBuf>,
+    /// The screen file: controls and comparison settings are taken from it; its images are not read.
+    #[arg(long, value_name = "SCREEN.toml")]
+    screen: PathBuf,
+    /// Folder of the results.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// What each well was given. Default: the screen's plate map.
+    #[arg(long, value_name = "FILE", conflicts_with = "metadata")]
+    platemap: Option<PathBuf>,
+    /// Take what each well was given from the tables' own columns that are no features. The screen's selectors then
+    /// name these columns, with or without `Metadata_`.
+    #[arg(long)]
+    metadata: bool,
+    /// Which columns are features: names or patterns such as `Cells_*`. Default: recognised.
+    #[arg(long, value_name = "PATTERNS", default_value = "")]
+    columns: String,
+    /// End with one JSON line on standard output instead of the table of calls.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `run.json` of a comparison, and what `--json` prints.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    screen: &'a str,
+    run: &'a str,
+    plates: usize,
+    wells: usize,
+    rows_read: u64,
+    rows_left_out: u64,
+    features: usize,
+    comparisons: usize,
+    seconds: f64,
+    out: &'a Path,
+}
+
+#[derive(Debug, Serialize)]
+struct RunFile<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary<'a>,
+    provenance: &'a Provenance,
+    version: &'static str,
+    tables: &'a [PathBuf],
+    notes: &'a [String],
+    definition: &'a Screen,
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let mut screen = common::read_screen(&args.screen)?;
+    if let Some(path) = &args.platemap {
+        let absolute = std::path::absolute(path)?;
+        screen.plate_map.file = absolute.to_string_lossy().into_owned();
+    }
+    refuse_a_runs_folder(&args.out)?;
+
+    let columns = FeatureColumns::from_text(&args.columns);
+    let mut wells = Wells::read(&args.features, &columns, &screen, args.metadata)?;
+    let map = plate_map(&args, &screen, &wells)?;
+    wells.give_treatments(&screen, &map);
+    let profiles = wells.profiles(&screen);
+    if profiles.is_empty() {
+        bail!(
+            "no well of the tables can be compared:\n{}",
+            wells.left_out.join("\n")
+        );
+    }
+    let comparison = wellspring_workloads::compare::compare(&profiles, &screen.comparison)?;
+
+    let out = &args.out;
+    std::fs::create_dir_all(out).with_context(|| format!("the folder '{}' cannot be made", out.display()))?;
+    let provenance = provenance(&screen, &wells.features);
+    let mut table = ComparisonTable::create(out, &provenance)?;
+    comparison.rows.iter().try_for_each(|row| table.push(row))?;
+    table.finish()?;
+    let summary = Summary {
+        screen: screen.name.as_str(),
+        run: &provenance.run,
+        plates: wells.plates.len(),
+        wells: profiles.len(),
+        rows_read: wells.rows,
+        rows_left_out: wells.rows_left_out,
+        features: wells.features.len(),
+        comparisons: comparison.rows.len(),
+        seconds: started.elapsed().as_secs_f64(),
+        out,
+    };
+    write_report(&screen, &comparison, &wells, &summary, &provenance)?;
+    let notes: Vec<String> = wells
+        .left_out
+        .iter()
+        .cloned()
+        .chain(comparison.notes.iter().map(|note| note.text.clone()))
+        .collect();
+    let file = RunFile {
+        summary: &summary,
+        provenance: &provenance,
+        version: env!("CARGO_PKG_VERSION"),
+        tables: &args.features,
+        notes: &notes,
+        definition: &screen,
+    };
+    write_json(&out.join("run.json"), &file)?;
+    for note in &notes {
+        say::note(format!("note: {note}"));
+    }
+    if args.json {
+        say::line(serde_json::to_string(&summary)?);
+    } else {
+        say::line(calls::table(&comparison));
+        say::line(format!("report: {}", out.join("report.html").display()));
+    }
+    Ok(if wells.left_out.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A run's results carry tables and images that a comparison cannot write again: they are never mixed.
+fn refuse_a_runs_folder(out: &Path) -> anyhow::Result<()> {
+    if out.join(FeatureTable::FILE).exists() {
+        bail!(
+            "'{}' holds the results of a run; give another folder with --out",
+            out.display()
+        );
+    }
+    Ok(())
+}
+
+/// The plate map of the command line, of the screen, or of the tables' own columns.
+fn plate_map(args: &Args, screen: &Screen, wells: &Wells) -> anyhow::Result<PlateMap> {
+    if args.metadata {
+        return Ok(PlateMap::parse(
+            &wells.metadata_csv()?,
+            "the tables' own columns",
+            &screen.plate_map,
+        )?);
+    }
+    common::runtime()?.block_on(read_plate_map(screen)).context(
+        "give the plate map with --platemap, or --metadata where the tables say what each well was given",
+    )
+}
+
+/// As a run writes it, where the features are those of the screen's network.
+fn provenance(screen: &Screen, features: &[String]) -> Provenance {
+    let family = features
+        .first()
+        .and_then(|name| name.rsplit_once('_'))
+        .map_or("", |(family, _)| family);
+    let card = wellspring_models::find_card(family).filter(|card| card.name == screen.model.name);
+    Provenance {
+        screen: screen.name.to_string(),
+        run: run_id(screen),
+        screen_sha256: screen.hash(),
+        model: card.map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
+        model_sha256: card.map_or_else(String::new, |card| card.weights.content_sha256.clone()),
+        seed: screen.comparison.seed,
+    }
+}
+
+fn write_report(
+    screen: &Screen,
+    comparison: &ScreenComparison,
+    wells: &Wells,
+    summary: &Summary<'_>,
+    provenance: &Provenance,
+) -> anyhow::Result<()> {
+    let facts = RunFacts {
+        provenance: provenance.clone(),
+        description: screen.description.clone(),
+        finished: wellspring::clock::rfc3339_now(),
+        seconds: summary.seconds,
+        fields_expected: summary.rows_read,
+        fields_done: summary.rows_read - summary.rows_left_out,
+        fields_failed: summary.rows_left_out,
+        dead_letters: 0,
+        device: "none: features were read from tables".to_owned(),
+        engine: "none: features were read from tables".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        more: wells
+            .left_out
+            .iter()
+            .map(|text| ("left out".to_owned(), text.clone()))
+            .collect(),
+    };
+    let plates = wells.plate_facts();
+    let page = render(&ReportInput {
+        run: &facts,
+        comparison: Some(comparison),
+        comparison_failed: None,
+        question: screen.comparison.question,
+        dose_unit: &screen.comparison.dose_unit,
+        plates: &plates,
+        dead_letters: &[],
+        quality_flags: &[],
+        montage: None,
+    })?;
+    AtomicFile::write(&summary.out.join("report.html"), page.as_bytes())?;
+    Ok(())
+}
