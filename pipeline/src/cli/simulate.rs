@@ -195,3 +195,74 @@ fn prepare(out: &Path, force: bool) -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(out).with_context(|| format!("'{shown}' cannot be made"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::{CommandFactory, Parser};
+
+    fn parsed(line: &str) -> SimulationSettings {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Simulate(args) = cli.command else {
+            panic!("{line} is another command")
+        };
+        settings(&args).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_one_number_or_two() {
+        assert_eq!(
+            "512".parse(),
+            Ok(Size {
+                height: 512,
+                width: 512
+            })
+        );
+        assert_eq!(
+            "480x640".parse(),
+            Ok(Size {
+                height: 480,
+                width: 640
+            })
+        );
+        for text in ["", "x", "12y", "1x2x3", "-5"] {
+            assert!(
+                text.parse::<Size>().is_err_and(|told| told.contains("480x640")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn options_change_the_design_so_that_it_still_fits() {
+        for line in [
+            "wellspring simulate --out x",
+            "wellspring simulate --out x --wells 96",
+            "wellspring simulate --out x --wells 96 --plates 3",
+            "wellspring simulate --out x --size 512 --channels brightfield",
+            "wellspring simulate --out x --demo",
+            "wellspring simulate --out x --demo --wells 384 --plates 4",
+        ] {
+            assert!(Simulation::new(parsed(line)).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn another_size_keeps_the_density_of_cells() {
+        let density = |settings: &SimulationSettings| {
+            settings.cells_per_field / f64::from(settings.height * settings.width)
+        };
+        let (whole, part) = (
+            parsed("wellspring simulate --out x"),
+            parsed("wellspring simulate --out x --size 300x500"),
+        );
+        assert_eq!((part.height, part.width), (300, 500));
+        assert!((density(&whole) / density(&part) - 1.0).abs() < 1e-9);
+    }
+}

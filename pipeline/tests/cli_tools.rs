@@ -1,0 +1,692 @@
+//! The commands that need no network and no Kafka, through the built binary: simulate, check, compare, devices,
+//! models, doctor, broker.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use wellspring::results::{
+    ComparisonTable, FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance,
+};
+use wellspring_models::find_card;
+use wellspring_workloads::compare::compare;
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
+
+fn wellspring(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wellspring"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("RUST_LOG")
+        .env_remove("WELLSPRING_KAFKA")
+        .env("WELLSPRING_MODELS", folder.join("models"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The output of a command that must succeed.
+fn ok(folder: &Path, arguments: &[&str]) -> String {
+    let output = wellspring(folder, arguments);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{arguments:?}\n{}\n{}",
+        stdout(&output),
+        stderr(&output)
+    );
+    stdout(&output)
+}
+
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    serde_json::from_str(&ok(folder, arguments)).unwrap()
+}
+
+/// Every file below a folder with its bytes.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().display().to_string();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+const SMALL: [&str; 8] = [
+    "--wells",
+    "96",
+    "--fields",
+    "1",
+    "--channels",
+    "dna,AGP",
+    "--size",
+    "96x128",
+];
+
+fn simulate(folder: &Path, more: &[&str]) -> Output {
+    let arguments: Vec<&str> = ["simulate"].iter().chain(&SMALL).chain(more).copied().collect();
+    wellspring(folder, &arguments)
+}
+
+#[test]
+fn a_simulated_plate_has_the_same_bytes_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    for (out, threads) in [("a", "1"), ("b", "3")] {
+        let output = simulate(
+            folder.path(),
+            &["--out", out, "--threads", threads, "--seed", "5"],
+        );
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).trim().ends_with("screen.toml"));
+        assert!(stderr(&output).contains("fields/s"), "{}", stderr(&output));
+    }
+    let (a, b) = (
+        contents(&folder.path().join("a")),
+        contents(&folder.path().join("b")),
+    );
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    assert!(a == b);
+    // 96 wells of two channels, two truth tables, plate map, settings and screen.
+    assert_eq!(a.len(), 96 * 2 + 5);
+    let plane = wellspring::decode::decode(&a["images/SIM0001/SIM0001_A01_s1_w2.tif"]).unwrap();
+    assert_eq!((plane.height, plane.width, plane.ceiling), (96, 128, 65535));
+
+    let other = simulate(folder.path(), &["--out", "c", "--seed", "6"]);
+    assert_eq!(other.status.code(), Some(0));
+    assert!(contents(&folder.path().join("c")) != a, "the seed must matter");
+
+    // The settings that were written make the same plate again.
+    ok(
+        folder.path(),
+        &["simulate", "--settings", "a/simulation.toml", "--out", "d"],
+    );
+    assert!(contents(&folder.path().join("d")) == a);
+}
+
+#[test]
+fn simulate_never_writes_into_what_it_did_not_make() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("mine")).unwrap();
+    std::fs::write(folder.path().join("mine/notes.txt"), "keep").unwrap();
+    for more in [&["--out", "mine"][..], &["--out", "mine", "--force"]] {
+        let output = simulate(folder.path(), more);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("mine"), "{}", stderr(&output));
+    }
+    assert_eq!(contents(&folder.path().join("mine")).len(), 1);
+
+    assert_eq!(simulate(folder.path(), &["--out", "own"]).status.code(), Some(0));
+    assert_eq!(simulate(folder.path(), &["--out", "own"]).status.code(), Some(2));
+    let stray = folder.path().join("own/images/stray.tif");
+    std::fs::write(&stray, "old").unwrap();
+    assert_eq!(
+        simulate(folder.path(), &["--out", "own", "--force"])
+            .status
+            .code(),
+        Some(0)
+    );
+    assert!(!stray.exists(), "what an earlier simulation left is gone");
+}
+
+#[test]
+fn simulate_says_what_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, told) in [
+        (
+            &["simulate", "--out", "x", "--channels", "GFP"][..],
+            "Brightfield",
+        ),
+        (&["simulate", "--out", "x", "--size", "12y"], "480x640"),
+        (&["simulate", "--out", "x", "--wells", "100"], "384"),
+        (&["simulate", "--out", "x", "--demo", "--settings", "f"], "--demo"),
+    ] {
+        let output = wellspring(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            stderr(&output).contains(told),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+    }
+    assert!(
+        !folder.path().join("x").exists(),
+        "nothing is made before the settings are known to be good"
+    );
+}
+
+#[test]
+fn check_accepts_what_simulate_wrote_and_finds_what_was_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(simulate(folder.path(), &["--out", "p"]).status.code(), Some(0));
+    let text = ok(folder.path(), &["check", "p/screen.toml"]);
+    assert!(
+        text.contains("Compares") && text.contains("nothing is wrong"),
+        "{text}"
+    );
+    let whole = json(folder.path(), &["check", "p/screen.toml", "--images", "--json"]);
+    assert_eq!(
+        whole["plates"],
+        serde_json::json!([{"plate": "SIM0001", "fields": 96}])
+    );
+    assert_eq!(whole["problems"], serde_json::json!([]));
+
+    // A channel of one field, the images of one well, and the row of another are taken away.
+    let images = folder.path().join("p/images/SIM0001");
+    std::fs::remove_file(images.join("SIM0001_B02_s1_w2.tif")).unwrap();
+    for channel in ["w1", "w2"] {
+        std::fs::remove_file(images.join(format!("SIM0001_C03_s1_{channel}.tif"))).unwrap();
+    }
+    let map = std::fs::read_to_string(folder.path().join("p/platemap.csv")).unwrap();
+    let kept: Vec<&str> = map.lines().filter(|line| !line.contains(",D04,")).collect();
+    assert_eq!(kept.len() + 1, map.lines().count());
+    std::fs::write(folder.path().join("p/platemap.csv"), kept.join("\n")).unwrap();
+    let output = wellspring(folder.path(), &["check", "p/screen.toml", "--images", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let broken: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let problems = broken["problems"].as_array().unwrap();
+    for well in ["B02", "C03", "D04"] {
+        let of_well: Vec<_> = problems
+            .iter()
+            .filter(|problem| problem["well"] == well)
+            .collect();
+        assert_eq!(of_well.len(), 1, "{well}: {problems:#?}");
+    }
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+    assert_eq!(broken["plates"][0]["fields"], 93);
+    let output = wellspring(folder.path(), &["check", "p/screen.toml", "--images"]);
+    assert!(stdout(&output).contains("3 problems"), "{}", stdout(&output));
+}
+
+#[test]
+fn check_prints_all_of_thirty_problems_with_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys: String = (1..=30).map(|i| format!("wrong_key_{i:02} = {i}\n")).collect();
+    let text = format!(
+        "[screen]\nname = \"broken\"\n[images]\nstore = \"images\"\nchannels = [\"DNA\"]\n{keys}\
+         [plate_map]\nfile = \"map.csv\"\n[controls]\nreference = {{ a = 1 }}\nphenotype = {{ a = 2 }}\n"
+    );
+    std::fs::write(folder.path().join("broken.toml"), &text).unwrap();
+    let output = wellspring(folder.path(), &["check", "broken.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stdout(&output);
+    for i in 1..=30 {
+        let (key, line) = (format!("wrong_key_{i:02}"), format!("broken.toml:{}:", i + 5));
+        assert!(
+            said.lines()
+                .any(|told| told.starts_with(&line) && told.contains(&key)),
+            "{key}: {said}"
+        );
+    }
+    assert!(said.contains("30 problems"), "{said}");
+    let output = wellspring(folder.path(), &["check", "broken.toml", "--json"]);
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(told["problems"].as_array().unwrap().len(), 30);
+    assert_eq!(told["problems"][0]["line"], 6);
+
+    let missing = wellspring(folder.path(), &["check", "absent.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("absent.toml"));
+}
+
+#[test]
+fn check_names_a_store_and_a_model_that_do_not_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let screen = SCREEN.replace("store = \"images\"", "store = \"nowhere\"");
+    std::fs::write(folder.path().join("s.toml"), &screen).unwrap();
+    let output = wellspring(folder.path(), &["check", "s.toml", "--images"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("nowhere"), "{}", stdout(&output));
+    std::fs::write(
+        folder.path().join("s.toml"),
+        screen + "[model]\nname = \"resnet\"\n",
+    )
+    .unwrap();
+    let output = wellspring(folder.path(), &["check", "s.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output).contains("efficientnet-lite0"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn devices_lists_the_cpu_and_says_what_auto_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = json(folder.path(), &["devices", "--json"]);
+    let devices = told["devices"].as_array().unwrap();
+    assert_eq!(devices[0]["kind"], "cpu");
+    assert_eq!(
+        devices
+            .iter()
+            .filter(|device| device["chosen_by_auto"] == true)
+            .count(),
+        1
+    );
+    assert!(
+        told["auto"]["why"].as_str().unwrap().starts_with("auto"),
+        "{told}"
+    );
+    assert!(ok(folder.path(), &["devices"]).contains("auto takes"));
+}
+
+#[test]
+fn models_are_listed_as_absent_and_verify_says_how_to_get_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = json(folder.path(), &["models", "list", "--json"]);
+    assert_eq!(told[0]["name"], "efficientnet-lite0");
+    assert_eq!(told[0]["state"], "absent");
+    let output = wellspring(folder.path(), &["models", "verify", "efficientnet-lite0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output).contains("models pull efficientnet-lite0"),
+        "{}",
+        stdout(&output)
+    );
+    let output = wellspring(folder.path(), &["models", "pull", "resnet"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("efficientnet-lite0"),
+        "{}",
+        stderr(&output)
+    );
+
+    // A damaged file is told from an absent one, and a file that is no weights is never kept.
+    let path = std::path::PathBuf::from(told[0]["weights"].as_str().unwrap());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, b"damaged").unwrap();
+    assert_eq!(
+        json(folder.path(), &["models", "list", "--json"])[0]["state"],
+        "damaged"
+    );
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(folder.path().join("no-weights"), b"not weights at all").unwrap();
+    let pulled = wellspring(
+        folder.path(),
+        &["models", "pull", "efficientnet-lite0", "--from", "no-weights"],
+    );
+    assert_eq!(pulled.status.code(), Some(2));
+    assert!(!path.exists());
+}
+
+#[test]
+fn doctor_fails_only_where_something_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = wellspring(folder.path(), &["doctor", "--json", "--kafka", "127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(told["ok"], false);
+    let grade = |name: &str| {
+        let checks = told["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .find(|check| check["check"] == name)
+            .map(|check| check["grade"].clone())
+            .unwrap()
+    };
+    assert_eq!(grade("kafka"), "fail");
+    assert_eq!(grade("efficientnet-lite0"), "warn");
+    assert_eq!(grade("temporary folder"), "ok");
+    assert_eq!(grade("device"), "ok");
+}
+
+#[cfg(unix)]
+#[test]
+fn broker_tells_its_address_serves_and_stops_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wellspring"))
+        .args(["broker", "--data", "log", "--listen", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+    let told = wellspring(folder.path(), &["doctor", "--json", "--kafka", &address]);
+    let told: Value = serde_json::from_str(&stdout(&told)).unwrap();
+    let kafka = told["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["check"] == "kafka")
+        .cloned();
+    let stopped = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(stopped.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(kafka.unwrap()["grade"], "ok");
+
+    let outside = wellspring(
+        folder.path(),
+        &["broker", "--data", "log", "--listen", "0.0.0.0:0"],
+    );
+    assert_eq!(outside.status.code(), Some(2));
+    assert!(stderr(&outside).contains("0.0.0.0"), "{}", stderr(&outside));
+}
+
+const SCREEN: &str = "[screen]\nname = \"small\"\n[images]\nstore = \"images\"\nchannels = [\"DNA\"]\n\
+    [plate_map]\nfile = \"map.csv\"\n[controls]\nreference = { role = \"healthy\" }\n\
+    phenotype = { role = \"disease\" }\n";
+
+const WIDTH: usize = 6;
+
+/// 12 healthy, 12 diseased, and a rescuer and an idle compound at four doses, in two wells each.
+fn plate_map() -> String {
+    let mut text = "plate,well,role,disease,compound,dose\n".to_owned();
+    let mut row = |index: usize, rest: &str| {
+        let well = WellPosition::new(1 + (index / 12) as u8, 1 + (index % 12) as u8).unwrap();
+        text.push_str(&format!("P1,{well},{rest}\n"));
+    };
+    for index in 0..12 {
+        row(index, "healthy,,DMSO,0");
+        row(12 + index, "disease,model,DMSO,0");
+    }
+    for (i, dose) in ["0.1", "1", "10", "100"].into_iter().enumerate() {
+        for copy in 0..2 {
+            row(24 + 4 * i + copy, &format!("treated,model,rescuer,{dose}"));
+            row(26 + 4 * i + copy, &format!("treated,model,idle,{dose}"));
+        }
+    }
+    text
+}
+
+/// The features of one field: a place on the axis with a little of everything else.
+fn values(treatment: &Treatment, well: WellPosition, field: u32) -> Vec<f32> {
+    let place = match (treatment.role, treatment.compound.as_deref()) {
+        (Role::Reference, _) => 0.0,
+        (Role::Treated, Some("rescuer")) => 1.0 / (1.0 + treatment.dose.unwrap()),
+        _ => 1.0,
+    };
+    (0..WIDTH)
+        .map(|i| {
+            let number =
+                u32::from(well.row()) * 131 + u32::from(well.column()) * 17 + field * 7 + i as u32 * 29;
+            let noise = f64::from(number * number % 97) / 97.0 - 0.5;
+            (place * (i as f64 - 1.5) + 0.1 * noise) as f32
+        })
+        .collect()
+}
+
+/// Treatments of the plate map above, as a run would see them.
+fn treatments(folder: &Path) -> (Screen, BTreeMap<WellPosition, Treatment>) {
+    std::fs::write(folder.join("map.csv"), plate_map()).unwrap();
+    std::fs::write(folder.join("screen.toml"), SCREEN).unwrap();
+    let mut screen = Screen::parse(SCREEN, "screen.toml").unwrap();
+    screen.resolve_paths(&folder.to_string_lossy());
+    let map = PlateMap::parse(&plate_map(), "map.csv", &screen.plate_map).unwrap();
+    let treatments = screen.treatments(&map, &plate()).unwrap();
+    assert_eq!(treatments.len(), 40);
+    (screen, treatments)
+}
+
+fn plate() -> Barcode {
+    "P1".parse().unwrap()
+}
+
+#[test]
+fn compare_reads_a_csv_made_elsewhere_and_ranks_the_rescuer_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, treatments) = treatments(folder.path());
+    let header: String = (0..WIDTH).map(|i| format!(",Cells_Feature_{i}")).collect();
+    let mut csv = format!("Metadata_Plate,Metadata_Well,Metadata_Role,Metadata_disease{header}\n");
+    let with_metadata = |treatment: &Treatment| match treatment.role {
+        Role::Reference => "healthy,",
+        Role::Phenotype => "disease,model",
+        Role::Treated => "treated,model",
+    };
+    for (well, treatment) in &treatments {
+        for cell in 0..3 {
+            let numbers: String = values(treatment, *well, cell)
+                .iter()
+                .map(|value| format!(",{value}"))
+                .collect();
+            csv.push_str(&format!("P1,{well},{}{numbers}\n", with_metadata(treatment)));
+        }
+    }
+    std::fs::write(folder.path().join("cells.csv"), &csv).unwrap();
+    let base = ["compare", "--features", "cells.csv", "--screen", "screen.toml"];
+    let run = |more: &[&str]| {
+        let arguments: Vec<&str> = base.iter().chain(more).copied().collect();
+        wellspring(folder.path(), &arguments)
+    };
+    let output = run(&["--out", "out"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = stdout(&output);
+    let first = table
+        .lines()
+        .find(|line| line.trim_start().starts_with("1  "))
+        .unwrap();
+    assert!(
+        first.contains("rescuer") && first.contains("rescue_hit"),
+        "{table}"
+    );
+    let page = std::fs::read_to_string(folder.path().join("out/report.html")).unwrap();
+    assert!(page.contains("rescuer"));
+    let file: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/run.json")).unwrap()).unwrap();
+    assert_eq!(
+        (file["wells"].as_u64(), file["rows_read"].as_u64()),
+        (Some(40), Some(120))
+    );
+
+    // The same map given by hand gives the same rows; the screen's own is not looked at.
+    std::fs::rename(folder.path().join("map.csv"), folder.path().join("other.csv")).unwrap();
+    let unmapped = run(&["--out", "none"]);
+    assert_eq!(unmapped.status.code(), Some(2));
+    assert!(stderr(&unmapped).contains("--platemap"), "{}", stderr(&unmapped));
+    let output = run(&["--out", "again", "--platemap", "other.csv", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told: Value = serde_json::from_str(stdout(&output).trim()).unwrap();
+    assert_eq!(told["comparisons"], file["comparisons"]);
+
+    // One bad number is named and left out, and the exit code says that something was.
+    let bad = csv.replacen(&format!("P1,{},", WellPosition::new(1, 1).unwrap()), "P1,A01,", 1);
+    let mut lines: Vec<String> = bad.lines().map(str::to_owned).collect();
+    let cut = lines[1].rfind(',').unwrap();
+    lines[1].replace_range(cut.., ",NaN");
+    std::fs::write(folder.path().join("cells.csv"), lines.join("\n")).unwrap();
+    let output = run(&["--out", "nan", "--platemap", "other.csv"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("row 1"), "{}", stderr(&output));
+}
+
+#[test]
+fn compare_takes_treatments_from_the_tables_own_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, treatments) = treatments(folder.path());
+    std::fs::remove_file(folder.path().join("map.csv")).unwrap();
+    let header: String = (0..WIDTH).map(|i| format!(",net_{i}")).collect();
+    let mut csv = format!(
+        "Metadata_Plate,Metadata_Well,Metadata_role,Metadata_disease,Metadata_compound,Metadata_dose{header}\n"
+    );
+    for (well, treatment) in &treatments {
+        let role = match treatment.role {
+            Role::Reference => "healthy",
+            Role::Phenotype => "disease",
+            Role::Treated => "treated",
+        };
+        let numbers: String = values(treatment, *well, 1)
+            .iter()
+            .map(|value| format!(",{value}"))
+            .collect();
+        let (disease, compound) = (
+            treatment.disease.clone().unwrap_or_default(),
+            treatment.compound.clone().unwrap(),
+        );
+        csv.push_str(&format!(
+            "P1,{well},{role},{disease},{compound},{}{numbers}\n",
+            treatment.dose.unwrap()
+        ));
+    }
+    std::fs::write(folder.path().join("profiles.csv"), csv).unwrap();
+    let arguments = [
+        "compare",
+        "--features",
+        "profiles.csv",
+        "--screen",
+        "screen.toml",
+        "--out",
+        "out",
+        "--metadata",
+    ];
+    let text = ok(folder.path(), &arguments);
+    let first = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("1  "))
+        .unwrap();
+    assert!(first.contains("rescuer"), "{text}");
+}
+
+#[test]
+fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let (screen, treatments) = treatments(folder.path());
+    let card = find_card("efficientnet-lite0").unwrap();
+    let provenance = Provenance {
+        screen: screen.name.to_string(),
+        run: wellspring::runs::run_id(&screen),
+        screen_sha256: screen.hash(),
+        model: card.name.clone(),
+        model_sha256: card.weights.content_sha256.clone(),
+        seed: screen.comparison.seed,
+    };
+    for name in ["fields", "wells", "expected"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let mut features =
+        FeatureTable::create(&folder.path().join("fields"), &card.name, WIDTH, &provenance).unwrap();
+    let mut wells =
+        ProfileTable::create(&folder.path().join("wells"), &card.name, WIDTH, &provenance).unwrap();
+    let mut profiles = Vec::new();
+    for (well, treatment) in &treatments {
+        let mut sums = vec![0.0; WIDTH];
+        let mut passing = 0;
+        for number in 1..=3 {
+            let field = FieldId {
+                plate: plate(),
+                well: *well,
+                field: number,
+            };
+            let values = values(treatment, *well, number);
+            // A failed field stays in the table and out of the profile.
+            let passed = (*well, number) != (WellPosition::new(1, 2).unwrap(), 2);
+            let quality = FieldQuality {
+                passed,
+                flags: Vec::new(),
+            };
+            features
+                .push(&FeatureRow {
+                    field: &field,
+                    treatment,
+                    quality: &quality,
+                    values: &values,
+                })
+                .unwrap();
+            if passed {
+                passing += 1;
+                sums.iter_mut()
+                    .zip(&values)
+                    .for_each(|(sum, value)| *sum += f64::from(*value));
+            }
+        }
+        let profile = WellProfile {
+            plate: plate(),
+            well: *well,
+            treatment: treatment.clone(),
+            fields: passing,
+            cell_count: None,
+            values: sums.iter().map(|sum| (sum / f64::from(passing)) as f32).collect(),
+        };
+        wells.push(&profile).unwrap();
+        profiles.push(profile);
+    }
+    features.finish().unwrap();
+    wells.finish().unwrap();
+    let expected = compare(&profiles, &screen.comparison).unwrap();
+    let mut table = ComparisonTable::create(&folder.path().join("expected"), &provenance).unwrap();
+    expected.rows.iter().for_each(|row| table.push(row).unwrap());
+    table.finish().unwrap();
+
+    let read = |folder: &Path| std::fs::read(folder.join(ComparisonTable::FILE)).unwrap();
+    for (tables, out) in [
+        ("fields/features.parquet", "from-fields"),
+        ("wells/profiles.parquet", "from-wells"),
+    ] {
+        ok(
+            folder.path(),
+            &[
+                "compare",
+                "--features",
+                tables,
+                "--screen",
+                "screen.toml",
+                "--out",
+                out,
+            ],
+        );
+        assert!(
+            read(&folder.path().join(out)) == read(&folder.path().join("expected")),
+            "{tables}"
+        );
+    }
+    let mixed = wellspring(
+        folder.path(),
+        &[
+            "compare",
+            "--features",
+            "wells/profiles.parquet",
+            "--screen",
+            "screen.toml",
+            "--out",
+            "fields",
+        ],
+    );
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(stderr(&mixed).contains("results of a run"), "{}", stderr(&mixed));
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = [
+        "simulate", "models", "devices", "doctor", "check", "broker", "compare", "bench", "run", "worker",
+        "submit",
+    ];
+    for command in commands {
+        let text = ok(folder.path(), &[command, "--help"]);
+        assert!(
+            text.contains("Example") && text.contains(&format!("wellspring {command}")),
+            "{command}: {text}"
+        );
+    }
+}
