@@ -589,7 +589,7 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
         ProfileTable::create(&folder.path().join("wells"), &card.name, WIDTH, &provenance).unwrap();
     let mut profiles = Vec::new();
     for (well, treatment) in &treatments {
-        let mut sums = vec![0.0; WIDTH];
+        let mut sums = [0.0; WIDTH];
         let mut passing = 0;
         for number in 1..=3 {
             let field = FieldId {

@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// How TIFF files are compressed.
-    #[arg(long, value_enum, default_value_t = Compression::Deflate)]
+    #[arg(long, value_enum, default_value_t = Compression::None)]
     compression: Compression,
     /// Clear DIR first, if an earlier simulation wrote it.
     #[arg(long)]

@@ -64,7 +64,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     let plate = folder.path().join("plate");
     std::fs::create_dir_all(&plate)?;
     say::note(format!("writing {work} ..."));
-    let written = write_plates(&simulation, &plate, cores(), Compression::Deflate, true)?;
+    let written = write_plates(&simulation, &plate, cores(), Compression::None, true)?;
     let rate = written.fields as f64 / written.seconds;
     printer.push(Line::new(
         "pipeline",
@@ -121,10 +121,17 @@ fn simulated(args: &Args) -> anyhow::Result<(Simulation, String)> {
     };
     resize(&mut settings, args.size);
     let work = format!(
-        "384 wells x {} fields x {channels} channels of {} x {}",
-        settings.fields, settings.height, settings.width
+        "384 wells x {} x {}, {} x {} pixels",
+        counted(settings.fields as usize, "field"),
+        counted(channels, "channel"),
+        settings.height,
+        settings.width
     );
     Ok((Simulation::new(settings)?, work))
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Runs a screen with this program in a process of its own.
