@@ -2,7 +2,9 @@
 //!
 //! A comparison enters, aligned text leaves. Cannot fail.
 
-use wellspring_workloads::compare::{Censoring, CompoundSummary, CurveModel, DoseCurve, ScreenComparison};
+use wellspring_workloads::compare::{
+    Censoring, CompoundSummary, CurveModel, DoseCurve, Measure, ScreenComparison,
+};
 
 /// Compounds shown per disease; the rest is in the files.
 const SHOWN: usize = 30;
@@ -42,13 +44,18 @@ pub(crate) fn table(comparison: &ScreenComparison) -> String {
 }
 
 fn compounds(comparison: &ScreenComparison, disease: &[CompoundSummary], unit: &str) -> String {
+    // A response screen asks how far a treatment goes along the axis, a rescue screen how far back.
+    let response = comparison
+        .compounds
+        .iter()
+        .filter_map(|summary| summary.curve.as_ref());
+    let response = response.map(|curve| curve.measure).next() == Some(Measure::OnAxis);
     let mut grid = Grid::new(&[
         ("rank", Side::Right),
         ("compound", Side::Left),
         ("call", Side::Left),
         ("best dose", Side::Right),
-        ("on axis", Side::Right),
-        ("rescue", Side::Right),
+        (if response { "on axis" } else { "rescue" }, Side::Right),
         ("off z", Side::Right),
         ("q", Side::Right),
         ("EC50", Side::Right),
@@ -67,8 +74,14 @@ fn compounds(comparison: &ScreenComparison, disease: &[CompoundSummary], unit: &
             summary
                 .best_dose
                 .map_or(NONE.to_owned(), |dose| with_unit(&short(dose), unit)),
-            format!("{:.2}", 1.0 - summary.best_rescue),
-            format!("{:.2}", summary.best_rescue),
+            format!(
+                "{:.2}",
+                if response {
+                    1.0 - summary.best_rescue
+                } else {
+                    summary.best_rescue
+                }
+            ),
             summary.best_off_z.map_or(NONE.to_owned(), |z| format!("{z:.1}")),
             at_best
                 .and_then(|row| row.q_value)
@@ -288,6 +301,27 @@ mod tests {
             "{text}"
         );
         assert!(lines.iter().all(|line| line.trim_end() == *line), "{text}");
+    }
+
+    #[test]
+    fn a_response_screen_shows_the_way_along_the_axis() {
+        let mut response = comparison();
+        assert!(table(&response).contains("rescue "));
+        for curve in response
+            .compounds
+            .iter_mut()
+            .filter_map(|summary| summary.curve.as_mut())
+        {
+            curve.measure = Measure::OnAxis;
+        }
+        let text = table(&response);
+        let on_axis = format!("{:.2}", 1.0 - response.compounds[0].best_rescue);
+        assert!(text.contains("on axis") && !text.contains("rescue "), "{text}");
+        assert!(
+            text.lines()
+                .any(|line| line.contains("good") && line.contains(&on_axis)),
+            "{text}"
+        );
     }
 
     #[test]
