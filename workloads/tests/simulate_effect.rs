@@ -103,6 +103,7 @@ fn plate() -> SimulationSettings {
         plates: 1,
         replicates: 1,
         generated: GeneratedCompounds::default(),
+        doses: vec![0.1, 1.0, 5.0, 20.0],
         // Enough light and cells for a simple statistic; a network needs less.
         fields: 3,
         artefacts: Artefacts {

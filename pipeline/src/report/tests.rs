@@ -61,6 +61,7 @@ fn row(compound: Option<&str>, dose: Option<f64>, on_axis: f64, call: Call) -> C
         on_axis,
         off_axis: 0.5,
         off_z: None,
+        off_z_support: None,
         rescue: 1.0 - on_axis,
         distance: 1.0,
         direction_cosine: None,

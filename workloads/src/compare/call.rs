@@ -1,7 +1,7 @@
 //! Calls and compound summaries (SCIENCE 6.7). Rows of a disease enter, summaries leave, and rows get their calls.
 //!
-//! - *toxic* (a dose): cells below `toxic_cell_ratio` of the controls, or off-axis z at least `off_z` with its
-//!   q-value below `q`. A compound is toxic when a dose is.
+//! - *toxic* (a dose): cells below `toxic_cell_ratio` of the controls, or off-axis z at least `off_z`, on
+//!   average and in at least half of the wells, with its q-value below `q`. A compound is toxic when a dose is.
 //! - *active* (a compound): a dose with q below `q`, a dose curve that beats both flat models, and a fitted top of at
 //!   least `active_top`. With too few doses for a curve: a significant dose with at least `active_top`.
 //! - *rescue hit*: active in a rescue screen, top at least `hit_top`, and at the best dose off-axis z below `off_z`
@@ -186,7 +186,9 @@ fn summary(
 fn is_toxic(row: &Comparison, limits: &Thresholds) -> bool {
     row.cell_ratio
         .is_some_and(|ratio| ratio < limits.toxic_cell_ratio)
-        || (row.off_z.is_some_and(|z| z >= limits.off_z) && row.q_off.is_some_and(|q| q < limits.q))
+        || (row.off_z.is_some_and(|z| z >= limits.off_z)
+            && row.off_z_support.is_some_and(|z| z >= limits.off_z)
+            && row.q_off.is_some_and(|q| q < limits.q))
 }
 
 fn compound_call(

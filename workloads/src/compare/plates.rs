@@ -169,6 +169,10 @@ pub(super) fn score<'a>(
             }
         }
     }
+    for (wells, scaler) in plates.iter().zip(&mut scalers) {
+        let all = fit_wells(wells, FitOn::All);
+        *scaler = scaler.take().map(|scaler| scaler.floored(&all));
+    }
     let scored: Vec<(Vec<ScoredPlate<'a>>, Vec<Note>)> = plates
         .par_iter()
         .zip(&scalers)

@@ -95,6 +95,9 @@ pub struct Comparison {
     /// Mean over wells of their off-axis robust z against the plate's null controls (see [`WellScore::off_z`]). Size, not
     /// significance: the latter is `p_off`, which averages vectors first. `None` with fewer than three controls.
     pub off_z: Option<f64>,
+    /// The robust z that at least half of the wells reach (of two replicates the lower): support for `off_z`, which
+    /// one well with debris can raise alone.
+    pub off_z_support: Option<f64>,
     /// `1 - on_axis`.
     pub rescue: f64,
     /// Distance to the reference in axis lengths: `sqrt(on_axis² + off_axis²)`.

@@ -179,6 +179,7 @@ fn row(
         on_axis,
         off_axis,
         off_z: mean(&mut wells.iter().filter_map(|(_, w)| w.off_z)),
+        off_z_support: lower_median(wells.iter().filter_map(|(_, w)| w.off_z).collect()),
         rescue: position.rescue(),
         distance: position.distance(),
         direction_cosine: match settings.question {
@@ -238,4 +239,10 @@ fn correct(rows: &mut [Comparison], groups: &[Group<'_, '_>], correction: Correc
             rows[i].q_off = q_off;
         }
     }
+}
+
+/// The value that at least half of `values` reach: the median, and the lower of the two middle ones.
+fn lower_median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
 }

@@ -18,7 +18,32 @@ pub struct Scaler {
 /// A column's MAD below this share of the plate's median MAD is no spread (SCIENCE 5.1).
 const FLAT_SHARE: f64 = 1e-6;
 
+/// The least a column is divided by, as a share of its SD over all wells of the plate.
+///
+/// Rectified features of a network are near 0 in most wells of one state and not in another. Divided by their spread
+/// among controls alone, a few such columns outweigh the rest: on simulated plates (20 controls, 3840 columns, a
+/// third of them nearly empty) the leave-one-out Z' was -3.1 and -12.4 without this limit; see the test named
+/// after it. A column whose spread among controls is ordinary is not changed.
+const LEAST_SHARE: f64 = 0.5;
+
 impl Scaler {
+    /// Divides no column by less than half its population SD over `wells`, all wells of the plate. Dropped columns
+    /// stay dropped.
+    pub fn floored(mut self, wells: &[&[f32]]) -> Self {
+        let plate = Self::standardise(wells);
+        for (column, scale) in self.scale.iter_mut().enumerate() {
+            let flat_on_plate = plate.flat_columns.binary_search(&column).is_ok();
+            if *scale == 0.0 || flat_on_plate {
+                continue;
+            }
+            let floor = LEAST_SHARE * plate.scale.get(column).copied().unwrap_or(0.0);
+            // The divisor 1 of a column that is constant among the fitted wells says nothing of its unit.
+            let constant = self.flat_columns.binary_search(&column).is_ok();
+            *scale = if constant { floor } else { scale.max(floor) };
+        }
+        self
+    }
+
     /// Mean and population SD of each column; NaN is left out, zero variance divides by 1 (`StandardScaler`).
     pub fn standardise(rows: &[&[f32]]) -> Self {
         let mut flat_columns = Vec::new();
