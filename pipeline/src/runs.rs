@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use wellspring_models::{ModelCard, find_card};
@@ -89,19 +90,22 @@ pub struct Runs {
     known: Mutex<Known>,
     changed: Condvar,
     stop: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Runs {
-    /// Starts to follow the status topic on a thread of its own; the thread ends when the last handle is dropped.
+    /// Starts to follow the status topic on a thread of its own; it ends with [`Runs::stop`], or when the last handle
+    /// is dropped.
     pub fn follow(kafka: &KafkaSettings) -> Result<Arc<Self>, KafkaFailure> {
         let mut tail = Tail::open(kafka, &[Topic::Status])?;
         let runs = Arc::new(Self {
             known: Mutex::default(),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
+            thread: Mutex::default(),
         });
         let weak = Arc::downgrade(&runs);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("runs".to_owned())
             .spawn(move || {
                 loop {
@@ -123,7 +127,17 @@ impl Runs {
                     }
                 }
             })?;
+        *runs.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(runs)
+    }
+
+    /// Stops following and waits for the thread, so that Kafka may go away.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that follows runs panicked");
+        }
     }
 
     /// The run, waiting a while for a submission that is still on its way.

@@ -129,8 +129,13 @@ async fn serve(broker: Arc<Broker>, listener: TcpListener, stopped: watch::Recei
                     let (broker, budget, stopped) =
                         (Arc::clone(&broker), Arc::clone(&budget), stopped.clone());
                     connections.spawn(async move {
-                        if let Err(error) = converse(&broker, &budget, stream, stopped).await {
-                            tracing::warn!(%peer, %error, "connection closed");
+                        match converse(&broker, &budget, stream, stopped).await {
+                            Ok(()) => {}
+                            // The client went away, as clients do.
+                            Err(error @ FrameError::Io(_)) => {
+                                tracing::debug!(%peer, %error, "connection closed");
+                            }
+                            Err(error) => tracing::warn!(%peer, %error, "connection closed"),
                         }
                     });
                 }

@@ -98,7 +98,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     }
     let runs = Runs::follow(&kafka)?;
     let planning = planner(&kafka, runs.clone(), runtime.handle())?;
-    let working = worker(&kafka, runs, &device, &settings, runtime.handle())?;
+    let working = worker(&kafka, runs.clone(), &device, &settings, runtime.handle())?;
 
     let surroundings = Surroundings {
         device: device.describe(),
@@ -119,6 +119,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         // A role that failed is the cause of whatever the collector saw.
         stopped?;
     }
+    runs.stop();
     let (summary, compared) = finished?;
     if let Some(broker) = broker {
         runtime.block_on(broker.shutdown())?;

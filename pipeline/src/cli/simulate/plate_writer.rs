@@ -218,10 +218,7 @@ fn screen_toml(simulation: &Simulation) -> String {
          [images]\nstore = \"images\"\nlayout = \"imagexpress\"\nplates = [{}]\nfields_per_well = {}\n{depth}\
          channels = [\n{channels}]\n\n\
          [plate_map]\nfile = \"platemap.csv\"\ncolumns = {{ disease = \"state\" }}\ndose_unit = \"uM\"\n\n\
-         [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n\n\
-         # Most features of the network are 0 in most wells: scaled by the spread of a few dozen reference wells, the\n\
-         # rare ones would drown the rest. Unscaled profiles keep the axis.\n\
-         [comparison]\nnormalise = \"none\"\n{}",
+         [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n{}",
         screen_name(&settings.name),
         settings.seed,
         plates.join(", "),

@@ -1,0 +1,152 @@
+//! What the tests of the whole binary share: the weights, simulated plates, running and reading results.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest wait for anything; a test that meets it has failed, not slowed down.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A folder with verified weights: the user's cache, else one filled from `../shared`. `None`, with a plain word,
+/// where there are no weights at all; `scripts/test` fetches them.
+pub fn models() -> Option<PathBuf> {
+    let folder = wellspring::model_store::models_folder().ok()?;
+    let card = wellspring_models::find_card("efficientnet-lite0")?;
+    if wellspring_models::verify(card, wellspring::model_store::weights_path(&folder, card)).is_ok() {
+        return Some(folder);
+    }
+    let shared = shared("data/weights/efficientnet_lite0/efficientnet_lite0_imagenet.safetensors")?;
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("models");
+    wellspring::model_store::pull(card, &folder, Some(&shared)).unwrap();
+    Some(folder)
+}
+
+/// A file beside the project; `None`, with a plain word, in a clone without it.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared")
+        .join(path);
+    if !path.exists() {
+        println!("skipped: ../shared not present");
+        return None;
+    }
+    Some(path)
+}
+
+pub fn wellspring(models: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring"));
+    command
+        .env("WELLSPRING_MODELS", models)
+        .env_remove("WELLSPRING_KAFKA")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Simulated plates in `folder`: one 96-well plate unless `settings` says otherwise.
+pub fn simulate(folder: &Path, settings: &str) {
+    let file = folder.join("settings.toml");
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(&file, settings).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_wellspring"))
+        .args(["--quiet", "simulate", "--out"])
+        .arg(folder.join("plates"))
+        .arg("--settings")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// One plate of 96 wells, two fields each, one or two channels, quick to embed.
+pub fn small_plate(channels: &str) -> String {
+    format!(
+        "seed = 5\nname = \"SMALL\"\nplates = 1\nwells = 96\nfields = 2\nchannels = [{channels}]\n\
+         height = 240\nwidth = 240\ncells_per_field = 20.0\ncell_diameter = 48.0\ndoses = [0.1, 1.0, 5.0, 20.0]\n\
+         replicates = 1\nhealthy_wells = 16\ndisease_wells = 16\nfill_with_controls = true\n\
+         [generated]\nrescue = 1\ntoxic = 1\ninactive = 6\n\
+         [artefacts]\nblur = 0.0\ndebris = 0.0\nempty_fields = 0.0\n"
+    )
+}
+
+/// Runs a screen with `--json`; the exit code and the closing line.
+pub fn run_json(command: &mut Command) -> (i32, Value) {
+    let output = command.output().unwrap();
+    let line = last_line(&output);
+    let value = serde_json::from_str(&line).unwrap_or_else(|error| {
+        panic!(
+            "no JSON line ({error}): {line}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    });
+    (output.status.code().unwrap_or(-1), value)
+}
+
+fn last_line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// The dead letters of a run.
+pub fn dead_letters(out: &Path) -> Vec<Value> {
+    std::fs::read_to_string(out.join("dead-letters.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// The rows of `comparisons.parquet` as JSON objects.
+pub fn comparisons(out: &Path) -> Vec<Value> {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+    let value = |field: &Field| match field {
+        Field::Str(text) => Value::from(text.as_str()),
+        Field::Double(number) => Value::from(*number),
+        Field::Long(number) => Value::from(*number),
+        Field::Null => Value::Null,
+        other => panic!("a column of an unexpected type: {other}"),
+    };
+    let file = std::fs::File::open(out.join("comparisons.parquet")).unwrap();
+    SerializedFileReader::new(file)
+        .unwrap()
+        .get_row_iter(None)
+        .unwrap()
+        .map(|row| {
+            let row = row.unwrap();
+            row.get_column_iter()
+                .map(|(name, field)| (name.clone(), value(field)))
+                .collect::<serde_json::Map<_, _>>()
+        })
+        .map(Value::Object)
+        .collect()
+}
+
+/// A child process that dies with the test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Waits for a condition; fails the test when it does not come.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,459 @@
+//! Whole screens through the binary: known answers, bad input, kill -9, a fleet of workers, a real plate.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{
+    Running, comparisons, dead_letters, models, run_json, shared, simulate, small_plate, wait_for, wellspring,
+};
+use serde_json::Value;
+use wellspring::events::FieldFeatures;
+use wellspring::kafka::producer::{Committed, TransactionalProducer};
+use wellspring::kafka::tail::{Polled, Tail};
+use wellspring::kafka::topics::{Topic, create_missing};
+use wellspring::kafka::{KafkaSettings, OutRecord};
+
+fn count(value: &Value, key: &str) -> u64 {
+    value[key]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number '{key}' in {value}"))
+}
+
+#[test]
+fn the_planted_rescuer_ranks_first_and_the_planted_toxicant_is_called_toxic() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plates = folder.path().join("plates");
+    let made = wellspring(&models)
+        .args(["simulate", "--demo", "--out"])
+        .arg(&plates)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let out = folder.path().join("out");
+    let (code, summary) = run_json(
+        wellspring(&models)
+            .arg("run")
+            .arg(plates.join("screen.toml"))
+            .arg("--out")
+            .arg(&out)
+            .arg("--json"),
+    );
+    assert_eq!(code, 0, "{summary}");
+    assert_eq!(
+        (count(&summary, "fields_expected"), count(&summary, "fields_done")),
+        (576, 576)
+    );
+    assert_eq!((count(&summary, "lost"), count(&summary, "dead_letters")), (0, 0));
+    for key in [
+        "screen",
+        "run",
+        "fields_failed",
+        "seconds",
+        "peak_rss_bytes",
+        "out",
+    ] {
+        assert!(!summary[key].is_null(), "{key}");
+    }
+    for file in [
+        "features.parquet",
+        "profiles.parquet",
+        "quality.parquet",
+        "dead-letters.jsonl",
+        "report.html",
+        "run.json",
+    ] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    // Ranked by the same summaries the report shows first.
+    let place = |name: &str| report.find(name).unwrap_or(usize::MAX);
+    assert!(place("rescuer-strong") < place("INA-001") && place("rescuer-strong") < place("toxicant"));
+
+    let rows = comparisons(&out);
+    let calls = |compound: &str| -> Vec<String> {
+        let of = rows.iter().filter(|row| row["compound"] == compound);
+        of.map(|row| row["call"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(
+        calls("rescuer-strong").contains(&"rescue_hit".to_owned()),
+        "{:?}",
+        calls("rescuer-strong")
+    );
+    for toxicant in ["toxicant", "TOX-001"] {
+        assert!(
+            calls(toxicant).contains(&"toxic".to_owned()),
+            "{toxicant}: {:?}",
+            calls(toxicant)
+        );
+    }
+    for inactive in ["INA-001", "INA-002", "INA-003", "INA-004"] {
+        assert!(
+            calls(inactive).iter().all(|call| call == "inactive"),
+            "{inactive}: {:?}",
+            calls(inactive)
+        );
+    }
+}
+
+#[test]
+fn every_kind_of_bad_input_is_one_dead_letter_and_the_rest_of_the_plate_goes_on() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), &small_plate("\"DNA\", \"AGP\""));
+    let plates = folder.path().join("plates");
+    let image = |well: &str, field: u32, channel: u32| {
+        plates.join(format!(
+            "images/SMALL0001/SMALL0001_{well}_s{field}_w{channel}.tif"
+        ))
+    };
+    // A channel absent from one field.
+    std::fs::remove_file(image("B02", 1, 2)).unwrap();
+    // A field without any image.
+    std::fs::remove_file(image("B03", 2, 1)).unwrap();
+    std::fs::remove_file(image("B03", 2, 2)).unwrap();
+    // A truncated image, and one that is no image.
+    let whole = std::fs::read(image("B04", 1, 1)).unwrap();
+    std::fs::write(image("B04", 1, 1), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(image("B05", 2, 2), "not an image").unwrap();
+    // A well without images, and a well without a row in the plate map.
+    for (field, channel) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        std::fs::remove_file(image("B06", field, channel)).unwrap();
+    }
+    let map = plates.join("platemap.csv");
+    let rows = std::fs::read_to_string(&map).unwrap();
+    let kept: Vec<&str> = rows.lines().filter(|row| !row.contains(",B07,")).collect();
+    assert_eq!(kept.len() + 1, rows.lines().count());
+    std::fs::write(&map, kept.join("\n")).unwrap();
+
+    // A truncated event waits on the plates topic of a broker that outlives the run.
+    let (broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let kafka = KafkaSettings {
+        bootstrap,
+        prefix: "wellspring".to_owned(),
+        instance: "test".to_owned(),
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(create_missing(&kafka)).unwrap();
+    let truncated = OutRecord {
+        topic: Topic::Plates,
+        key: "SMALL0001".to_owned(),
+        value: b"{\"plate\":\"SMALL00".to_vec(),
+        id: "truncated".to_owned(),
+        kind: "wellspring.plate-ready.v1",
+    };
+    let producer = TransactionalProducer::open(&kafka, "test").unwrap();
+    assert_eq!(producer.publish([&truncated], None).unwrap(), Committed::Yes);
+
+    let out = folder.path().join("out");
+    let mut run = wellspring(&models);
+    run.arg("run")
+        .arg(plates.join("screen.toml"))
+        .arg("--json")
+        .arg("--out")
+        .arg(&out);
+    run.arg("--kafka").arg(&kafka.bootstrap);
+    let (code, summary) = run_json(&mut run);
+    drop(broker);
+
+    assert_eq!(code, 1, "{summary}");
+    let mut found: Vec<(String, String)> = dead_letters(&out)
+        .iter()
+        .map(|letter| {
+            let subject = letter["well"].as_str().unwrap_or("event").to_owned();
+            (subject, letter["class"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    found.sort();
+    let expected = [
+        ("B02", "missing_image"),
+        ("B03", "missing_image"),
+        ("B04", "bad_image"),
+        ("B05", "bad_image"),
+        ("B06", "missing_image"),
+        ("B07", "plate_map"),
+        ("event", "bad_event"),
+    ];
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect();
+    assert_eq!(found, expected);
+    // 96 wells of 2 fields; lost: 1 + 1 + 1 + 1 + 2 + 2.
+    assert_eq!(count(&summary, "fields_expected"), 192);
+    assert_eq!(
+        (count(&summary, "fields_done"), count(&summary, "fields_failed")),
+        (184, 8)
+    );
+    assert_eq!((count(&summary, "dead_letters"), count(&summary, "lost")), (7, 0));
+    for letter in dead_letters(&out) {
+        assert!(letter["message"].as_str().unwrap().len() > 20, "{letter}");
+    }
+}
+
+#[test]
+fn an_unreachable_store_and_a_missing_plate_map_are_dead_letters_of_each_plate() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("map.csv"),
+        "well,role\nA01,healthy\nA02,disease\n",
+    )
+    .unwrap();
+    for (name, store, map, class) in [
+        ("store", "s3://nowhere/plates", "map.csv", "network"),
+        ("map", ".", "absent.csv", "plate_map"),
+    ] {
+        let screen = folder.path().join(format!("{name}.toml"));
+        let text = format!(
+            "[screen]\nname = \"{name}\"\n[images]\nstore = \"{store}\"\nlayout = \"imagexpress\"\nplates = [\"P1\", \"P2\"]\n\
+             channels = [{{ name = \"DNA\", match = \"w1\" }}]\n[plate_map]\nfile = \"{map}\"\n\
+             [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n"
+        );
+        std::fs::write(&screen, text).unwrap();
+        let out = folder.path().join(name);
+        let mut run = wellspring(&models);
+        // Nothing listens on the discard port of this machine.
+        run.env("AWS_ENDPOINT", "http://127.0.0.1:9")
+            .env("AWS_ALLOW_HTTP", "true");
+        run.env("AWS_ACCESS_KEY_ID", "x")
+            .env("AWS_SECRET_ACCESS_KEY", "x")
+            .env("AWS_REGION", "x");
+        let (code, summary) = run_json(run.arg("run").arg(&screen).arg("--json").arg("--out").arg(&out));
+        assert_eq!((code, count(&summary, "dead_letters")), (1, 2), "{summary}");
+        let letters = dead_letters(&out);
+        assert!(
+            letters.iter().all(|letter| letter["class"] == class),
+            "{letters:?}"
+        );
+    }
+}
+
+#[test]
+fn a_killed_run_started_again_leaves_the_same_files_as_an_undisturbed_one() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), &small_plate("\"DNA\""));
+    let screen = folder.path().join("plates/screen.toml");
+    let run = |out: &Path| {
+        let mut command = wellspring(&models);
+        command
+            .arg("run")
+            .arg(&screen)
+            .arg("--json")
+            .arg("--out")
+            .arg(out);
+        command
+    };
+    let undisturbed = folder.path().join("undisturbed");
+    let (code, _) = run_json(&mut run(&undisturbed));
+    assert_eq!(code, 0);
+
+    let killed = folder.path().join("killed");
+    // Killed when the first fields are in, and again further on.
+    for least in [1, 60] {
+        let mut child = Running(
+            run(&killed)
+                .stderr(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        let stderr = BufReader::new(child.0.stderr.take().unwrap());
+        let reached = stderr.lines().map_while(Result::ok).any(|line| {
+            let done: Option<u32> = line
+                .split(" of 192 fields")
+                .next()
+                .and_then(|n| n.trim().parse().ok());
+            done.is_some_and(|done| done >= least)
+        });
+        assert!(reached, "the run ended before {least} fields were seen");
+        child.0.kill().unwrap();
+        child.0.wait().unwrap();
+        assert!(!killed.join("run.json").exists(), "killed too late for this test");
+    }
+    let (code, summary) = run_json(&mut run(&killed));
+    assert_eq!(
+        (code, count(&summary, "fields_done"), count(&summary, "lost")),
+        (0, 192, 0)
+    );
+    for file in [
+        "features.parquet",
+        "profiles.parquet",
+        "quality.parquet",
+        "comparisons.parquet",
+        "dead-letters.jsonl",
+    ] {
+        let (a, b) = (
+            std::fs::read(undisturbed.join(file)).unwrap(),
+            std::fs::read(killed.join(file)).unwrap(),
+        );
+        assert!(a == b, "{file} differs");
+    }
+    // A finished run started once more changes nothing and computes nothing.
+    let (code, again) = run_json(&mut run(&killed));
+    assert_eq!((code, count(&again, "fields_done")), (0, 192));
+    let (a, b) = (
+        undisturbed.join("features.parquet"),
+        killed.join("features.parquet"),
+    );
+    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap());
+}
+
+#[test]
+fn a_fleet_that_loses_a_worker_publishes_every_field_exactly_once() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), &small_plate("\"DNA\""));
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let kafka = KafkaSettings {
+        bootstrap,
+        prefix: "wellspring".to_owned(),
+        instance: "test".to_owned(),
+    };
+    let role = |arguments: &[&str]| {
+        let mut command = wellspring(&models);
+        command.args(arguments).arg("--kafka").arg(&kafka.bootstrap);
+        command
+    };
+    let submitted = role(&["submit"])
+        .arg(folder.path().join("plates/screen.toml"))
+        .output()
+        .unwrap();
+    assert!(
+        submitted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&submitted.stderr)
+    );
+    let results = folder.path().join("results");
+    let spawn = |command: &mut Command| {
+        Running(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    };
+    let _serve = spawn(role(&["serve", "--no-worker"]).arg("--out").arg(&results));
+    let mut doomed = spawn(&mut role(&["worker"]));
+    let mut tail = Tail::open(&kafka, &[Topic::Features]).unwrap();
+    let mut seen = Vec::new();
+    let mut read = |tail: &mut Tail, seen: &mut Vec<String>| {
+        if let Polled::Record(record) = tail.poll(Duration::from_millis(50)).unwrap() {
+            let features: FieldFeatures = serde_json::from_slice(&record.value).unwrap();
+            seen.push(features.field.to_string());
+        }
+        seen.len()
+    };
+    wait_for("the first features", || read(&mut tail, &mut seen) >= 10);
+    doomed.0.kill().unwrap();
+    let mut other = spawn(&mut role(&["worker"]));
+    let finished = || {
+        std::fs::read_dir(&results)
+            .is_ok_and(|mut runs| runs.any(|run| run.is_ok_and(|run| run.path().join("run.json").exists())))
+    };
+    wait_for("the results", || {
+        read(&mut tail, &mut seen);
+        assert!(other.0.try_wait().unwrap().is_none(), "the second worker died");
+        finished()
+    });
+    wait_for("the last features", || read(&mut tail, &mut seen) >= 192);
+    for _ in 0..20 {
+        read(&mut tail, &mut seen);
+    }
+    let total = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!((total, seen.len()), (192, 192));
+
+    // SIGTERM ends a worker with exit code 0.
+    let terminated = Command::new("kill")
+        .arg("-TERM")
+        .arg(other.0.id().to_string())
+        .status()
+        .unwrap();
+    assert!(terminated.success());
+    wait_for("the worker's end", || other.0.try_wait().unwrap().is_some());
+    assert!(other.0.wait().unwrap().success());
+    // Everything is done, so a worker that drains has nothing left and ends by itself.
+    let drained = role(&["worker", "--until-drained"]).output().unwrap();
+    assert!(
+        drained.status.success(),
+        "{}",
+        String::from_utf8_lossy(&drained.stderr)
+    );
+}
+
+#[test]
+fn the_transfluor_plate_gives_the_known_order_of_doses() {
+    let Some(models) = models() else { return };
+    if shared("data/transfluor/platemap.csv").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let screen = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads/screens/transfluor.toml");
+    let mut run = wellspring(&models);
+    let (code, summary) = run_json(
+        run.arg("run")
+            .arg(screen)
+            .arg("--json")
+            .arg("--out")
+            .arg(folder.path()),
+    );
+    assert_eq!(
+        (code, count(&summary, "fields_done"), count(&summary, "lost")),
+        (0, 72, 0)
+    );
+    let rows = comparisons(folder.path());
+    let at = |dose: f64| {
+        let row = rows
+            .iter()
+            .find(|row| row["dose"] == dose)
+            .unwrap_or_else(|| panic!("no dose {dose}"));
+        row["on_axis"].as_f64().unwrap()
+    };
+    for dose in [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0] {
+        assert!(at(dose).abs() < 0.1, "dose {dose}: {}", at(dose));
+    }
+    assert!((0.8..1.05).contains(&at(10.0)), "{}", at(10.0));
+    assert!((at(30.0) - 1.0).abs() < 0.05, "{}", at(30.0));
+    assert!(
+        at(100.0) < at(30.0) - 0.2 && at(3.0) > 0.1,
+        "{} {}",
+        at(100.0),
+        at(3.0)
+    );
+    let report = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(
+        report.contains("falls back at higher doses"),
+        "the curve must follow the fall"
+    );
+}
+
+/// A broker of its own, and its address.
+fn start_broker(models: &Path, data: &Path) -> (Running, String) {
+    let mut child = Running(
+        wellspring(models)
+            .args(["broker", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let bootstrap = line
+        .trim()
+        .strip_prefix("listening on ")
+        .unwrap_or_else(|| panic!("{line}"))
+        .to_owned();
+    (child, bootstrap)
+}
