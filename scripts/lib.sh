@@ -58,18 +58,17 @@ need_rust() {
     if ! command -v rustup >/dev/null && ! cargo_is_new_enough; then
         say "      installing Rust with rustup, into $HOME/.cargo and $HOME/.rustup"
         curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-            sh -s -- -y -q --profile minimal --default-toolchain none --no-modify-path >&2 ||
+            sh -s -- -y -q --profile minimal --default-toolchain stable --no-modify-path >&2 ||
             die "rustup could not be installed; see https://rustup.rs"
         PATH="$HOME/.cargo/bin:$PATH"
     fi
-    # The toolchain that rust-toolchain.toml names; asked for here so that its download shows.
-    if ! (cd "$root" && RUSTUP_AUTO_INSTALL=0 cargo --version) >/dev/null 2>&1; then
-        (cd "$root" && rustup toolchain install) >&2 ||
-            die "the toolchain of rust-toolchain.toml could not be installed; try: rustup toolchain install"
+    if ! cargo_is_new_enough; then
+        rustup toolchain install stable --profile minimal >&2 && export RUSTUP_TOOLCHAIN=stable
+        cargo_is_new_enough || die "cargo is too old for this project; try: rustup update stable"
     fi
 }
 
-# Whether a cargo that rustup does not manage is as new as the newest crate here asks for.
+# Whether there is a cargo as new as the newest crate here asks for.
 cargo_is_new_enough() {
     local have need
     have="$(cargo --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p')"
