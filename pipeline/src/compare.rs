@@ -22,6 +22,7 @@ use crate::results::{
     FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow, QualityTable, WriteError,
 };
 use crate::runs::Run;
+use crate::wells::{FieldCount, held_back, plate_facts};
 
 /// What a run comes to.
 #[derive(Debug)]
@@ -109,8 +110,7 @@ struct PlateInHand {
 
 #[derive(Default)]
 struct WellSum {
-    fields: u32,
-    passed: u32,
+    count: FieldCount,
     sum: Vec<f64>,
 }
 
@@ -168,9 +168,9 @@ impl<'a> ProfileBuilder<'a> {
             values: &measures(features),
         })?;
         let well = plate.wells.entry(features.field.well).or_default();
-        well.fields += 1;
+        well.count.fields += 1;
         if features.passed {
-            well.passed += 1;
+            well.count.passed += 1;
             well.sum.resize(features.embedding.len(), 0.0);
             for (sum, value) in well.sum.iter_mut().zip(&features.embedding) {
                 *sum += f64::from(*value);
@@ -188,73 +188,45 @@ impl<'a> ProfileBuilder<'a> {
         else {
             return Ok(());
         };
-        let held_back = self.held_back(&barcode, &treatments, &wells);
-        self.plates.push(plate_facts(&barcode, &treatments, &wells));
+        let counts = wells.iter().map(|(well, sum)| (*well, sum.count)).collect();
+        let held_back = held_back(&self.run.screen.quality, &treatments, &counts);
+        self.plates.push(plate_facts(&barcode, &treatments, &counts));
+        if let Some(reason) = &held_back {
+            self.left_out.push(format!(
+                "plate {barcode} is held back from the comparison: {reason}"
+            ));
+        }
         for (well, sum) in wells {
             let Some(treatment) = treatments.get(&well) else {
                 continue;
             };
-            if !self.run.screen.quality.well_counts(sum.passed, sum.fields) {
+            if !self
+                .run
+                .screen
+                .quality
+                .well_counts(sum.count.passed, sum.count.fields)
+            {
                 self.left_out.push(format!(
                     "plate {barcode} well {well}: {} of {} fields passed quality control, too few for a profile",
-                    sum.passed, sum.fields
+                    sum.count.passed, sum.count.fields
                 ));
                 continue;
             }
-            let passed = f64::from(sum.passed);
+            let passed = f64::from(sum.count.passed);
             let profile = WellProfile {
                 plate: barcode.clone(),
                 well,
                 treatment: treatment.clone(),
-                fields: sum.passed,
+                fields: sum.count.passed,
                 cell_count: None,
                 values: sum.sum.iter().map(|sum| (sum / passed) as f32).collect(),
             };
             self.profile_table.push(&profile)?;
-            if !held_back {
+            if held_back.is_none() {
                 self.profiles.push(profile);
             }
         }
         Ok(())
-    }
-
-    /// Whether too many fields failed for the plate to be compared; says so once.
-    fn held_back(
-        &mut self,
-        barcode: &Barcode,
-        treatments: &BTreeMap<WellPosition, Treatment>,
-        wells: &BTreeMap<WellPosition, WellSum>,
-    ) -> bool {
-        let settings = &self.run.screen.quality;
-        let share = |controls: bool| {
-            let of = wells.iter().filter(|(well, _)| {
-                !controls
-                    || treatments
-                        .get(well)
-                        .is_some_and(|treatment| treatment.role != Role::Treated)
-            });
-            let (failed, all) = of.fold((0, 0), |(failed, all), (_, well)| {
-                (failed + (well.fields - well.passed), all + well.fields)
-            });
-            if all == 0 {
-                0.0
-            } else {
-                100.0 * f64::from(failed) / f64::from(all)
-            }
-        };
-        for (what, percent, limit) in [
-            ("fields", share(false), settings.plate_failed_percent),
-            ("control fields", share(true), settings.control_failed_percent),
-        ] {
-            if settings.enabled && percent > limit {
-                self.left_out.push(format!(
-                    "plate {barcode} is held back from the comparison: {percent:.1} % of its {what} failed quality \
-                     control, more than {limit} %; look at quality.parquet, or raise the limit in [quality]"
-                ));
-                return true;
-            }
-        }
-        false
     }
 }
 
@@ -289,42 +261,6 @@ fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {
             })
         })
         .collect()
-}
-
-/// Rows and columns of the plates in use: 6, 24, 96, 384 and 1536 wells.
-const FORMATS: [(u8, u8); 5] = [(2, 3), (4, 6), (8, 12), (16, 24), (32, 48)];
-
-fn plate_facts(
-    barcode: &Barcode,
-    treatments: &BTreeMap<WellPosition, Treatment>,
-    wells: &BTreeMap<WellPosition, WellSum>,
-) -> PlateFacts {
-    let fits = |(rows, columns): &(u8, u8)| {
-        treatments
-            .keys()
-            .all(|well| well.row() <= *rows && well.column() <= *columns)
-    };
-    let shape = FORMATS.into_iter().find(fits).unwrap_or(WellPosition::MAX);
-    let wells = treatments
-        .iter()
-        .map(|(well, treatment)| {
-            let sum = wells.get(well);
-            WellFacts {
-                well: *well,
-                role: treatment.role,
-                disease: treatment.disease.clone(),
-                compound: treatment.compound.clone(),
-                dose: treatment.dose,
-                fields_passed: sum.map_or(0, |sum| sum.passed),
-                fields_expected: sum.map_or(0, |sum| sum.fields),
-            }
-        })
-        .collect();
-    PlateFacts {
-        barcode: barcode.clone(),
-        shape,
-        wells,
-    }
 }
 
 /// A well whose image the report shows, and what to call it.

@@ -31,3 +31,4 @@ pub mod store;
 pub mod submit;
 pub mod topology;
 pub mod track;
+pub mod wells;

@@ -1,4 +1,5 @@
 //! Whole screens through the binary: known answers, bad input, kill -9, a fleet of workers, a real plate.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -343,7 +344,7 @@ fn a_fleet_that_loses_a_worker_publishes_every_field_exactly_once() {
     let mut doomed = spawn(&mut role(&["worker"]));
     let mut tail = Tail::open(&kafka, &[Topic::Features]).unwrap();
     let mut seen = Vec::new();
-    let mut read = |tail: &mut Tail, seen: &mut Vec<String>| {
+    let read = |tail: &mut Tail, seen: &mut Vec<String>| {
         if let Polled::Record(record) = tail.poll(Duration::from_millis(50)).unwrap() {
             let features: FieldFeatures = serde_json::from_slice(&record.value).unwrap();
             seen.push(features.field.to_string());

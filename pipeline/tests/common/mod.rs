@@ -1,5 +1,9 @@
 //! What the tests of the whole binary share: the weights, simulated plates, running and reading results.
-#![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it skips"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,11 +12,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Longest wait for anything; a test that meets it has failed, not slowed down.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A folder with verified weights: the user's cache, else one filled from `../shared`. `None`, with a plain word,
 /// where there are no weights at all; `scripts/test` fetches them.
-pub fn models() -> Option<PathBuf> {
+pub(crate) fn models() -> Option<PathBuf> {
     let folder = wellspring::model_store::models_folder().ok()?;
     let card = wellspring_models::find_card("efficientnet-lite0")?;
     if wellspring_models::verify(card, wellspring::model_store::weights_path(&folder, card)).is_ok() {
@@ -25,7 +29,7 @@ pub fn models() -> Option<PathBuf> {
 }
 
 /// A file beside the project; `None`, with a plain word, in a clone without it.
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../shared")
         .join(path);
@@ -36,7 +40,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-pub fn wellspring(models: &Path) -> Command {
+pub(crate) fn wellspring(models: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring"));
     command
         .env("WELLSPRING_MODELS", models)
@@ -47,7 +51,7 @@ pub fn wellspring(models: &Path) -> Command {
 }
 
 /// Simulated plates in `folder`: one 96-well plate unless `settings` says otherwise.
-pub fn simulate(folder: &Path, settings: &str) {
+pub(crate) fn simulate(folder: &Path, settings: &str) {
     let file = folder.join("settings.toml");
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(&file, settings).unwrap();
@@ -66,7 +70,7 @@ pub fn simulate(folder: &Path, settings: &str) {
 }
 
 /// One plate of 96 wells, two fields each, one or two channels, quick to embed.
-pub fn small_plate(channels: &str) -> String {
+pub(crate) fn small_plate(channels: &str) -> String {
     format!(
         "seed = 5\nname = \"SMALL\"\nplates = 1\nwells = 96\nfields = 2\nchannels = [{channels}]\n\
          height = 240\nwidth = 240\ncells_per_field = 20.0\ncell_diameter = 48.0\ndoses = [0.1, 1.0, 5.0, 20.0]\n\
@@ -77,7 +81,7 @@ pub fn small_plate(channels: &str) -> String {
 }
 
 /// Runs a screen with `--json`; the exit code and the closing line.
-pub fn run_json(command: &mut Command) -> (i32, Value) {
+pub(crate) fn run_json(command: &mut Command) -> (i32, Value) {
     let output = command.output().unwrap();
     let line = last_line(&output);
     let value = serde_json::from_str(&line).unwrap_or_else(|error| {
@@ -98,7 +102,7 @@ fn last_line(output: &Output) -> String {
 }
 
 /// The dead letters of a run.
-pub fn dead_letters(out: &Path) -> Vec<Value> {
+pub(crate) fn dead_letters(out: &Path) -> Vec<Value> {
     std::fs::read_to_string(out.join("dead-letters.jsonl"))
         .unwrap()
         .lines()
@@ -107,7 +111,7 @@ pub fn dead_letters(out: &Path) -> Vec<Value> {
 }
 
 /// The rows of `comparisons.parquet` as JSON objects.
-pub fn comparisons(out: &Path) -> Vec<Value> {
+pub(crate) fn comparisons(out: &Path) -> Vec<Value> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
     let value = |field: &Field| match field {
@@ -133,7 +137,7 @@ pub fn comparisons(out: &Path) -> Vec<Value> {
 }
 
 /// A child process that dies with the test.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -143,7 +147,7 @@ impl Drop for Running {
 }
 
 /// Waits for a condition; fails the test when it does not come.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < give_up, "waited in vain for {what}");

@@ -8,15 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use wellspring::report::{PlateFacts, WellFacts};
+use wellspring::report::PlateFacts;
 use wellspring::results::{FeatureColumns, ProfileFile, ProfileRow};
+use wellspring::wells::{FieldCount, held_back, plate_facts};
 use wellspring_workloads::plate_map::PlateMap;
-use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::profile::{Treatment, WellProfile};
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, WellPosition};
-
-/// Rows and columns of the plates in use: 6, 24, 96, 384 and 1536 wells.
-const FORMATS: [(u8, u8); 5] = [(2, 3), (4, 6), (8, 12), (16, 24), (32, 48)];
 
 /// Rows with missing values that are named one by one; more are only counted.
 const NAMED_ROWS: usize = 5;
@@ -210,7 +208,7 @@ impl Wells {
     pub(super) fn profiles(&mut self, screen: &Screen) -> Vec<WellProfile> {
         let mut profiles = Vec::new();
         for (barcode, plate) in &self.plates {
-            if let Some(reason) = plate.held_back(screen) {
+            if let Some(reason) = held_back(&screen.quality, &plate.treatments, &plate.counts()) {
                 self.left_out.push(format!(
                     "plate {barcode} is held back from the comparison: {reason}"
                 ));
@@ -245,68 +243,19 @@ impl Wells {
     /// The plates for the report.
     pub(super) fn plate_facts(&self) -> Vec<PlateFacts> {
         let facts = |(barcode, plate): (&Barcode, &PlateWells)| {
-            let fits = |(rows, columns): &(u8, u8)| {
-                plate
-                    .treatments
-                    .keys()
-                    .all(|well| well.row() <= *rows && well.column() <= *columns)
-            };
-            let wells = plate.treatments.iter().map(|(well, treatment)| {
-                let sum = plate.wells.get(well);
-                WellFacts {
-                    well: *well,
-                    role: treatment.role,
-                    disease: treatment.disease.clone(),
-                    compound: treatment.compound.clone(),
-                    dose: treatment.dose,
-                    fields_passed: sum.map_or(0, |sum| sum.passed),
-                    fields_expected: sum.map_or(0, |sum| sum.rows),
-                }
-            });
-            PlateFacts {
-                barcode: barcode.clone(),
-                shape: FORMATS.into_iter().find(fits).unwrap_or(WellPosition::MAX),
-                wells: wells.collect(),
-            }
+            plate_facts(barcode, &plate.treatments, &plate.counts())
         };
         self.plates.iter().map(facts).collect()
     }
 }
 
 impl PlateWells {
-    /// Why too many fields failed for the plate to be compared; `None` where they did not.
-    fn held_back(&self, screen: &Screen) -> Option<String> {
-        let settings = &screen.quality;
-        let percent_failed = |controls: bool| {
-            let counted = self
-                .wells
-                .iter()
-                .filter(|(well, _)| match self.treatments.get(well) {
-                    Some(treatment) => !controls || treatment.role != Role::Treated,
-                    None => false,
-                });
-            let (failed, all) = counted.fold((0, 0), |(failed, all), (_, sum)| {
-                (failed + (sum.rows - sum.passed), all + sum.rows)
-            });
-            if all == 0 {
-                0.0
-            } else {
-                100.0 * f64::from(failed) / f64::from(all)
-            }
+    fn counts(&self) -> BTreeMap<WellPosition, FieldCount> {
+        let count = |sum: &WellSum| FieldCount {
+            fields: sum.rows,
+            passed: sum.passed,
         };
-        [
-            ("fields", percent_failed(false), settings.plate_failed_percent),
-            (
-                "control fields",
-                percent_failed(true),
-                settings.control_failed_percent,
-            ),
-        ]
-        .into_iter()
-        .find(|(_, percent, limit)| settings.enabled && percent > limit)
-        .map(|(what, percent, limit)| {
-            format!("{percent:.1} % of its {what} failed quality control, more than {limit} %")
-        })
+        self.wells.iter().map(|(well, sum)| (*well, count(sum))).collect()
     }
 }
 
