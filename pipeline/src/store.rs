@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 
-use crate::error::{FailureClass, Stage, StageError};
+use crate::error::{FailureClass, Retry, Stage, StageError};
 
 /// Tries of one read before it counts as failed.
 const ATTEMPTS: u32 = 4;
@@ -170,29 +170,34 @@ where
         tried += 1;
         let error = match attempt().await {
             Ok(value) => return Ok(value),
-            Err(error) => error,
+            Err(source) => failure(stage, what, tried, source),
         };
-        let class = match error {
-            object_store::Error::NotFound { .. } => FailureClass::MissingImage,
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                FailureClass::Access
-            }
-            _ => FailureClass::Network,
-        };
-        if class != FailureClass::Network || tried == ATTEMPTS {
-            let source = ReadError {
-                what: what.to_owned(),
-                tried,
-                source: error,
-            };
-            return Err(match class {
-                FailureClass::Network => StageError::external(stage, class, source),
-                _ => StageError::input(stage, class, source),
-            });
+        if error.retry == Retry::Never || tried == ATTEMPTS {
+            return Err(error);
         }
         tracing::warn!(what, tried, %error, "object storage failed; trying again");
         tokio::time::sleep(jittered(backoff)).await;
         backoff *= 2;
+    }
+}
+
+/// What a failed read means: an object that is absent or refused stays so, anything else may pass.
+fn failure(stage: Stage, what: &str, tried: u32, source: object_store::Error) -> StageError {
+    let class = match source {
+        object_store::Error::NotFound { .. } => FailureClass::MissingImage,
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            FailureClass::Access
+        }
+        _ => FailureClass::Network,
+    };
+    let source = ReadError {
+        what: what.to_owned(),
+        tried,
+        source,
+    };
+    match class {
+        FailureClass::Network => StageError::external(stage, class, source),
+        _ => StageError::input(stage, class, source),
     }
 }
 

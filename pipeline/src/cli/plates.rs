@@ -14,6 +14,7 @@ use super::common::{KafkaArgs, read_screen, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  wellspring plates scan workloads/screens/transfluor.toml")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
