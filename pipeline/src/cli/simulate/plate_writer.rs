@@ -218,7 +218,10 @@ fn screen_toml(simulation: &Simulation) -> String {
          [images]\nstore = \"images\"\nlayout = \"imagexpress\"\nplates = [{}]\nfields_per_well = {}\n{depth}\
          channels = [\n{channels}]\n\n\
          [plate_map]\nfile = \"platemap.csv\"\ncolumns = {{ disease = \"state\" }}\ndose_unit = \"uM\"\n\n\
-         [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n{}",
+         [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n\n\
+         # Many features of the network are 0 in most wells; scaled one by one, the rare ones count as much as the rest.\n\
+         # The profiles are compared as they are: all plates are of one microscope and one network.\n\
+         [comparison]\nnormalise = \"none\"\n{}",
         screen_name(&settings.name),
         settings.seed,
         plates.join(", "),
