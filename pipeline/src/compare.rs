@@ -105,11 +105,14 @@ struct ProfileBuilder<'a> {
 struct PlateInHand {
     barcode: Barcode,
     treatments: BTreeMap<WellPosition, Treatment>,
-    wells: BTreeMap<WellPosition, WellSum>,
+    counts: BTreeMap<WellPosition, FieldCount>,
+    well: Option<WellInHand>,
+    first_profile: usize,
 }
 
-#[derive(Default)]
-struct WellSum {
+/// The one well whose fields are being read: they lie side by side in the plan's order.
+struct WellInHand {
+    well: WellPosition,
     count: FieldCount,
     sum: Vec<f64>,
 }
@@ -141,7 +144,9 @@ impl<'a> ProfileBuilder<'a> {
         self.plate = Some(PlateInHand {
             barcode: barcode.clone(),
             treatments,
-            wells: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            well: None,
+            first_profile: self.profiles.len(),
         });
     }
 
@@ -167,11 +172,24 @@ impl<'a> ProfileBuilder<'a> {
             quality: &verdict,
             values: &measures(features),
         })?;
-        let well = plate.wells.entry(features.field.well).or_default();
+        if plate
+            .well
+            .as_ref()
+            .is_some_and(|well| well.well != features.field.well)
+        {
+            self.end_well()?;
+        }
+        let Some(plate) = &mut self.plate else {
+            return Ok(());
+        };
+        let well = plate.well.get_or_insert_with(|| WellInHand {
+            well: features.field.well,
+            count: FieldCount::default(),
+            sum: vec![0.0; features.embedding.len()],
+        });
         well.count.fields += 1;
         if features.passed {
             well.count.passed += 1;
-            well.sum.resize(features.embedding.len(), 0.0);
             for (sum, value) in well.sum.iter_mut().zip(&features.embedding) {
                 *sum += f64::from(*value);
             }
@@ -179,52 +197,58 @@ impl<'a> ProfileBuilder<'a> {
         Ok(())
     }
 
-    fn end_plate(&mut self) -> Result<(), WriteError> {
-        let Some(PlateInHand {
-            barcode,
-            treatments,
-            wells,
-        }) = self.plate.take()
-        else {
+    /// The mean of the well's passing fields becomes its profile, if enough passed.
+    fn end_well(&mut self) -> Result<(), WriteError> {
+        let Some(plate) = &mut self.plate else {
             return Ok(());
         };
-        let counts = wells.iter().map(|(well, sum)| (*well, sum.count)).collect();
-        let held_back = held_back(&self.run.screen.quality, &treatments, &counts);
+        let Some(WellInHand { well, count, sum }) = plate.well.take() else {
+            return Ok(());
+        };
+        plate.counts.insert(well, count);
+        let Some(treatment) = plate.treatments.get(&well) else {
+            return Ok(());
+        };
+        if !self.run.screen.quality.well_counts(count.passed, count.fields) {
+            self.left_out.push(format!(
+                "plate {} well {well}: {} of {} fields passed quality control, too few for a profile",
+                plate.barcode, count.passed, count.fields
+            ));
+            return Ok(());
+        }
+        let passed = f64::from(count.passed);
+        let profile = WellProfile {
+            plate: plate.barcode.clone(),
+            well,
+            treatment: treatment.clone(),
+            fields: count.passed,
+            cell_count: None,
+            values: sum.iter().map(|sum| (sum / passed) as f32).collect(),
+        };
+        self.profile_table.push(&profile)?;
+        self.profiles.push(profile);
+        Ok(())
+    }
+
+    fn end_plate(&mut self) -> Result<(), WriteError> {
+        self.end_well()?;
+        let Some(plate) = self.plate.take() else {
+            return Ok(());
+        };
+        let PlateInHand {
+            barcode,
+            treatments,
+            counts,
+            first_profile,
+            ..
+        } = plate;
         self.plates.push(plate_facts(&barcode, &treatments, &counts));
-        if let Some(reason) = &held_back {
+        if let Some(reason) = held_back(&self.run.screen.quality, &treatments, &counts) {
+            // Its profiles stay in the table, for whoever wants to judge the gate.
+            self.profiles.truncate(first_profile);
             self.left_out.push(format!(
                 "plate {barcode} is held back from the comparison: {reason}"
             ));
-        }
-        for (well, sum) in wells {
-            let Some(treatment) = treatments.get(&well) else {
-                continue;
-            };
-            if !self
-                .run
-                .screen
-                .quality
-                .well_counts(sum.count.passed, sum.count.fields)
-            {
-                self.left_out.push(format!(
-                    "plate {barcode} well {well}: {} of {} fields passed quality control, too few for a profile",
-                    sum.count.passed, sum.count.fields
-                ));
-                continue;
-            }
-            let passed = f64::from(sum.count.passed);
-            let profile = WellProfile {
-                plate: barcode.clone(),
-                well,
-                treatment: treatment.clone(),
-                fields: sum.count.passed,
-                cell_count: None,
-                values: sum.sum.iter().map(|sum| (sum / passed) as f32).collect(),
-            };
-            self.profile_table.push(&profile)?;
-            if held_back.is_none() {
-                self.profiles.push(profile);
-            }
         }
         Ok(())
     }
