@@ -112,7 +112,7 @@ pub fn finish(
         dead_letters: progress.dead_letters,
         lost: progress.lost(),
         seconds: surroundings.started.elapsed().as_secs_f64(),
-        peak_rss_bytes: peak_rss_bytes(),
+        peak_rss_bytes: crate::memory::peak_rss_bytes(),
         out: out.to_owned(),
     };
     if run.screen.output.report {
@@ -379,20 +379,4 @@ async fn tile(run: &Run, exemplar: &crate::compare::Exemplar) -> Result<Option<T
             .map(|channel| image.plane(channel).to_vec())
             .collect(),
     }))
-}
-
-/// Most memory the process has held, in bytes; 0 where the system does not say.
-pub fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix("kB")?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        })
-        .map_or(0, |kib| kib * 1024)
 }

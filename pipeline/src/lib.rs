@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod fields;
 pub mod finish;
 pub mod kafka;
+pub mod memory;
 pub mod model_store;
 pub mod npy;
 pub mod plan;

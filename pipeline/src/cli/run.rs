@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use wellspring::collect::Progress;
+use wellspring::collect::{Collection, Progress};
 use wellspring::collector::{Collector, Wanted};
 use wellspring::compare::Compared;
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
 use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::runs::{Run, Runs};
-use wellspring::submit;
 use wellspring::topology::{Role, planner, worker};
+use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
 
 use super::common::{ComputeArgs, plates_of, read_screen, runtime};
@@ -105,14 +105,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         engine,
         started,
     };
-    let finished = gather(
-        &run,
-        &kafka,
-        &out,
-        &surroundings,
-        &[&planning, &working],
-        &runtime,
-    );
+    let gathered = gather(&run, &kafka, &out, started, &[&planning, &working]);
     for role in [planning, working] {
         (role.stopper())();
         let stopped = role.join();
@@ -120,7 +113,18 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         stopped?;
     }
     runs.stop();
-    let (summary, compared) = finished?;
+    let mut collection = gathered?;
+    // The engine and the images are gone; the comparison gets their memory.
+    memory::give_back_free();
+    say::progress("comparing");
+    let (summary, compared) = finish(
+        &run,
+        &mut collection,
+        &kafka,
+        runtime.handle(),
+        &surroundings,
+        &out,
+    )?;
     if let Some(broker) = broker {
         runtime.block_on(broker.shutdown())?;
     }
@@ -129,15 +133,14 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!whole)))
 }
 
-/// Follows the run until it is complete, then writes its results.
+/// Follows the run until it is complete.
 fn gather(
     run: &Run,
     kafka: &KafkaSettings,
     out: &Path,
-    surroundings: &Surroundings,
+    started: Instant,
     roles: &[&Role],
-    runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<(RunSummary, Compared)> {
+) -> anyhow::Result<Collection> {
     let mut collector = Collector::open(kafka, Wanted::One(run.id.clone()), out)?;
     let mut shown = Instant::now();
     loop {
@@ -145,28 +148,18 @@ fn gather(
         if shown.elapsed() >= PROGRESS_EVERY {
             shown = Instant::now();
             if let Some((_, progress)) = collector.progress().next() {
-                say::progress(&progress_line(&progress, surroundings.started.elapsed()));
+                say::progress(&progress_line(&progress, started.elapsed()));
             }
         }
         if !complete.is_empty() {
-            break;
+            return collector
+                .close(&run.id)
+                .context("the run was complete but is not collected");
         }
         if roles.iter().any(|role| role.ended()) {
             bail!("a role of the run stopped before the run was complete");
         }
     }
-    let Some(mut collection) = collector.close(&run.id) else {
-        bail!("the run was complete but is not collected");
-    };
-    say::progress("comparing");
-    Ok(finish(
-        run,
-        &mut collection,
-        kafka,
-        runtime.handle(),
-        surroundings,
-        out,
-    )?)
 }
 
 fn progress_line(progress: &Progress, elapsed: Duration) -> String {
