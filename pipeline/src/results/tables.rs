@@ -3,7 +3,7 @@
 //! Fields, wells and comparisons enter in the order the rows should have; `features.parquet`, `profiles.parquet`,
 //! `quality.parquet` and `comparisons.parquet` leave. `Metadata_*` columns are text, so that peers do not take them
 //! for features; `dose` is numeric. All tables stream: memory is one row group. Fails as
-//! [`TableWriter`](super::parquet::TableWriter) does.
+//! [`TableWriter`] does.
 
 use std::path::Path;
 
