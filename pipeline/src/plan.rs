@@ -208,7 +208,11 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
     let fields = found.plates.get(plate).map_or(&[][..], Vec::as_slice);
     let mut failures = file_failures(&found, plate);
     if fields.is_empty() && failures.is_empty() {
-        let message = format!("no image of plate {plate} was found in {}", screen.images.store);
+        let mut message = format!("no image of plate {plate} was found in {}", screen.images.store);
+        // What was found instead is the reason: another channel's text, another layout.
+        for problem in &found.problems {
+            message.push_str(&format!("; {problem}"));
+        }
         let error = StageError::input(Stage::Plan, FailureClass::MissingImage, message);
         return Ok(PlatePlan {
             tasks: Vec::new(),

@@ -235,6 +235,28 @@ fn an_unreachable_store_and_a_missing_plate_map_are_dead_letters_of_each_plate()
 }
 
 #[test]
+fn a_channel_that_matches_no_file_is_named_with_what_was_found_instead() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), &small_plate("\"DNA\""));
+    let screen = folder.path().join("plates/screen.toml");
+    let text = std::fs::read_to_string(&screen).unwrap();
+    std::fs::write(&screen, text.replace("match = \"w1\"", "match = \"w9\"")).unwrap();
+    let out = folder.path().join("out");
+    let (code, summary) = run_json(
+        wellspring(&models)
+            .arg("run")
+            .arg(&screen)
+            .arg("--json")
+            .arg("--out")
+            .arg(&out),
+    );
+    assert_eq!((code, count(&summary, "dead_letters")), (1, 1), "{summary}");
+    let message = dead_letters(&out)[0]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("192 files of channel 'w1'"), "{message}");
+}
+
+#[test]
 fn a_killed_run_started_again_leaves_the_same_files_as_an_undisturbed_one() {
     let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();
