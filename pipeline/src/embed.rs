@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use wellspring_models::{Batch, Engine, EngineChoice, EngineError, ModelCard};
+use wellspring_models::{Batch, Engine, EngineChoice, EngineError};
 use wellspring_workloads::screen;
 
 use crate::dead_letters::settle_field;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::fields::{Embedded, Measured};
+use crate::runs::Run;
 use crate::track::Tracked;
 
 /// How engines are opened.
@@ -21,6 +22,8 @@ use crate::track::Tracked;
 pub struct EngineSettings {
     /// Folder with the weights that `wellspring models pull` put there.
     pub models_folder: PathBuf,
+    /// Which engine to open, whatever the screen says; `None`: the screen's choice.
+    pub choice: Option<screen::EngineChoice>,
     /// Threads of an engine.
     pub threads: usize,
     /// Items in one batch, about: a field is never split to meet it.
@@ -28,12 +31,9 @@ pub struct EngineSettings {
 }
 
 /// Opens the engine of a model; refuses weights that are not the card's.
-pub fn open_engine(
-    card: &ModelCard,
-    choice: screen::EngineChoice,
-    settings: &EngineSettings,
-) -> Result<Box<dyn Engine>, EngineError> {
-    let choice = match choice {
+pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, EngineError> {
+    let card = run.card;
+    let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
         screen::EngineChoice::Native => EngineChoice::Native,
     };
@@ -68,15 +68,13 @@ pub fn run(
         let run = group[0].value.field.run.clone();
         let engine = match engines.entry(model) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                match open_engine(run.card, run.screen.model.engine, settings) {
-                    Ok(engine) => entry.insert(engine),
-                    Err(error) => {
-                        stop(group, &StageError::internal(Stage::Embed, error));
-                        return;
-                    }
+            std::collections::hash_map::Entry::Vacant(entry) => match open_engine(&run, settings) {
+                Ok(engine) => entry.insert(engine),
+                Err(error) => {
+                    stop(group, &StageError::internal(Stage::Embed, error));
+                    return;
                 }
-            }
+            },
         };
         if !embed_group(engine.as_mut(), group, output) {
             return;

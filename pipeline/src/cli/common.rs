@@ -99,6 +99,7 @@ impl ComputeArgs {
             preprocess_threads: decode_threads,
             engine: EngineSettings {
                 models_folder: self.models_folder()?,
+                choice: self.engine,
                 threads: threads(resources.engine_threads, cores),
                 batch_items: resources.batch_size.max(1) as usize,
             },

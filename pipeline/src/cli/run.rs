@@ -62,9 +62,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let plates = runtime.block_on(plates_of(&run))?;
     let settings = args.compute.worker_settings(&run.screen.resources, false)?;
     let device = args.compute.open_device(&run.screen.resources)?;
-    let choice = args.compute.engine.unwrap_or(run.screen.model.engine);
     // Opened once here so that missing or wrong weights are an error now and not after the first fields.
-    let engine = wellspring::embed::open_engine(run.card, choice, &settings.engine)?
+    let engine = wellspring::embed::open_engine(&run, &settings.engine)?
         .device()
         .to_owned();
 
