@@ -6,6 +6,8 @@
 
 pub mod compare;
 pub mod layout;
+pub mod linalg;
+pub mod matrix;
 pub mod plate_map;
 pub mod profile;
 pub mod screen;

@@ -1,0 +1,271 @@
+//! The linear algebra of alignment and similarity, on faer. Feature rows enter in `f32`; sums, decompositions and
+//! products that are decomposed again are `f64`.
+//!
+//! Every product is split into blocks of fixed size that are worked on in parallel and added in order, so that the
+//! same rows give the same bytes on any number of threads. A decomposition that does not converge is an error.
+
+use faer::linalg::matmul::{matmul, triangular};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use rayon::prelude::*;
+
+use crate::matrix::FeatureMatrix;
+
+/// Rows of a block: enough for the product to run at full speed, few enough to stay in the cache.
+const BLOCK_ROWS: usize = 256;
+
+/// An eigendecomposition that did not converge: the matrix holds values that are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the eigendecomposition of a {size} x {size} matrix did not converge: are all features finite?")]
+pub struct EigenError {
+    /// Rows and columns.
+    pub size: usize,
+}
+
+/// Mean of every column, in `f64`; zeros where there are no rows.
+pub fn column_means(rows: &FeatureMatrix) -> Vec<f64> {
+    let sums = ordered_sum(rows, |block| {
+        let mut sums = vec![0.0; rows.width()];
+        for row in block.chunks_exact(rows.width()) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += f64::from(value);
+            }
+        }
+        sums
+    });
+    let n = rows.len().max(1) as f64;
+    sums.map_or_else(
+        || vec![0.0; rows.width()],
+        |sums| sums.iter().map(|sum| sum / n).collect(),
+    )
+}
+
+/// `Σ (x − centre)(x − centre)ᵀ` over the rows, width x width, both triangles.
+pub fn scatter(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
+    let d = rows.width();
+    let sum = ordered_sum(rows, |block| {
+        let block = centred(block, d, centre);
+        let mut product = vec![0.0; d * d];
+        triangular::matmul(
+            MatMut::from_column_major_slice_mut(&mut product, d, d),
+            triangular::BlockStructure::TriangularLower,
+            Accum::Replace,
+            block.transpose(),
+            triangular::BlockStructure::Rectangular,
+            &block,
+            triangular::BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
+        product
+    })
+    .unwrap_or_else(|| vec![0.0; d * d]);
+    Mat::from_fn(d, d, |i, j| {
+        let (low, high) = (i.max(j), i.min(j));
+        sum[high * d + low]
+    })
+}
+
+/// Eigenvalues, descending, and their vectors as columns. Signs are free: see [`fix_signs`].
+#[derive(Debug, Clone)]
+pub struct Eigen {
+    /// Descending.
+    pub values: Vec<f64>,
+    /// Column `i` belongs to `values[i]`.
+    pub vectors: Mat<f64>,
+}
+
+/// Decomposes a symmetric matrix; only its lower triangle is read.
+///
+/// # Errors
+/// [`EigenError`] where it does not converge.
+pub fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Result<Eigen, EigenError> {
+    let size = matrix.nrows();
+    let evd = matrix
+        .self_adjoint_eigen(Side::Lower)
+        .map_err(|_| EigenError { size })?;
+    let (ascending, vectors) = (evd.S().column_vector(), evd.U());
+    let values: Vec<f64> = (0..size).rev().map(|i| ascending[i]).collect();
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(EigenError { size });
+    }
+    Ok(Eigen {
+        values,
+        vectors: Mat::from_fn(size, size, |i, j| vectors[(i, size - 1 - j)]),
+    })
+}
+
+/// Turns every column so that its entry of largest magnitude is positive (the first of equals).
+pub fn fix_signs(vectors: &mut Mat<f64>) {
+    for j in 0..vectors.ncols() {
+        let mut largest = 0.0f64;
+        for i in 0..vectors.nrows() {
+            let entry = vectors[(i, j)];
+            if entry.abs() > largest.abs() {
+                largest = entry;
+            }
+        }
+        if largest < 0.0 {
+            for i in 0..vectors.nrows() {
+                vectors[(i, j)] = -vectors[(i, j)];
+            }
+        }
+    }
+}
+
+/// `(x − centre) · map` for every row; `map` is width x new width.
+pub fn project(rows: &FeatureMatrix, centre: &[f64], map: MatRef<'_, f64>) -> FeatureMatrix {
+    let (d, k) = (rows.width(), map.ncols());
+    let mut out = FeatureMatrix::zeros(rows.len(), k);
+    if d == 0 || k == 0 {
+        return out;
+    }
+    out.as_mut_slice()
+        .par_chunks_mut(BLOCK_ROWS * k)
+        .zip(rows.as_slice().par_chunks(BLOCK_ROWS * d))
+        .for_each(|(out, block)| {
+            let block = centred(block, d, centre);
+            let mut product = Mat::<f64>::zeros(block.nrows(), k);
+            matmul(&mut product, Accum::Replace, &block, map, 1.0, Par::Seq);
+            for (i, row) in out.chunks_exact_mut(k).enumerate() {
+                for (j, value) in row.iter_mut().enumerate() {
+                    *value = product[(i, j)] as f32;
+                }
+            }
+        });
+    out
+}
+
+/// Inner products of every row of `a` with every row of `b`, in `f32`: `out[i * b.len() + j] = a_i · b_j`.
+///
+/// `out` has `a.len() * b.len()` places and is filled in parallel; both have one width.
+pub fn inner_products(a: &FeatureMatrix, b: &FeatureMatrix, out: &mut [f32]) {
+    debug_assert_eq!(a.width(), b.width(), "rows of one space");
+    debug_assert_eq!(out.len(), a.len() * b.len(), "a place for each pair");
+    let (d, n) = (a.width(), b.len());
+    if d == 0 || n == 0 {
+        out.fill(0.0);
+        return;
+    }
+    let right = MatRef::from_row_major_slice(b.as_slice(), n, d);
+    out.par_chunks_mut(BLOCK_ROWS * n)
+        .zip(a.as_slice().par_chunks(BLOCK_ROWS * d))
+        .for_each(|(out, block)| {
+            let m = block.len() / d;
+            let left = MatRef::from_row_major_slice(block, m, d);
+            let product = MatMut::from_row_major_slice_mut(out, m, n);
+            matmul(product, Accum::Replace, left, right.transpose(), 1.0f32, Par::Seq);
+        });
+}
+
+/// A block of rows as `f64`, less `centre`.
+fn centred(block: &[f32], width: usize, centre: &[f64]) -> Mat<f64> {
+    Mat::from_fn(block.len() / width, width, |i, j| {
+        f64::from(block[i * width + j]) - centre[j]
+    })
+}
+
+/// Runs `sums` over blocks of rows in parallel and adds its results in the order of the blocks. `None` without rows.
+fn ordered_sum(rows: &FeatureMatrix, sums: impl Fn(&[f32]) -> Vec<f64> + Sync) -> Option<Vec<f64>> {
+    // As many blocks as may be held at once; the sum is taken from left to right whatever their number.
+    const IN_FLIGHT: usize = 16;
+    let width = rows.width().max(1);
+    let mut total: Option<Vec<f64>> = None;
+    for blocks in rows.as_slice().chunks(IN_FLIGHT * BLOCK_ROWS * width) {
+        let parts: Vec<Vec<f64>> = blocks.par_chunks(BLOCK_ROWS * width).map(&sums).collect();
+        for part in parts {
+            match &mut total {
+                None => total = Some(part),
+                Some(total) => total
+                    .iter_mut()
+                    .zip(part)
+                    .for_each(|(total, part)| *total += part),
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> FeatureMatrix {
+        let values = (0..700 * 5).map(|i| ((i * 37 % 101) as f32).sin()).collect();
+        FeatureMatrix::from_values(5, values).unwrap()
+    }
+
+    #[test]
+    fn scatter_and_means_equal_the_written_sums() {
+        let rows = rows();
+        let means = column_means(&rows);
+        let scatter = scatter(&rows, &means);
+        for a in 0..5 {
+            let mean = rows.rows().map(|row| f64::from(row[a])).sum::<f64>() / 700.0;
+            assert!((mean - means[a]).abs() < 1e-12);
+            for b in 0..5 {
+                let expected: f64 = rows
+                    .rows()
+                    .map(|row| (f64::from(row[a]) - means[a]) * (f64::from(row[b]) - means[b]))
+                    .sum();
+                assert!((scatter[(a, b)] - expected).abs() < 1e-9, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn eigenvectors_rebuild_the_matrix_in_descending_order() {
+        let rows = rows();
+        let scatter = scatter(&rows, &column_means(&rows));
+        let mut eigen = symmetric_eigen(scatter.as_ref()).unwrap();
+        fix_signs(&mut eigen.vectors);
+        assert!(eigen.values.is_sorted_by(|a, b| a >= b));
+        for a in 0..5 {
+            for b in 0..5 {
+                let rebuilt: f64 = (0..5)
+                    .map(|k| eigen.values[k] * eigen.vectors[(a, k)] * eigen.vectors[(b, k)])
+                    .sum();
+                assert!((rebuilt - scatter[(a, b)]).abs() < 1e-9);
+            }
+            let largest = (0..5)
+                .map(|i| eigen.vectors[(i, a)])
+                .max_by(|x, y| x.abs().total_cmp(&y.abs()));
+            assert!(largest.is_some_and(|entry| entry > 0.0));
+        }
+    }
+
+    #[test]
+    fn a_matrix_that_is_not_finite_is_an_error() {
+        let matrix = Mat::from_fn(3, 3, |_, _| f64::NAN);
+        assert_eq!(
+            symmetric_eigen(matrix.as_ref()).unwrap_err(),
+            EigenError { size: 3 }
+        );
+    }
+
+    #[test]
+    fn products_equal_the_written_sums_on_any_number_of_threads() {
+        let rows = rows();
+        let few = rows.select(&[3, 600, 1]);
+        let mut products = vec![0.0; 700 * 3];
+        inner_products(&rows, &few, &mut products);
+        for (i, a) in rows.rows().enumerate() {
+            for (j, b) in few.rows().enumerate() {
+                let expected: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                assert!((products[i * 3 + j] - expected).abs() < 1e-5);
+            }
+        }
+        let means = column_means(&rows);
+        let map = Mat::from_fn(5, 2, |i, j| (i + 3 * j) as f64);
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let run = || (project(&rows, &means, map.as_ref()), scatter(&rows, &means));
+        let (a, b) = (one.install(run), three.install(run));
+        assert_eq!(a.0, b.0);
+        assert_eq!(a.1, b.1);
+        let x = rows.row(42);
+        let expected: f64 = (0..5)
+            .map(|i| (f64::from(x[i]) - means[i]) * (i + 3) as f64)
+            .sum();
+        assert!((f64::from(a.0.row(42)[1]) - expected).abs() < 1e-5);
+    }
+}
