@@ -45,12 +45,15 @@ struct PlateFields {
     /// Where each field's record lies in the scratch file, by place in the plan.
     records: BTreeMap<u32, Span>,
     failed: BTreeSet<(WellPosition, u32)>,
+    /// Dead letters of its planning.
+    plan_letters: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     expected: u32,
     planned: u32,
+    letters: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +64,10 @@ struct Span {
 
 impl PlateFields {
     fn complete(&self) -> bool {
-        self.planned
-            .is_some_and(|p| self.records.len() + self.failed.len() >= p.planned as usize)
+        self.planned.is_some_and(|p| {
+            self.records.len() + self.failed.len() >= p.planned as usize
+                && self.plan_letters.len() >= p.letters as usize
+        })
     }
 }
 
@@ -146,15 +151,17 @@ impl Collection {
         if !ours {
             return;
         }
-        // What failed in planning is not among the planned fields; what failed later is.
-        if let (Some(plate), Some(well), Some(field)) = (&letter.plate, letter.well, letter.field)
-            && letter.stage != Stage::Plan
-        {
-            self.plates
-                .entry(plate.clone())
-                .or_default()
-                .failed
-                .insert((well, field));
+        if let Some(plate) = &letter.plate {
+            let fields = self.plates.entry(plate.clone()).or_default();
+            // What failed in planning is not among the planned fields; what failed later is, and names its field.
+            match (letter.well, letter.field) {
+                (Some(well), Some(field)) if letter.stage != Stage::Plan => {
+                    fields.failed.insert((well, field));
+                }
+                _ => {
+                    fields.plan_letters.insert(letter.id.clone());
+                }
+            }
         }
         self.letters.insert(letter.id.clone(), letter);
     }
@@ -175,11 +182,13 @@ impl Collection {
                 plate,
                 fields_expected,
                 fields_planned,
+                dead_letters,
                 ..
             } => {
                 let planned = Planned {
                     expected: fields_expected,
                     planned: fields_planned,
+                    letters: dead_letters,
                 };
                 // A plate announced again gives the same plan; the first one stands.
                 self.plates
@@ -389,6 +398,7 @@ mod tests {
             plate: "P".parse().unwrap(),
             fields_expected: 4,
             fields_planned: 3,
+            dead_letters: 0,
         });
         for field in [1, 0, 1] {
             collection.take(&features(field)).unwrap();
@@ -406,6 +416,31 @@ mod tests {
             .map(|f| f.unwrap().embedding[0])
             .collect();
         assert_eq!(read, vec![0.0, 1.0]);
+    }
+
+    /// The status and the letters of a plan are on two topics: a run was once finished without them.
+    #[test]
+    fn a_run_waits_for_the_dead_letters_of_its_plans() {
+        let mut collection = collection();
+        collection.take_status(Status::PlatePlanned {
+            run: "r".to_owned(),
+            plate: "P".parse().unwrap(),
+            fields_expected: 0,
+            fields_planned: 0,
+            dead_letters: 2,
+        });
+        let of_plan = |id: &str| DeadLetter {
+            id: id.to_owned(),
+            stage: Stage::Plan,
+            field: None,
+            ..letter(Some(0), Some("r"), 9)
+        };
+        for id in ["first", "first"] {
+            collection.take_letter(of_plan(id));
+            assert!(!collection.complete());
+        }
+        collection.take_letter(of_plan("second"));
+        assert!(collection.complete());
     }
 
     #[test]

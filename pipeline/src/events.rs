@@ -199,6 +199,8 @@ pub enum Status {
         fields_expected: u32,
         /// Fields for which tasks were published; the rest are dead letters already.
         fields_planned: u32,
+        /// Dead letters published with this status. They are on another topic, so a reader may see them later.
+        dead_letters: u32,
     },
     /// A plate's profiles are published; written in one transaction with them.
     PlateProfiled {

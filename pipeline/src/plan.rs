@@ -114,6 +114,7 @@ async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<
         records.push(OutRecord::new(Topic::Tasks, key, id, "wellspring.task.v1", task).map_err(internal)?);
     }
     let mut fields_lost = 0;
+    let mut letters = BTreeSet::new();
     for failure in plan.failures {
         fields_lost += failure.fields_lost;
         let place = Place {
@@ -133,6 +134,7 @@ async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<
             None,
         );
         records.push(record(&letter)?);
+        letters.insert(letter.id);
     }
     let planned = count(plan.tasks.len());
     let status = Status::PlatePlanned {
@@ -140,6 +142,7 @@ async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<
         plate: plate.clone(),
         fields_expected: planned + fields_lost,
         fields_planned: planned,
+        dead_letters: count(letters.len()),
     };
     let id = format!("{}/{plate}/planned", run.id);
     records.push(

@@ -64,6 +64,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
                     plate,
                     fields_expected,
                     fields_planned,
+                    ..
                 } = status
                 {
                     say::line(format_args!(
