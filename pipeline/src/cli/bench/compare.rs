@@ -1,103 +1,58 @@
-//! `bench compare`: the comparison of a screen's wells, in wells per second.
+//! `bench compare`: the mathematics of the comparison, one file per area.
+//!
+//! Every area makes its input from a seed ([`input`]) and gives its seconds, beside what the machine can do at most
+//! where that is a fair measure ([`limits`]). `scripts/bench/compare` runs the Python peers on the same data in turn.
 
-use anyhow::Context;
-use wellspring_workloads::compare::{ComparisonSettings, compare};
-use wellspring_workloads::profile::{Role, Treatment, WellProfile};
-use wellspring_workloads::words::WellPosition;
+mod input;
+mod limits;
+mod scale;
+mod screen;
 
-use super::{Line, Printer, Random, seconds};
+use std::path::PathBuf;
 
-/// Doses of every compound.
-const DOSES: [f64; 6] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
-/// Reference wells of a plate, and as many phenotype wells.
-const CONTROLS: usize = 32;
+use super::Printer;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Plates of 384 wells; each holds one replicate.
-    #[arg(long, default_value_t = 4)]
+    /// What to measure. Default: everything.
+    #[arg(long, value_delimiter = ',', value_name = "AREA")]
+    areas: Vec<Area>,
+    /// Plates of 384 wells in the input of scaling, alignment and replicates.
+    #[arg(long, default_value_t = 100)]
     plates: usize,
-    /// Values of a profile: the network's width times the channels.
-    #[arg(long, default_value_t = 1280)]
+    /// Values of a profile.
+    #[arg(long, default_value_t = 384)]
     features: usize,
+    /// Write the input as values.npy and wells.csv into this folder, for peers, and measure nothing.
+    #[arg(long, value_name = "DIR")]
+    write_input: Option<PathBuf>,
+}
+
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Area {
+    /// The machine's own limits: matrix products and memory.
+    Limits,
+    /// The scalers of every plate.
+    Scale,
+    /// A whole comparison.
+    Screen,
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
-    let profiles = profiles(args.plates.max(1), args.features.max(1))?;
-    let settings = ComparisonSettings::default();
-    let time = seconds(|| compare(&profiles, &settings).map(drop))?;
-    let work = format!(
-        "{} plates of 384 wells, {} features",
-        args.plates.max(1),
-        args.features.max(1)
-    );
-    printer.push(Line::new(
-        "compare",
-        work,
-        profiles.len() as f64 / time,
-        "wells/s",
-    ))
-}
-
-/// Wells on a random axis with noise: controls at 0 and 1, compounds that move along it with the dose.
-fn profiles(plates: usize, features: usize) -> anyhow::Result<Vec<WellProfile>> {
-    let mut random = Random(11);
-    let axis: Vec<f64> = (0..features).map(|_| random.unit() - 0.5).collect();
-    let mut profiles = Vec::with_capacity(plates * 384);
-    for plate in 1..=plates {
-        let barcode = format!("BENCH{plate:04}").parse()?;
-        for index in 0..384usize {
-            let (row, column) = (index / 24 + 1, index % 24 + 1);
-            let well =
-                WellPosition::new(row as u8, column as u8).context("a 384-well plate has 16 rows of 24")?;
-            let treated = index.saturating_sub(2 * CONTROLS);
-            let (compound, dose) = (treated / DOSES.len(), DOSES[treated % DOSES.len()]);
-            let (role, position) = match index {
-                i if i < CONTROLS => (Role::Reference, 0.0),
-                i if i < 2 * CONTROLS => (Role::Phenotype, 1.0),
-                _ if compound % 4 == 0 => (Role::Treated, 1.0 / (1.0 + dose)),
-                _ => (Role::Treated, 1.0),
-            };
-            let control = role != Role::Treated;
-            let treatment = Treatment {
-                role,
-                disease: (role != Role::Reference).then(|| "disease".to_owned()),
-                compound: Some(if control {
-                    "DMSO".to_owned()
-                } else {
-                    format!("C{compound:03}")
-                }),
-                dose: Some(if control { 0.0 } else { dose }),
-            };
-            let value =
-                |along: &f64, random: &mut Random| (along * position + 0.2 * (random.unit() - 0.5)) as f32;
-            let values = axis.iter().map(|along| value(along, &mut random)).collect();
-            let plate = Clone::clone(&barcode);
-            profiles.push(WellProfile {
-                plate,
-                well,
-                treatment,
-                fields: 1,
-                cell_count: None,
-                values,
-            });
-        }
+    if let Some(folder) = &args.write_input {
+        return input::Wells::new(args.plates, args.features).write(folder);
     }
-    Ok(profiles)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_made_up_screen_can_be_compared() {
-        let profiles = super::profiles(1, 16).unwrap();
-        assert_eq!(profiles.len(), 384);
-        let comparison =
-            wellspring_workloads::compare::compare(&profiles, &super::ComparisonSettings::default()).unwrap();
-        assert_eq!(comparison.compounds.len(), 54);
-        assert_eq!(
-            comparison.compounds[0].compound.as_deref().map(|name| &name[..1]),
-            Some("C")
-        );
+    let wanted = |area| args.areas.is_empty() || args.areas.contains(&area);
+    let limits = limits::Limits::measure();
+    if wanted(Area::Limits) {
+        limits.print(printer)?;
     }
+    if wanted(Area::Scale) {
+        scale::measure(args, &limits, printer)?;
+    }
+    if wanted(Area::Screen) {
+        screen::measure(printer)?;
+    }
+    Ok(())
 }

@@ -1,0 +1,48 @@
+//! The scalers: fitted on the healthy wells of each plate, applied to all its wells.
+
+use rayon::prelude::*;
+use wellspring_workloads::compare::scale::Scaler;
+
+use super::Args;
+use super::input::{HEALTHY, Wells};
+use super::limits::Limits;
+use crate::cli::bench::{Line, Printer, seconds};
+
+pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> anyhow::Result<()> {
+    let wells = Wells::new(args.plates, args.features);
+    let plates: Vec<Vec<&[f32]>> = wells.by_plate().collect();
+    let bytes = (wells.values.as_slice().len() * 2 * size_of::<f32>()) as f64;
+    for (name, fit) in [
+        ("robust MAD", Scaler::robust as fn(&[&[f32]]) -> Scaler),
+        ("standardise", Scaler::standardise),
+    ] {
+        let time = seconds(|| {
+            let scaled: usize = plates
+                .par_iter()
+                .map(|rows| {
+                    let scaler = fit(&rows[..HEALTHY]);
+                    rows.iter().map(|row| scaler.apply(row).len()).sum::<usize>()
+                })
+                .sum();
+            std::hint::black_box(scaled);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let Ok(time) = time;
+        let work = format!(
+            "{name} per plate, {} wells x {}",
+            wells.values.len(),
+            args.features
+        );
+        printer.push(Line::new("compare", work.clone(), time, "s"))?;
+        printer.push(
+            Line::new(
+                "compare",
+                format!("{work}, values read and written"),
+                bytes / time / 1e9,
+                "GB/s",
+            )
+            .beside("copying memory", limits.bytes / 1e9),
+        )?;
+    }
+    Ok(())
+}
