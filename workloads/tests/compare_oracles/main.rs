@@ -6,6 +6,7 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "../common/oracles.rs"]
 mod files;
 
 use std::collections::HashMap;

@@ -1,4 +1,12 @@
-//! Reading the oracle files, and the oracle screen as profiles.
+//! Reading the oracle files, and the oracle screen as profiles. A test target takes it by
+//! `#[path = "../common/oracles.rs"] mod files;` (without `../` from a target of one file).
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "shared by several test targets, each of which uses a part; a failure here is a failed test"
+)]
 
 use std::collections::HashMap;
 use std::fs;
