@@ -9,6 +9,7 @@ pub mod layout;
 pub mod linalg;
 pub mod matrix;
 pub mod plate_map;
+pub mod position;
 pub mod profile;
 pub mod screen;
 pub mod simulate;
