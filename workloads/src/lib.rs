@@ -4,6 +4,7 @@
 //! Pure and blocking: nothing here reads a file, a clock, an environment variable or a network. Text comes in
 //! (a screen file, a plate map), checked types and numbers go out. `pipeline` does the reading and writing.
 
+pub mod align;
 pub mod compare;
 pub mod layout;
 pub mod linalg;

@@ -43,18 +43,13 @@ pub fn column_means(rows: &FeatureMatrix) -> Vec<f64> {
 pub fn scatter(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
     let d = rows.width();
     let sum = ordered_sum(rows, |block| {
-        let block = centred(block, d, centre);
+        let values = centred(block, centre);
+        let block = MatRef::from_row_major_slice(&values, values.len() / d, d);
         let mut product = vec![0.0; d * d];
-        triangular::matmul(
+        lower_product(
             MatMut::from_column_major_slice_mut(&mut product, d, d),
-            triangular::BlockStructure::TriangularLower,
-            Accum::Replace,
             block.transpose(),
-            triangular::BlockStructure::Rectangular,
-            &block,
-            triangular::BlockStructure::Rectangular,
-            1.0,
-            Par::Seq,
+            block,
         );
         product
     })
@@ -63,6 +58,64 @@ pub fn scatter(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
         let (low, high) = (i.max(j), i.min(j));
         sum[high * d + low]
     })
+}
+
+/// `(x_i − centre) · (x_j − centre)` of every two rows, rows x rows, both triangles. Smaller than [`scatter`] where there
+/// are fewer rows than features, with the same eigenvalues.
+pub fn gram(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
+    let (n, d) = (rows.len(), rows.width());
+    let values = centred(rows.as_slice(), centre);
+    let all = MatRef::from_row_major_slice(&values, n, d);
+    // Blocks of whole columns, below and on the diagonal: every entry is one product, so threads do not matter.
+    let mut product = vec![0.0; n * n];
+    product
+        .par_chunks_mut((BLOCK_ROWS * n).max(1))
+        .enumerate()
+        .for_each(|(block, out)| {
+            let (from, columns) = (block * BLOCK_ROWS, out.len() / n);
+            let out = MatMut::from_column_major_slice_mut(out, n, columns).subrows_mut(from, n - from);
+            let (left, right) = (all.subrows(from, n - from), all.subrows(from, columns));
+            matmul(out, Accum::Replace, left, right.transpose(), 1.0, Par::Seq);
+        });
+    Mat::from_fn(n, n, |i, j| {
+        let (low, high) = (i.max(j), i.min(j));
+        product[high * n + low]
+    })
+}
+
+/// The rows as `f64`, less `centre`.
+pub fn centred_rows(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
+    let values = centred(rows.as_slice(), centre);
+    MatRef::from_row_major_slice(&values, rows.len(), rows.width()).to_owned()
+}
+
+/// `rowsᵀ · rows`, both triangles.
+pub fn inner_square(rows: MatRef<'_, f64>) -> Mat<f64> {
+    let d = rows.ncols();
+    let mut product = Mat::zeros(d, d);
+    lower_product(product.as_mut(), rows.transpose(), rows);
+    for j in 0..d {
+        for i in 0..j {
+            product[(i, j)] = product[(j, i)];
+        }
+    }
+    product
+}
+
+/// The lower triangle of `left · right`.
+fn lower_product(out: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
+    use triangular::BlockStructure::{Rectangular, TriangularLower};
+    triangular::matmul(
+        out,
+        TriangularLower,
+        Accum::Replace,
+        left,
+        Rectangular,
+        right,
+        Rectangular,
+        1.0,
+        Par::Seq,
+    );
 }
 
 /// Eigenvalues, descending, and their vectors as columns. Signs are free: see [`fix_signs`].
@@ -94,6 +147,29 @@ pub fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Result<Eigen, EigenError> {
     })
 }
 
+impl Eigen {
+    /// `V diag(f(λ)) Vᵀ`: the function of the decomposed matrix.
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Mat<f64> {
+        let scaled = scale_columns(
+            self.vectors.as_ref(),
+            &self.values.iter().map(|&value| f(value)).collect::<Vec<_>>(),
+        );
+        product(scaled.as_ref(), self.vectors.transpose())
+    }
+}
+
+/// `left · right`.
+pub fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
+    let mut out = Mat::zeros(left.nrows(), right.ncols());
+    matmul(&mut out, Accum::Replace, left, right, 1.0, Par::Seq);
+    out
+}
+
+/// Column `j` times `factors[j]`.
+pub fn scale_columns(matrix: MatRef<'_, f64>, factors: &[f64]) -> Mat<f64> {
+    Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| matrix[(i, j)] * factors[j])
+}
+
 /// Turns every column so that its entry of largest magnitude is positive (the first of equals).
 pub fn fix_signs(vectors: &mut Mat<f64>) {
     for j in 0..vectors.ncols() {
@@ -123,13 +199,19 @@ pub fn project(rows: &FeatureMatrix, centre: &[f64], map: MatRef<'_, f64>) -> Fe
         .par_chunks_mut(BLOCK_ROWS * k)
         .zip(rows.as_slice().par_chunks(BLOCK_ROWS * d))
         .for_each(|(out, block)| {
-            let block = centred(block, d, centre);
-            let mut product = Mat::<f64>::zeros(block.nrows(), k);
-            matmul(&mut product, Accum::Replace, &block, map, 1.0, Par::Seq);
-            for (i, row) in out.chunks_exact_mut(k).enumerate() {
-                for (j, value) in row.iter_mut().enumerate() {
-                    *value = product[(i, j)] as f32;
-                }
+            let values = centred(block, centre);
+            let n = values.len() / d;
+            let mut product = vec![0.0; n * k];
+            matmul(
+                MatMut::from_row_major_slice_mut(&mut product, n, k),
+                Accum::Replace,
+                MatRef::from_row_major_slice(&values, n, d),
+                map,
+                1.0,
+                Par::Seq,
+            );
+            for (value, &sum) in out.iter_mut().zip(&product) {
+                *value = sum as f32;
             }
         });
     out
@@ -157,11 +239,13 @@ pub fn inner_products(a: &FeatureMatrix, b: &FeatureMatrix, out: &mut [f32]) {
         });
 }
 
-/// A block of rows as `f64`, less `centre`.
-fn centred(block: &[f32], width: usize, centre: &[f64]) -> Mat<f64> {
-    Mat::from_fn(block.len() / width, width, |i, j| {
-        f64::from(block[i * width + j]) - centre[j]
-    })
+/// A block of rows as `f64`, less `centre`, row after row.
+fn centred(block: &[f32], centre: &[f64]) -> Vec<f64> {
+    let mut values = Vec::with_capacity(block.len());
+    for row in block.chunks_exact(centre.len().max(1)) {
+        values.extend(row.iter().zip(centre).map(|(&x, c)| f64::from(x) - c));
+    }
+    values
 }
 
 /// Runs `sums` over blocks of rows in parallel and adds its results in the order of the blocks. `None` without rows.
@@ -231,6 +315,32 @@ mod tests {
                 .max_by(|x, y| x.abs().total_cmp(&y.abs()));
             assert!(largest.is_some_and(|entry| entry > 0.0));
         }
+    }
+
+    #[test]
+    fn gram_and_scatter_have_the_same_eigenvalues() {
+        let rows = rows().select(&(0..300).collect::<Vec<_>>());
+        let means = column_means(&rows);
+        let tall = symmetric_eigen(scatter(&rows, &means).as_ref()).unwrap();
+        let gram = gram(&rows, &means);
+        let wide = symmetric_eigen(gram.as_ref()).unwrap();
+        for (a, b) in tall.values.iter().zip(&wide.values) {
+            assert!((a - b).abs() < 1e-9 * tall.values[0], "{a} {b}");
+        }
+        let centred = centred_rows(&rows, &means);
+        let expected: f64 = (0..5).map(|c| centred[(299, c)] * centred[(2, c)]).sum();
+        assert!((gram[(2, 299)] - expected).abs() < 1e-9);
+        let square = inner_square(centred.as_ref());
+        assert!((square[(1, 4)] - scatter(&rows, &means)[(4, 1)]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_function_of_a_matrix_acts_on_its_eigenvalues() {
+        let rows = rows();
+        let scatter = scatter(&rows, &column_means(&rows));
+        let root = symmetric_eigen(scatter.as_ref()).unwrap().map(f64::sqrt);
+        let squared = product(root.as_ref(), root.as_ref());
+        assert!((squared[(3, 1)] - scatter[(3, 1)]).abs() < 1e-9 * scatter[(0, 0)]);
     }
 
     #[test]

@@ -1,0 +1,227 @@
+//! Alignment against the reference outputs in `../shared/oracles`: principal components, shrinkage, sphering.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+#[path = "common/oracles.rs"]
+mod files;
+
+use files::{close, matrix, oracle, table};
+use wellspring_workloads::align::moments::Moments;
+use wellspring_workloads::align::pca::Pca;
+use wellspring_workloads::align::shrink::{ledoit_wolf, oracle_approximating};
+use wellspring_workloads::align::sphere::{SphereMethod, SphereSettings, Sphering};
+use wellspring_workloads::compare::scale::Scaler;
+use wellspring_workloads::matrix::FeatureMatrix;
+
+fn features(name: &str) -> Option<FeatureMatrix> {
+    let rows = matrix(name)?;
+    let width = rows[0].len();
+    let values = rows.into_iter().flatten().map(|v| v as f32).collect();
+    Some(FeatureMatrix::from_values(width, values).unwrap())
+}
+
+/// Row numbers of the healthy wells.
+fn healthy() -> Option<Vec<usize>> {
+    let wells = table("wells.csv")?;
+    Some(
+        (0..wells.len())
+            .filter(|&i| wells[i]["role"] == "healthy")
+            .collect(),
+    )
+}
+
+/// Row numbers of each plate, in the order of `wells.csv`.
+fn plates() -> Option<Vec<Vec<usize>>> {
+    let wells = table("wells.csv")?;
+    Some(
+        ["P1", "P2", "P3", "P4", "P5", "P6"]
+            .iter()
+            .map(|plate| {
+                (0..wells.len())
+                    .filter(|&i| wells[i]["plate"] == *plate)
+                    .collect()
+            })
+            .collect(),
+    )
+}
+
+/// The largest deviation from the reference, in shares of its largest magnitude; over the rows it has.
+fn deviation(ours: &FeatureMatrix, reference: &[Vec<f64>]) -> f64 {
+    let mut largest = 0.0f64;
+    let mut worst = 0.0f64;
+    for (ours, reference) in ours.rows().zip(reference) {
+        for (&ours, &reference) in ours.iter().zip(reference) {
+            largest = largest.max(reference.abs());
+            worst = worst.max((f64::from(ours) - reference).abs());
+        }
+    }
+    worst / largest
+}
+
+/// As [`deviation`], between the rows' inner products: blind to signs and to the order of columns.
+fn gram_deviation(ours: &FeatureMatrix, reference: &[Vec<f64>]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let ours: Vec<Vec<f64>> = ours
+        .rows()
+        .map(|row| row.iter().map(|&v| f64::from(v)).collect())
+        .collect();
+    let mut largest = 0.0f64;
+    let mut worst = 0.0f64;
+    for i in 0..reference.len() {
+        for j in 0..=i {
+            let expected = dot(&reference[i], &reference[j]);
+            largest = largest.max(expected.abs());
+            worst = worst.max((dot(&ours[i], &ours[j]) - expected).abs());
+        }
+    }
+    worst / largest
+}
+
+/// Each plate standardised by all its wells.
+fn standardised() -> Option<FeatureMatrix> {
+    let mut rows = features("embeddings_raw.npy")?;
+    for plate in plates()? {
+        let wells: Vec<&[f32]> = plate.iter().map(|&i| rows.row(i)).collect();
+        let scaler = Scaler::standardise(&wells);
+        for &i in &plate {
+            let scaled = scaler.apply(rows.row(i));
+            for (value, scaled) in rows.row_mut(i).iter_mut().zip(scaled) {
+                *value = scaled as f32;
+            }
+        }
+    }
+    Some(rows)
+}
+
+#[test]
+fn principal_components_are_those_of_efaar_pca128() {
+    let Some(rows) = standardised() else { return };
+    let pca = Pca::fit(&Moments::of(&rows), 128).unwrap();
+    let variances = matrix_1d("efaar_pca_explained_variance.npy").unwrap();
+    for (ours, reference) in pca.explained_variance.iter().zip(&variances) {
+        close(*ours, *reference, 1e-6, "efaar_pca_explained_variance.npy");
+    }
+    let scores = pca.apply(&rows).unwrap();
+    let off = deviation(&scores, &matrix("efaar_pca128.npy").unwrap());
+    assert!(off < 1e-5, "efaar_pca128.npy: {off}");
+}
+
+#[test]
+fn fewer_rows_than_features_give_the_same_components() {
+    let Some(rows) = standardised() else { return };
+    let few = rows.select(&(0..200).collect::<Vec<_>>());
+    let (wide, tall) = (
+        Pca::fit_rows(&few, 128).unwrap(),
+        Pca::fit(&Moments::of(&few), 128).unwrap(),
+    );
+    for (a, b) in wide.explained_variance.iter().zip(&tall.explained_variance) {
+        close(*a, *b, 1e-9, "variance");
+    }
+    close(wide.total_variance, tall.total_variance, 1e-9, "total variance");
+    let tall = tall.apply(&few).unwrap();
+    let tall: Vec<Vec<f64>> = tall
+        .rows()
+        .map(|row| row.iter().map(|&v| f64::from(v)).collect())
+        .collect();
+    let off = deviation(&wide.apply(&few).unwrap(), &tall);
+    assert!(off < 1e-6, "{off}");
+}
+
+#[test]
+fn shrinkage_is_that_of_shrinkage_json() {
+    let Some(path) = oracle("shrinkage.json") else {
+        return;
+    };
+    let expected: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let number = |name: &str| expected[name].as_f64().unwrap();
+    let rows = matrix("shrink_input_P1_controls_48x128.npy").unwrap();
+    let shrunk = ledoit_wolf(&rows).unwrap();
+    close(shrunk.shrinkage, number("ledoit_wolf_delta"), 1e-8, "Ledoit-Wolf");
+    close(shrunk.mean_variance, number("mu"), 1e-8, "mu");
+    for i in 0..3 {
+        for j in 0..3 {
+            let reference = expected["lw_cov_first3x3"][i][j].as_f64().unwrap();
+            close(shrunk.covariance[(i, j)], reference, 1e-8, "lw_cov_first3x3");
+        }
+    }
+    let oas = oracle_approximating(&rows).unwrap();
+    close(oas.shrinkage, number("oas_delta"), 1e-8, "OAS");
+}
+
+/// The reference above is at the end of the scale. This is the covariance of the drift reference, whose δ is not.
+#[test]
+fn shrinkage_between_its_ends_is_that_of_drift_cov_lw() {
+    let Some(wells) = table("drift_controls.csv") else {
+        return;
+    };
+    let values = matrix("drift_controls.npy").unwrap();
+    let rows: Vec<Vec<f64>> = (0..wells.len())
+        .filter(|&i| wells[i]["set"] == "ref")
+        .map(|i| values[i].clone())
+        .collect();
+    let shrunk = ledoit_wolf(&rows).unwrap();
+    assert!(
+        shrunk.shrinkage > 0.0 && shrunk.shrinkage < 1.0,
+        "{}",
+        shrunk.shrinkage
+    );
+    let reference = matrix("drift_cov_lw.npy").unwrap();
+    for (i, row) in reference.iter().enumerate() {
+        for (j, &value) in row.iter().enumerate() {
+            close(shrunk.covariance[(i, j)], value, 1e-8, "drift_cov_lw.npy");
+        }
+    }
+}
+
+#[test]
+fn sphering_is_that_of_pycytominer() {
+    let Some(healthy) = healthy() else { return };
+    for (width, input) in [(384, "norm_mad_controls.npy"), (128, "efaar_pca128.npy")] {
+        let rows = features(input).unwrap();
+        let controls = Moments::of(&rows.select(&healthy));
+        for (name, method, epsilon) in [
+            ("zcacor_eps1e-6", SphereMethod::ZcaCor, 1e-6),
+            ("zcacor_eps0.01_head64", SphereMethod::ZcaCor, 0.01),
+            ("zca_eps1e-6_head64", SphereMethod::Zca, 1e-6),
+            ("pca_eps1e-6_head64", SphereMethod::Pca, 1e-6),
+            ("pcacor_eps1e-6_head64", SphereMethod::PcaCor, 1e-6),
+        ] {
+            let file = format!("spherize_d{width}_{name}.npy");
+            let reference = matrix(&file).unwrap();
+            let sphering = Sphering::fit(&controls, &[], SphereSettings { method, epsilon }).unwrap();
+            let ours = sphering.apply(&rows).unwrap();
+            let off = match method {
+                SphereMethod::ZcaCor | SphereMethod::Zca => deviation(&ours, &reference),
+                _ => gram_deviation(&ours, &reference),
+            };
+            assert!(off < 1e-4, "{file}: {off}");
+        }
+    }
+}
+
+#[test]
+fn whitening_by_eigenvalues_is_that_of_whiten_eig() {
+    let Some(healthy) = healthy() else { return };
+    let rows = features("efaar_pca128.npy").unwrap();
+    let controls = Moments::of(&rows.select(&healthy));
+    for (file, epsilon) in [
+        ("whiten_eig_d128_eps0.001_head64.npy", 0.001),
+        ("whiten_eig_d128_eps0.1_head64.npy", 0.1),
+    ] {
+        let method = SphereMethod::Eigen;
+        let sphering = Sphering::fit(&controls, &[], SphereSettings { method, epsilon }).unwrap();
+        let off = deviation(&sphering.apply(&rows).unwrap(), &matrix(file).unwrap());
+        assert!(off < 1e-5, "{file}: {off}");
+    }
+}
+
+fn matrix_1d(name: &str) -> Option<Vec<f64>> {
+    let bytes = std::fs::read(oracle(name)?).unwrap();
+    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    Some(
+        bytes[start..]
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+            .collect(),
+    )
+}
