@@ -31,6 +31,8 @@ pub(crate) struct Broker {
     pub(crate) config: BrokerConfig,
     pub(crate) address: SocketAddr,
     pub(crate) cluster_id: String,
+    /// When this process opened the folder, ms since the epoch.
+    pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
     pub(crate) topics: Topics,
     pub(crate) groups: Mutex<Groups>,
@@ -71,7 +73,7 @@ impl Broker {
                 meta.next_producer,
             )
         };
-        let topics = Topics::open(dir.join("topics"), metas)?;
+        let topics = Topics::open(dir.join("topics"), metas, &config)?;
         let transactions = Transactions::recovered(&journal.meta());
         let answers =
             (config.max_inflight_bytes / config.fetch_max_bytes.max(1)).clamp(1, Semaphore::MAX_PERMITS);
@@ -80,6 +82,7 @@ impl Broker {
             config,
             address,
             cluster_id,
+            started_ms: crate::now_ms(),
             journal,
             topics,
             groups: Mutex::new(Groups::default()),

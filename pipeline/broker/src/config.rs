@@ -22,6 +22,16 @@ pub struct BrokerConfig {
     /// A segment file is closed and a new one begun at this size, where the topic sets no
     /// `segment.bytes`. Default 128 MiB; at most 1 GiB.
     pub segment_bytes: u64,
+    /// How often retention, compaction and expiry are looked after. Default 15 s.
+    pub housekeeping: Duration,
+    /// Keys that one pass of compaction holds in memory, 48 bytes each; a partition with more takes
+    /// several passes. Default 1,000,000.
+    pub compaction_keys: usize,
+    /// Committed offsets of a group without members are forgotten after this time, in which the
+    /// broker must have been running. Default 365 days; Kafka's is 7.
+    pub offsets_retention: Duration,
+    /// A transactional id not used for this time is forgotten. Default 7 days.
+    pub transactional_id_expiration: Duration,
     /// When records reach the disk itself; see [`FlushPolicy`].
     pub flush: FlushPolicy,
     /// Partitions of a topic created with a partition count of -1. Default 1.
@@ -43,6 +53,10 @@ impl Default for BrokerConfig {
             message_max_bytes: 16 << 20,
             fetch_max_bytes: 1 << 20,
             segment_bytes: 128 << 20,
+            housekeeping: Duration::from_secs(15),
+            compaction_keys: 1_000_000,
+            offsets_retention: Duration::from_secs(365 * 86_400),
+            transactional_id_expiration: Duration::from_secs(7 * 86_400),
             flush: FlushPolicy::Interval(Duration::from_secs(1)),
             default_partitions: 1,
             initial_rebalance_delay: Duration::from_millis(200),

@@ -18,9 +18,17 @@
 //! - Not replicated: one node, one copy on one disk. Lose the disk and the data are lost.
 //! - Not protected: no TLS, no authentication, no access control. It therefore refuses every address
 //!   that is not loopback. Whoever can log in to the machine can read and write every topic.
-//! - Not yet retaining or compacting: `retention.*` and `cleanup.policy` are stored and shown but
-//!   records stay until the topic or the records are deleted.
+//! - Not forgetting by itself: records stay for ever unless the topic sets `retention.ms` or
+//!   `retention.bytes`, where Kafka would remove them after a week.
 //! - Topics are created by request only (`CreateTopics`), never by producing or asking about them.
+//!
+//! # What is cleaned up
+//!
+//! Every [`BrokerConfig::housekeeping`]: segments past their topic's retention are removed; topics
+//! with `cleanup.policy=compact` keep the last record of each key; offsets of groups long without
+//! members and transactional ids long unused are forgotten. A topic's settings act from the moment
+//! they are changed. The closed segments are cleaned, never the one being written, so a topic that
+//! should be compacted soon wants a small `segment.ms` or `segment.bytes`.
 //!
 //! # What survives what
 //!
@@ -38,10 +46,12 @@ mod config;
 mod error;
 mod frame;
 mod groups;
+mod housekeeping;
 mod journal;
 mod log;
 mod meta;
 mod server;
+mod settings;
 mod shape;
 mod topics;
 mod transactions;

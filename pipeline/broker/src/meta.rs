@@ -27,6 +27,9 @@ pub(crate) struct Committed {
     pub(crate) offset: i64,
     pub(crate) leader_epoch: i32,
     pub(crate) metadata: Option<String>,
+    /// When it was committed, ms since the epoch; 0 in journals of older versions.
+    #[serde(default)]
+    pub(crate) at_ms: i64,
 }
 
 /// Where a transaction stands.
@@ -51,6 +54,9 @@ pub(crate) struct TxnMeta {
     /// The epoch before the last increase that the producer itself asked for, or -1.
     pub(crate) last_epoch: i16,
     pub(crate) timeout_ms: i32,
+    /// When it last changed, ms since the epoch; 0 in journals of older versions.
+    #[serde(default)]
+    pub(crate) at_ms: i64,
     pub(crate) state: TxnState,
     pub(crate) partitions: BTreeSet<(String, i32)>,
     /// Groups whose offsets belong to the transaction, with the offsets staged so far.
@@ -79,7 +85,14 @@ pub(crate) enum Change {
     GroupDeleted {
         group: String,
     },
+    OffsetsExpired {
+        group: String,
+        partitions: Vec<(String, i32)>,
+    },
     Txn(TxnMeta),
+    TxnExpired {
+        id: String,
+    },
 }
 
 /// Everything the journal holds.
@@ -124,8 +137,21 @@ impl Meta {
             Change::GroupDeleted { group } => {
                 self.groups.remove(&group);
             }
+            Change::OffsetsExpired { group, partitions } => {
+                if let Some(held) = self.groups.get_mut(&group) {
+                    for partition in partitions {
+                        held.remove(&partition);
+                    }
+                    if held.is_empty() {
+                        self.groups.remove(&group);
+                    }
+                }
+            }
             Change::Txn(txn) => {
                 self.txns.insert(txn.id.clone(), txn);
+            }
+            Change::TxnExpired { id } => {
+                self.txns.remove(&id);
             }
         }
     }

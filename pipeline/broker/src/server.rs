@@ -19,6 +19,7 @@ use crate::broker::Broker;
 use crate::config::{BrokerConfig, FlushPolicy};
 use crate::error::BrokerError;
 use crate::frame::{Frame, FrameError, Reply};
+use crate::housekeeping;
 
 /// How often timeouts of members, rebalances and transactions are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -116,6 +117,7 @@ async fn serve(broker: Arc<Broker>, listener: TcpListener, stopped: watch::Recei
     ));
     let mut stopping = stopped.clone();
     let clock = tokio::spawn(keep_time(Arc::clone(&broker), stopped.clone()));
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), stopped.clone()));
     loop {
         tokio::select! {
             () = crate::server::told_to_stop(&mut stopping) => break,
@@ -153,8 +155,10 @@ async fn serve(broker: Arc<Broker>, listener: TcpListener, stopped: watch::Recei
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-    if let Err(error) = clock.await {
-        tracing::error!(%error, "the clock task failed");
+    for task in [clock, housekeeping] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a background task failed");
+        }
     }
 }
 
@@ -267,6 +271,21 @@ async fn keep_time(broker: Arc<Broker>, mut stopped: watch::Receiver<bool>) {
         }
         if flush {
             flushed = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Cleans up now and then until told to stop.
+async fn keep_house(broker: Arc<Broker>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = told_to_stop(&mut stopped) => break,
+            () = tokio::time::sleep(broker.config.housekeeping) => {}
+        }
+        let (worker, asked) = (Arc::clone(&broker), stopped.clone());
+        let work = tokio::task::spawn_blocking(move || housekeeping::run(&worker, &|| *asked.borrow()));
+        if work.await.is_err() {
+            tracing::error!("cleaning up failed");
         }
     }
 }

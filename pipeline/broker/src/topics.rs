@@ -7,22 +7,28 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
+use crate::config::BrokerConfig;
 use crate::error::StorageError;
 use crate::journal::sync_dir;
 use crate::log::partition::Partition;
 use crate::meta::TopicMeta;
+use crate::settings::TopicSettings;
 
 /// A topic with its open partitions.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) meta: TopicMeta,
+    pub(crate) settings: TopicSettings,
     pub(crate) partitions: Vec<Arc<Partition>>,
 }
 
 impl Topic {
-    /// A size in bytes from the topic's configuration.
-    pub(crate) fn size_config(&self, key: &str) -> Option<u64> {
-        self.meta.configs.get(key).and_then(|v| v.parse().ok())
+    pub(crate) fn new(meta: TopicMeta, partitions: Vec<Arc<Partition>>, config: &BrokerConfig) -> Self {
+        Self {
+            settings: TopicSettings::new(&meta.configs, config),
+            meta,
+            partitions,
+        }
     }
 
     /// A partition by number.
@@ -58,7 +64,11 @@ fn open_partition(dir: &Path, meta: &TopicMeta, index: i32) -> Result<Arc<Partit
 
 impl Topics {
     /// Opens the partitions of all `metas` below `dir` and removes folders of no topic.
-    pub(crate) fn open(dir: PathBuf, metas: Vec<TopicMeta>) -> Result<Self, StorageError> {
+    pub(crate) fn open(
+        dir: PathBuf,
+        metas: Vec<TopicMeta>,
+        config: &BrokerConfig,
+    ) -> Result<Self, StorageError> {
         std::fs::create_dir_all(&dir).map_err(StorageError::io("create", &dir))?;
         let mut known = HashMap::new();
         let mut by_name = BTreeMap::new();
@@ -67,7 +77,7 @@ impl Topics {
             let partitions = (0..meta.partitions)
                 .map(|i| open_partition(&dir, &meta, i))
                 .collect::<Result<_, _>>()?;
-            by_name.insert(meta.name.clone(), Arc::new(Topic { meta, partitions }));
+            by_name.insert(meta.name.clone(), Arc::new(Topic::new(meta, partitions, config)));
         }
         for entry in std::fs::read_dir(&dir).map_err(StorageError::io("list", &dir))? {
             let entry = entry.map_err(StorageError::io("list", &dir))?;
@@ -106,7 +116,7 @@ impl Topics {
     }
 
     /// Creates the files of a topic (or of further partitions of one) without showing it yet.
-    pub(crate) fn prepare(&self, meta: &TopicMeta) -> Result<Topic, StorageError> {
+    pub(crate) fn prepare(&self, meta: &TopicMeta, config: &BrokerConfig) -> Result<Topic, StorageError> {
         let mut partitions = self
             .get(&meta.name)
             .map_or_else(Vec::new, |t| t.partitions.clone());
@@ -115,10 +125,7 @@ impl Topics {
         }
         sync_dir(&self.dir.join(folder(meta)))?;
         sync_dir(&self.dir)?;
-        Ok(Topic {
-            meta: meta.clone(),
-            partitions,
-        })
+        Ok(Topic::new(meta.clone(), partitions, config))
     }
 
     /// Shows a topic, replacing what had its name.

@@ -101,7 +101,7 @@ impl Transactions {
                         owner.is_some_and(|t| t.state == TxnState::CompleteCommit && t.epoch == epoch);
                     tracing::warn!(topic = %topic.meta.name, partition = index, producer_id, commit,
                         "ended a transaction whose marker was missing");
-                    partition.end_transaction(producer_id, epoch, commit, broker.config.segment_bytes)?;
+                    partition.end_transaction(producer_id, epoch, commit, topic.settings.roll)?;
                 }
             }
         }
@@ -110,6 +110,10 @@ impl Transactions {
 
     /// Stores a new state of a transaction, and only then shows it.
     fn store(&self, broker: &Broker, txn: &mut Txn, meta: TxnMeta, sync: bool) -> Result<(), ResponseError> {
+        let meta = TxnMeta {
+            at_ms: crate::now_ms(),
+            ..meta
+        };
         broker
             .journal
             .append(vec![Change::Txn(meta.clone())], sync)
@@ -149,6 +153,7 @@ impl Transactions {
                     epoch: -1,
                     last_epoch: -1,
                     timeout_ms,
+                    at_ms: crate::now_ms(),
                     state: TxnState::Empty,
                     partitions: BTreeSet::new(),
                     offsets: BTreeMap::new(),
@@ -349,16 +354,14 @@ impl Transactions {
         let commit = txn.meta.state == TxnState::PrepareCommit;
         for (topic, index) in &txn.meta.partitions {
             // A topic deleted meanwhile needs no marker.
-            if let Some(partition) = broker.topics.partition(topic, *index) {
-                partition.end_transaction(
-                    txn.meta.producer_id,
-                    txn.meta.epoch,
-                    commit,
-                    broker.config.segment_bytes,
-                )?;
+            let topic = broker.topics.get(topic);
+            if let Some((topic, partition)) = topic.as_ref().and_then(|t| Some((t, t.partition(*index)?))) {
+                let roll = topic.settings.roll;
+                partition.end_transaction(txn.meta.producer_id, txn.meta.epoch, commit, roll)?;
             }
         }
         let mut meta = txn.meta.clone();
+        meta.at_ms = crate::now_ms();
         meta.partitions.clear();
         let offsets = std::mem::take(&mut meta.offsets);
         meta.state = if commit {
@@ -374,6 +377,37 @@ impl Transactions {
         broker.journal.append(changes, false)?;
         txn.meta = meta;
         Ok(())
+    }
+
+    /// Forgets transactional ids that nobody has used for long; a producer that still holds one must
+    /// begin anew, as with Kafka.
+    pub(crate) fn forget_idle(&self, broker: &Broker, now_ms: i64) {
+        let keep_ms =
+            i64::try_from(broker.config.transactional_id_expiration.as_millis()).unwrap_or(i64::MAX);
+        let mut by_id = lock(&self.by_id);
+        by_id.retain(|id, txn| {
+            // One that somebody holds is in use.
+            if Arc::strong_count(txn) > 1 {
+                return true;
+            }
+            let held = lock(txn);
+            let since = held.meta.at_ms.max(broker.started_ms);
+            let open = matches!(
+                held.meta.state,
+                TxnState::Ongoing | TxnState::PrepareCommit | TxnState::PrepareAbort
+            );
+            if open || held.due.is_some() || now_ms.saturating_sub(since) < keep_ms {
+                return true;
+            }
+            let change = Change::TxnExpired { id: id.clone() };
+            match broker.journal.append(vec![change], false) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!(%error, "could not forget a transactional id; it will be tried again");
+                    true
+                }
+            }
+        });
     }
 
     /// Whether [`expire`](Self::expire) has anything to do.
@@ -418,3 +452,6 @@ impl Transactions {
 fn timeout(meta: &TxnMeta) -> Duration {
     Duration::from_millis(u64::try_from(meta.timeout_ms).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,13 +15,14 @@ use kafka_protocol::messages::{
     DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
-use super::{configs, text};
+use super::text;
 use crate::broker::Broker;
 use crate::error::StorageError;
 use crate::frame::{Frame, FrameError};
 use crate::log::partition::lock;
 use crate::meta::{Change, TopicMeta};
-use crate::topics::valid_name;
+use crate::settings;
+use crate::topics::{Topic, valid_name};
 
 /// More partitions per topic make no sense on one node.
 const MAX_PARTITIONS: i32 = 1000;
@@ -94,11 +95,11 @@ fn create(broker: &Broker, asked: &CreatableTopic, validate_only: bool) -> Resul
         );
         return Err((ResponseError::InvalidReplicationFactor, message));
     }
-    let mut settings = std::collections::BTreeMap::new();
+    let mut configs = std::collections::BTreeMap::new();
     for config in &asked.configs {
         let value = config.value.as_ref().map(|v| v.to_string()).unwrap_or_default();
-        configs::check(&config.name, &value)?;
-        settings.insert(config.name.to_string(), value);
+        settings::check(&config.name, &value).map_err(|m| (ResponseError::InvalidConfig, m))?;
+        configs.insert(config.name.to_string(), value);
     }
     if validate_only {
         return Ok(partitions);
@@ -108,10 +109,13 @@ fn create(broker: &Broker, asked: &CreatableTopic, validate_only: bool) -> Resul
         id,
         name,
         partitions,
-        configs: settings,
+        configs,
         log_start: Default::default(),
     };
-    let topic = broker.topics.prepare(&meta).map_err(|e| storage(&e))?;
+    let topic = broker
+        .topics
+        .prepare(&meta, &broker.config)
+        .map_err(|e| storage(&e))?;
     broker
         .journal
         .append(vec![Change::Topic(meta)], true)
@@ -202,7 +206,10 @@ fn grow(broker: &Broker, asked: &CreatePartitionsTopic, validate_only: bool) -> 
         partitions: asked.count,
         ..topic.meta.clone()
     };
-    let grown = broker.topics.prepare(&meta).map_err(|e| storage(&e))?;
+    let grown = broker
+        .topics
+        .prepare(&meta, &broker.config)
+        .map_err(|e| storage(&e))?;
     broker
         .journal
         .append(vec![Change::Topic(meta)], true)
@@ -245,10 +252,7 @@ fn cut(broker: &Broker, name: &str, index: i32, offset: i64) -> Result<i64, Refu
     let mut meta = topic.meta.clone();
     let start = to.max(ends.start);
     meta.log_start.insert(index, start);
-    let changed = crate::topics::Topic {
-        meta: meta.clone(),
-        partitions: topic.partitions.clone(),
-    };
+    let changed = Topic::new(meta.clone(), topic.partitions.clone(), &broker.config);
     broker
         .journal
         .append(vec![Change::Topic(meta)], true)

@@ -1,5 +1,4 @@
-//! Topic configuration: shown, checked and changed. `max.message.bytes` and `segment.bytes` act;
-//! the others are kept for the day they do, so that a topic moves to a cluster as it was described.
+//! Topic configuration: shown and changed. What it may be, and what it does, is in `settings`.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +19,7 @@ use crate::broker::Broker;
 use crate::frame::{Frame, FrameError};
 use crate::log::partition::lock;
 use crate::meta::{Change, TopicMeta};
+use crate::settings::{KNOWN, check, default_of};
 use crate::topics::Topic;
 
 const TOPIC: i8 = 2;
@@ -28,72 +28,12 @@ const BROKER: i8 = 4;
 const FROM_TOPIC: i8 = 1;
 const FROM_DEFAULT: i8 = 5;
 
-/// What a value must look like.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    /// An integer of at least this.
-    AtLeast(i64),
-    /// One of these, or several separated by commas.
-    OneOf(&'static [&'static str]),
-}
-
-/// Known topic settings: name, default (empty where the broker's configuration has it), kind.
-const KNOWN: &[(&str, &str, Kind)] = &[
-    ("cleanup.policy", "delete", Kind::OneOf(&["delete", "compact"])),
-    ("compression.type", "producer", Kind::OneOf(&["producer"])),
-    ("delete.retention.ms", "86400000", Kind::AtLeast(0)),
-    ("max.compaction.lag.ms", "9223372036854775807", Kind::AtLeast(1)),
-    ("max.message.bytes", "", Kind::AtLeast(0)),
-    (
-        "message.timestamp.type",
-        "CreateTime",
-        Kind::OneOf(&["CreateTime"]),
-    ),
-    ("min.compaction.lag.ms", "0", Kind::AtLeast(0)),
-    ("min.insync.replicas", "1", Kind::AtLeast(1)),
-    ("retention.bytes", "-1", Kind::AtLeast(-1)),
-    ("retention.ms", "-1", Kind::AtLeast(-1)),
-    ("segment.bytes", "", Kind::AtLeast(14)),
-    ("segment.ms", "604800000", Kind::AtLeast(1)),
-];
-
-/// Checks one topic setting.
-pub(super) fn check(name: &str, value: &str) -> Result<(), Refused> {
-    let refuse = |message: String| Err((ResponseError::InvalidConfig, message));
-    let Some((_, _, kind)) = KNOWN.iter().find(|k| k.0 == name) else {
-        let known: Vec<_> = KNOWN.iter().map(|k| k.0).collect();
-        return refuse(format!(
-            "unknown topic setting `{name}`; known are {}",
-            known.join(", ")
-        ));
-    };
-    match kind {
-        Kind::AtLeast(least) if value.parse::<i64>().is_ok_and(|v| v >= *least) => Ok(()),
-        Kind::AtLeast(least) => refuse(format!(
-            "`{name}` is `{value}`; it must be an integer of at least {least}"
-        )),
-        Kind::OneOf(words) if value.split(',').all(|v| words.contains(&v.trim())) => Ok(()),
-        Kind::OneOf(words) => refuse(format!(
-            "`{name}` is `{value}`; it must be {}",
-            words.join(" or ")
-        )),
-    }
-}
-
-fn default_of(broker: &Broker, name: &str, default: &str) -> String {
-    match name {
-        "max.message.bytes" => broker.config.message_max_bytes.to_string(),
-        "segment.bytes" => broker.config.segment_bytes.to_string(),
-        _ => default.to_owned(),
-    }
-}
-
 fn entries(broker: &Broker, topic: &Topic) -> Vec<(&'static str, String, bool)> {
-    let entry = |&(name, default, _): &(&'static str, &str, Kind)| match topic.meta.configs.get(name) {
+    let entry = |name: &'static str| match topic.meta.configs.get(name) {
         Some(own) => (name, own.clone(), false),
-        None => (name, default_of(broker, name, default), true),
+        None => (name, default_of(&broker.config, name), true),
     };
-    KNOWN.iter().map(entry).collect()
+    KNOWN.iter().map(|known| entry(known.0)).collect()
 }
 
 /// Shows the settings of topics, and those of the broker that have a name in Kafka.
@@ -180,7 +120,10 @@ fn replace(
     };
     let mut configs = topic.meta.configs.clone();
     change(&mut configs)?;
-    configs.iter().try_for_each(|(name, value)| check(name, value))?;
+    configs
+        .iter()
+        .try_for_each(|(name, value)| check(name, value))
+        .map_err(|message| (ResponseError::InvalidConfig, message))?;
     if validate_only {
         return Ok(());
     }
@@ -192,10 +135,9 @@ fn replace(
         .journal
         .append(vec![Change::Topic(meta.clone())], true)
         .map_err(|e| storage(&e))?;
-    broker.topics.put(Topic {
-        meta,
-        partitions: topic.partitions.clone(),
-    });
+    broker
+        .topics
+        .put(Topic::new(meta, topic.partitions.clone(), &broker.config));
     Ok(())
 }
 

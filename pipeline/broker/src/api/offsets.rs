@@ -138,6 +138,7 @@ pub(super) fn commit(broker: &Broker, frame: &Frame) -> Result<Bytes, FrameError
                 offset: p.committed_offset,
                 leader_epoch: p.committed_leader_epoch,
                 metadata: p.committed_metadata.as_ref().map(|m| m.to_string()),
+                at_ms: crate::now_ms(),
             };
             let verdict = check(broker, &committed);
             if verdict.is_ok() {

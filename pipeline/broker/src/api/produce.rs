@@ -13,6 +13,7 @@ use crate::frame::{Frame, FrameError};
 use crate::log::batch::{BatchHeader, BatchProblem};
 use crate::log::partition::{AppendError, Partition};
 use crate::log::producers::Refusal;
+use crate::log::records::Records;
 use crate::topics::Topic;
 use crate::transactions::Producer;
 
@@ -68,10 +69,7 @@ fn append(
         .partition(sent.index)
         .ok_or(ResponseError::UnknownTopicOrPartition)?;
     let bytes = sent.records.unwrap_or_default();
-    let limit = topic
-        .size_config("max.message.bytes")
-        .unwrap_or(broker.config.message_max_bytes as u64);
-    if bytes.len() as u64 > limit {
+    if bytes.len() as u64 > topic.settings.max_message_bytes {
         return Err(ResponseError::MessageTooLarge);
     }
     let header = BatchHeader::parse_sent(&bytes).map_err(|problem| {
@@ -79,13 +77,20 @@ fn append(
         match problem {
             BatchProblem::Magic => ResponseError::UnsupportedForMessageFormat,
             BatchProblem::Count => ResponseError::InvalidRecord,
-            BatchProblem::Short | BatchProblem::Length | BatchProblem::Checksum => {
+            BatchProblem::Short | BatchProblem::Length | BatchProblem::Checksum | BatchProblem::Records => {
                 ResponseError::CorruptMessage
             }
         }
     })?;
     if header.is_control() {
         return Err(ResponseError::InvalidRecord);
+    }
+    let ahead = header.max_timestamp.saturating_sub(crate::now_ms());
+    if ahead > topic.settings.timestamp_after_max_ms {
+        return Err(ResponseError::InvalidTimestamp);
+    }
+    if topic.settings.compaction.is_some() {
+        check_keys(&header, &bytes)?;
     }
     let write = || write(broker, topic, partition, &bytes, &header);
     if !header.is_transactional() {
@@ -102,6 +107,17 @@ fn append(
         .while_open(producer, &topic.meta.name, sent.index, write)
 }
 
+/// A compacted topic takes no records without a key, for it could never know which of them is the last.
+fn check_keys(header: &BatchHeader, bytes: &[u8]) -> Result<(), ResponseError> {
+    let records = Records::open(header, bytes).map_err(|_| ResponseError::CorruptMessage)?;
+    for record in records.iter() {
+        if record.map_err(|_| ResponseError::CorruptMessage)?.key.is_none() {
+            return Err(ResponseError::InvalidRecord);
+        }
+    }
+    Ok(())
+}
+
 fn write(
     broker: &Broker,
     topic: &Topic,
@@ -109,10 +125,7 @@ fn write(
     bytes: &[u8],
     header: &BatchHeader,
 ) -> Result<(i64, i64), ResponseError> {
-    let segment_bytes = topic
-        .size_config("segment.bytes")
-        .unwrap_or(broker.config.segment_bytes);
-    match partition.append(bytes, header, segment_bytes.min(1 << 30), broker.flush_each()) {
+    match partition.append(bytes, header, topic.settings.roll, broker.flush_each()) {
         Ok(offset) => Ok((offset, partition.ends().start)),
         Err(AppendError::Refused(refusal)) => Err(match refusal {
             Refusal::OldEpoch => ResponseError::InvalidProducerEpoch,

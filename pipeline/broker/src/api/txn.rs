@@ -130,6 +130,7 @@ pub(super) fn commit_offsets(broker: &Broker, frame: &Frame) -> Result<Bytes, Fr
                 offset: p.committed_offset,
                 leader_epoch: p.committed_leader_epoch,
                 metadata: p.committed_metadata.as_ref().map(|m| m.to_string()),
+                at_ms: crate::now_ms(),
             })
         })
         .collect();

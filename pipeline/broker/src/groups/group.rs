@@ -96,7 +96,9 @@ impl Group {
             g.protocol_type == join.protocol_type
                 && join.protocols.iter().any(|(name, _)| {
                     g.members.iter().all(|(id, m)| {
-                        *id == join.member || m.protocols.iter().any(|(other, _)| other == name)
+                        let itself =
+                            *id == join.member || (join.instance.is_some() && m.instance == join.instance);
+                        itself || m.protocols.iter().any(|(other, _)| other == name)
                     })
                 })
         };
@@ -113,8 +115,13 @@ impl Group {
                 self.pending.insert(fresh.clone(), now + join.session);
                 return refuse(answer, ResponseError::MemberIdRequired, fresh);
             }
-            if let Some(instance) = &join.instance {
-                self.replace_instance(instance);
+            if let Some(old) = join.instance.as_deref().and_then(|i| self.take_instance(i)) {
+                if self.phase == Phase::Stable && old.1.protocols == join.protocols {
+                    return self.resume(old, fresh, join, answer, now);
+                }
+                if self.leader.as_ref() == Some(&old.0) {
+                    self.leader = None;
+                }
             }
             join.member = fresh;
         } else if !self.members.contains_key(&join.member) {
@@ -186,25 +193,50 @@ impl Group {
     }
 
     /// Removes the member that held an instance name which a new process now claims.
-    fn replace_instance(&mut self, instance: &str) {
-        let old = self
+    fn take_instance(&mut self, instance: &str) -> Option<(String, Member)> {
+        let id = self
             .members
             .iter()
-            .find(|(_, m)| m.instance.as_deref() == Some(instance));
-        let Some(old) = old.map(|(id, _)| id.clone()) else {
-            return;
+            .find(|(_, m)| m.instance.as_deref() == Some(instance))
+            .map(|(id, _)| id.clone())?;
+        let mut member = self.members.remove(&id)?;
+        if let Some(answer) = member.joining.take() {
+            refuse(answer, ResponseError::FencedInstanceId, id.clone());
+        }
+        if let Some(answer) = member.syncing.take() {
+            let _ = answer.send(Err(ResponseError::FencedInstanceId));
+        }
+        Some((id, member))
+    }
+
+    /// Lets a static member that has come back, as it was, go on under a new id without disturbing the others. Where it
+    /// led the group it still does, but is told its old id, so that it does not assign anew.
+    fn resume(
+        &mut self,
+        (old_id, old): (String, Member),
+        id: String,
+        join: Join,
+        answer: oneshot::Sender<JoinAnswer>,
+        now: Instant,
+    ) {
+        let told_leader = self.leader.clone().unwrap_or_default();
+        if told_leader == old_id {
+            self.leader = Some(id.clone());
+        }
+        let member = Member {
+            client_id: join.client_id,
+            session: join.session,
+            rebalance: join.rebalance,
+            deadline: now + join.session,
+            ..old
         };
-        if let Some(member) = self.members.remove(&old) {
-            if let Some(answer) = member.joining {
-                refuse(answer, ResponseError::FencedInstanceId, old.clone());
-            }
-            if let Some(answer) = member.syncing {
-                let _ = answer.send(Err(ResponseError::FencedInstanceId));
-            }
-        }
-        if self.leader.as_ref() == Some(&old) {
-            self.leader = None;
-        }
+        self.members.insert(id.clone(), member);
+        let joined = Joined {
+            leader: told_leader,
+            members: Vec::new(),
+            ..self.joined(&id)
+        };
+        let _ = answer.send(Ok(joined));
     }
 
     /// Calls all members to join again.

@@ -71,6 +71,8 @@ pub(crate) struct Speaker<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     by_id: BTreeMap<String, Group>,
+    /// When groups lost their last member, ms since the epoch.
+    departed: BTreeMap<String, i64>,
 }
 
 impl Groups {
@@ -161,7 +163,27 @@ impl Groups {
     /// Acts on what has timed out.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.by_id.values_mut().for_each(|g| g.tick(now));
-        self.by_id.retain(|_, g| !g.is_gone());
+        let departed = &mut self.departed;
+        self.by_id.retain(|id, group| {
+            if group.is_gone() {
+                departed.insert(id.clone(), crate::now_ms());
+            }
+            !group.is_gone()
+        });
+    }
+
+    /// Since when a group has had no members, ms since the epoch, 0 where that was before this
+    /// process; `None` where it has some.
+    pub(crate) fn empty_since(&self, group: &str) -> Option<i64> {
+        match self.by_id.get(group) {
+            Some(found) if !found.is_gone() => None,
+            _ => Some(self.departed.get(group).copied().unwrap_or(0)),
+        }
+    }
+
+    /// Forgets when groups were left of which nothing else is known.
+    pub(crate) fn forget_departures(&mut self, known: impl Fn(&str) -> bool) {
+        self.departed.retain(|group, _| known(group));
     }
 
     /// A group that has or had members.

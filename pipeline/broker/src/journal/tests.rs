@@ -12,6 +12,7 @@ fn offsets(group: &str, offset: i64) -> Change {
         offset,
         leader_epoch: 0,
         metadata: Some("m".repeat(1000)),
+        at_ms: 7,
     };
     Change::Offsets {
         group: group.to_owned(),
@@ -33,6 +34,7 @@ fn everything() -> Vec<Change> {
         epoch: 2,
         last_epoch: -1,
         timeout_ms: 1000,
+        at_ms: 7,
         state: TxnState::Ongoing,
         partitions: [("t".to_owned(), 1)].into(),
         offsets: BTreeMap::from([("g".to_owned(), Vec::new())]),

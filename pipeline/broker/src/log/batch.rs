@@ -12,6 +12,8 @@ const PREFIX: usize = 12;
 const CRC_FROM: usize = 21;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+/// The bits of the attributes that name the compression.
+pub(crate) const CODEC: i16 = 0x07;
 /// Where the type of a control record lies in the control batches that this broker writes.
 const MARKER_TYPE_AT: usize = HEADER + 7;
 /// Length of a control batch that this broker writes.
@@ -27,6 +29,7 @@ pub(crate) struct BatchHeader {
     pub(crate) attributes: i16,
     pub(crate) last_offset_delta: i32,
     /// Milliseconds since the epoch.
+    pub(crate) base_timestamp: i64,
     pub(crate) max_timestamp: i64,
     pub(crate) producer_id: i64,
     pub(crate) producer_epoch: i16,
@@ -47,6 +50,8 @@ pub(crate) enum BatchProblem {
     Count,
     #[error("checksum mismatch")]
     Checksum,
+    #[error("records cannot be decompressed or are cut short")]
+    Records,
 }
 
 fn be<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], BatchProblem> {
@@ -76,6 +81,7 @@ impl BatchHeader {
             crc: u32::from_be_bytes(be(bytes, 17)?),
             attributes: i16::from_be_bytes(be(bytes, 21)?),
             last_offset_delta: i32::from_be_bytes(be(bytes, 23)?),
+            base_timestamp: i64::from_be_bytes(be(bytes, 27)?),
             max_timestamp: i64::from_be_bytes(be(bytes, 35)?),
             producer_id: i64::from_be_bytes(be(bytes, 43)?),
             producer_epoch: i16::from_be_bytes(be(bytes, 51)?),
@@ -155,9 +161,16 @@ pub(crate) fn marker(producer_id: i64, epoch: i16, commit: bool, timestamp_ms: i
     b.extend_from_slice(&i16::from(commit).to_be_bytes());
     // Value of 6: version 0, coordinator epoch 0; no headers.
     b.extend_from_slice(&[12, 0, 0, 0, 0, 0, 0, 0]);
-    let crc = crc32c::crc32c(&b[CRC_FROM..]);
-    b[17..21].copy_from_slice(&crc.to_be_bytes());
+    seal(&mut b);
     b
+}
+
+/// Writes the length and the checksum of a whole batch into its header.
+pub(crate) fn seal(batch: &mut [u8]) {
+    let length = (batch.len() - PREFIX) as i32;
+    batch[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// Whether a control batch commits; `None` where it is not one of ours.

@@ -4,7 +4,6 @@
 //! Every method that touches a file blocks, so callers on async threads use `spawn_blocking`.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,10 +11,13 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::batch::{self, BatchHeader};
+use super::cleaning::{self, Pass};
 use super::producers::{Aborted, Producers, Refusal, Verdict};
+use super::records::Records;
 use super::recovery;
 use super::segment::{Segment, SegmentView};
 use crate::error::StorageError;
+use crate::settings::Roll;
 
 /// The ends of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +40,12 @@ pub(crate) enum AppendError {
 }
 
 #[derive(Debug)]
-struct State {
-    segments: Vec<Segment>,
-    producers: Producers,
-    next_offset: i64,
-    log_start: i64,
+pub(super) struct State {
+    pub(super) segments: Vec<Segment>,
+    pub(super) producers: Producers,
+    pub(super) next_offset: i64,
+    pub(super) log_start: i64,
+    pub(super) passes: Vec<Pass>,
     offline: bool,
 }
 
@@ -50,7 +53,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Partition {
     dir: PathBuf,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Held while files are flushed, so that a second flush returns only once the first is done.
     flushing: Mutex<()>,
     waiters: Mutex<HashMap<u64, Arc<Notify>>>,
@@ -73,6 +76,7 @@ impl Partition {
             producers: found.producers,
             next_offset: found.next_offset,
             log_start,
+            passes: cleaning::noted_passes(&dir),
             offline: false,
         };
         Ok(Self {
@@ -99,7 +103,7 @@ impl Partition {
         &self,
         bytes: &[u8],
         header: &BatchHeader,
-        segment_bytes: u64,
+        roll: Roll,
         flush: bool,
     ) -> Result<i64, AppendError> {
         let mut state = lock(&self.state);
@@ -107,7 +111,7 @@ impl Partition {
             Verdict::Duplicate(base) => return Ok(base),
             Verdict::Append => {}
         }
-        let base = self.write(&mut state, bytes, header, None, segment_bytes)?;
+        let base = self.write(&mut state, bytes, header, None, roll)?;
         if flush {
             flush_segments(&mut state)?;
         }
@@ -122,7 +126,7 @@ impl Partition {
         producer_id: i64,
         epoch: i16,
         commit: bool,
-        segment_bytes: u64,
+        roll: Roll,
     ) -> Result<(), StorageError> {
         let mut state = lock(&self.state);
         if !state.producers.is_open(producer_id) {
@@ -132,7 +136,7 @@ impl Partition {
         let Ok(header) = BatchHeader::parse(&bytes) else {
             return Ok(());
         };
-        self.write(&mut state, &bytes, &header, Some(commit), segment_bytes)?;
+        self.write(&mut state, &bytes, &header, Some(commit), roll)?;
         drop(state);
         self.wake();
         Ok(())
@@ -144,7 +148,7 @@ impl Partition {
         bytes: &[u8],
         header: &BatchHeader,
         commits: Option<bool>,
-        segment_bytes: u64,
+        roll: Roll,
     ) -> Result<i64, StorageError> {
         if state.offline {
             return Err(StorageError::Offline {
@@ -156,7 +160,12 @@ impl Partition {
             base_offset,
             ..*header
         };
-        let full = |s: &Segment| s.len > 0 && s.len + header.total_len as u64 > segment_bytes;
+        let full = |s: &Segment| {
+            let age = |first| header.max_timestamp.saturating_sub(first);
+            s.len > 0
+                && (s.len + header.total_len as u64 > roll.bytes
+                    || s.first_timestamp.is_some_and(|first| age(first) > roll.ms))
+        };
         if state.segments.last().is_none_or(full) {
             if let Some(last) = state.segments.last_mut() {
                 last.flush()?;
@@ -249,7 +258,7 @@ impl Partition {
                 }
                 if header.max_timestamp >= timestamp_ms && !header.is_control() {
                     let bytes = view.read(position, header.total_len)?;
-                    if let Some(found) = first_at_or_after(bytes, timestamp_ms, log_start) {
+                    if let Some(found) = first_at_or_after(&bytes, timestamp_ms, log_start) {
                         return Ok(Some(found));
                     }
                 }
@@ -267,19 +276,6 @@ impl Partition {
     /// Producers with an open transaction here, with their epochs.
     pub(crate) fn open_producers(&self) -> Vec<(i64, i16)> {
         lock(&self.state).producers.open_producers()
-    }
-
-    /// Raises the first readable offset and removes segments wholly below it.
-    pub(crate) fn delete_before(&self, offset: i64) -> Result<i64, StorageError> {
-        let mut state = lock(&self.state);
-        state.log_start = state.log_start.max(offset.min(state.next_offset));
-        let start = state.log_start;
-        while state.segments.get(1).is_some_and(|second| second.base <= start) {
-            let gone = state.segments.remove(0);
-            fs::remove_file(&gone.path).map_err(StorageError::io("remove", &gone.path))?;
-        }
-        state.producers.forget_before(start);
-        Ok(start)
     }
 
     /// Forces everything written to disk.
@@ -340,14 +336,21 @@ fn flush_segments(state: &mut State) -> Result<(), StorageError> {
 }
 
 /// The first record of a batch at or after both a time and an offset.
-fn first_at_or_after(batch: Vec<u8>, timestamp_ms: i64, from_offset: i64) -> Option<(i64, i64)> {
-    use kafka_protocol::records::RecordBatchDecoder;
-    let header = BatchHeader::parse(&batch).ok()?;
-    let Ok(set) = RecordBatchDecoder::decode(&mut Bytes::from(batch)) else {
-        return Some((header.base_offset.max(from_offset), header.max_timestamp));
+fn first_at_or_after(batch: &[u8], timestamp_ms: i64, from_offset: i64) -> Option<(i64, i64)> {
+    let header = BatchHeader::parse(batch).ok()?;
+    let of_batch = (header.base_offset.max(from_offset), header.max_timestamp);
+    let Ok(records) = Records::open(&header, batch) else {
+        return Some(of_batch);
     };
-    let fits = |r: &&kafka_protocol::records::Record| r.timestamp >= timestamp_ms && r.offset >= from_offset;
-    set.records.iter().find(fits).map(|r| (r.offset, r.timestamp))
+    for record in records.iter() {
+        let Ok(record) = record else { return Some(of_batch) };
+        let offset = header.base_offset + i64::from(record.offset_delta);
+        let timestamp = header.base_timestamp.saturating_add(record.timestamp_delta);
+        if timestamp >= timestamp_ms && offset >= from_offset {
+            return Some((offset, timestamp));
+        }
+    }
+    None
 }
 
 /// Keeps a fetch registered with a partition.

@@ -3,7 +3,7 @@
 //! Enters: batch headers in log order, both live and at recovery. Leaves: verdicts on new batches,
 //! the last stable offset, and the aborted transactions of a range.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::batch::BatchHeader;
 
@@ -52,6 +52,8 @@ struct SentBatch {
 #[derive(Debug)]
 struct Producer {
     epoch: i16,
+    /// Base offset of its last batch of records.
+    last_batch: Option<i64>,
     recent: VecDeque<SentBatch>,
     open_from: Option<i64>,
     last_offset: i64,
@@ -121,6 +123,7 @@ impl Producers {
         }
         let producer = self.by_id.entry(batch.producer_id).or_insert_with(|| Producer {
             epoch: batch.producer_epoch,
+            last_batch: None,
             recent: VecDeque::new(),
             open_from: None,
             last_offset: batch.base_offset,
@@ -131,6 +134,7 @@ impl Producers {
         }
         producer.last_offset = batch.last_offset();
         let Some(commit) = commits else {
+            producer.last_batch = Some(batch.base_offset);
             if batch.base_sequence >= 0 {
                 if producer.recent.len() == REMEMBERED {
                     producer.recent.pop_front();
@@ -209,6 +213,17 @@ impl Producers {
             }
         }
         found
+    }
+
+    /// Base offset of the last batch of records of each producer.
+    pub(crate) fn last_batches(&self) -> HashMap<i64, i64> {
+        let last = |(id, p): (&i64, &Producer)| p.last_batch.map(|at| (*id, at));
+        self.by_id.iter().filter_map(last).collect()
+    }
+
+    /// Forgets aborted transactions whose markers, by offset, are no longer in the log.
+    pub(crate) fn forget_aborted(&mut self, markers: &HashSet<i64>) {
+        self.aborted.retain(|a| !markers.contains(&a.last_offset));
     }
 
     /// Forgets aborted transactions that end before `offset`.

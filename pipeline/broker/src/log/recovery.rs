@@ -25,7 +25,12 @@ pub(crate) fn recover(dir: &Path, log_start: i64) -> Result<Recovered, StorageEr
     fs::create_dir_all(dir).map_err(StorageError::io("create", dir))?;
     let mut bases = Vec::new();
     for entry in fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
-        let name = entry.map_err(StorageError::io("list", dir))?.file_name();
+        let entry = entry.map_err(StorageError::io("list", dir))?;
+        let name = entry.file_name();
+        if entry.path().extension().is_some_and(|e| e == "compacting") {
+            // A compaction was cut short; the segment it read is still whole.
+            fs::remove_file(entry.path()).map_err(StorageError::io("remove", &entry.path()))?;
+        }
         let base = name
             .to_str()
             .and_then(|n| n.strip_suffix(".log"))

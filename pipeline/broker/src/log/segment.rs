@@ -32,6 +32,8 @@ pub(crate) struct Segment {
     pub(crate) len: u64,
     /// Whether something was written since the last flush.
     pub(crate) dirty: bool,
+    /// Greatest timestamp of the first batch, ms.
+    pub(crate) first_timestamp: Option<i64>,
     index: Vec<IndexEntry>,
 }
 
@@ -43,7 +45,11 @@ impl Segment {
 
     /// Opens the file, creating it where absent, with an empty index and length 0.
     pub(crate) fn open(dir: &Path, base: i64) -> Result<Self, StorageError> {
-        let path = dir.join(Self::file_name(base));
+        Self::open_at(dir.join(Self::file_name(base)), base)
+    }
+
+    /// As [`open`](Self::open), under another name.
+    pub(crate) fn open_at(path: PathBuf, base: i64) -> Result<Self, StorageError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -57,6 +63,7 @@ impl Segment {
             file: Arc::new(file),
             len: 0,
             dirty: false,
+            first_timestamp: None,
             index: Vec::new(),
         })
     }
@@ -84,6 +91,7 @@ impl Segment {
         let position = self.len;
         self.len += header.total_len as u64;
         self.dirty = true;
+        self.first_timestamp.get_or_insert(header.max_timestamp);
         let far = self
             .index
             .last()
@@ -115,6 +123,11 @@ impl Segment {
             .iter()
             .find(|e| e.max_timestamp >= timestamp_ms)
             .map(|e| u64::from(e.position))
+    }
+
+    /// Greatest timestamp in the segment, ms; `None` where it is empty.
+    pub(crate) fn max_timestamp(&self) -> Option<i64> {
+        self.index.iter().map(|e| e.max_timestamp).max()
     }
 
     /// A reader over the batches counted in so far, which stays valid without any lock.

@@ -8,8 +8,12 @@ use super::batch::{self, BatchHeader, BatchProblem, HEADER};
 use super::partition::{AppendError, Partition};
 use super::producers::Refusal;
 use crate::error::StorageError;
+use crate::settings::Roll;
 
-const BIG: u64 = 1 << 30;
+const BIG: Roll = Roll {
+    bytes: 1 << 30,
+    ms: i64::MAX,
+};
 
 /// A batch of `count` records with an unopened body, as a producer would send it.
 fn sent(producer_id: i64, epoch: i16, sequence: i32, count: i32, transactional: bool) -> Vec<u8> {
@@ -27,17 +31,17 @@ fn sent(producer_id: i64, epoch: i16, sequence: i32, count: i32, transactional: 
     b
 }
 
+const SMALL: Roll = Roll {
+    bytes: 400,
+    ms: i64::MAX,
+};
+
 fn append(log: &Partition, bytes: &[u8]) -> Result<i64, AppendError> {
     append_rolling(log, bytes, BIG)
 }
 
-fn append_rolling(log: &Partition, bytes: &[u8], segment_bytes: u64) -> Result<i64, AppendError> {
-    log.append(
-        bytes,
-        &BatchHeader::parse_sent(bytes).unwrap(),
-        segment_bytes,
-        false,
-    )
+fn append_rolling(log: &Partition, bytes: &[u8], roll: Roll) -> Result<i64, AppendError> {
+    log.append(bytes, &BatchHeader::parse_sent(bytes).unwrap(), roll, false)
 }
 
 fn open(dir: &Path) -> Partition {
@@ -104,7 +108,7 @@ fn damage_in_an_older_segment_is_an_error_and_cuts_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for _ in 0..6 {
-        append_rolling(&log, &sent(-1, -1, -1, 1, false), 400).unwrap();
+        append_rolling(&log, &sent(-1, -1, -1, 1, false), SMALL).unwrap();
     }
     assert_eq!(offsets(&log), [0, 1, 2, 3, 4, 5]);
     drop(log);
@@ -126,7 +130,7 @@ fn deleting_records_removes_whole_segments_and_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for _ in 0..6 {
-        append_rolling(&log, &sent(-1, -1, -1, 1, false), 400).unwrap();
+        append_rolling(&log, &sent(-1, -1, -1, 1, false), SMALL).unwrap();
     }
     assert_eq!(log.delete_before(3).unwrap(), 3);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
