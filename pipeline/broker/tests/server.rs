@@ -1,20 +1,18 @@
-//! The server itself: where it listens, what it refuses, and administration.
+//! The embedded broker itself: where it listens, what it refuses, what it frees.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::io::{Read, Write};
+
 use std::time::Duration;
 
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::Consumer;
-use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
+use rdkafka::consumer::{CommitMode, Consumer};
 use support::raw::Raw;
 use support::*;
-use wellspring_broker::{BrokerError, EmbeddedBroker};
+use wellspring_broker::{BrokerConfig, BrokerError, EmbeddedBroker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_loopback_is_served() {
@@ -79,98 +77,48 @@ async fn malformed_requests_close_their_connection_and_nothing_else() {
     broker.shutdown().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn topics_are_created_grown_configured_and_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = EmbeddedBroker::start(dir.path(), "127.0.0.1:0").await.unwrap();
-    let bootstrap = broker.bootstrap();
-    create_topic_with(&bootstrap, "t", 1, &[("retention.ms", "60000")]).await;
-    let admin: AdminClient<DefaultClientContext> = client(&bootstrap).create().unwrap();
-    let options = AdminOptions::new();
-    let again = rdkafka::admin::NewTopic::new("t", 1, rdkafka::admin::TopicReplication::Fixed(1));
-    let refused = admin.create_topics([&again], &options).await.unwrap();
-    assert_eq!(
-        refused[0].as_ref().unwrap_err().1,
-        RDKafkaErrorCode::TopicAlreadyExists
-    );
-    let wrong = rdkafka::admin::NewTopic::new("u", 1, rdkafka::admin::TopicReplication::Fixed(3));
-    let refused = admin.create_topics([&wrong], &options).await.unwrap();
-    assert_eq!(
-        refused[0].as_ref().unwrap_err().1,
-        RDKafkaErrorCode::InvalidReplicationFactor
-    );
-
-    let producer = producer(&bootstrap, &[]);
-    send(&producer, "t", 0, "one").await;
-    admin
-        .create_partitions(&[NewPartitions::new("t", 3)], &options)
-        .await
-        .unwrap()[0]
-        .as_ref()
-        .unwrap();
-    let altered = AlterConfig::new(ResourceSpecifier::Topic("t")).set("max.message.bytes", "4000");
-    admin.alter_configs([&altered], &options).await.unwrap()[0]
-        .as_ref()
-        .unwrap();
-    let shown = admin
-        .describe_configs([&ResourceSpecifier::Topic("t")], &options)
-        .await
-        .unwrap();
-    let shown = shown[0].as_ref().unwrap();
-    assert_eq!(
-        shown.get("max.message.bytes").unwrap().value.as_deref(),
-        Some("4000")
-    );
-
-    let mut cut = TopicPartitionList::new();
-    cut.add_partition_offset("t", 0, Offset::Offset(1)).unwrap();
-    admin.delete_records(&cut, &options).await.unwrap();
-    let asking = bootstrap.clone();
-    tokio::task::spawn_blocking(move || {
-        let consumer = consumer(&asking, "g", &[]);
-        let metadata = consumer
-            .fetch_metadata(Some("t"), Duration::from_secs(20))
-            .unwrap();
-        assert_eq!(metadata.topics()[0].partitions().len(), 3);
-        assert_eq!(
-            consumer
-                .fetch_watermarks("t", 0, Duration::from_secs(20))
-                .unwrap(),
-            (1, 1)
-        );
-    })
-    .await
-    .unwrap();
-    admin.delete_topics(&["t"], &options).await.unwrap()[0]
-        .as_ref()
-        .unwrap();
-    let gone = admin.delete_topics(&["t"], &options).await.unwrap();
-    assert_eq!(
-        gone[0].as_ref().unwrap_err().1,
-        RDKafkaErrorCode::UnknownTopicOrPartition
-    );
-    // A topic of the same name begins anew, also after a restart.
-    create_topic(&bootstrap, "t", 1).await;
-    broker.shutdown().await.unwrap();
-    let broker = EmbeddedBroker::start(dir.path(), "127.0.0.1:0").await.unwrap();
-    let asking = broker.bootstrap();
-    let read = tokio::task::spawn_blocking(move || read_partition(&asking, "t", 0, "read_committed"));
-    assert_eq!(read.await.unwrap(), []);
-    broker.shutdown().await.unwrap();
+#[test]
+fn a_dropped_broker_frees_its_folder() {
+    let (dir, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let start = || runtime.block_on(EmbeddedBroker::start(dir.path(), "127.0.0.1:0"));
+    drop(start().unwrap());
+    wait_until("its folder can be used again", || match start() {
+        Ok(broker) => runtime.block_on(broker.shutdown()).is_ok(),
+        Err(BrokerError::Locked { .. }) => false,
+        Err(error) => panic!("{error}"),
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_broker_frees_its_folder() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = EmbeddedBroker::start(dir.path(), "127.0.0.1:0").await.unwrap();
-    create_topic(&broker.bootstrap(), "t", 1).await;
-    drop(broker);
-    let start = std::time::Instant::now();
-    loop {
-        match EmbeddedBroker::start(dir.path(), "127.0.0.1:0").await {
-            Ok(broker) => break broker.shutdown().await.unwrap(),
-            Err(BrokerError::Locked { .. }) if start.elapsed() < PATIENCE => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    }
+#[test]
+fn offsets_of_abandoned_groups_are_forgotten_and_others_are_not() {
+    let (dir, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let config = BrokerConfig {
+        housekeeping: Duration::from_millis(100),
+        offsets_retention: Duration::from_secs(2),
+        ..BrokerConfig::default()
+    };
+    let start = EmbeddedBroker::start_with(dir.path(), "127.0.0.1:0", config);
+    let broker = runtime.block_on(start).unwrap();
+    let kafka = Kafka::at(broker.bootstrap(), runtime);
+    let topic = kafka.topic("t", 1, &[]);
+    let member = kafka.consumer("alive", &[]);
+    member.subscribe(&[&topic]).unwrap();
+    wait_until("it is a member", || {
+        poll(&member, 20);
+        member.assignment().unwrap().count() == 1
+    });
+    member.commit(&at(&topic, 0, 3), CommitMode::Sync).unwrap();
+    let abandoned = kafka.consumer("abandoned", &[]);
+    abandoned.commit(&at(&topic, 0, 5), CommitMode::Sync).unwrap();
+    assert_eq!(committed_offset(&abandoned, &topic, 0), Offset::Offset(5));
+    wait_until("the group is forgotten", || {
+        poll(&member, 20);
+        committed_offset(&abandoned, &topic, 0) == Offset::Invalid
+    });
+    assert_eq!(committed_offset(&member, &topic, 0), Offset::Offset(3));
+    drop(member);
+    wait_until("the other one is, once it is left", || {
+        committed_offset(&kafka.consumer("alive", &[]), &topic, 0) == Offset::Invalid
+    });
+    kafka.runtime.block_on(broker.shutdown()).unwrap();
 }
