@@ -24,6 +24,8 @@ fn value_of(row: &Comparison, measure: Measure) -> f64 {
     match measure {
         Measure::OnAxis => row.on_axis,
         Measure::Rescue => row.rescue,
+        Measure::OffAxis => row.off_z.unwrap_or(0.0),
+        Measure::CellLoss => row.cell_ratio.map_or(0.0, |ratio| 1.0 - ratio),
     }
 }
 
@@ -32,6 +34,8 @@ pub(super) fn measure_name(measure: Measure) -> &'static str {
     match measure {
         Measure::OnAxis => "position on the axis",
         Measure::Rescue => "rescue",
+        Measure::OffAxis => "off-axis z",
+        Measure::CellLoss => "loss of cells",
     }
 }
 
@@ -88,7 +92,7 @@ pub(super) fn dose_curve(
     let measure = summary.curve.as_ref().map_or(measure, |curve| curve.measure);
     let vehicle = match measure {
         Measure::OnAxis => Call::Reference,
-        Measure::Rescue => Call::Phenotype,
+        Measure::Rescue | Measure::OffAxis | Measure::CellLoss => Call::Phenotype,
     };
     let mut points: Vec<(f64, f64)> = Vec::new();
     if let Some(curve) = &summary.curve {
@@ -185,7 +189,7 @@ fn axes(out: &mut String, scale: &Scale, doses: &[f64], with_zero: bool, measure
     let (reference, phenotype) = (("reference", "at-ref"), ("phenotype", "at-phe"));
     let (zero, one) = match measure {
         Measure::OnAxis => (reference, phenotype),
-        Measure::Rescue => (phenotype, reference),
+        Measure::Rescue | Measure::OffAxis | Measure::CellLoss => (phenotype, reference),
     };
     let step = if scale.high - scale.low > 6.0 {
         2.0

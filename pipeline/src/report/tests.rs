@@ -62,6 +62,8 @@ fn row(compound: Option<&str>, dose: Option<f64>, on_axis: f64, call: Call) -> C
         off_axis: 0.5,
         off_z: None,
         off_z_support: None,
+        effect_z: None,
+        effect_z_support: None,
         rescue: 1.0 - on_axis,
         distance: 1.0,
         direction_cosine: None,
@@ -97,6 +99,7 @@ fn comparison(compound: &str) -> ScreenComparison {
             well: well(i),
             dose: *dose,
             value,
+            masked: false,
         })
         .collect();
     let curve = DoseCurve {
@@ -142,7 +145,10 @@ fn comparison(compound: &str) -> ScreenComparison {
         min_cell_ratio: None,
         toxic_dose: None,
         therapeutic_window: None,
+        best_effect_z_support: None,
         curve: Some(curve),
+        off_curve: None,
+        cell_curve: None,
     };
     let score = |i: u8, on_axis| WellScore {
         plate: plate.clone(),

@@ -164,6 +164,8 @@ fn comparisons_keep_every_component_and_the_contract_columns() {
             off_axis: 0.5,
             off_z: None,
             off_z_support: None,
+            effect_z: None,
+            effect_z_support: None,
             rescue: 0.25,
             distance: 0.9,
             direction_cosine: None,

@@ -1,24 +1,33 @@
 //! Calls and compound summaries (SCIENCE 6.7). Rows of a disease enter, summaries leave, and rows get their calls.
 //!
 //! - *toxic* (a dose): cells below `toxic_cell_ratio` of the controls, or off-axis z at least `off_z`, on
-//!   average and in at least half of the wells, with its q-value below `q`. A compound is toxic when a dose is.
+//!   average and in at least half of the wells, with its q-value below `q`, and supported by the other doses: the curve
+//!   of off-axis z over dose reaches at least half of `off_z` there. A compound is toxic when a dose is.
 //! - *active* (a compound): a dose with q below `q`, a dose curve that beats both flat models, and a fitted top of at
 //!   least `active_top`. With too few doses for a curve: a significant dose with at least `active_top`.
-//! - *rescue hit*: active in a rescue screen, top at least `hit_top`, and at the best dose off-axis z below `off_z`
-//!   and cells at least `hit_cell_ratio` (where counted). An unknown off-axis z is no hit.
+//! - *rescue hit*: active in a rescue screen, top at least `hit_top`, and at the best dose off-axis z below `off_z`,
+//!   cells at least `hit_cell_ratio` (where counted), and an effect z of at least `replicate_z` in at least half of the
+//!   wells. An unknown off-axis or effect z is no hit.
 //!
-//! A compound that is a hit at one dose and toxic at another is a hit with a therapeutic window.
+//! The best dose is the one of largest effect among those that could be a hit; so a compound that is a hit at one dose
+//! and toxic at another is a hit with a therapeutic window. Wells that show harm are left out of the dose curve.
 
-use super::curve::fit_curve;
+use super::curve::{fit_curve, fit_values};
+use super::plates::ScoredWell;
 use super::rows::{Group, Kind, effect};
 use super::{
-    Call, Comparison, ComparisonSettings, CompoundSummary, CurveModel, DosePoint, Measure, Note, NoteKind,
-    Question, Thresholds,
+    Call, Comparison, ComparisonSettings, CompoundSummary, CurveModel, DoseCurve, DosePoint, Measure, Note,
+    NoteKind, Question, Thresholds,
 };
 use rayon::prelude::*;
 
 /// Off-axis z at which the ranking takes the whole effect away.
 const OFF_Z_SPAN: f64 = 10.0;
+/// From this off-axis z on a well says nothing of the rescue curve (SCIENCE 6.6).
+const MASKED_OFF_Z: f64 = 6.0;
+/// Share of the limit that the off-axis curve must reach at a toxic dose. Of two replicates one dose in several
+/// thousand exceeds the limit by chance in both; its neighbours do not.
+const CURVE_SUPPORT: f64 = 0.5;
 
 /// Summaries by disease and rank; sets the calls of `rows`.
 pub(super) fn summarise(
@@ -98,10 +107,20 @@ fn summary(
     };
     let effect_of = |i: usize| effect(rows[i].on_axis, question);
     // The first of equals, so that ties go to the lower dose.
-    let best = with_phenotype
-        .iter()
-        .copied()
-        .reduce(|best, i| if effect_of(i) > effect_of(best) { i } else { best })
+    let largest = |doses: &mut dyn Iterator<Item = usize>| {
+        doses.reduce(|best, i| if effect_of(i) > effect_of(best) { i } else { best })
+    };
+    let limits = &settings.thresholds;
+    let usable = |i: usize| {
+        let row = &rows[i];
+        is_clean(row, limits)
+            && is_replicated(row.effect_z_support, limits)
+            && effect_of(i) >= limits.hit_top
+            && row.q_value.is_some_and(|q| q < limits.q)
+    };
+    let best = largest(&mut span.treated.iter().copied().filter(|&i| usable(i)))
+        .filter(|_| question == Question::Rescue)
+        .or_else(|| largest(&mut with_phenotype.iter().copied()))
         .unwrap_or(span.treated[0]);
     let measure = match question {
         Question::Rescue => Measure::Rescue,
@@ -116,6 +135,7 @@ fn summary(
                 well: well.profile.well,
                 dose: rows[i].dose?,
                 value: effect(well.position.on_axis, question),
+                masked: question == Question::Rescue && shows_harm(well, limits),
             })
         })
         .collect();
@@ -126,6 +146,17 @@ fn summary(
     });
     let curve = fit_curve(measure, points, settings.thresholds.aic_margin);
     let top = curve.as_ref().map_or(effect_of(best), |curve| curve.top);
+    let side_curve = |measure, value: fn(&ScoredWell<'_>) -> Option<f64>| {
+        let values: Vec<(f64, f64)> = span
+            .treated
+            .iter()
+            .flat_map(|&i| groups[i].wells.iter().map(move |(_, well)| (i, well)))
+            .filter_map(|(i, well)| rows[i].dose.zip(value(well)))
+            .collect();
+        fit_values(measure, &values, limits.aic_margin)
+    };
+    let off_curve = side_curve(Measure::OffAxis, |well| well.off_z);
+    let cell_curve = side_curve(Measure::CellLoss, |well| well.cell_ratio.map(|ratio| 1.0 - ratio));
     let extreme = |value: fn(&Comparison) -> Option<f64>, largest: bool| {
         let values = span.treated.iter().filter_map(|&i| value(&rows[i]));
         if largest {
@@ -137,7 +168,7 @@ fn summary(
     let toxic_dose = span
         .treated
         .iter()
-        .filter(|&&i| is_toxic(&rows[i], &settings.thresholds))
+        .filter(|&&i| is_toxic(&rows[i], off_curve.as_ref(), limits))
         .filter_map(|&i| rows[i].dose)
         .min_by(f64::total_cmp);
     let ec50 = curve.as_ref().and_then(|curve| curve.ec50);
@@ -168,12 +199,15 @@ fn summary(
             .zip(ec50)
             .filter(|(toxic, _)| *toxic > 0.0)
             .map(|(t, e)| (t / e).log10()),
+        best_effect_z_support: rows[best].effect_z_support,
         curve,
+        off_curve,
+        cell_curve,
     };
     let any_toxic = span
         .treated
         .iter()
-        .any(|&i| is_toxic(&rows[i], &settings.thresholds));
+        .any(|&i| is_toxic(&rows[i], summary.off_curve.as_ref(), limits));
     let smallest_p = span
         .treated
         .iter()
@@ -183,12 +217,34 @@ fn summary(
     summary
 }
 
-fn is_toxic(row: &Comparison, limits: &Thresholds) -> bool {
+fn is_toxic(row: &Comparison, off_curve: Option<&DoseCurve>, limits: &Thresholds) -> bool {
+    let supported = row
+        .dose
+        .zip(off_curve)
+        .is_none_or(|(dose, curve)| curve.evaluate(dose) >= CURVE_SUPPORT * limits.off_z);
     row.cell_ratio
         .is_some_and(|ratio| ratio < limits.toxic_cell_ratio)
-        || (row.off_z.is_some_and(|z| z >= limits.off_z)
+        || (supported
+            && row.off_z.is_some_and(|z| z >= limits.off_z)
             && row.off_z_support.is_some_and(|z| z >= limits.off_z)
             && row.q_off.is_some_and(|q| q < limits.q))
+}
+
+/// Without harm to cells or beside the axis; an unknown off-axis z is not clean.
+fn is_clean(row: &Comparison, limits: &Thresholds) -> bool {
+    row.off_z.is_some_and(|z| z < limits.off_z)
+        && row.cell_ratio.is_none_or(|ratio| ratio >= limits.hit_cell_ratio)
+}
+
+fn is_replicated(effect_z_support: Option<f64>, limits: &Thresholds) -> bool {
+    effect_z_support.is_some_and(|z| z >= limits.replicate_z)
+}
+
+fn shows_harm(well: &ScoredWell<'_>, limits: &Thresholds) -> bool {
+    well.off_z.is_some_and(|z| z >= MASKED_OFF_Z)
+        || well
+            .cell_ratio
+            .is_some_and(|ratio| ratio < limits.toxic_cell_ratio)
 }
 
 fn compound_call(
@@ -204,7 +260,8 @@ fn compound_call(
         .as_ref()
         .is_none_or(|curve| matches!(curve.model, CurveModel::Hill | CurveModel::GainLoss));
     let active = significant && shaped && summary.top.abs() >= limits.active_top;
-    let clean = summary.best_off_z.is_some_and(|z| z < limits.off_z)
+    let clean = is_replicated(summary.best_effect_z_support, limits)
+        && summary.best_off_z.is_some_and(|z| z < limits.off_z)
         && summary
             .best_cell_ratio
             .is_none_or(|ratio| ratio >= limits.hit_cell_ratio);
@@ -228,11 +285,14 @@ fn dose_call(
     let limits = &settings.thresholds;
     let effect = effect(row.on_axis, settings.question);
     let significant = row.q_value.is_some_and(|q| q < limits.q);
-    let clean = row.off_z.is_some_and(|z| z < limits.off_z)
-        && row.cell_ratio.is_none_or(|ratio| ratio >= limits.hit_cell_ratio);
-    if is_toxic(row, limits) {
+    if is_toxic(row, summary.off_curve.as_ref(), limits) {
         Call::Toxic
-    } else if significant && summary.call == Call::RescueHit && effect >= limits.hit_top && clean {
+    } else if significant
+        && summary.call == Call::RescueHit
+        && effect >= limits.hit_top
+        && is_replicated(row.effect_z_support, limits)
+        && is_clean(row, limits)
+    {
         Call::RescueHit
     } else if significant && effect >= limits.active_top {
         Call::Active

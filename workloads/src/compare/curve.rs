@@ -55,19 +55,39 @@ pub fn fit_hill(points: &[(f64, f64)], free_bottom: bool) -> Option<HillFit> {
     })
 }
 
-/// Fits every model to the points and keeps the one the criterion prefers.
+/// Fits every model to the points that are not masked, and keeps the one the criterion prefers; see [`fit_values`].
 ///
-/// Hill or gain-loss (whichever is lower) must beat both the zero and the constant model by `margin`. Points must be
-/// in their final order; doses that are not above 0 are left out.
+/// Where masking leaves fewer than four doses, no point is masked. Points must be in their final order; doses that are
+/// not above 0 are left out.
 pub fn fit_curve(measure: Measure, mut points: Vec<DosePoint>, margin: f64) -> Option<DoseCurve> {
     points.retain(|point| point.dose > 0.0);
+    let values = |points: &[DosePoint]| -> Vec<(f64, f64)> {
+        let fitted = points.iter().filter(|point| !point.masked);
+        fitted.map(|point| (point.dose, point.value)).collect()
+    };
+    let curve = fit_values(measure, &values(&points), margin).or_else(|| {
+        for point in &mut points {
+            point.masked = false;
+        }
+        fit_values(measure, &values(&points), margin)
+    })?;
+    Some(DoseCurve { points, ..curve })
+}
+
+/// Fits every model to `(dose, value)` pairs and keeps the one the criterion prefers. The curve carries no points.
+///
+/// Hill or gain-loss (whichever is lower) must beat both the zero and the constant model by `margin`. `None` with fewer
+/// than four distinct doses above 0; other doses are left out.
+pub fn fit_values(measure: Measure, values: &[(f64, f64)], margin: f64) -> Option<DoseCurve> {
+    let points: Vec<(f64, f64)> = values.iter().copied().filter(|&(dose, _)| dose > 0.0).collect();
     let doses = distinct_doses(&points);
     let (&lowest, &highest) = (doses.first()?, doses.last()?);
     if doses.len() < FEWEST_DOSES {
         return None;
     }
-    let data = on_log_doses(&points.iter().map(|p| (p.dose, p.value)).collect::<Vec<_>>());
-    let free_bottom = doses.len() >= FREE_BOTTOM_DOSES;
+    let data = on_log_doses(&points);
+    let is_effect = matches!(measure, Measure::OnAxis | Measure::Rescue);
+    let free_bottom = is_effect && doses.len() >= FREE_BOTTOM_DOSES;
     let limits = Limits::of(&data, free_bottom)?;
     let n = data.len() as f64;
     let mean = data.iter().map(|p| p.1).sum::<f64>() / n;
@@ -145,7 +165,7 @@ pub fn fit_curve(measure: Measure, mut points: Vec<DosePoint>, margin: f64) -> O
         aic,
         sse,
         tested: (lowest, highest),
-        points,
+        points: Vec::new(),
     };
     describe(&mut curve);
     Some(curve)
@@ -237,20 +257,20 @@ fn on_log_doses(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn distinct_doses(points: &[DosePoint]) -> Vec<f64> {
-    let mut doses: Vec<f64> = points.iter().map(|p| p.dose).collect();
+fn distinct_doses(points: &[(f64, f64)]) -> Vec<f64> {
+    let mut doses: Vec<f64> = points.iter().map(|p| p.0).collect();
     doses.sort_by(f64::total_cmp);
     doses.dedup();
     doses
 }
 
 /// Whether the largest mean effect lies below the highest dose: only then can there be a fall.
-fn peaks_inside(points: &[DosePoint], doses: &[f64]) -> bool {
+fn peaks_inside(points: &[(f64, f64)], doses: &[f64]) -> bool {
     let mean_at = |dose: f64| {
         let (sum, n) = points
             .iter()
-            .filter(|p| p.dose == dose)
-            .fold((0.0, 0.0), |(sum, n), p| (sum + p.value, n + 1.0));
+            .filter(|p| p.0 == dose)
+            .fold((0.0, 0.0), |(sum, n), p| (sum + p.1, n + 1.0));
         f64::abs(sum / n)
     };
     let last = doses.last().map_or(0.0, |&dose| mean_at(dose));

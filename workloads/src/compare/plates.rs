@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::axis::{self, Axis, ControlScore, Position};
+use super::rows::effect;
 use super::scale::Scaler;
 use super::window::{median_and_mad, median_in_place, robust_separation, separation};
 use super::{
@@ -17,7 +18,7 @@ use crate::words::Barcode;
 
 /// Fewer reference wells than this per plate scale features unreliably (SCIENCE 5.1).
 const FEW_CONTROLS: usize = 16;
-/// Fewest null controls whose spread gives an off-axis z.
+/// Fewest null controls whose spread gives a robust z.
 const FEWEST_FOR_Z: usize = 3;
 
 /// A well on the axis of one disease.
@@ -27,6 +28,7 @@ pub(super) struct ScoredWell<'a> {
     /// In axis lengths of the axis it was scored on.
     pub(super) scaled: Vec<f64>,
     pub(super) leave_one_out: bool,
+    pub(super) effect_z: Option<f64>,
     pub(super) off_z: Option<f64>,
     pub(super) cell_ratio: Option<f64>,
 }
@@ -293,6 +295,7 @@ fn score_plate<'a>(
                     position: score.position,
                     scaled: score.scaled,
                     leave_one_out: score.leave_one_out,
+                    effect_z: None,
                     off_z: None,
                     cell_ratio: None,
                 })
@@ -307,6 +310,7 @@ fn score_plate<'a>(
                     position: axis::position(&scaled, controls.axis.unit()),
                     scaled,
                     leave_one_out: true,
+                    effect_z: None,
                     off_z: None,
                     cell_ratio: None,
                 }
@@ -326,15 +330,17 @@ fn score_plate<'a>(
     (scored, notes.notes)
 }
 
-/// Off-axis z and cell ratio of every well against the plate's null controls (SCIENCE 6.1).
+/// Effect z, off-axis z and cell ratio of every well against the plate's null controls (SCIENCE 6.1).
 fn calibrate(plate: &mut ScoredPlate<'_>, question: Question) {
     let null = plate.null_wells(question);
-    let off: Vec<f64> = null
-        .iter()
-        .filter(|w| w.leave_one_out)
-        .map(|w| w.position.off_axis)
-        .collect();
-    let spread = off_spread(&off);
+    let of = |value: fn(&ScoredWell<'_>, Question) -> f64| -> Vec<f64> {
+        null.iter()
+            .filter(|w| w.leave_one_out)
+            .map(|w| value(w, question))
+            .collect()
+    };
+    let spread = null_spread(&of(|w, _| w.position.off_axis));
+    let effects = null_spread(&of(|w, question| effect(w.position.on_axis, question)));
     let mut counts: Vec<f64> = null.iter().filter_map(|w| w.profile.cell_count).collect();
     let cells = median_in_place(&mut counts).filter(|&cells| cells > 0.0);
     for well in plate
@@ -344,6 +350,7 @@ fn calibrate(plate: &mut ScoredPlate<'_>, question: Question) {
         .chain(&mut plate.treated)
     {
         well.off_z = spread.map(|(median, mad)| (well.position.off_axis - median) / mad);
+        well.effect_z = effects.map(|(median, mad)| (effect(well.position.on_axis, question) - median) / mad);
         well.cell_ratio = well
             .profile
             .cell_count
@@ -352,12 +359,12 @@ fn calibrate(plate: &mut ScoredPlate<'_>, question: Question) {
     }
 }
 
-/// Median and MAD of null off-axis lengths; `None` with fewer than three or without spread.
-fn off_spread(off: &[f64]) -> Option<(f64, f64)> {
-    if off.len() < FEWEST_FOR_Z {
+/// Median and MAD of null scores; `None` with fewer than three or without spread.
+fn null_spread(scores: &[f64]) -> Option<(f64, f64)> {
+    if scores.len() < FEWEST_FOR_Z {
         return None;
     }
-    median_and_mad(off).filter(|&(_, mad)| mad > 0.0)
+    median_and_mad(scores).filter(|&(_, mad)| mad > 0.0)
 }
 
 fn note_scaling(

@@ -98,6 +98,12 @@ pub struct Comparison {
     /// The robust z that at least half of the wells reach (of two replicates the lower): support for `off_z`, which
     /// one well with debris can raise alone.
     pub off_z_support: Option<f64>,
+    /// Mean over wells of the robust z of their effect (rescue, or position on the axis) against the plate's null
+    /// controls. `None` with fewer than three controls.
+    pub effect_z: Option<f64>,
+    /// The effect z that at least half of the wells reach (of two replicates the lower): support for a hit, which one
+    /// well alone does not give.
+    pub effect_z_support: Option<f64>,
     /// `1 - on_axis`.
     pub rescue: f64,
     /// Distance to the reference in axis lengths: `sqrt(on_axis² + off_axis²)`.
@@ -134,7 +140,8 @@ pub struct CompoundSummary {
     pub score: f64,
     /// Doses tested.
     pub n_doses: usize,
-    /// The dose with the largest mean effect (rescue, or position on the axis).
+    /// The dose with the largest mean effect (rescue, or position on the axis): among the doses at which the effect is
+    /// significant, large enough for a hit and free of harm where there are any, among all otherwise.
     pub best_dose: Option<f64>,
     /// Rescue at the best dose.
     pub best_rescue: f64,
@@ -154,8 +161,14 @@ pub struct CompoundSummary {
     pub toxic_dose: Option<f64>,
     /// `log10(toxic_dose / EC50)`; `None` unless both are known.
     pub therapeutic_window: Option<f64>,
+    /// The effect z that at least half of the wells at the best dose reach.
+    pub best_effect_z_support: Option<f64>,
     /// The dose curve; `None` with fewer than four distinct doses above 0.
     pub curve: Option<DoseCurve>,
+    /// Off-axis robust z against dose, without its points.
+    pub off_curve: Option<DoseCurve>,
+    /// Loss of cells (`1 −` cell ratio) against dose, without its points; `None` where cells were not counted.
+    pub cell_curve: Option<DoseCurve>,
 }
 
 /// What a dose curve describes.
@@ -166,6 +179,10 @@ pub enum Measure {
     OnAxis,
     /// `1 -` position on the axis (rescue screens).
     Rescue,
+    /// Robust z of the length beside the axis.
+    OffAxis,
+    /// `1 -` cell ratio.
+    CellLoss,
 }
 
 /// The form of a dose curve (SCIENCE 6.6).
@@ -238,6 +255,8 @@ pub struct DosePoint {
     pub dose: f64,
     /// The measure, in axis lengths.
     pub value: f64,
+    /// Left out of the fit: the well shows harm (SCIENCE 6.6), so that its effect is not the dose's.
+    pub masked: bool,
 }
 
 /// A fitted dose curve. `evaluate` gives its value at a dose.
@@ -265,7 +284,7 @@ pub struct DoseCurve {
     pub sse: f64,
     /// Lowest and highest tested dose.
     pub tested: (f64, f64),
-    /// Every well that was fitted, by dose, plate, well.
+    /// Every well, by dose, plate, well; those that are masked were not fitted.
     pub points: Vec<DosePoint>,
 }
 

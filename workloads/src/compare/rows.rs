@@ -180,6 +180,8 @@ fn row(
         off_axis,
         off_z: mean(&mut wells.iter().filter_map(|(_, w)| w.off_z)),
         off_z_support: lower_median(wells.iter().filter_map(|(_, w)| w.off_z).collect()),
+        effect_z: mean(&mut wells.iter().filter_map(|(_, w)| w.effect_z)),
+        effect_z_support: lower_median(wells.iter().filter_map(|(_, w)| w.effect_z).collect()),
         rescue: position.rescue(),
         distance: position.distance(),
         direction_cosine: match settings.question {

@@ -66,6 +66,9 @@ pub struct Thresholds {
     pub toxic_cell_ratio: f64,
     /// A hit keeps at least this share of the controls' cells.
     pub hit_cell_ratio: f64,
+    /// Effect robust z that at least half of a hit's wells reach at its best dose (of two replicates both); 0 asks for
+    /// none below the controls' median.
+    pub replicate_z: f64,
     /// By how much AIC a dose curve must beat the zero and the constant model.
     pub aic_margin: f64,
     /// Nulls of up to this many combinations of controls are enumerated, larger ones are drawn.
@@ -83,6 +86,7 @@ impl Default for Thresholds {
             off_z: 3.0,
             toxic_cell_ratio: 0.5,
             hit_cell_ratio: 0.7,
+            replicate_z: 3.0,
             aic_margin: 2.0,
             exact_combinations: 100_000,
             draws: 10_000,
@@ -139,6 +143,7 @@ impl ComparisonSettings {
         let not_negative = [
             ("thresholds.toxic_cell_ratio", t.toxic_cell_ratio),
             ("thresholds.hit_cell_ratio", t.hit_cell_ratio),
+            ("thresholds.replicate_z", t.replicate_z),
             ("thresholds.aic_margin", t.aic_margin),
         ];
         let refuse = |setting, value: f64, expected| {
