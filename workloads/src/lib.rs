@@ -9,6 +9,7 @@ pub mod compare;
 pub mod layout;
 pub mod linalg;
 pub mod matrix;
+pub mod monitor;
 pub mod plate_map;
 pub mod position;
 pub mod profile;

@@ -8,4 +8,6 @@
 #[path = "../common/oracles.rs"]
 mod files;
 
+mod drift;
+mod monitoring;
 mod position;
