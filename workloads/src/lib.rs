@@ -14,5 +14,6 @@ pub mod plate_map;
 pub mod position;
 pub mod profile;
 pub mod screen;
+pub mod signature;
 pub mod simulate;
 pub mod words;

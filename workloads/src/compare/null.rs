@@ -216,7 +216,7 @@ fn choose(m: usize, k: usize) -> Option<u64> {
 }
 
 /// A stable seed for a named null: FNV-1a over the parts, each closed by a byte that no text contains.
-pub(super) fn seed_for<'a>(seed: u64, parts: impl Iterator<Item = &'a [u8]>) -> u64 {
+pub(crate) fn seed_for<'a>(seed: u64, parts: impl Iterator<Item = &'a [u8]>) -> u64 {
     const PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
@@ -229,9 +229,14 @@ pub(super) fn seed_for<'a>(seed: u64, parts: impl Iterator<Item = &'a [u8]>) -> 
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one word of state, the same numbers everywhere.
-struct SplitMix(u64);
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
+    /// The numbers of a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -241,7 +246,7 @@ impl SplitMix {
     }
 
     /// Uniform in `0..n`; the bias of the multiply-shift is below n / 2^64.
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 }

@@ -1,0 +1,22 @@
+//! Every compound against every disease: which signatures it reverses or resembles, over all models of the screen and
+//! not only the one it was tested on.
+//!
+//! Aligned wells enter plate by plate ([`gather`]); one column of scores per disease leaves through a callback
+//! ([`score`]), with p from control wells ([`null`](self), [`tail`]) and q, and short lists of the best ([`top`]).
+//! Formulas: SCIENCE 6.1, 6.2, 6.5. Fails on plates that contradict each other and where no disease has controls.
+
+mod error;
+pub mod gather;
+mod null;
+pub mod score;
+mod settings;
+pub mod tail;
+pub mod top;
+pub mod vectors;
+
+pub use error::SignatureError;
+pub use gather::{Effect, LeftOut, Origin, Signature, SignatureGatherer, SignatureScreen};
+pub use score::{SignatureColumn, score};
+pub use settings::SignatureSettings;
+pub use top::{Match, RankBy, TopMatches};
+pub use vectors::Vectors;

@@ -1,0 +1,273 @@
+//! Every effect against every disease signature: cosine, rescue, what lies beside, p and q.
+//!
+//! A [`SignatureScreen`] enters, one [`SignatureColumn`] per disease leaves through a callback, in the order of the
+//! signatures. Only a block of diseases is held at a time, in buffers that are used again: 20 million scores never
+//! lie in memory. Nothing fails but the callback.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::gather::{ControlPool, Origin, SignatureScreen};
+use super::null::{Null, NullScores, cosine, rescue};
+use super::tail::{COUNTED, Tail};
+use super::vectors::{dot, products};
+use super::{SignatureError, SignatureSettings};
+use crate::compare::multiple::benjamini_hochberg;
+
+/// Diseases scored at a time: enough for the product to run at full speed, few enough to hold.
+const SIGNATURE_BLOCK: usize = 32;
+/// Effects of one product; the same whatever the number of threads, and so are the bytes.
+const EFFECT_BLOCK: usize = 512;
+
+/// All effects against one disease. Entry `g` of every column belongs to effect `g`; NaN where it is not defined (a
+/// vector without a length, no control wells for a null).
+#[derive(Debug, Default)]
+pub struct SignatureColumn {
+    /// The signature.
+    pub signature: usize,
+    /// `cos(e, v)` in [-1, 1]: above 0 the compound resembles the disease. Its reversal `cos(e, −v)` is the negative.
+    pub cosine: Vec<f64>,
+    /// `e·(−v) / |v|²`: the part of the way from disease to healthy, 1 is all of it. Of an effect on other cells: what
+    /// it would do, if effects added up.
+    pub rescue: Vec<f64>,
+    /// Length of the effect beside the disease axis, in lengths of the signature, 0 and above.
+    pub off_axis: Vec<f64>,
+    /// One-sided: as far against the signature by chance.
+    pub p_reversal: Vec<f64>,
+    /// Benjamini-Hochberg over the effects of this disease.
+    pub q_reversal: Vec<f64>,
+    /// One-sided: as far along the signature by chance.
+    pub p_mimic: Vec<f64>,
+    /// Benjamini-Hochberg over the effects of this disease.
+    pub q_mimic: Vec<f64>,
+    /// One-sided: as much rescue by chance.
+    pub p_rescue: Vec<f64>,
+    /// Benjamini-Hochberg over the effects of this disease.
+    pub q_rescue: Vec<f64>,
+    null: NullScores,
+    ranked: Vec<(f64, u32)>,
+    reached: Vec<u32>,
+}
+
+/// Effects that share a null: of one origin and one number of wells.
+struct Class<'a> {
+    pool: Option<(usize, &'a ControlPool)>,
+    effects: Vec<u32>,
+    null: Null,
+}
+
+/// Scores all effects against all signatures; `take` gets the columns one after the other.
+///
+/// The same screen and settings give the same numbers on any number of threads. Work: one product of effects and
+/// signatures, and for each kind of effect (origin and number of wells) its null against every signature.
+///
+/// # Errors
+/// A setting is out of range, or what `take` fails with.
+pub fn score<E: From<SignatureError>>(
+    screen: &SignatureScreen,
+    settings: &SignatureSettings,
+    mut take: impl FnMut(&SignatureColumn) -> Result<(), E>,
+) -> Result<(), E> {
+    settings.check()?;
+    let pools: Vec<&ControlPool> = screen.pools.values().collect();
+    let classes = classes(screen, settings);
+    let (width, effects) = (screen.effect_vectors.width(), screen.effects.len());
+    let squares: Vec<f64> = screen.effect_vectors.rows().map(|row| dot(row, row)).collect();
+    let mut dots = vec![0.0; SIGNATURE_BLOCK.min(screen.signatures.len()) * effects];
+    let mut columns: Vec<SignatureColumn> = Vec::new();
+    let blocks = screen
+        .signature_vectors
+        .as_slice()
+        .chunks(SIGNATURE_BLOCK * width.max(1));
+    for (block, vectors) in blocks.enumerate() {
+        let first = block * SIGNATURE_BLOCK;
+        let n = vectors.len() / width.max(1);
+        let dots = &mut dots[..n * effects];
+        dots.par_chunks_mut(EFFECT_BLOCK * n)
+            .zip(screen.effect_vectors.as_slice().par_chunks(EFFECT_BLOCK * width))
+            .for_each(|(out, rows)| products(rows, vectors, width, out));
+        let along: Vec<Vec<f64>> = pools.par_iter().map(|pool| along(pool, vectors)).collect();
+        columns.resize_with(n.max(columns.len()), SignatureColumn::default);
+        columns[..n].par_iter_mut().enumerate().for_each(|(j, column)| {
+            column.signature = first + j;
+            let v = &vectors[j * width..(j + 1) * width];
+            let vv = dot(v, v);
+            let dots = dots
+                .chunks(EFFECT_BLOCK * n)
+                .flat_map(|chunk| chunk.chunks_exact(chunk.len() / n).nth(j).unwrap_or_default());
+            column.fill(dots, &squares, vv);
+            for class in &classes {
+                column.test(class, &along, j, vv, settings.tail);
+            }
+            for (p, q) in [
+                (&column.p_reversal, &mut column.q_reversal),
+                (&column.p_mimic, &mut column.q_mimic),
+                (&column.p_rescue, &mut column.q_rescue),
+            ] {
+                let p: Vec<Option<f64>> = p.iter().map(|&p| Some(p)).collect();
+                q.clear();
+                q.extend(benjamini_hochberg(&p).into_iter().map(|q| q.unwrap_or(f64::NAN)));
+            }
+        });
+        columns[..n].iter().try_for_each(&mut take)?;
+    }
+    Ok(())
+}
+
+/// `r_i · v` of every control well with every signature of the block: `out[j * n + i]`.
+fn along(pool: &ControlPool, vectors: &[f64]) -> Vec<f64> {
+    let width = pool.rows.width();
+    let rows: Vec<f64> = pool.rows.as_slice().iter().map(|&r| f64::from(r)).collect();
+    let mut out = vec![0.0; pool.rows.len() * vectors.len() / width.max(1)];
+    products(&rows, vectors, width, &mut out);
+    out
+}
+
+fn classes<'a>(screen: &'a SignatureScreen, settings: &SignatureSettings) -> Vec<Class<'a>> {
+    let mut members: BTreeMap<(&Origin, usize), Vec<u32>> = BTreeMap::new();
+    for (index, effect) in (0u32..).zip(&screen.effects) {
+        members
+            .entry((&effect.origin, effect.wells))
+            .or_default()
+            .push(index);
+    }
+    members
+        .into_iter()
+        .map(|((origin, wells), effects)| {
+            let pool = screen
+                .pools
+                .iter()
+                .enumerate()
+                .find(|(_, (of, _))| *of == origin)
+                .map(|(index, (_, pool))| (index, pool));
+            let name = match origin {
+                Origin::Healthy => String::new(),
+                Origin::Disease(name) => format!("disease {}", name.as_deref().unwrap_or_default()),
+            };
+            let null = pool.map_or_else(Null::default, |(_, pool)| Null::new(pool, wells, &name, settings));
+            Class { pool, effects, null }
+        })
+        .collect()
+}
+
+impl SignatureColumn {
+    /// `cos(e, −v)` of effect `g`.
+    pub fn reversal(&self, g: usize) -> f64 {
+        -self.cosine[g]
+    }
+
+    fn fill<'d>(&mut self, dots: impl Iterator<Item = &'d f64>, squares: &[f64], vv: f64) {
+        for column in [&mut self.cosine, &mut self.rescue, &mut self.off_axis] {
+            column.clear();
+        }
+        for (&ev, &ee) in dots.zip(squares) {
+            self.cosine.push(cosine(ev, ee, vv));
+            self.rescue.push(rescue(ev, vv));
+            let beside = (ee - ev * ev / vv).max(0.0);
+            self.off_axis
+                .push(if vv > 0.0 { (beside / vv).sqrt() } else { f64::NAN });
+        }
+        for column in [&mut self.p_reversal, &mut self.p_mimic, &mut self.p_rescue] {
+            column.clear();
+            column.resize(squares.len(), f64::NAN);
+        }
+    }
+
+    /// p of the effects of one class against column `j` of the block.
+    fn test(&mut self, class: &Class<'_>, along: &[Vec<f64>], j: usize, vv: f64, tail: bool) {
+        let Some((index, pool)) = class.pool.filter(|_| class.null.len() > 0 && vv > 0.0) else {
+            return;
+        };
+        let n = pool.rows.len();
+        let along = &along[index][j * n..(j + 1) * n];
+        let shift = pool.moves[self.signature];
+        class.null.score(along, &pool.share, shift, vv, &mut self.null);
+        let Self {
+            null,
+            ranked,
+            reached,
+            ..
+        } = self;
+        let mut at_least = |scores: &[f64], sign: f64, null: &mut Vec<f64>, p: &mut [f64]| {
+            ranked.clear();
+            let of = class.effects.iter().map(|&g| (sign * scores[g as usize], g));
+            ranked.extend(of.filter(|(score, _)| !score.is_nan()));
+            p_at_least(ranked, null, tail, reached, p);
+        };
+        at_least(&self.rescue, 1.0, &mut null.rescue, &mut self.p_rescue);
+        at_least(&self.cosine, 1.0, &mut null.cosine, &mut self.p_mimic);
+        null.cosine.iter_mut().for_each(|cosine| *cosine = -*cosine);
+        at_least(&self.cosine, -1.0, &mut null.cosine, &mut self.p_reversal);
+    }
+}
+
+/// `p[g] = (1 + #{null ≥ score}) / (1 + B)` (Phipson and Smyth 2010) for every `(score, g)`, or the tail's where few
+/// null values reach it. Null values without a direction count as reaching every score.
+fn p_at_least(
+    ranked: &mut [(f64, u32)],
+    null: &mut [f64],
+    tail: bool,
+    reached: &mut Vec<u32>,
+    p: &mut [f64],
+) {
+    ranked.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    // reached[r]: null values that reach exactly the r lowest scores.
+    reached.clear();
+    reached.resize(ranked.len() + 1, 0);
+    for &value in null.iter() {
+        let r = if value.is_nan() {
+            ranked.len()
+        } else {
+            ranked.partition_point(|&(score, _)| score <= value)
+        };
+        reached[r] += 1;
+    }
+    let size = null.len() as f64;
+    let mut fitted: Option<Option<Tail>> = None;
+    let mut count = 0usize;
+    for (r, &(score, g)) in ranked.iter().enumerate().rev() {
+        count += reached[r + 1] as usize;
+        let counted = (1 + count) as f64 / (1.0 + size);
+        let beyond = (tail && count < COUNTED)
+            .then(|| *fitted.get_or_insert_with(|| Tail::fit(null)))
+            .flatten();
+        p[g as usize] = beyond.map_or(counted, |tail| tail.p_at_least(score));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p_counts_the_null_values_that_reach_a_score() {
+        let mut ranked = vec![(0.5, 2), (0.1, 0), (0.5, 1), (0.9, 3)];
+        let mut p = vec![f64::NAN; 5];
+        p_at_least(
+            &mut ranked,
+            &mut [0.5, 0.2, 0.95, 0.0],
+            true,
+            &mut Vec::new(),
+            &mut p,
+        );
+        assert_eq!(p[..4], [4.0 / 5.0, 3.0 / 5.0, 3.0 / 5.0, 2.0 / 5.0]);
+        assert!(p[4].is_nan());
+    }
+
+    #[test]
+    fn p_falls_with_the_score_across_the_end_of_counting() {
+        let mut null: Vec<f64> = (0..5000)
+            .map(|i| (f64::from(i) * 0.7).sin() * (f64::from(i) * 1.3).cos())
+            .collect();
+        let mut ranked: Vec<(f64, u32)> = (0..400u32).map(|g| (0.8 + 0.001 * f64::from(g), g)).collect();
+        let mut p = vec![f64::NAN; 400];
+        p_at_least(&mut ranked, &mut null, true, &mut Vec::new(), &mut p);
+        assert!(p.is_sorted_by(|a, b| a >= b));
+        assert!(p[399] > 0.0 && p[399] < 1.0 / 5001.0);
+        let mut counted = vec![f64::NAN; 400];
+        p_at_least(&mut ranked, &mut null, false, &mut Vec::new(), &mut counted);
+        assert_eq!(counted[399], 1.0 / 5001.0);
+        assert_eq!(p[0], counted[0]);
+    }
+}

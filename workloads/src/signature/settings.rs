@@ -1,0 +1,57 @@
+//! Settings of the disease matrix. Numbers enter, checked numbers leave; a number out of range is an error.
+
+use super::SignatureError;
+
+/// Most control wells that a null may draw from: indices are kept in 32 bits, with room to spare.
+const MOST_POOL_WELLS: usize = 1 << 20;
+
+/// How nulls are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignatureSettings {
+    /// Up to this many combinations of control wells are enumerated (SCIENCE 6.5).
+    pub exact_combinations: u32,
+    /// Draws otherwise; at least 1.
+    pub draws: u32,
+    /// Seed of the draws, and of the choice of control wells where there are more than `pool_wells`.
+    pub seed: u64,
+    /// Most control wells kept per origin (healthy, or a disease): bounds memory at `pool_wells * width * 4` bytes
+    /// for each. At least 1.
+    pub pool_wells: usize,
+    /// Whether p-values that few null values reach are taken from a fitted tail ([`super::tail`]), so that they can
+    /// pass the correction for ten thousands of tests.
+    pub tail: bool,
+}
+
+impl Default for SignatureSettings {
+    fn default() -> Self {
+        Self {
+            exact_combinations: 100_000,
+            draws: 10_000,
+            seed: 0,
+            pool_wells: 1024,
+            tail: true,
+        }
+    }
+}
+
+impl SignatureSettings {
+    /// # Errors
+    /// [`SignatureError::Setting`] for the first number out of range.
+    pub fn check(&self) -> Result<(), SignatureError> {
+        if self.draws == 0 {
+            return Err(SignatureError::Setting {
+                setting: "draws",
+                value: 0,
+                expected: "at least 1",
+            });
+        }
+        if !(1..=MOST_POOL_WELLS).contains(&self.pool_wells) {
+            return Err(SignatureError::Setting {
+                setting: "pool_wells",
+                value: self.pool_wells as u64,
+                expected: "1 to 1048576",
+            });
+        }
+        Ok(())
+    }
+}
