@@ -45,9 +45,9 @@ pub struct SignatureColumn {
     pub p_rescue: Vec<f64>,
     /// Benjamini-Hochberg over the effects of this disease.
     pub q_rescue: Vec<f64>,
-    null: NullScores,
-    ranked: Vec<(f64, u32)>,
-    reached: Vec<u32>,
+    pub(super) null: NullScores,
+    pub(super) ranked: Vec<(f64, u32)>,
+    pub(super) reached: Vec<u32>,
 }
 
 /// Effects that share a null: of one origin and one number of wells.
