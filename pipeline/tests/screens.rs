@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{
-    Running, comparisons, dead_letters, models, run_json, shared, simulate, small_plate, wait_for, wellspring,
+    Running, apache_kafka, comparisons, dead_letters, models, run_json, shared, simulate, small_plate,
+    wait_for, wellspring,
 };
 use serde_json::Value;
 use wellspring::events::FieldFeatures;
@@ -331,16 +332,32 @@ fn a_killed_run_started_again_leaves_the_same_files_as_an_undisturbed_one() {
 fn a_fleet_that_loses_a_worker_publishes_every_field_exactly_once() {
     let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();
-    simulate(folder.path(), &small_plate("\"DNA\""));
     let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    lose_a_worker(&models, bootstrap, "wellspring");
+}
+
+#[test]
+fn on_apache_kafka_too_a_fleet_that_loses_a_worker_publishes_every_field_exactly_once() {
+    let (Some(models), Some(bootstrap)) = (models(), apache_kafka()) else {
+        return;
+    };
+    // The process id keeps runs on the same Kafka apart.
+    lose_a_worker(&models, bootstrap, &format!("test-{}", std::process::id()));
+}
+
+/// A small screen with `serve` and one worker that is killed; a second one does the rest.
+fn lose_a_worker(models: &Path, bootstrap: String, prefix: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), &small_plate("\"DNA\""));
     let kafka = KafkaSettings {
         bootstrap,
-        prefix: "wellspring".to_owned(),
+        prefix: prefix.to_owned(),
         instance: "test".to_owned(),
     };
     let role = |arguments: &[&str]| {
-        let mut command = wellspring(&models);
+        let mut command = wellspring(models);
         command.args(arguments).arg("--kafka").arg(&kafka.bootstrap);
+        command.args(["--prefix", prefix]);
         command
     };
     let submitted = role(&["submit"])

@@ -40,6 +40,17 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+/// A Kafka made for tests, as `scripts/test` starts it; `None`, with a plain word, where there is none.
+pub(crate) fn apache_kafka() -> Option<String> {
+    let address = std::env::var("WELLSPRING_TEST_KAFKA")
+        .ok()
+        .filter(|a| !a.is_empty());
+    if address.is_none() {
+        println!("skipped: no Apache Kafka; set WELLSPRING_TEST_KAFKA to what `scripts/kafka start` prints");
+    }
+    address
+}
+
 pub(crate) fn wellspring(models: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring"));
     command
