@@ -56,14 +56,8 @@ fn every_ready_file_parses_and_is_named_as_its_file() {
         let screen = Screen::parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(path.ends_with(&format!("/{}.toml", screen.name)));
         let plan = screen.plan_text();
-        for part in [
-            "Reads",
-            "Steps",
-            "Compares",
-            "Writes",
-            "Resources",
-            &screen.images.store,
-        ] {
+        assert_eq!(plan.contains("Steps"), !screen.is_of_profiles(), "{plan}");
+        for part in ["Reads", "Compares", "Writes", "Resources", &screen.images.store] {
             assert!(plan.contains(part), "{plan}");
         }
     }

@@ -76,7 +76,7 @@ fn a_plate_column_keeps_plates_apart() {
 
 #[test]
 fn every_problem_is_reported_with_its_line_and_column() {
-    let text = "well,compound,dose\nA01,a,1\nZZ9,a,1\nA1,a,2\nA03,a,10 uM\nA04,a,-1\nA05,a\n\nA06,a,inf\n";
+    let text = "well,compound,dose\nA01,a,1\nZZ9,a,1\nA1,a,2\nA03,a,10 mg/ml\nA04,a,-1\nA05,a\n\nA06,a,inf\n";
     let errors = parse(text, "dose_unit = \"nM\"").unwrap_err();
     let lines: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
     let expected = [
@@ -84,7 +84,7 @@ fn every_problem_is_reported_with_its_line_and_column() {
         ("m.csv:4:1: ", "well A01 is listed twice: first on line 2"),
         (
             "m.csv:5:3: ",
-            "'10 uM' is not a number: write the number alone; the unit (nM)",
+            "'10 mg/ml' is not a number in nM or a unit of its kind: write the number alone",
         ),
         ("m.csv:6:3: ", "dose -1 is not possible"),
         ("m.csv:7:1: ", "2 cells where the header has 3"),

@@ -86,9 +86,10 @@ pub enum PlateMapProblem {
         /// Why.
         reason: crate::words::WordError,
     },
-    /// A dose that is not a number.
+    /// A dose that is not a number, or has a unit that cannot be turned into the screen's.
     #[error(
-        "dose '{text}' is not a number: write the number alone; the unit ({unit}) is plate_map.dose_unit of the screen file"
+        "dose '{text}' is not a number in {unit} or a unit of its kind: write the number alone; the unit is \
+         plate_map.dose_unit of the screen file"
     )]
     Dose {
         /// The cell.

@@ -3,6 +3,7 @@
 //! CSV text (comma, semicolon or tab; a byte order mark is tolerated) enters, a [`PlateMap`] leaves, or
 //! [`PlateMapErrors`]: every problem at once, with line and column.
 
+mod dose;
 mod error;
 
 pub use error::{PlateMapError, PlateMapErrors, PlateMapProblem};
@@ -26,23 +27,49 @@ const USUAL: [(&str, &[&str]); 5] = [
         "compound",
         &[
             "compound",
+            "Metadata_compound",
             "broad_sample",
             "Metadata_broad_sample",
             "pert_iname",
+            "Metadata_pert_iname",
+            "JCP2022",
+            "Metadata_JCP2022",
             "perturbation",
+            "Metadata_perturbation",
+            "treatment",
+            "Metadata_treatment",
         ],
     ),
     (
         "dose",
         &[
             "dose",
+            "Metadata_dose",
             "concentration",
+            "Metadata_concentration",
             "mmoles_per_liter",
             "Metadata_mmoles_per_liter",
+            "treatment_conc",
+            "Metadata_treatment_conc",
+            "Treatment_Concentration",
+            "Metadata_Treatment_Concentration",
         ],
     ),
-    ("disease", &["disease", "Metadata_disease"]),
+    (
+        "disease",
+        &[
+            "disease",
+            "Metadata_disease",
+            "disease_condition",
+            "Metadata_disease_condition",
+        ],
+    ),
 ];
+
+/// Names of columns that a plate map is read from where the screen names none, in any case.
+pub fn usual_columns() -> impl Iterator<Item = &'static str> {
+    USUAL.iter().flat_map(|(_, names)| names.iter().copied())
+}
 
 /// One well of the map.
 #[derive(Debug, Clone, PartialEq)]
@@ -343,13 +370,13 @@ impl Reader<'_> {
     }
 
     fn dose(&mut self, text: &str, line: u64, column: usize, settings: &PlateMapSettings) -> Result<f64, ()> {
-        let problem = match text.parse::<f64>() {
+        let problem = match dose::parse(text, &settings.dose_unit) {
             // Minus zero would be a second spelling of "no dose".
-            Ok(dose) if dose.is_finite() && dose >= 0.0 => return Ok(dose + 0.0),
-            Ok(_) => PlateMapProblem::DoseRange {
+            Some(dose) if dose.is_finite() && dose >= 0.0 => return Ok(dose + 0.0),
+            Some(_) => PlateMapProblem::DoseRange {
                 text: text.to_owned(),
             },
-            Err(_) => PlateMapProblem::Dose {
+            None => PlateMapProblem::Dose {
                 text: text.chars().take(80).collect(),
                 unit: settings.dose_unit.clone(),
             },

@@ -19,8 +19,9 @@ pub(crate) use nearest::nearest;
 pub use selector::{Selector, SelectorValue};
 pub use settings::{
     Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
-    ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, QualitySettings,
-    Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError, Tiling,
+    ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, ProfilesSettings,
+    QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
+    Tiling,
 };
 pub use treatments::{TreatmentError, TreatmentErrors};
 
@@ -44,8 +45,11 @@ pub struct Screen {
     pub name: ScreenName,
     /// What it is about, for people.
     pub description: String,
-    /// Where the images are.
+    /// Where the images are; without channels in a screen of profiles.
     pub images: ImagesSettings,
+    /// How profiles made elsewhere are read; such a screen needs no images and no plate map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<ProfilesSettings>,
     /// What each well was given.
     pub plate_map: PlateMapSettings,
     /// Which wells define the axis.
@@ -85,7 +89,7 @@ impl Screen {
         for path in paths.into_iter().flatten() {
             let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
             let absolute = path.contains("://") || path.starts_with(['/', '\\']) || drive;
-            if !absolute && !base_dir.is_empty() {
+            if !absolute && !base_dir.is_empty() && !path.is_empty() {
                 *path = format!("{}/{path}", base_dir.trim_end_matches('/'));
             }
         }
@@ -116,6 +120,24 @@ impl Screen {
         plate: &Barcode,
     ) -> Result<BTreeMap<WellPosition, Treatment>, TreatmentErrors> {
         treatments::treatments(&self.controls, map, plate)
+    }
+
+    /// As [`Screen::treatments`], for tables made elsewhere, which often hold empty wells: a well that is no control and
+    /// has no compound is left out and returned besides.
+    ///
+    /// # Errors
+    /// As [`Screen::treatments`], except for wells without a compound.
+    pub fn treatments_of_known_wells(
+        &self,
+        map: &PlateMap,
+        plate: &Barcode,
+    ) -> Result<(BTreeMap<WellPosition, Treatment>, Vec<WellPosition>), TreatmentErrors> {
+        treatments::of_known_wells(&self.controls, map, plate)
+    }
+
+    /// Whether the screen can only be compared, from tables: it has no images.
+    pub fn is_of_profiles(&self) -> bool {
+        self.images.channels.is_empty()
     }
 
     /// The plan as text, as `wellspring check` prints it.

@@ -12,7 +12,9 @@ pub(super) fn plan_text(screen: &Screen) -> String {
     }
     plan.line("hash", &screen.hash());
     read(&mut plan, screen);
-    steps(&mut plan, screen);
+    if !screen.is_of_profiles() {
+        steps(&mut plan, screen);
+    }
     compare(&mut plan, screen);
 
     plan.heading("Writes");
@@ -26,7 +28,11 @@ pub(super) fn plan_text(screen: &Screen) -> String {
     );
     plan.line(
         "tables",
-        "features, profiles, comparisons, quality (Parquet), dead-letters.jsonl, run.json",
+        if screen.is_of_profiles() {
+            "comparisons, compounds, wells, windows (Parquet), run.json"
+        } else {
+            "features, profiles, comparisons, compounds, wells, windows, quality (Parquet), dead-letters.jsonl, run.json"
+        },
     );
     plan.line(
         "report",
@@ -67,8 +73,20 @@ impl Plan {
 }
 
 fn read(plan: &mut Plan, screen: &Screen) {
-    let images = &screen.images;
     plan.heading("Reads");
+    if screen.is_of_profiles() {
+        plan.line(
+            "images",
+            "none: tables are given to `wellspring compare --features`",
+        );
+    } else {
+        images(plan, screen);
+    }
+    plate_map(plan, screen);
+}
+
+fn images(plan: &mut Plan, screen: &Screen) {
+    let images = &screen.images;
     plan.line("images", &images.store);
     let layout = match &images.pattern {
         Some(pattern) => format!("{} {pattern}", images.layout),
@@ -99,9 +117,18 @@ fn read(plan: &mut Plan, screen: &Screen) {
             plates.join(", ")
         },
     );
+}
 
+fn plate_map(plan: &mut Plan, screen: &Screen) {
     let map = &screen.plate_map;
-    plan.line("plate map", &map.file);
+    plan.line(
+        "plate map",
+        if map.file.is_empty() {
+            "the tables' own columns, or --platemap or --metadata of `wellspring compare`"
+        } else {
+            &map.file
+        },
+    );
     let columns = [
         ("plate", &map.columns.plate),
         ("well", &map.columns.well),

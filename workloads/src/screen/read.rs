@@ -45,16 +45,32 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
         table.finish(report);
         (name, description.unwrap_or_default())
     });
-    let images = root.need(report, "images", "a table with store and channels");
-    let images = report
-        .table(images)
-        .and_then(|table| images_settings(report, table));
+    let value = root.get("profiles");
+    let profiles = report.table(value).map(|table| profiles_settings(report, table));
+    let value = if profiles.is_some() {
+        root.get("images")
+    } else {
+        root.need(report, "images", "a table with store and channels")
+    };
+    let images = match (value, &profiles) {
+        (None, Some(_)) => Some(ImagesSettings::default()),
+        (value, _) => report
+            .table(value)
+            .and_then(|table| images_settings(report, table)),
+    };
     let channels: &[ChannelSettings] = images.as_ref().map_or(&[], |images| &images.channels);
 
-    let plate_map = root.need(report, "plate_map", "a table with the plate map's file");
-    let plate_map = report
-        .table(plate_map)
-        .map(|table| plate_map_settings(report, table));
+    let value = if profiles.is_some() {
+        root.get("plate_map")
+    } else {
+        root.need(report, "plate_map", "a table with the plate map's file")
+    };
+    let plate_map = match (value, &profiles) {
+        (None, Some(_)) => Some((Some(PlateMapSettings::default()), None)),
+        (value, profiles) => report
+            .table(value)
+            .map(|table| plate_map_settings(report, table, profiles.is_none())),
+    };
     let controls = root.need(report, "controls", "a table with reference and phenotype");
     let controls = report
         .table(controls)
@@ -84,6 +100,7 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
         name: name?,
         description,
         images: images?,
+        profiles,
         plate_map,
         controls: controls??,
         preprocess: preprocess.unwrap_or_default(),
@@ -211,13 +228,47 @@ fn channels(report: &mut Report, value: Value<'_>) -> Option<Vec<ChannelSettings
     (channels.len() == entries.len()).then_some(channels)
 }
 
+fn profiles_settings(report: &mut Report, mut table: Table<'_>) -> ProfilesSettings {
+    let features = table.get("features");
+    let features = texts(report, features);
+    let plate = table.get("plate");
+    let plate = texts(report, plate);
+    let mut column = |key| {
+        let value = table.get(key);
+        report.text(value)
+    };
+    let settings = ProfilesSettings {
+        features,
+        plate,
+        well: column("well"),
+        site: column("site"),
+        cell_count: column("cell_count"),
+        key: column("key"),
+    };
+    table.finish(report);
+    settings
+}
+
+/// A text or a list of texts.
+fn texts(report: &mut Report, value: Option<Value<'_>>) -> Vec<String> {
+    let entries = value.map(|value| value.entries().unwrap_or_else(|| vec![value]));
+    let entries = entries.into_iter().flatten();
+    entries.filter_map(|entry| report.text(Some(entry))).collect()
+}
+
 /// The settings, and the unit if the table gives one.
 fn plate_map_settings(
     report: &mut Report,
     mut table: Table<'_>,
+    file_needed: bool,
 ) -> (Option<PlateMapSettings>, Option<String>) {
-    let file = table.need(report, "file", "the plate map's CSV file or URI");
-    let file = report.text(file);
+    let file = if file_needed {
+        let file = table.need(report, "file", "the plate map's CSV file or URI");
+        report.text(file)
+    } else {
+        let file = table.get("file");
+        Some(report.text(file).unwrap_or_default())
+    };
     let value = table.get("columns");
     let columns = report.table(value).map(|mut table| {
         let mut column = |key| {

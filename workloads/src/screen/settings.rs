@@ -188,6 +188,39 @@ pub struct ImagesSettings {
     pub plates: Vec<Barcode>,
 }
 
+impl Default for ImagesSettings {
+    /// No images: for screens of profiles made elsewhere.
+    fn default() -> Self {
+        Self {
+            store: String::new(),
+            layout: LayoutChoice::Auto,
+            pattern: None,
+            plate: None,
+            channels: Vec::new(),
+            fields_per_well: None,
+            bit_depth: None,
+            plates: Vec::new(),
+        }
+    }
+}
+
+/// `[profiles]`: how `wellspring compare` reads tables made elsewhere. What is not said is recognised.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfilesSettings {
+    /// Feature columns: prefixes, or patterns where `*` stands for any text.
+    pub features: Vec<String>,
+    /// Columns that name the plate together, joined by `_`.
+    pub plate: Vec<String>,
+    /// The well.
+    pub well: Option<String>,
+    /// The field of view.
+    pub site: Option<String>,
+    /// Cells per row.
+    pub cell_count: Option<String>,
+    /// The column by which rows of a metadata file are found.
+    pub key: Option<String>,
+}
+
 /// The plate map's columns; `None`: recognised from the usual names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlateMapColumns {
@@ -204,9 +237,10 @@ pub struct PlateMapColumns {
 }
 
 /// `[plate_map]`: what each well was given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlateMapSettings {
-    /// CSV or TSV file or URI. Relative to the screen file until [`crate::screen::Screen::resolve_paths`].
+    /// CSV or TSV file or URI. Relative to the screen file until [`crate::screen::Screen::resolve_paths`]. Empty only in
+    /// screens of profiles: what each well was given then stands in their tables.
     pub file: String,
     /// Column names.
     pub columns: PlateMapColumns,
@@ -227,6 +261,16 @@ pub struct Controls {
     pub phenotype: Selector,
     /// Wells left out: those any of these selects.
     pub exclude: Vec<Selector>,
+}
+
+impl Controls {
+    /// The columns of the plate map that the selectors look at.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let selectors = [&self.reference, &self.phenotype]
+            .into_iter()
+            .chain(&self.exclude);
+        selectors.flat_map(|selector| selector.0.keys().map(String::as_str))
+    }
 }
 
 /// What is subtracted from every pixel, after illumination correction.

@@ -95,6 +95,23 @@ pub(super) fn treatments(
     map: &PlateMap,
     plate: &Barcode,
 ) -> Result<BTreeMap<WellPosition, Treatment>, TreatmentErrors> {
+    let (treatments, bare) = of_known_wells(controls, map, plate)?;
+    if bare.is_empty() {
+        return Ok(treatments);
+    }
+    Err(TreatmentErrors(vec![TreatmentError::NoCompound {
+        file: map.file().to_owned(),
+        plate: plate.clone(),
+        wells: bare.iter().map(WellPosition::to_string).collect(),
+    }]))
+}
+
+/// The treatments, and the wells left out of them because they are no control and have no compound.
+pub(super) fn of_known_wells(
+    controls: &Controls,
+    map: &PlateMap,
+    plate: &Barcode,
+) -> Result<(BTreeMap<WellPosition, Treatment>, Vec<WellPosition>), TreatmentErrors> {
     let Some(rows) = map.plate(plate) else {
         return Err(TreatmentErrors(vec![TreatmentError::UnknownPlate {
             file: map.file().to_owned(),
@@ -153,18 +170,6 @@ pub(super) fn treatments(
             wells: both,
         });
     }
-    let bare: Vec<String> = kept
-        .iter()
-        .filter(|(_, row)| !is_reference(row) && !is_phenotype(row) && row.compound.is_none())
-        .map(|(well, _)| well.to_string())
-        .collect();
-    if !bare.is_empty() {
-        errors.push(TreatmentError::NoCompound {
-            file: map.file().to_owned(),
-            plate: plate.clone(),
-            wells: bare,
-        });
-    }
     if !errors.is_empty() {
         return Err(TreatmentErrors(errors));
     }
@@ -175,7 +180,10 @@ pub(super) fn treatments(
         .filter(|(_, row)| is_phenotype(row))
         .filter_map(|(_, row)| row.disease.as_deref())
         .collect();
-    Ok(kept
+    let (known, bare): (Vec<_>, Vec<_>) = kept
+        .into_iter()
+        .partition(|(_, row)| is_reference(row) || is_phenotype(row) || row.compound.is_some());
+    let treatments = known
         .into_iter()
         .map(|(well, row)| {
             let role = match (is_reference(row), is_phenotype(row)) {
@@ -202,7 +210,8 @@ pub(super) fn treatments(
             };
             (well, treatment)
         })
-        .collect())
+        .collect();
+    Ok((treatments, bare.into_iter().map(|(well, _)| well).collect()))
 }
 
 fn unknown_columns(name: &'static str, selector: &Selector, map: &PlateMap) -> Vec<TreatmentError> {
