@@ -225,7 +225,6 @@ impl<'a> ProfileBuilder<'a> {
             cell_count: None,
             values: sum.iter().map(|sum| (sum / passed) as f32).collect(),
         };
-        self.profile_table.push(&profile)?;
         self.profiles.push(profile);
         Ok(())
     }
@@ -243,8 +242,12 @@ impl<'a> ProfileBuilder<'a> {
             ..
         } = plate;
         self.plates.push(plate_facts(&barcode, &treatments, &counts));
-        if let Some(reason) = held_back(&self.run.screen.quality, &treatments, &counts) {
-            // Its profiles stay in the table, for whoever wants to judge the gate.
+        let reason = held_back(&self.run.screen.quality, &treatments, &counts);
+        // Held back, its profiles stay in the table, for whoever wants to judge the gate.
+        for profile in &self.profiles[first_profile..] {
+            self.profile_table.push(profile, reason.is_some())?;
+        }
+        if let Some(reason) = reason {
             self.profiles.truncate(first_profile);
             self.left_out.push(format!(
                 "plate {barcode} is held back from the comparison: {reason}"

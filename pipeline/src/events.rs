@@ -121,7 +121,7 @@ pub enum ComparisonRecord {
         run: RunId,
         /// All components of the comparison.
         #[serde(flatten)]
-        comparison: Comparison,
+        comparison: Box<Comparison>,
     },
     /// One compound over all doses.
     Compound {
@@ -129,7 +129,7 @@ pub enum ComparisonRecord {
         run: RunId,
         /// The call, the dose curve and all components.
         #[serde(flatten)]
-        summary: CompoundSummary,
+        summary: Box<CompoundSummary>,
     },
 }
 

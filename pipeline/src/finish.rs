@@ -22,7 +22,7 @@ use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaSettings, OutRecord};
 use crate::plan::{images, list_plate, read_plate_map};
 use crate::report::{self, DeadLetterLine, Montage, ReportInput, RunFacts, Tile};
-use crate::results::{ComparisonTable, JsonLines, Provenance, WriteError, write_json};
+use crate::results::{ComparisonTables, JsonLines, Provenance, WriteError, write_json};
 use crate::runs::Run;
 
 /// What `run --json` prints and `run.json` keeps.
@@ -153,11 +153,11 @@ pub fn notes(compared: &Compared) -> Vec<String> {
 }
 
 fn write_comparisons(compared: &Compared, provenance: &Provenance, out: &Path) -> Result<(), WriteError> {
-    let mut table = ComparisonTable::create(out, provenance)?;
-    for row in compared.comparison.iter().flat_map(|comparison| &comparison.rows) {
-        table.push(row)?;
+    let mut tables = ComparisonTables::create(out, provenance)?;
+    if let Ok(comparison) = &compared.comparison {
+        tables.all(comparison)?;
     }
-    table.finish().map(|_| ())
+    tables.finish().map(|_| ())
 }
 
 /// Publishes profiles plate by plate and then the comparisons, each in one transaction with its status.
@@ -251,7 +251,7 @@ fn comparison_records(run: &Run, collection: &Collection, compared: &Compared) -
             let id = format!("{}/{disease}/{key}/{dose}/{}", run.id, row.call);
             let record = ComparisonRecord::Dose {
                 run: run.id.clone(),
-                comparison: row.clone(),
+                comparison: Box::new(row.clone()),
             };
             records.push(OutRecord::new(Topic::Comparisons, key, id, KIND, &record)?);
         }
@@ -260,7 +260,7 @@ fn comparison_records(run: &Run, collection: &Collection, compared: &Compared) -
             let id = format!("{}/{}/{key}", run.id, summary.disease.clone().unwrap_or_default());
             let record = ComparisonRecord::Compound {
                 run: run.id.clone(),
-                summary: summary.clone(),
+                summary: Box::new(summary.clone()),
             };
             records.push(OutRecord::new(Topic::Comparisons, key, id, KIND, &record)?);
         }

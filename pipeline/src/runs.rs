@@ -47,6 +47,14 @@ pub enum RunError {
         /// The name in the screen.
         name: String,
     },
+    /// The screen has no images.
+    #[error(
+        "screen '{name}' has [profiles] and no [images]: it is for `wellspring compare --features FILES`"
+    )]
+    NoImages {
+        /// The screen's name.
+        name: String,
+    },
     /// The image store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,6 +68,10 @@ pub fn run_id(screen: &Screen) -> RunId {
 impl Run {
     /// Opens a screen whose paths are absolute.
     pub fn open(screen: Screen) -> Result<Self, RunError> {
+        if screen.is_of_profiles() {
+            let name = screen.name.to_string();
+            return Err(RunError::NoImages { name });
+        }
         let card = find_card(&screen.model.name).ok_or_else(|| RunError::UnknownModel {
             name: screen.model.name.clone(),
         })?;

@@ -110,6 +110,17 @@ impl Line {
     }
 }
 
+impl Line {
+    /// The most the ratio may be.
+    fn at_most(self, bar: f64) -> Self {
+        Self {
+            bar: Some(bar),
+            met: self.ratio.map(|ratio| ratio <= bar),
+            ..self
+        }
+    }
+}
+
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     if cfg!(debug_assertions) {
         say::note("this is a development build; measure with `cargo build --release`");

@@ -4,6 +4,11 @@
 //! those that `wellspring run` writes for the same features and screen. Fails where tables contradict each other or
 //! nothing can be compared.
 
+mod join;
+mod left_out;
+mod scratch;
+mod tables;
+mod treatments;
 mod wells;
 
 use std::path::{Path, PathBuf};
@@ -13,24 +18,27 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use wellspring::plan::read_plate_map;
+use wellspring::report::PlateFacts;
 use wellspring::report::{ReportInput, RunFacts, render};
 use wellspring::results::{
-    AtomicFile, ComparisonTable, FeatureColumns, FeatureTable, Provenance, write_json,
+    AtomicFile, ComparisonTables, FeatureColumns, FeatureTable, Provenance, write_json,
 };
 use wellspring::runs::run_id;
 use wellspring_workloads::compare::ScreenComparison;
-use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::screen::Screen;
 
 use super::{calls, common, say};
-use wells::Wells;
+use tables::{Reading, Tables};
+use treatments::Treatments;
+use wells::PlateWells;
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  wellspring compare --features out/demo/features.parquet --screen demo/screen.toml --out again\n  \
-                  wellspring compare --features *.csv.gz --platemap map.csv --screen screen.toml --out out\n\n\
+                  wellspring compare --features *.csv.gz --platemap map.csv --screen screen.toml --out out\n  \
+                  wellspring compare --features embeddings.parquet --metadata metadata.csv --screen screen.toml --out out\n\n\
                   Tables: Parquet, CSV or TSV, gzipped or not, one row per well, field or cell; the rows of a well are \
-                  averaged. Exit 1: compared, but some plates or rows had to be left out."
+                  averaged. A feature missing in more than 5 % of the rows is dropped, then rows that miss one. Exit 1: compared, but some plates or rows had to be left out."
 )]
 pub(crate) struct Args {
     /// Feature or profile tables; all with the same features.
@@ -42,13 +50,14 @@ pub(crate) struct Args {
     /// Folder of the results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What each well was given. Default: the screen's plate map.
-    #[arg(long, value_name = "FILE", conflicts_with = "metadata")]
+    /// What each well was given. Default: the screen's plate map, else the tables' own columns.
+    #[arg(long, value_name = "FILE")]
     platemap: Option<PathBuf>,
-    /// Take what each well was given from the tables' own columns that are no features. The screen's selectors then
-    /// name these columns, with or without `Metadata_`.
-    #[arg(long)]
-    metadata: bool,
+    /// Take what each well was given from the tables' own columns that are no features, and from those of FILE, where
+    /// one is given: its rows are matched by site_id, well_id, or plate and well. The screen's selectors name these
+    /// columns, with or without `Metadata_`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    metadata: Option<String>,
     /// Which columns are features: names or patterns such as `Cells_*`. Default: recognised.
     #[arg(long, value_name = "PATTERNS", default_value = "")]
     columns: String,
@@ -69,6 +78,7 @@ struct Summary<'a> {
     features: usize,
     comparisons: usize,
     seconds: f64,
+    peak_rss_bytes: u64,
     out: &'a Path,
 }
 
@@ -92,40 +102,46 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     }
     refuse_a_runs_folder(&args.out)?;
 
-    let columns = FeatureColumns::from_text(&args.columns);
-    let mut wells = Wells::read(&args.features, &columns, &screen, args.metadata)?;
-    let map = plate_map(&args, &screen, &wells)?;
-    wells.give_treatments(&screen, &map);
-    let profiles = wells.profiles(&screen);
-    if profiles.is_empty() {
-        bail!(
-            "no well of the tables can be compared:\n{}",
-            wells.left_out.join("\n")
-        );
-    }
-    let comparison = wellspring_workloads::compare::compare(&profiles, &screen.comparison)?;
-
     let out = &args.out;
     std::fs::create_dir_all(out).with_context(|| format!("the folder '{}' cannot be made", out.display()))?;
-    let provenance = provenance(&screen, &wells.features);
-    let mut table = ComparisonTable::create(out, &provenance)?;
-    comparison.rows.iter().try_for_each(|row| table.push(row))?;
-    table.finish()?;
+    let treatments = treatments(&args, &screen)?;
+    let tables = read_tables(&args, &screen, &treatments)?;
+    let mut left_out = tables.left_out.clone();
+    treatments.without_rows(&tables, &mut left_out);
+    let mut rows_left_out = tables.rows_left_out;
+    let (mut profiles, mut plates) = (Vec::new(), Vec::new());
+    for plate in tables.plates() {
+        let wells = PlateWells::plan(&screen, &tables, &treatments, plate, &mut left_out)?;
+        profiles.extend(wells.profiles(&tables)?);
+        rows_left_out += wells.rows_left_out;
+        plates.push(wells.facts);
+    }
+    let left_out = left_out.notes();
+    if profiles.is_empty() {
+        bail!("no well of the tables can be compared:\n{}", left_out.join("\n"));
+    }
+    let comparison = wellspring_workloads::compare::compare(&profiles, &screen.comparison)?;
+    let provenance = provenance(&screen, &tables.features);
+    let mut results = ComparisonTables::create(out, &provenance)?;
+    results.all(&comparison)?;
+    results.finish()?;
     let summary = Summary {
         screen: screen.name.as_str(),
         run: &provenance.run,
-        plates: wells.plates.len(),
+        plates: plates.len(),
         wells: profiles.len(),
-        rows_read: wells.rows,
-        rows_left_out: wells.rows_left_out,
-        features: wells.features.len(),
+        rows_read: tables.rows_read,
+        rows_left_out,
+        features: tables.features.len(),
         comparisons: comparison.rows.len(),
         seconds: started.elapsed().as_secs_f64(),
+        peak_rss_bytes: wellspring::memory::peak_rss_bytes(),
         out,
     };
-    write_report(&screen, &comparison, &wells, &summary, &provenance)?;
-    let notes: Vec<String> = wells
-        .left_out
+    if screen.output.report {
+        write_report(&screen, &comparison, &plates, &left_out, &summary, &provenance)?;
+    }
+    let notes: Vec<String> = left_out
         .iter()
         .cloned()
         .chain(comparison.notes.iter().map(|note| note.text.clone()))
@@ -146,9 +162,11 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         say::line(serde_json::to_string(&summary)?);
     } else {
         say::line(calls::table(&comparison));
-        say::line(format!("report: {}", out.join("report.html").display()));
+        if screen.output.report {
+            say::line(format!("report: {}", out.join("report.html").display()));
+        }
     }
-    Ok(if wells.left_out.is_empty() {
+    Ok(if left_out.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -166,18 +184,36 @@ fn refuse_a_runs_folder(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The plate map of the command line, of the screen, or of the tables' own columns.
-fn plate_map(args: &Args, screen: &Screen, wells: &Wells) -> anyhow::Result<PlateMap> {
-    if args.metadata {
-        return Ok(PlateMap::parse(
-            &wells.metadata_csv()?,
-            "the tables' own columns",
-            &screen.plate_map,
-        )?);
+/// The plate map of the command line, of the screen, or the tables' own columns.
+fn treatments(args: &Args, screen: &Screen) -> anyhow::Result<Treatments> {
+    if args.platemap.is_none() && (args.metadata.is_some() || screen.plate_map.file.is_empty()) {
+        return Ok(Treatments::own(screen));
     }
-    common::runtime()?.block_on(read_plate_map(screen)).context(
+    let map = common::runtime()?.block_on(read_plate_map(screen)).context(
         "give the plate map with --platemap, or --metadata where the tables say what each well was given",
-    )
+    )?;
+    Ok(Treatments::Map(map))
+}
+
+fn read_tables(args: &Args, screen: &Screen, treatments: &Treatments) -> anyhow::Result<Tables> {
+    let features = if args.columns.is_empty() {
+        let patterns = screen.profiles.as_ref().map(|profiles| profiles.features.clone());
+        FeatureColumns::from_patterns(patterns.unwrap_or_default())
+    } else {
+        FeatureColumns::from_text(&args.columns)
+    };
+    let metadata = args.metadata.as_deref().filter(|file| !file.is_empty());
+    let reading = Reading {
+        paths: &args.features,
+        features,
+        metadata: metadata.map(Path::new),
+        labels: match treatments {
+            Treatments::Map(_) => Vec::new(),
+            Treatments::Own(_) => Treatments::columns(screen),
+        },
+        scratch: &args.out,
+    };
+    Tables::read(&reading, screen)
 }
 
 /// As a run writes it, where the features are those of the screen's network.
@@ -200,7 +236,8 @@ fn provenance(screen: &Screen, features: &[String]) -> Provenance {
 fn write_report(
     screen: &Screen,
     comparison: &ScreenComparison,
-    wells: &Wells,
+    plates: &[PlateFacts],
+    left_out: &[String],
     summary: &Summary<'_>,
     provenance: &Provenance,
 ) -> anyhow::Result<()> {
@@ -216,20 +253,18 @@ fn write_report(
         device: "none: features were read from tables".to_owned(),
         engine: "none: features were read from tables".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        more: wells
-            .left_out
+        more: left_out
             .iter()
             .map(|text| ("left out".to_owned(), text.clone()))
             .collect(),
     };
-    let plates = wells.plate_facts();
     let page = render(&ReportInput {
         run: &facts,
         comparison: Some(comparison),
         comparison_failed: None,
         question: screen.comparison.question,
         dose_unit: &screen.comparison.dose_unit,
-        plates: &plates,
+        plates,
         dead_letters: &[],
         quality_flags: &[],
         montage: None,

@@ -102,16 +102,6 @@ pub enum ReadError {
         /// The decoder's reason; it names the line.
         source: csv::Error,
     },
-    /// No column says which well a row is about.
-    #[error("{} has no well column: expected one of {expected}; its columns begin {found}", path.display())]
-    NoWellColumn {
-        /// The file.
-        path: PathBuf,
-        /// The names that are understood.
-        expected: String,
-        /// The first columns of the file.
-        found: String,
-    },
     /// No column holds features.
     #[error(
         "{} has no feature column matching {wanted}; its columns begin {found}. Name them with a prefix or a \
@@ -158,34 +148,5 @@ pub enum ReadError {
         column: String,
         /// The cell, cut to 60 characters.
         text: String,
-    },
-    /// A well name cannot be read.
-    #[error("row {row}, column {column} of {}: {source}", path.display())]
-    Well {
-        /// The file.
-        path: PathBuf,
-        /// Row, counted from 1, without the header.
-        row: u64,
-        /// The column.
-        column: String,
-        /// Why.
-        source: wellspring_workloads::words::WordError,
-    },
-    /// The files to be read together do not have the same features.
-    #[error(
-        "{} has {got} feature columns, {} has {expected}{difference}: compare only profiles of one model",
-        path.display(), first.display()
-    )]
-    Widths {
-        /// The file that differs.
-        path: PathBuf,
-        /// The file read first.
-        first: PathBuf,
-        /// Features in the first file.
-        expected: usize,
-        /// Features in this file.
-        got: usize,
-        /// The first name that differs, as ` (...)`, or empty.
-        difference: String,
     },
 }

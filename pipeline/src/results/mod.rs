@@ -9,13 +9,17 @@ pub mod error;
 pub mod json;
 pub mod parquet;
 pub mod read;
+pub mod scores;
 pub mod tables;
 
 pub use atomic::AtomicFile;
 pub use error::{ReadError, WriteError};
 pub use json::{JsonLines, write_json};
 pub use parquet::{Cell, Column, ColumnKind, TableWriter};
-pub use read::{FeatureColumns, ProfileFile, ProfileRow, ProfileSet, read_profiles};
+pub use read::{
+    Block, Blocks, FeatureColumns, PlaceError, ProfileFile, Role as ColumnRole, RoleNames, Roles, RowPlace,
+};
+pub use scores::{ComparisonTables, CompoundTable, WellTable, WindowTable};
 pub use tables::{
     ComparisonTable, FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow,
     QualityTable,

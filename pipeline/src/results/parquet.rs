@@ -126,6 +126,18 @@ impl<'a> Cell<'a> {
     }
 }
 
+impl From<f64> for Cell<'_> {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<Option<f64>> for Cell<'_> {
+    fn from(number: Option<f64>) -> Self {
+        Self::number(number)
+    }
+}
+
 /// The cells of one column waiting for their row group. `present` is empty for required columns.
 #[derive(Debug)]
 enum Waiting {

@@ -32,7 +32,8 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    fn pairs(&self) -> Vec<(String, String)> {
+    /// As key-value pairs.
+    pub(super) fn pairs(&self) -> Vec<(String, String)> {
         [
             ("wellspring.screen", self.screen.clone()),
             ("wellspring.run", self.run.clone()),
@@ -227,15 +228,17 @@ impl ProfileTable {
         // Text as well: to a peer every numeric column without the prefix may be a feature.
         columns.push(Column::required("Metadata_Site_Count", ColumnKind::Text));
         columns.push(Column::optional("Metadata_Object_Count", ColumnKind::Text));
+        columns.push(Column::required("Metadata_held_back", ColumnKind::Text));
         let path = dir.join(Self::FILE);
         TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs()).map(Self)
     }
 
-    /// Appends a well. Give wells in order of plate and well: equal rows in equal order give equal files.
+    /// Appends a well, which the comparison did not use where it was held back. Give wells in order of plate and well:
+    /// equal rows in equal order give equal files.
     ///
     /// # Errors
     /// The profile has another width, or the disk refuses.
-    pub fn push(&mut self, profile: &WellProfile) -> Result<(), WriteError> {
+    pub fn push(&mut self, profile: &WellProfile, held_back: bool) -> Result<(), WriteError> {
         let words = Words::new(&profile.plate, profile.well, &profile.treatment);
         let fields = profile.fields.to_string();
         let cell_count = profile.cell_count.map(|count| count.to_string());
@@ -250,6 +253,7 @@ impl ProfileTable {
             number,
             Cell::Text(&fields),
             Cell::text(cell_count.as_deref()),
+            Cell::Text(if held_back { "true" } else { "false" }),
         ];
         self.0.push(&cells, &profile.values)
     }

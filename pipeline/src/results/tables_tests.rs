@@ -7,6 +7,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use wellspring_workloads::compare::Call;
 
 use super::*;
+use crate::results::{ComparisonTables, CompoundTable, WellTable, WindowTable};
 
 fn provenance() -> Provenance {
     Provenance {
@@ -217,14 +218,17 @@ fn what_made_a_table_is_in_the_file_and_the_same_rows_give_the_same_bytes() {
         let mut table = ProfileTable::create(dir.path(), "net", 3, &provenance()).unwrap();
         for (well, count) in [("A01", None), ("A02", Some(120.5))] {
             table
-                .push(&WellProfile {
-                    plate: "P1".parse().unwrap(),
-                    well: well.parse().unwrap(),
-                    treatment: treatment(Some(1.0)),
-                    fields: 2,
-                    cell_count: count,
-                    values: vec![0.5, 1.0, 2.0],
-                })
+                .push(
+                    &WellProfile {
+                        plate: "P1".parse().unwrap(),
+                        well: well.parse().unwrap(),
+                        treatment: treatment(Some(1.0)),
+                        fields: 2,
+                        cell_count: count,
+                        values: vec![0.5, 1.0, 2.0],
+                    },
+                    false,
+                )
                 .unwrap();
         }
         table.finish().unwrap();
@@ -250,4 +254,86 @@ fn what_made_a_table_is_in_the_file_and_the_same_rows_give_the_same_bytes() {
     assert_eq!(value("wellspring.screen_sha256").as_deref(), Some("5c"));
     let (_, rows) = read(&path);
     assert!(rows[1].contains(r#"Metadata_Site_Count: "2""#) && rows[1].contains(r#"Object_Count: "120.5""#));
+}
+
+#[test]
+fn compounds_wells_and_windows_keep_every_component() {
+    use wellspring_workloads::compare::{ComparisonSettings, Normalise, compare};
+    let dir = tempfile::tempdir().unwrap();
+    let mut profiles = Vec::new();
+    let mut push = |role, compound: &str, dose: f64, place: f64| {
+        let at = profiles.len();
+        let noise = |i: usize| ((at * 31 + i * 17) * 7919 % 101) as f64 / 1010.0;
+        profiles.push(WellProfile {
+            plate: "P1".parse().unwrap(),
+            well: WellPosition::new((at / 24 + 1) as u8, (at % 24 + 1) as u8).unwrap(),
+            treatment: Treatment {
+                role,
+                disease: (role != Role::Reference).then(|| "NF1".to_owned()),
+                compound: Some(compound.to_owned()),
+                dose: Some(dose),
+            },
+            fields: 1,
+            cell_count: Some(100.0),
+            values: (0..4)
+                .map(|i| (place * (i as f64 - 1.2) + noise(i)) as f32)
+                .collect(),
+        });
+    };
+    for _ in 0..16 {
+        push(Role::Reference, "DMSO", 0.0, 0.0);
+        push(Role::Phenotype, "DMSO", 0.0, 1.0);
+    }
+    for dose in [0.1, 1.0, 10.0, 100.0] {
+        for _ in 0..2 {
+            push(Role::Treated, "rescuer", dose, 1.0 / (1.0 + dose));
+        }
+    }
+    let settings = ComparisonSettings {
+        normalise: Normalise::None,
+        ..ComparisonSettings::default()
+    };
+    let found = compare(&profiles, &settings).unwrap();
+    let mut tables = ComparisonTables::create(dir.path(), &provenance()).unwrap();
+    tables.all(&found).unwrap();
+    assert_eq!(tables.finish().unwrap(), found.rows.len() as u64);
+
+    let rows = |file: &str| {
+        let reader = SerializedFileReader::new(File::open(dir.path().join(file)).unwrap()).unwrap();
+        let pairs = reader
+            .metadata()
+            .file_metadata()
+            .key_value_metadata()
+            .unwrap()
+            .clone();
+        assert!(pairs.iter().any(|pair| pair.key == "wellspring.seed"), "{file}");
+        let rows: Vec<String> = reader
+            .get_row_iter(None)
+            .unwrap()
+            .map(|row| row.unwrap().to_string())
+            .collect();
+        rows
+    };
+    let compounds = rows(CompoundTable::FILE);
+    assert_eq!(compounds.len(), 1);
+    let summary = &found.compounds[0];
+    let curve = summary.curve.as_ref().unwrap();
+    for part in [
+        "disease: \"NF1\"".to_owned(),
+        "compound: \"rescuer\"".to_owned(),
+        format!("call: \"{}\"", summary.call),
+        "curve_measure: \"rescue\"".to_owned(),
+        "ec50_censoring: \"none\"".to_owned(),
+        "curve_monotone: \"true\"".to_owned(),
+        format!("ec50: {}", curve.ec50.unwrap()),
+        "lowest_dose: 0.1".to_owned(),
+    ] {
+        assert!(compounds[0].contains(&part), "{part}: {}", compounds[0]);
+    }
+    let wells = rows(WellTable::FILE);
+    assert_eq!(wells.len(), found.wells.len());
+    assert!(wells[0].contains("Metadata_Well: \"A01\""), "{}", wells[0]);
+    let windows = rows(WindowTable::FILE);
+    assert_eq!(windows.len(), 1);
+    assert!(windows[0].contains("n_reference: 16"), "{}", windows[0]);
 }

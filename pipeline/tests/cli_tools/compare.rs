@@ -76,7 +76,8 @@ fn compare_reads_a_csv_made_elsewhere_and_ranks_the_rescuer_first() {
     let folder = tempfile::tempdir().unwrap();
     let (_, treatments) = treatments(folder.path());
     let header: String = (0..WIDTH).map(|i| format!(",Cells_Feature_{i}")).collect();
-    let mut csv = format!("Metadata_Plate,Metadata_Well,Metadata_Role,Metadata_disease{header}\n");
+    let mut csv =
+        format!("Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_Role,Metadata_disease{header}\n");
     let with_metadata = |treatment: &Treatment| match treatment.role {
         Role::Reference => "healthy,",
         Role::Phenotype => "disease,model",
@@ -88,7 +89,10 @@ fn compare_reads_a_csv_made_elsewhere_and_ranks_the_rescuer_first() {
                 .iter()
                 .map(|value| format!(",{value}"))
                 .collect();
-            csv.push_str(&format!("P1,{well},{}{numbers}\n", with_metadata(treatment)));
+            csv.push_str(&format!(
+                "P1,{well},{cell},{}{numbers}\n",
+                with_metadata(treatment)
+            ));
         }
     }
     std::fs::write(folder.path().join("cells.csv"), &csv).unwrap();
@@ -245,7 +249,7 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
             cell_count: None,
             values: sums.iter().map(|sum| (sum / f64::from(passing)) as f32).collect(),
         };
-        wells.push(&profile).unwrap();
+        wells.push(&profile, false).unwrap();
         profiles.push(profile);
     }
     features.finish().unwrap();

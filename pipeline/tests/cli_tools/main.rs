@@ -7,6 +7,7 @@
 )]
 
 mod compare;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

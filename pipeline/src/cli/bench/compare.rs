@@ -3,10 +3,13 @@
 //! Every area makes its input from a seed ([`input`]) and gives its seconds, beside what the machine can do at most
 //! where that is a fair measure ([`limits`]). `scripts/bench/compare` runs the Python peers on the same data in turn.
 
+mod growth;
+mod hill;
 mod input;
 mod limits;
 mod scale;
 mod screen;
+mod sphere;
 
 use std::path::PathBuf;
 
@@ -23,7 +26,10 @@ pub(crate) struct Args {
     /// Values of a profile.
     #[arg(long, default_value_t = 384)]
     features: usize,
-    /// Write the input as values.npy and wells.csv into this folder, for peers, and measure nothing.
+    /// Wells of the tables whose comparison must grow with them in time, and not in memory.
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
+    growth: Vec<usize>,
+    /// Write the input as values.npy, wells.csv and curves.npy into this folder, for peers, and measure nothing.
     #[arg(long, value_name = "DIR")]
     write_input: Option<PathBuf>,
 }
@@ -35,24 +41,45 @@ enum Area {
     Limits,
     /// The scalers of every plate.
     Scale,
+    /// Sphering.
+    Sphere,
+    /// Dose curves.
+    Hill,
     /// A whole comparison.
     Screen,
+    /// Whole runs on tables of more and more wells.
+    Growth,
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     if let Some(folder) = &args.write_input {
-        return input::Wells::new(args.plates, args.features).write(folder);
+        input::Wells::new(args.plates, args.features).write(folder)?;
+        return input::Curves::new(hill::CURVES).write(folder);
     }
     let wanted = |area| args.areas.is_empty() || args.areas.contains(&area);
-    let limits = limits::Limits::measure();
+    let limited = [Area::Limits, Area::Scale, Area::Sphere];
+    let limits = if limited.into_iter().any(wanted) {
+        limits::Limits::measure()
+    } else {
+        limits::Limits::default()
+    };
     if wanted(Area::Limits) {
         limits.print(printer)?;
     }
     if wanted(Area::Scale) {
         scale::measure(args, &limits, printer)?;
     }
+    if wanted(Area::Sphere) {
+        sphere::measure(args, &limits, printer)?;
+    }
+    if wanted(Area::Hill) {
+        hill::measure(printer)?;
+    }
     if wanted(Area::Screen) {
         screen::measure(printer)?;
+    }
+    if wanted(Area::Growth) {
+        growth::measure(args, printer)?;
     }
     Ok(())
 }

@@ -1,32 +1,12 @@
-//! Which column of a table is what. Column names enter; the well, plate and feature columns leave. Fails where there
-//! is no well or no feature column, or two columns share a name.
+//! Which columns of a table are features. Column names enter; features and metadata leave. Fails where there is no
+//! feature column, or two columns share a name.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use super::roles::is_place;
 use crate::results::error::ReadError;
 
-/// Names of a well column, in order of preference.
-const WELL: [&str; 7] = [
-    "Metadata_Well",
-    "Metadata_well",
-    "Metadata_well_position",
-    "well_position",
-    "Well",
-    "well",
-    "WellId",
-];
-/// Names of a plate column, in order of preference.
-const PLATE: [&str; 8] = [
-    "Metadata_Plate",
-    "Metadata_plate",
-    "Metadata_Assay_Plate_Barcode",
-    "Assay_Plate_Barcode",
-    "Plate",
-    "plate",
-    "barcode",
-    "Barcode",
-];
 /// Prefixes of object measurements (CellProfiler, pycytominer).
 const COMPARTMENTS: [&str; 3] = ["Cells_", "Nuclei_", "Cytoplasm_"];
 
@@ -39,15 +19,22 @@ pub enum FeatureColumns {
     Auto,
     /// Columns whose name matches one of these patterns; `*` stands for any text. A text without `*` is a prefix.
     Matching(Vec<String>),
+    /// None: all columns are metadata.
+    None,
 }
 
 impl FeatureColumns {
     /// From the text of a command line: patterns separated by commas; empty means [`FeatureColumns::Auto`].
     pub fn from_text(text: &str) -> Self {
-        let patterns: Vec<String> = text
-            .split(',')
-            .map(str::trim)
-            .filter(|p| !p.is_empty())
+        Self::from_patterns(text.split(',').map(str::to_owned).collect())
+    }
+
+    /// From a list of patterns; empty means [`FeatureColumns::Auto`].
+    pub fn from_patterns(patterns: Vec<String>) -> Self {
+        let patterns: Vec<String> = patterns
+            .iter()
+            .map(|pattern| pattern.trim())
+            .filter(|pattern| !pattern.is_empty())
             .map(str::to_owned)
             .collect();
         if patterns.is_empty() {
@@ -61,18 +48,28 @@ impl FeatureColumns {
         match self {
             Self::Auto => "Cells_*, Nuclei_*, Cytoplasm_* or <name>_<number>".to_owned(),
             Self::Matching(patterns) => patterns.join(", "),
+            Self::None => "nothing".to_owned(),
         }
     }
 }
 
-/// The columns of a table by use.
+/// A column as the file describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) name: String,
+    /// Why it cannot be a feature, such as `text`; `None` where it may be one, or nobody knows yet.
+    pub(super) not_a_number: Option<String>,
+    /// Whether it holds one cell per row.
+    pub(super) flat: bool,
+}
+
+/// The columns of a table by use, with their places in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Columns {
-    pub(super) well: String,
-    pub(super) plate: Option<String>,
-    /// For each column of the file, its place among the features; `None` for metadata.
-    pub(super) feature_at: Vec<Option<usize>>,
     pub(super) features: Vec<String>,
+    pub(super) features_at: Vec<usize>,
+    pub(super) metadata: Vec<String>,
+    pub(super) metadata_at: Vec<usize>,
 }
 
 /// Whether `name` matches `pattern`, where `*` stands for any text.
@@ -89,19 +86,22 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 fn is_metadata(name: &str) -> bool {
-    name.starts_with("Metadata_") || WELL.contains(&name) || PLATE.contains(&name)
+    name.starts_with("Metadata_") || name.starts_with("Image_Metadata_") || is_place(name)
 }
 
 /// The part before `_<digits>`.
 fn family(name: &str) -> Option<&str> {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    (stem.len() < name.len())
-        .then(|| stem.trim_end_matches('_'))
-        .filter(|stem| !stem.is_empty())
+    // "0", "1", ... are a family too: EFAAR_benchmarking writes embeddings so.
+    (stem.len() < name.len()).then(|| stem.trim_end_matches('_'))
 }
 
-fn automatic(names: &[String]) -> HashSet<&str> {
-    let candidates = || names.iter().map(String::as_str).filter(|name| !is_metadata(name));
+fn automatic<'a>(columns: &'a [Found], reserved: &[String]) -> HashSet<&'a str> {
+    let usable = |column: &&Found| column.flat && column.not_a_number.is_none();
+    let candidates = || {
+        let names = columns.iter().filter(usable).map(|column| column.name.as_str());
+        names.filter(|name| !is_metadata(name) && !reserved.iter().any(|other| other == name))
+    };
     let measured: HashSet<&str> = candidates()
         .filter(|name| COMPARTMENTS.iter().any(|c| name.starts_with(c)))
         .collect();
@@ -122,16 +122,12 @@ fn automatic(names: &[String]) -> HashSet<&str> {
 }
 
 /// The first columns, for messages.
-fn beginning(names: &[String]) -> String {
-    const SHOWN: usize = 6;
-    let mut text = names
-        .iter()
-        .take(SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+pub(super) fn beginning<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 12;
+    let more = names.len().saturating_sub(SHOWN);
+    let mut text = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
     }
     if text.is_empty() {
         "with nothing".to_owned()
@@ -141,37 +137,32 @@ fn beginning(names: &[String]) -> String {
 }
 
 impl Columns {
-    /// Sorts the columns `names` of the file at `path`.
-    pub(super) fn find(path: &Path, names: &[String], wanted: &FeatureColumns) -> Result<Self, ReadError> {
+    /// Sorts the columns of the file at `path`.
+    pub(super) fn find(
+        path: &Path,
+        columns: &[Found],
+        wanted: &FeatureColumns,
+        reserved: &[String],
+    ) -> Result<Self, ReadError> {
         let mut seen = HashSet::new();
-        if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
+        if let Some(twice) = columns.iter().find(|column| !seen.insert(column.name.as_str())) {
             return Err(ReadError::DuplicateColumn {
                 path: path.to_owned(),
-                column: twice.clone(),
+                column: twice.name.clone(),
             });
         }
-        let first_of = |known: &[&str]| {
-            known
-                .iter()
-                .find(|name| seen.contains(**name))
-                .map(|n| (*n).to_owned())
-        };
-        let well = first_of(&WELL).ok_or_else(|| ReadError::NoWellColumn {
-            path: path.to_owned(),
-            expected: WELL.join(", "),
-            found: beginning(names),
-        })?;
-        let plate = first_of(&PLATE);
         let chosen = match wanted {
-            FeatureColumns::Auto => automatic(names),
-            FeatureColumns::Matching(patterns) => names
+            FeatureColumns::None => HashSet::new(),
+            FeatureColumns::Auto => automatic(columns, reserved),
+            FeatureColumns::Matching(patterns) => columns
                 .iter()
-                .map(String::as_str)
-                .filter(|name| *name != well && plate.as_deref() != Some(*name))
+                .map(|column| column.name.as_str())
+                .filter(|name| !is_place(name) && !reserved.iter().any(|other| other == name))
                 .filter(|name| {
                     patterns.iter().any(|p| {
                         if p.contains('*') {
-                            matches(p, name)
+                            // A star alone stands for measurements, not for what describes the well.
+                            matches(p, name) && (!name.starts_with("Metadata_") || p.starts_with("Metadata_"))
                         } else {
                             name.starts_with(p.as_str())
                         }
@@ -179,29 +170,31 @@ impl Columns {
                 })
                 .collect(),
         };
-        if chosen.is_empty() {
+        if chosen.is_empty() && *wanted != FeatureColumns::None {
             return Err(ReadError::NoFeatures {
                 path: path.to_owned(),
                 wanted: wanted.describe(),
-                found: beginning(names),
+                found: beginning(columns.iter().map(|column| column.name.as_str())),
             });
         }
-        let mut features = Vec::with_capacity(chosen.len());
-        let feature_at = names
-            .iter()
-            .map(|name| {
-                chosen.contains(name.as_str()).then(|| {
-                    features.push(name.clone());
-                    features.len() - 1
-                })
-            })
-            .collect();
-        Ok(Self {
-            well,
-            plate,
-            feature_at,
-            features,
-        })
+        let mut sorted = Self::default();
+        for (at, column) in columns.iter().enumerate() {
+            if chosen.contains(column.name.as_str()) {
+                if let Some(found) = &column.not_a_number {
+                    return Err(ReadError::FeatureKind {
+                        path: path.to_owned(),
+                        column: column.name.clone(),
+                        found: found.clone(),
+                    });
+                }
+                sorted.features.push(column.name.clone());
+                sorted.features_at.push(at);
+            } else if column.flat {
+                sorted.metadata.push(column.name.clone());
+                sorted.metadata_at.push(at);
+            }
+        }
+        Ok(sorted)
     }
 }
 
@@ -209,8 +202,25 @@ impl Columns {
 mod tests {
     use super::*;
 
-    fn names(text: &str) -> Vec<String> {
-        text.split(' ').map(str::to_owned).collect()
+    fn columns(text: &str) -> Vec<Found> {
+        text.split(' ')
+            .map(|name| Found {
+                name: name.to_owned(),
+                not_a_number: name.ends_with("_text").then(|| "text".to_owned()),
+                flat: true,
+            })
+            .collect()
+    }
+
+    fn found(text: &str, wanted: &FeatureColumns, reserved: &[&str]) -> String {
+        let reserved: Vec<String> = reserved.iter().map(|name| (*name).to_owned()).collect();
+        let sorted = Columns::find(Path::new("t.csv"), &columns(text), wanted, &reserved).unwrap();
+        assert_eq!(sorted.features.len(), sorted.features_at.len());
+        assert_eq!(
+            sorted.metadata.len() + sorted.features.len(),
+            text.split(' ').count()
+        );
+        sorted.features.join(" ")
     }
 
     #[test]
@@ -230,31 +240,40 @@ mod tests {
 
     #[test]
     fn features_are_found_without_being_named() {
-        let path = Path::new("t.csv");
         let auto = FeatureColumns::Auto;
-        let found = |text: &str| {
-            Columns::find(path, &names(text), &auto)
-                .unwrap()
-                .features
-                .join(" ")
-        };
-        assert_eq!(found("Metadata_Well dose net_0 net_1 x_1"), "net_0 net_1");
+        for (names, expected) in [
+            ("Metadata_Well dose net_0 net_1 x_1", "net_0 net_1"),
+            (
+                "Well Nuclei_Area f_0 f_1 f_2 Cells_X Image_Count_Cells",
+                "Nuclei_Area Cells_X",
+            ),
+            ("well feature1 feature2", "feature1 feature2"),
+            ("Unnamed:0 well 0 1 2", "0 1 2"),
+            ("Well Cells_text Cells_Area", "Cells_Area"),
+            ("Metadata_Well Metadata_1 Metadata_2 e_0", "e_0"),
+            (
+                "well_id experiment plate site_1 feature_0 feature_1",
+                "feature_0 feature_1",
+            ),
+        ] {
+            assert_eq!(found(names, &auto, &[]), expected);
+        }
         assert_eq!(
-            found("Well Nuclei_Area f_0 f_1 f_2 Cells_X"),
-            "Nuclei_Area Cells_X"
+            found("Well dose_1 dose_2 e_1", &auto, &["dose_1", "dose_2"]),
+            "e_1"
         );
-        assert_eq!(found("well feature1 feature2"), "feature1 feature2");
     }
 
     #[test]
-    fn metadata_that_looks_numbered_is_no_feature() {
-        let columns = Columns::find(
+    fn a_star_does_not_take_the_plate_for_a_feature() {
+        let all = FeatureColumns::from_text("*");
+        assert_eq!(found("Metadata_Plate well plate a b_2", &all, &["b_2"]), "a");
+        let error = Columns::find(
             Path::new("t"),
-            &names("Metadata_Well Metadata_1 Metadata_2 e_0"),
-            &FeatureColumns::Auto,
-        )
-        .unwrap();
-        assert_eq!(columns.features, ["e_0"]);
-        assert_eq!(columns.feature_at, [None, None, None, Some(0)]);
+            &columns("Well a_text"),
+            &FeatureColumns::from_text("a_"),
+            &[],
+        );
+        assert!(matches!(error, Err(ReadError::FeatureKind { column, .. }) if column == "a_text"));
     }
 }

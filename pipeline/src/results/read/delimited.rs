@@ -1,35 +1,36 @@
-//! Profile tables as comma or tab separated text, gzipped or not. Fails with the row and column of what is not a
-//! number.
+//! Tables as comma or tab separated text, gzipped or not. Rows are parsed in parallel, a block at a time. Fails with
+//! the row and column of what is not a number.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
+use rayon::prelude::*;
 
-use super::columns::{Columns, FeatureColumns};
-use super::{ProfileRow, RowBuilder};
+use super::columns::{Columns, Found};
+use super::{Block, FeatureColumns, MISSING, present};
 use crate::results::error::ReadError;
 
-/// Texts that stand for a missing number in tables written by pandas, R and spreadsheets.
-const MISSING: [&str; 6] = ["", "NA", "N/A", "NaN", "nan", "null"];
+/// Cells of a block: as text they take about ten times as many bytes.
+const BLOCK_CELLS: usize = 2 << 20;
+/// Most rows of a block, for tables with few columns.
+const BLOCK_ROWS: usize = 8 << 10;
 
-pub(super) struct Rows {
+pub(super) struct Table {
+    path: PathBuf,
     reader: csv::Reader<Box<dyn Read + Send>>,
-    record: StringRecord,
     names: Vec<String>,
-    builder: RowBuilder,
-    row: u64,
 }
 
-impl Rows {
+impl Table {
     pub(super) fn open(
         path: &Path,
         gzipped: bool,
         wanted: &FeatureColumns,
-    ) -> Result<(Vec<String>, Self), ReadError> {
+        reserved: &[String],
+    ) -> Result<(Columns, Self), ReadError> {
         let io = |source| ReadError::Io {
             path: path.to_owned(),
             source,
@@ -49,72 +50,128 @@ impl Rows {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(if tabs { b'\t' } else { b',' })
             .from_reader(whole);
-        let names: Vec<String> = reader
-            .headers()
-            .map_err(|source| ReadError::Csv {
-                path: path.to_owned(),
-                source,
-            })?
-            .iter()
-            .map(|name| name.trim().to_owned())
-            .collect();
-        let columns = Columns::find(path, &names, wanted)?;
-        let features = columns.features.clone();
-        let builder = RowBuilder {
+        let headers = reader.headers().map_err(|source| ReadError::Csv {
             path: path.to_owned(),
-            columns,
+            source,
+        })?;
+        let mut names: Vec<String> = headers.iter().map(|name| name.trim().to_owned()).collect();
+        // What pandas writes above its row numbers.
+        if let Some(first) = names.first_mut().filter(|name| name.is_empty()) {
+            "Unnamed: 0".clone_into(first);
+        }
+        let found = |name: &String| Found {
+            name: name.clone(),
+            not_a_number: None,
+            flat: true,
         };
-        Ok((
-            features,
-            Self {
-                reader,
-                record: StringRecord::new(),
-                names,
-                builder,
-                row: 0,
-            },
-        ))
+        let found: Vec<Found> = names.iter().map(found).collect();
+        let columns = Columns::find(path, &found, wanted, reserved)?;
+        let path = path.to_owned();
+        Ok((columns, Self { path, reader, names }))
     }
+}
 
-    pub(super) fn next(&mut self) -> Option<Result<ProfileRow, ReadError>> {
-        match self.reader.read_record(&mut self.record) {
-            Ok(false) => None,
-            Ok(true) => {
-                self.row += 1;
-                Some(self.row())
-            }
-            Err(source) => Some(Err(ReadError::Csv {
-                path: self.builder.path.clone(),
-                source,
-            })),
+pub(super) struct Rows {
+    table: Table,
+    columns: Columns,
+    /// Places in the file of the metadata columns to read.
+    metadata: Vec<usize>,
+    records: Vec<StringRecord>,
+    ended: bool,
+}
+
+impl Rows {
+    pub(super) fn new(table: Table, columns: Columns, metadata: Vec<usize>) -> Self {
+        let rows = (BLOCK_CELLS / table.names.len().max(1)).clamp(1, BLOCK_ROWS);
+        Self {
+            table,
+            columns,
+            metadata,
+            records: vec![StringRecord::new(); rows],
+            ended: false,
         }
     }
 
-    fn row(&self) -> Result<ProfileRow, ReadError> {
-        let mut metadata = BTreeMap::new();
-        let mut values = Vec::with_capacity(self.builder.columns.features.len());
-        let cells = self
-            .record
-            .iter()
-            .zip(&self.names)
-            .zip(&self.builder.columns.feature_at);
-        for ((text, name), feature) in cells {
-            let text = text.trim();
-            if feature.is_none() {
-                if !text.is_empty() {
-                    metadata.insert(name.clone(), text.to_owned());
+    /// `first_row`: number of the next row, counted from 1, for messages.
+    pub(super) fn next(&mut self, first_row: u64) -> Option<Result<Block, ReadError>> {
+        if self.ended {
+            return None;
+        }
+        let mut rows = 0;
+        for record in &mut self.records {
+            match self.table.reader.read_record(record) {
+                Ok(true) => rows += 1,
+                Ok(false) => {
+                    self.ended = true;
+                    break;
                 }
-            } else if MISSING.contains(&text) {
-                values.push(f32::NAN);
-            } else {
-                values.push(text.parse().map_err(|_| ReadError::NotANumber {
-                    path: self.builder.path.clone(),
-                    row: self.row,
-                    column: name.clone(),
-                    text: text.chars().take(60).collect(),
-                })?);
+                Err(source) => {
+                    self.ended = true;
+                    let path = self.table.path.clone();
+                    return Some(Err(ReadError::Csv { path, source }));
+                }
             }
         }
-        self.builder.build(self.row, metadata, values)
+        if rows == 0 {
+            return None;
+        }
+        let block = self.block(rows, first_row);
+        self.ended |= block.is_err();
+        Some(block)
     }
+
+    fn block(&self, rows: usize, first_row: u64) -> Result<Block, ReadError> {
+        let records = &self.records[..rows];
+        let width = self.columns.features.len();
+        let mut values = vec![0.0f32; rows * width];
+        if width > 0 {
+            let features_at = &self.columns.features_at;
+            // The first row with an error in file order, whatever thread found its own first.
+            let failed = values
+                .par_chunks_mut(width)
+                .zip(records)
+                .enumerate()
+                .filter_map(|(i, (values, record))| {
+                    parse(record, features_at, values)
+                        .err()
+                        .map(|(column, text)| (i, column, text))
+                })
+                .min_by_key(|(i, ..)| *i);
+            if let Some((i, column, text)) = failed {
+                return Err(ReadError::NotANumber {
+                    path: self.table.path.clone(),
+                    row: first_row + i as u64,
+                    column: self.table.names[column].clone(),
+                    text: text.chars().take(60).collect(),
+                });
+            }
+        }
+        let texts = |at: &usize| {
+            let cell = |record: &StringRecord| record.get(*at).and_then(present);
+            records.iter().map(cell).collect()
+        };
+        Ok(Block {
+            first_row,
+            rows,
+            metadata: self.metadata.iter().map(texts).collect(),
+            values,
+        })
+    }
+}
+
+/// The features of a row; the first cell that is not a number otherwise.
+fn parse<'r>(
+    record: &'r StringRecord,
+    features_at: &[usize],
+    values: &mut [f32],
+) -> Result<(), (usize, &'r str)> {
+    for (value, at) in values.iter_mut().zip(features_at) {
+        let text = record.get(*at).unwrap_or_default().trim();
+        *value = match text.parse() {
+            Ok(number) => number,
+            Err(_) if MISSING.contains(&text) => f32::NAN,
+            Err(_) => return Err((*at, text)),
+        };
+    }
+    Ok(())
 }

@@ -1,232 +1,248 @@
-//! Profile tables as Parquet: flat columns of integers, floats, booleans and text, read one row group at a time and
-//! one column after the other, because thousands of open columns each hold a decompressor. Fails with the row and
-//! column.
+//! Tables as Parquet: flat columns of integers, floats, booleans and text.
+//!
+//! A block is a range of rows of one row group, read column by column: a file written as a single row group takes no
+//! more memory than one of many. Columns are decoded in parallel. Fails with the column.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use parquet::basic::Type as Physical;
+use parquet::basic::{LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::ColumnDescriptor;
+use rayon::prelude::*;
 
-use super::columns::{Columns, FeatureColumns};
-use super::{ProfileRow, RowBuilder};
+use super::columns::{Columns, Found};
+use super::pread::Shared;
+use super::{Block, FeatureColumns, present};
 use crate::results::error::ReadError;
 
-/// Cells of a column decoded at a time.
-const BATCH_ROWS: usize = 4096;
+/// Features of a block, in bytes: large enough that a page is rarely decoded twice, small beside what a comparison
+/// holds.
+const BLOCK_BYTES: usize = 24 << 20;
+/// Most rows of a block, for tables with few features.
+const BLOCK_ROWS: usize = 32 << 10;
+/// Feature columns decoded before they are put into rows.
+const COLUMNS_AT_ONCE: usize = 32;
 
-pub(super) struct Rows {
-    file: SerializedFileReader<File>,
-    builder: RowBuilder,
-    names: Vec<String>,
-    /// Columns that are lists or structures: passed over.
-    nested: Vec<bool>,
-    /// The next row group.
-    group: usize,
-    /// Rows of the row group that was read last.
-    ready: VecDeque<ProfileRow>,
-    row: u64,
+pub(super) struct Table {
+    path: PathBuf,
+    file: SerializedFileReader<Shared>,
 }
 
-impl Rows {
-    pub(super) fn open(path: &Path, wanted: &FeatureColumns) -> Result<(Vec<String>, Self), ReadError> {
-        let file = File::open(path).map_err(|source| ReadError::Io {
+impl Table {
+    pub(super) fn open(
+        path: &Path,
+        wanted: &FeatureColumns,
+        reserved: &[String],
+    ) -> Result<(Columns, Self), ReadError> {
+        let io = |source| ReadError::Io {
             path: path.to_owned(),
             source,
-        })?;
-        let file = SerializedFileReader::new(file).map_err(|source| ReadError::Parquet {
+        };
+        let shared = Shared::new(File::open(path).map_err(io)?).map_err(io)?;
+        let file = SerializedFileReader::new(shared).map_err(|source| ReadError::Parquet {
             path: path.to_owned(),
             source,
         })?;
         let schema = file.metadata().file_metadata().schema_descr();
-        let names: Vec<String> = schema.columns().iter().map(|c| c.path().string()).collect();
-        let nested: Vec<bool> = schema
-            .columns()
-            .iter()
-            .map(|c| c.max_rep_level() > 0 || c.path().parts().len() > 1)
-            .collect();
-        let columns = Columns::find(path, &names, wanted)?;
-        for ((column, feature), nested) in schema.columns().iter().zip(&columns.feature_at).zip(&nested) {
-            let found = match column.physical_type() {
-                _ if *nested => "lists or structures".to_owned(),
-                Physical::FLOAT | Physical::DOUBLE | Physical::INT32 | Physical::INT64 => continue,
-                Physical::BYTE_ARRAY => "text".to_owned(),
-                other => other.to_string(),
-            };
-            if feature.is_some() {
-                let column = column.path().string();
-                return Err(ReadError::FeatureKind {
-                    path: path.to_owned(),
-                    column,
-                    found,
-                });
-            }
-        }
-        let features = columns.features.clone();
-        let builder = RowBuilder {
-            path: path.to_owned(),
+        let found: Vec<Found> = schema.columns().iter().map(|column| found(column)).collect();
+        let columns = Columns::find(path, &found, wanted, reserved)?;
+        let path = path.to_owned();
+        Ok((columns, Self { path, file }))
+    }
+}
+
+fn is_half(column: &ColumnDescriptor) -> bool {
+    matches!(column.logical_type_ref(), Some(LogicalType::Float16))
+}
+
+fn found(column: &ColumnDescriptor) -> Found {
+    let flat = column.max_rep_level() == 0 && column.path().parts().len() == 1;
+    let not_a_number = match column.physical_type() {
+        _ if !flat => Some("lists or structures".to_owned()),
+        Physical::FLOAT | Physical::DOUBLE | Physical::INT32 | Physical::INT64 => None,
+        Physical::FIXED_LEN_BYTE_ARRAY if is_half(column) => None,
+        Physical::BYTE_ARRAY => Some("text".to_owned()),
+        other => Some(other.to_string()),
+    };
+    Found {
+        name: column.path().string(),
+        not_a_number,
+        flat,
+    }
+}
+
+pub(super) struct Rows {
+    table: Table,
+    columns: Columns,
+    /// Places in the file of the metadata columns to read.
+    metadata: Vec<usize>,
+    /// Row group and row in it at which the next block begins.
+    group: usize,
+    at: usize,
+}
+
+impl Rows {
+    pub(super) fn new(table: Table, columns: Columns, metadata: Vec<usize>) -> Self {
+        Self {
+            table,
             columns,
-        };
-        let rows = Self {
-            file,
-            builder,
-            names,
-            nested,
+            metadata,
             group: 0,
-            ready: VecDeque::new(),
-            row: 0,
-        };
-        Ok((features, rows))
-    }
-
-    pub(super) fn next(&mut self) -> Option<Result<ProfileRow, ReadError>> {
-        loop {
-            if let Some(row) = self.ready.pop_front() {
-                return Some(Ok(row));
-            }
-            if self.group >= self.file.num_row_groups() {
-                return None;
-            }
-            let read = self.read_group();
-            self.group += 1;
-            if let Err(error) = read {
-                // After a failure the iterator ends.
-                self.group = self.file.num_row_groups();
-                self.ready.clear();
-                return Some(Err(error));
-            }
+            at: 0,
         }
     }
 
-    fn decode(&self, source: ParquetError) -> ReadError {
-        ReadError::Parquet {
-            path: self.builder.path.clone(),
-            source,
-        }
-    }
-
-    /// Reads the next row group into `ready`.
-    fn read_group(&mut self) -> Result<(), ReadError> {
-        let group = self
-            .file
-            .get_row_group(self.group)
-            .map_err(|source| self.decode(source))?;
-        let expected = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-        let width = self.builder.columns.features.len();
-        let mut rows: Vec<RawRow> = Vec::new();
-        for (i, name) in self.names.iter().enumerate() {
-            if self.nested[i] {
+    pub(super) fn next(&mut self) -> Option<Result<Block, ReadError>> {
+        let groups = self.table.file.num_row_groups();
+        while self.group < groups {
+            let group = self.table.file.metadata().row_group(self.group);
+            let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+            if self.at >= rows {
+                (self.group, self.at) = (self.group + 1, 0);
                 continue;
             }
-            let feature = self.builder.columns.feature_at[i].is_some();
-            let mut reader = group.get_column_reader(i).map_err(|source| self.decode(source))?;
-            let mut at = 0;
-            loop {
-                let cells = read_cells(&mut reader).map_err(|source| self.decode(source))?;
-                let count = cells.len();
-                if count == 0 {
-                    break;
-                }
-                if rows.len() < at + count {
-                    rows.resize_with(at + count, || (BTreeMap::new(), Vec::with_capacity(width)));
-                }
-                cells.hand_out(&mut rows[at..at + count], feature, name);
-                at += count;
+            let width = self.columns.features.len().max(1);
+            let most = (BLOCK_BYTES / (size_of::<f32>() * width)).clamp(1, BLOCK_ROWS);
+            let count = most.min(rows - self.at);
+            let block = self.read(count);
+            self.at += count;
+            if block.is_err() {
+                self.group = groups;
             }
-            if at != expected {
-                let text = format!(
-                    "column {name} has {at} of {expected} rows of row group {}",
-                    self.group
-                );
-                return Err(self.decode(ParquetError::General(text)));
-            }
+            return Some(block.map_err(|source| ReadError::Parquet {
+                path: self.table.path.clone(),
+                source,
+            }));
         }
-        for (metadata, values) in rows {
-            self.row += 1;
-            self.ready
-                .push_back(self.builder.build(self.row, metadata, values)?);
+        None
+    }
+
+    /// Reads `count` rows from where the block begins.
+    fn read(&self, count: usize) -> Result<Block, ParquetError> {
+        let group = self.table.file.get_row_group(self.group)?;
+        let column = |at: usize| -> Result<ColumnReader, ParquetError> {
+            let mut reader = group.get_column_reader(at)?;
+            skip(&mut reader, self.at)?;
+            Ok(reader)
+        };
+        let metadata = self
+            .metadata
+            .par_iter()
+            .map(|at| {
+                let texts = texts(&mut column(*at)?, count)?;
+                self.complete(*at, texts.len(), count)?;
+                Ok(texts)
+            })
+            .collect::<Result<_, ParquetError>>()?;
+        let width = self.columns.features.len();
+        let mut values = vec![0.0f32; count * width];
+        for (chunk, places) in self.columns.features_at.chunks(COLUMNS_AT_ONCE).enumerate() {
+            let first = chunk * COLUMNS_AT_ONCE;
+            let decoded = places
+                .par_iter()
+                .map(|at| {
+                    let numbers = numbers(&mut column(*at)?, count)?;
+                    self.complete(*at, numbers.len(), count)?;
+                    Ok(numbers)
+                })
+                .collect::<Result<Vec<Vec<f32>>, ParquetError>>()?;
+            values
+                .par_chunks_mut(width)
+                .enumerate()
+                .for_each(|(row, values)| {
+                    for (value, column) in values[first..].iter_mut().zip(&decoded) {
+                        *value = column[row];
+                    }
+                });
         }
-        Ok(())
+        Ok(Block {
+            first_row: 0,
+            rows: count,
+            metadata,
+            values,
+        })
+    }
+
+    fn complete(&self, at: usize, found: usize, expected: usize) -> Result<(), ParquetError> {
+        if found == expected {
+            return Ok(());
+        }
+        let schema = self.table.file.metadata().file_metadata().schema_descr();
+        Err(ParquetError::General(format!(
+            "column {} ends {} rows early in row group {}",
+            schema.column(at).path().string(),
+            expected - found,
+            self.group
+        )))
     }
 }
 
-type RawRow = (BTreeMap<String, String>, Vec<f32>);
-
-/// One batch of one column; `None` where the cell is missing.
-enum Cells {
-    Numbers(Vec<Option<f64>>),
-    Integers(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
+fn skip(reader: &mut ColumnReader, rows: usize) -> Result<(), ParquetError> {
+    if rows == 0 {
+        return Ok(());
+    }
+    match reader {
+        ColumnReader::BoolColumnReader(r) => r.skip_records(rows),
+        ColumnReader::Int32ColumnReader(r) => r.skip_records(rows),
+        ColumnReader::Int64ColumnReader(r) => r.skip_records(rows),
+        ColumnReader::Int96ColumnReader(r) => r.skip_records(rows),
+        ColumnReader::FloatColumnReader(r) => r.skip_records(rows),
+        ColumnReader::DoubleColumnReader(r) => r.skip_records(rows),
+        ColumnReader::ByteArrayColumnReader(r) => r.skip_records(rows),
+        ColumnReader::FixedLenByteArrayColumnReader(r) => r.skip_records(rows),
+    }
+    .map(drop)
 }
 
-impl Cells {
-    fn len(&self) -> usize {
-        match self {
-            Self::Numbers(cells) => cells.len(),
-            Self::Integers(cells) => cells.len(),
-            Self::Texts(cells) => cells.len(),
-        }
-    }
-
-    /// Gives each of `rows` its cell: to the features, or under `name` to the metadata.
-    fn hand_out(self, rows: &mut [RawRow], feature: bool, name: &str) {
-        fn as_text<T: ToString>(rows: &mut [RawRow], cells: Vec<Option<T>>, name: &str) {
-            for ((metadata, _), cell) in rows.iter_mut().zip(cells) {
-                if let Some(cell) = cell {
-                    metadata.insert(name.to_owned(), cell.to_string());
-                }
-            }
-        }
-        match self {
-            Self::Numbers(cells) if feature => {
-                for ((_, values), cell) in rows.iter_mut().zip(cells) {
-                    values.push(cell.map_or(f32::NAN, |number| number as f32));
-                }
-            }
-            Self::Integers(cells) if feature => {
-                for ((_, values), cell) in rows.iter_mut().zip(cells) {
-                    values.push(cell.map_or(f32::NAN, |integer| integer as f32));
-                }
-            }
-            Self::Numbers(cells) => as_text(rows, cells, name),
-            Self::Integers(cells) => as_text(rows, cells, name),
-            Self::Texts(cells) => as_text(rows, cells, name),
-        }
+/// The next `count` cells of a column of numbers; NaN where missing.
+fn numbers(reader: &mut ColumnReader, count: usize) -> Result<Vec<f32>, ParquetError> {
+    match reader {
+        ColumnReader::FloatColumnReader(r) => cells(r, count, |v| *v, || f32::NAN),
+        ColumnReader::DoubleColumnReader(r) => cells(r, count, |v| *v as f32, || f32::NAN),
+        ColumnReader::Int32ColumnReader(r) => cells(r, count, |v| *v as f32, || f32::NAN),
+        ColumnReader::Int64ColumnReader(r) => cells(r, count, |v| *v as f32, || f32::NAN),
+        ColumnReader::FixedLenByteArrayColumnReader(r) => cells(r, count, |v| half(v.data()), || f32::NAN),
+        _ => Err(ParquetError::General(
+            "a feature column holds no numbers".to_owned(),
+        )),
     }
 }
 
-fn read_cells(reader: &mut ColumnReader) -> Result<Cells, ParquetError> {
-    Ok(match reader {
-        ColumnReader::FloatColumnReader(r) => Cells::Numbers(batch(r, |v| f64::from(*v))?),
-        ColumnReader::DoubleColumnReader(r) => Cells::Numbers(batch(r, |v| *v)?),
-        ColumnReader::Int32ColumnReader(r) => Cells::Integers(batch(r, |v| i64::from(*v))?),
-        ColumnReader::Int64ColumnReader(r) => Cells::Integers(batch(r, |v| *v)?),
-        ColumnReader::BoolColumnReader(r) => Cells::Texts(batch(r, bool::to_string)?),
+/// The next `count` cells of a column as text.
+fn texts(reader: &mut ColumnReader, count: usize) -> Result<Vec<Option<String>>, ParquetError> {
+    match reader {
+        ColumnReader::FloatColumnReader(r) => cells(r, count, |v| present(&v.to_string()), || None),
+        ColumnReader::DoubleColumnReader(r) => cells(r, count, |v| present(&v.to_string()), || None),
+        ColumnReader::Int32ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
+        ColumnReader::Int64ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
+        ColumnReader::BoolColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
         ColumnReader::ByteArrayColumnReader(r) => {
-            Cells::Texts(batch(r, |v| String::from_utf8_lossy(v.data()).into_owned())?)
+            cells(r, count, |v| present(&String::from_utf8_lossy(v.data())), || None)
         }
-        ColumnReader::Int96ColumnReader(r) => Cells::Texts(batch(r, ToString::to_string)?),
-        ColumnReader::FixedLenByteArrayColumnReader(r) => Cells::Texts(batch(r, |v| {
-            v.data().iter().map(|b| format!("{b:02x}")).collect()
-        })?),
-    })
+        ColumnReader::Int96ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
+        ColumnReader::FixedLenByteArrayColumnReader(r) => {
+            let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+            cells(r, count, |v| Some(hex(v.data())), || None)
+        }
+    }
 }
 
-/// Reads up to [`BATCH_ROWS`] cells of a flat column.
-fn batch<T: DataType, U>(
+/// Up to `count` cells of a flat column; fewer where it ends.
+fn cells<T: DataType, U>(
     reader: &mut ColumnReaderImpl<T>,
+    count: usize,
     convert: impl Fn(&T::T) -> U,
-) -> Result<Vec<Option<U>>, ParquetError> {
-    let mut values = Vec::new();
+    missing: impl Fn() -> U,
+) -> Result<Vec<U>, ParquetError> {
+    let mut values = Vec::with_capacity(count);
     let mut levels = Vec::new();
     let (mut rows, mut filled) = (0, 0);
-    while rows < BATCH_ROWS {
-        let (records, found, _) =
-            reader.read_records(BATCH_ROWS - rows, Some(&mut levels), None, &mut values)?;
+    while rows < count {
+        let (records, found, _) = reader.read_records(count - rows, Some(&mut levels), None, &mut values)?;
         if records == 0 {
             break;
         }
@@ -234,17 +250,48 @@ fn batch<T: DataType, U>(
         filled += found;
     }
     if filled == rows {
-        return Ok(values.iter().map(|v| Some(convert(v))).collect());
+        return Ok(values.iter().map(convert).collect());
     }
     let mut values = values.iter();
-    Ok(levels
-        .iter()
-        .map(|level| {
-            if *level > 0 {
-                values.next().map(&convert)
-            } else {
-                None
-            }
-        })
-        .collect())
+    let cell = |level: &i16| match level {
+        0 => missing(),
+        _ => values.next().map_or_else(&missing, &convert),
+    };
+    Ok(levels.iter().map(cell).collect())
+}
+
+/// IEEE 754 half precision, little-endian; NaN where there are not two bytes.
+fn half(bytes: &[u8]) -> f32 {
+    let [low, high] = bytes else { return f32::NAN };
+    let bits = u16::from_le_bytes([*low, *high]);
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    let size = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        0x1f if fraction == 0.0 => f32::INFINITY,
+        0x1f => f32::NAN,
+        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::half;
+
+    #[test]
+    fn half_precision_numbers_of_every_kind() {
+        for (bits, value) in [
+            (0x0000u16, 0.0f32),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x0001, 5.960_464_5e-8),
+            (0x7bff, 65504.0),
+            (0xfc00, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(half(&bits.to_le_bytes()), value, "{bits:x}");
+        }
+        assert!(half(&0x7e00u16.to_le_bytes()).is_nan());
+        assert!(half(&[1]).is_nan());
+    }
 }

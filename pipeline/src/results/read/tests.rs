@@ -1,15 +1,37 @@
-//! Our own files and those of others are read back; what is wrong is named.
-
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 
 use super::*;
-use crate::results::parquet::{Cell, Column, ColumnKind, TableWriter};
-use crate::results::tables::{ProfileTable, Provenance};
+use crate::results::{Cell, Column, ColumnKind, ProfileTable, Provenance, TableWriter};
+
+type RowText = (BTreeMap<String, String>, Vec<f32>);
+
+/// All rows of a table with all their cells.
+fn rows(path: &Path, features: &FeatureColumns) -> Result<Vec<RowText>, ReadError> {
+    let file = ProfileFile::open(path, features, &[])?;
+    let (names, width) = (file.metadata().to_vec(), file.features().len());
+    let all: Vec<usize> = (0..names.len()).collect();
+    let mut rows = Vec::new();
+    for block in file.blocks(&all) {
+        let block = block?;
+        assert_eq!(block.first_row, rows.len() as u64 + 1);
+        for row in 0..block.rows {
+            let cells = names.iter().zip(&block.metadata);
+            let cells = cells.filter_map(|(name, cells)| Some((name.clone(), cells[row].clone()?)));
+            rows.push((
+                cells.collect(),
+                block.values[row * width..(row + 1) * width].to_vec(),
+            ));
+        }
+    }
+    Ok(rows)
+}
 
 fn provenance() -> Provenance {
     Provenance {
@@ -42,49 +64,73 @@ fn profile(well: &str, dose: Option<f64>, values: Vec<f32>) -> WellProfile {
 fn our_own_profiles_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut table = ProfileTable::create(dir.path(), "net", 2, &provenance()).unwrap();
-    table.push(&profile("A01", Some(0.3), vec![1.5, -2.0])).unwrap();
-    table.push(&profile("AF48", None, vec![0.1, 0.0])).unwrap();
+    table
+        .push(&profile("A01", Some(0.3), vec![1.5, -2.0]), false)
+        .unwrap();
+    table.push(&profile("AF48", None, vec![0.1, 0.0]), true).unwrap();
     assert_eq!(table.finish().unwrap(), 2);
-    let set = read_profiles(&[dir.path().join(ProfileTable::FILE)], &FeatureColumns::Auto).unwrap();
-    assert_eq!(set.features, ["net_0", "net_1"]);
-    assert_eq!(set.rows[0].values, [1.5, -2.0]);
-    assert_eq!(set.rows[0].metadata["Metadata_compound"], "drug \"x\", 1");
-    assert_eq!(set.rows[0].metadata["Metadata_dose"], "0.3");
-    assert_eq!(set.rows[0].metadata["dose"], "0.3");
-    assert_eq!(set.rows[1].well.to_string(), "AF48");
-    assert_eq!(set.rows[1].plate.as_deref(), Some("P1"));
-    assert!(!set.rows[1].metadata.contains_key("dose"));
+    let path = dir.path().join(ProfileTable::FILE);
+    let file = ProfileFile::open(&path, &FeatureColumns::Auto, &[]).unwrap();
+    assert_eq!(file.features(), ["net_0", "net_1"]);
+    let rows = rows(&path, &FeatureColumns::Auto).unwrap();
+    assert_eq!(rows[0].1, [1.5, -2.0]);
+    assert_eq!(rows[0].0["Metadata_compound"], "drug \"x\", 1");
+    assert_eq!(rows[0].0["Metadata_dose"], "0.3");
+    assert_eq!(rows[0].0["dose"], "0.3");
+    assert_eq!(rows[1].0["Metadata_Well"], "AF48");
+    assert_eq!(
+        [&rows[0], &rows[1]].map(|row| row.0["Metadata_held_back"].as_str()),
+        ["false", "true"]
+    );
+    assert!(!rows[1].0.contains_key("dose"));
 }
 
+/// One row group of any length is read in blocks, and what is not asked for is not read.
 #[test]
-fn numbers_of_every_kind_and_many_batches_are_features() {
+fn long_row_groups_are_read_in_blocks() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("others.parquet");
     let columns = vec![
         Column::required("well_position", ColumnKind::Text),
         Column::optional("e_0", ColumnKind::Float64),
         Column::required("e_1", ColumnKind::Int64),
+        Column::optional("note", ColumnKind::Text),
     ];
+    let count = 40_000;
     let mut table = TableWriter::create(&path, columns, &["e_2".to_owned()], &[]).unwrap();
-    for i in 0..2500i64 {
+    for i in 0..count {
         let number = (i % 2 == 0).then_some(i as f64);
+        let note = (i % 3 == 0).then(|| i.to_string());
         table
             .push(
-                &[Cell::Text("b3"), Cell::number(number), Cell::Int(i)],
+                &[
+                    Cell::Text("b3"),
+                    Cell::number(number),
+                    Cell::Int(i),
+                    Cell::text(note.as_deref()),
+                ],
                 &[i as f32],
             )
             .unwrap();
     }
     table.finish().unwrap();
-    let rows: Vec<ProfileRow> = ProfileFile::open(&path, &FeatureColumns::Auto)
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    assert_eq!(rows.len(), 2500);
-    assert_eq!(rows[2048].values, [2048.0, 2048.0, 2048.0]);
-    assert!(rows[2049].values[0].is_nan());
-    assert_eq!((rows[2499].row, rows[2499].plate.clone()), (2500, None));
-    assert_eq!(rows[0].well.to_string(), "B03");
+    let file = ProfileFile::open(&path, &FeatureColumns::Auto, &[]).unwrap();
+    assert_eq!(file.metadata(), ["well_position", "note"]);
+    let (mut at, mut blocks) = (0i64, 0);
+    for block in file.blocks(&[1]) {
+        let block = block.unwrap();
+        blocks += 1;
+        assert_eq!((block.first_row, block.metadata.len()), (at as u64 + 1, 1));
+        for row in 0..block.rows {
+            let values = &block.values[row * 3..row * 3 + 3];
+            assert_eq!(values[0].is_nan(), at % 2 == 1);
+            assert_eq!(values[1..], [at as f32, at as f32]);
+            assert_eq!(block.metadata[0][row], (at % 3 == 0).then(|| at.to_string()));
+            at += 1;
+        }
+    }
+    assert_eq!(at, count);
+    assert!(blocks > 1);
 }
 
 /// pandas and Arrow write Snappy unless told otherwise; others write gzip or LZ4.
@@ -138,19 +184,16 @@ fn every_usual_compression_is_read() {
         column.close().unwrap();
         group.close().unwrap();
         writer.close().unwrap();
-        let set = read_profiles(std::slice::from_ref(&path), &FeatureColumns::Auto).unwrap();
-        assert_eq!(
-            (set.rows.len(), set.rows[49].values[0]),
-            (50, 0.5),
-            "{compression}"
-        );
+        let rows = rows(&path, &FeatureColumns::Auto).unwrap();
+        assert_eq!((rows.len(), rows[49].1[0]), (50, 0.5), "{compression}");
     }
 }
 
 #[test]
 fn csv_tsv_and_gzip_read_alike() {
     let dir = tempfile::tempdir().unwrap();
-    let csv = "\u{feff}Metadata_Plate,Metadata_Well,Metadata_site,Cells_a,Cells_b\nP,a1,7,1.5,NaN\nP,A02,8,-2e3,0\n";
+    let csv =
+        "\u{feff}Metadata_Plate,Metadata_Well,Metadata_site,Cells_a,Cells_b\nP,a1,7,1.5,NaN\nP,A02,,-2e3,0\n";
     let tsv = csv.replace(',', "\t");
     let paths = ["a.csv", "a.tsv", "a.csv.gz"].map(|name| dir.path().join(name));
     fs::write(&paths[0], csv).unwrap();
@@ -158,22 +201,35 @@ fn csv_tsv_and_gzip_read_alike() {
     let mut gz = GzEncoder::new(fs::File::create(&paths[2]).unwrap(), Compression::default());
     gz.write_all(csv.as_bytes()).unwrap();
     gz.finish().unwrap();
-    let set = read_profiles(&paths, &FeatureColumns::Auto).unwrap();
-    assert_eq!(set.rows.len(), 6);
-    for pair in set.rows.chunks(2) {
-        assert_eq!(pair[0].well.to_string(), "A01");
-        assert_eq!(pair[0].metadata["Metadata_site"], "7");
-        assert_eq!(pair[0].values[0], 1.5);
-        assert!(pair[0].values[1].is_nan());
-        assert_eq!(pair[1].values, [-2000.0, 0.0]);
+    for path in &paths {
+        let rows = rows(path, &FeatureColumns::Auto).unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].0["Metadata_Well"], "a1");
+        assert_eq!(rows[0].0["Metadata_site"], "7");
+        assert!(!rows[1].0.contains_key("Metadata_site"));
+        assert_eq!(rows[0].1[0], 1.5);
+        assert!(rows[0].1[1].is_nan());
+        assert_eq!(rows[1].1, [-2000.0, 0.0]);
     }
+}
+
+/// pandas writes its row numbers under an empty name.
+#[test]
+fn a_column_without_a_name_is_no_feature() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pandas.csv");
+    fs::write(&path, ",well,0,1\n0,A01,0.5,1.5\n1,A02,2.5,inf\n").unwrap();
+    let file = ProfileFile::open(&path, &FeatureColumns::Auto, &[]).unwrap();
+    assert_eq!(file.features(), ["0", "1"]);
+    assert_eq!(file.metadata(), ["Unnamed: 0", "well"]);
+    assert!(rows(&path, &FeatureColumns::Auto).unwrap()[1].1[1].is_infinite());
 }
 
 fn error_of(name: &str, text: &str, features: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     fs::write(&path, text).unwrap();
-    read_profiles(&[path], &FeatureColumns::from_text(features))
+    rows(&path, &FeatureColumns::from_text(features))
         .unwrap_err()
         .to_string()
 }
@@ -181,14 +237,8 @@ fn error_of(name: &str, text: &str, features: &str) -> String {
 #[test]
 fn what_is_wrong_is_named_with_file_row_and_column() {
     for (text, features, words) in [
-        (
-            "a,e_0\nA01,1\n",
-            "",
-            &["well column", "Metadata_Well", "a, e_0"][..],
-        ),
-        ("Well,e_0\nA01,1\n", "net_*", &["net_*", "Well, e_0"]),
+        ("Well,e_0\nA01,1\n", "net_*", &["net_*", "Well, e_0"][..]),
         ("Well,e_0\nA01,1\nA02,high\n", "e_", &["row 2", "e_0", "'high'"]),
-        ("Well,e_0\nA01,1\nZZZ,2\n", "e_", &["row 2", "Well", "'ZZZ'"]),
         ("Well,e_0\nA01,1\nA02,1,2\n", "e_", &["CSV", "line"]),
         ("Well,e_0,e_0\nA01,1,2\n", "e_", &["two columns", "e_0"]),
         ("", "", &["with nothing"]),
@@ -213,23 +263,8 @@ fn text_columns_are_no_features() {
         .unwrap()
         .finish()
         .unwrap();
-    let error = read_profiles(&[path], &FeatureColumns::from_text("e_*"))
+    let error = rows(&path, &FeatureColumns::from_text("e_*"))
         .unwrap_err()
         .to_string();
     assert!(error.contains("e_0") && error.contains("text"), "{error}");
-}
-
-#[test]
-fn files_of_two_models_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let paths = [dir.path().join("a.csv"), dir.path().join("b.csv")];
-    fs::write(&paths[0], "Well,e_0,e_1\nA01,1,2\n").unwrap();
-    fs::write(&paths[1], "Well,e_0,e_9\nA01,1,2\n").unwrap();
-    let error = read_profiles(&paths, &FeatureColumns::Auto)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("e_9") && error.contains("a.csv") && error.contains("b.csv"),
-        "{error}"
-    );
 }

@@ -69,23 +69,12 @@ impl Wells {
     /// Writes `values.npy` (f32) and `wells.csv` (plate, well, role, perturbation; a perturbation lies on two plates).
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
-        let mut header = format!(
-            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
+        write_npy(
+            &folder.join("values.npy"),
+            self.values.as_slice(),
             self.values.len(),
-            self.values.width()
-        );
-        while (10 + header.len() + 1) % 64 != 0 {
-            header.push(' ');
-        }
-        header.push('\n');
-        let mut file = std::io::BufWriter::new(std::fs::File::create(folder.join("values.npy"))?);
-        file.write_all(b"\x93NUMPY\x01\x00")?;
-        file.write_all(&u16::try_from(header.len())?.to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
-        for value in self.values.as_slice() {
-            file.write_all(&value.to_le_bytes())?;
-        }
-        file.flush()?;
+            self.values.width(),
+        )?;
         let mut wells = csv::Writer::from_path(folder.join("wells.csv"))?;
         wells.write_record(["plate", "well", "role", "perturbation"])?;
         for row in 0..self.values.len() {
@@ -113,12 +102,68 @@ impl Wells {
     }
 }
 
+/// Dose curves of 12 points: six doses, two replicates each.
+#[derive(Debug)]
+pub(crate) struct Curves {
+    /// Of every curve.
+    pub(crate) doses: Vec<f64>,
+    /// A row of values per curve.
+    pub(crate) values: Vec<f32>,
+}
+
+impl Curves {
+    /// Seeded curves of every height, midpoint and slope, with noise.
+    pub(crate) fn new(count: usize) -> Self {
+        let mut random = Random(2);
+        let doses: Vec<f64> = DOSES.iter().flat_map(|dose| [*dose; 2]).collect();
+        let mut values = Vec::with_capacity(count * doses.len());
+        for _ in 0..count {
+            let (top, middle, slope) = (
+                random.unit(),
+                3.0 * random.unit() - 1.75,
+                0.5 + 2.0 * random.unit(),
+            );
+            values.extend(doses.iter().map(|dose| {
+                let curve = top / (1.0 + 10f64.powf(slope * (middle - dose.log10())));
+                curve as f32 + 0.08 * normal(&mut random)
+            }));
+        }
+        Self { doses, values }
+    }
+
+    /// Writes `curves.npy` (f32) and `doses.csv`.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let rows = self.values.len() / self.doses.len().max(1);
+        write_npy(&folder.join("curves.npy"), &self.values, rows, self.doses.len())?;
+        let lines: Vec<String> = self.doses.iter().map(f64::to_string).collect();
+        Ok(std::fs::write(folder.join("doses.csv"), lines.join("\n"))?)
+    }
+}
+
 /// Compound and dose of the well at a place of its plate.
 pub(crate) fn treatment(index: usize) -> (Option<usize>, f64) {
     match index.checked_sub(CONTROLS) {
         Some(treated) => (Some(treated / DOSES.len()), DOSES[treated % DOSES.len()]),
         None => (None, 0.0),
     }
+}
+
+/// NumPy's format, version 1: little-endian f32, row after row.
+fn write_npy(path: &Path, values: &[f32], rows: usize, columns: usize) -> anyhow::Result<()> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    // Magic, version and length are ten bytes; the data begins at a multiple of 64.
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    file.write_all(b"\x93NUMPY\x01\x00")?;
+    file.write_all(&u16::try_from(header.len())?.to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    for value in values {
+        file.write_all(&value.to_le_bytes())?;
+    }
+    Ok(file.flush()?)
 }
 
 /// A standard normal number (the sum of twelve uniform ones: exact enough for a bench, and cheap).

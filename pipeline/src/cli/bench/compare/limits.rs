@@ -12,7 +12,7 @@ const PRODUCT: (usize, usize) = (4096, 384);
 const COPY_BYTES: usize = 256 << 20;
 
 /// Measured limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
     /// Single-precision matrix products, floating point operations per second, all threads.
     pub(crate) flops: f64,

@@ -1,0 +1,376 @@
+//! The tables of a comparison beside its rows: compounds with their curves, wells with their scores, assay windows.
+//!
+//! What a comparison finds enters as it is found, whole files leave. All tables stream: memory is one row group each.
+//! Fails as [`TableWriter`] does.
+
+use std::path::Path;
+
+use serde::Serialize;
+use wellspring_workloads::compare::{
+    AssayWindow, Comparison, CompoundSummary, DoseCurve, ScreenComparison, WellScore,
+};
+
+use super::error::WriteError;
+use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+use super::tables::{ComparisonTable, Provenance};
+
+fn count(n: usize) -> Cell<'static> {
+    Cell::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn truth(value: bool) -> Cell<'static> {
+    Cell::Text(if value { "true" } else { "false" })
+}
+
+/// `compounds.parquet`: one row per disease x compound, with its dose curve.
+#[derive(Debug)]
+pub struct CompoundTable {
+    table: TableWriter,
+    screen: String,
+    run: String,
+}
+
+impl CompoundTable {
+    /// The file's name.
+    pub const FILE: &'static str = "compounds.parquet";
+
+    /// Opens the table in folder `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(dir: &Path, provenance: &Provenance) -> Result<Self, WriteError> {
+        use ColumnKind::{Float64, Int64, Text};
+        let mut columns = vec![
+            Column::required("screen", Text),
+            Column::required("run", Text),
+            Column::optional("disease", Text),
+            Column::optional("compound", Text),
+            Column::required("call", Text),
+            Column::required("rank", Int64),
+            Column::required("n_doses", Int64),
+        ];
+        let numbers = [
+            "score",
+            "best_dose",
+            "best_rescue",
+            "best_off_z",
+            "best_cell_ratio",
+            "top",
+            "min_q",
+            "max_off_z",
+            "min_cell_ratio",
+            "toxic_dose",
+            "therapeutic_window",
+            "best_effect_z_support",
+        ];
+        columns.extend(numbers.map(|name| Column::optional(name, Float64)));
+        columns.extend(
+            ["curve_measure", "curve_model", "ec50_censoring", "curve_monotone"]
+                .map(|name| Column::optional(name, Text)),
+        );
+        columns.extend(CURVE_NUMBERS.map(|name| Column::optional(name, Float64)));
+        columns.extend(["off_axis_ec50", "cell_loss_ec50"].map(|name| Column::optional(name, Float64)));
+        Ok(Self {
+            table: TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs())?,
+            screen: provenance.screen.clone(),
+            run: provenance.run.clone(),
+        })
+    }
+
+    /// Appends a compound.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn push(&mut self, row: &CompoundSummary) -> Result<(), WriteError> {
+        let mut cells = vec![
+            Cell::Text(&self.screen),
+            Cell::Text(&self.run),
+            Cell::text(row.disease.as_deref()),
+            Cell::text(row.compound.as_deref()),
+            Cell::Text(row.call.as_str()),
+            count(row.rank),
+            count(row.n_doses),
+            row.score.into(),
+            row.best_dose.into(),
+            row.best_rescue.into(),
+            row.best_off_z.into(),
+            row.best_cell_ratio.into(),
+            row.top.into(),
+            row.min_q.into(),
+            row.max_off_z.into(),
+            row.min_cell_ratio.into(),
+            row.toxic_dose.into(),
+            row.therapeutic_window.into(),
+            row.best_effect_z_support.into(),
+        ];
+        let words = row
+            .curve
+            .as_ref()
+            .map(|curve| [word(curve.measure), word(curve.model), word(curve.censoring)]);
+        match (&row.curve, &words) {
+            (Some(curve), Some(words)) => {
+                cells.extend(words.iter().map(|word| Cell::Text(word)));
+                cells.push(truth(curve.monotone));
+                cells.extend(curve_numbers(curve).map(Cell::number));
+            }
+            _ => cells.extend([Cell::Missing; 4 + CURVE_NUMBERS.len()]),
+        }
+        let ec50 = |curve: &Option<DoseCurve>| curve.as_ref().and_then(|curve| curve.ec50);
+        cells.extend([&row.off_curve, &row.cell_curve].map(|curve| Cell::number(ec50(curve))));
+        self.table.push(&cells, &[])
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.table.finish()
+    }
+}
+
+/// Numbers of a curve, in the order of [`curve_numbers`].
+const CURVE_NUMBERS: [&str; 16] = [
+    "ec50",
+    "ac50",
+    "fitted_top",
+    "curve_bottom",
+    "curve_top",
+    "log10_ec50",
+    "hill",
+    "log10_loss_ec50",
+    "loss_hill",
+    "sse",
+    "aic_zero",
+    "aic_constant",
+    "aic_hill",
+    "aic_gain_loss",
+    "lowest_dose",
+    "highest_dose",
+];
+
+fn curve_numbers(curve: &DoseCurve) -> [Option<f64>; CURVE_NUMBERS.len()] {
+    let parameters = &curve.parameters;
+    [
+        curve.ec50,
+        curve.ac50,
+        Some(curve.top),
+        Some(parameters.bottom),
+        Some(parameters.top),
+        parameters.log10_ec50,
+        parameters.hill,
+        parameters.log10_loss_ec50,
+        parameters.loss_hill,
+        Some(curve.sse),
+        curve.aic.zero,
+        curve.aic.constant,
+        curve.aic.hill,
+        curve.aic.gain_loss,
+        Some(curve.tested.0),
+        Some(curve.tested.1),
+    ]
+}
+
+/// A choice as files and topics spell it.
+fn word(choice: impl Serialize) -> String {
+    match serde_json::to_value(choice) {
+        Ok(serde_json::Value::String(word)) => word,
+        // Choices without content serialise to their name.
+        _ => String::new(),
+    }
+}
+
+/// `wells.parquet`: one row per well x disease.
+#[derive(Debug)]
+pub struct WellTable(TableWriter);
+
+impl WellTable {
+    /// The file's name.
+    pub const FILE: &'static str = "wells.parquet";
+
+    /// Opens the table in folder `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(dir: &Path, provenance: &Provenance) -> Result<Self, WriteError> {
+        let text = |name: &str| Column::required(name, ColumnKind::Text);
+        let number = |name: &str| Column::optional(name, ColumnKind::Float64);
+        let columns = vec![
+            text("Metadata_Plate"),
+            text("Metadata_Well"),
+            Column::optional("Metadata_disease", ColumnKind::Text),
+            text("Metadata_leave_one_out"),
+            number("on_axis"),
+            number("off_axis"),
+            number("off_z"),
+            number("rescue"),
+            number("cell_ratio"),
+        ];
+        TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
+    }
+
+    /// Appends a well.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn push(&mut self, row: &WellScore) -> Result<(), WriteError> {
+        let well = row.well.to_string();
+        let cells = [
+            Cell::Text(row.plate.as_str()),
+            Cell::Text(&well),
+            Cell::text(row.disease.as_deref()),
+            truth(row.leave_one_out),
+            row.on_axis.into(),
+            row.off_axis.into(),
+            row.off_z.into(),
+            row.rescue.into(),
+            row.cell_ratio.into(),
+        ];
+        self.0.push(&cells, &[])
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.0.finish()
+    }
+}
+
+/// `windows.parquet`: how well each plate separates a disease from its reference.
+#[derive(Debug)]
+pub struct WindowTable(TableWriter);
+
+impl WindowTable {
+    /// The file's name.
+    pub const FILE: &'static str = "windows.parquet";
+
+    /// Opens the table in folder `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(dir: &Path, provenance: &Provenance) -> Result<Self, WriteError> {
+        let number = |name: &str| Column::optional(name, ColumnKind::Float64);
+        let columns = vec![
+            Column::required("Metadata_Plate", ColumnKind::Text),
+            Column::optional("Metadata_disease", ColumnKind::Text),
+            Column::required("n_reference", ColumnKind::Int64),
+            Column::required("n_phenotype", ColumnKind::Int64),
+            number("z_prime"),
+            number("robust_z_prime"),
+            number("ssmd"),
+            number("robust_ssmd"),
+            number("axis_length"),
+        ];
+        TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
+    }
+
+    /// Appends a plate's window.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn push(&mut self, row: &AssayWindow) -> Result<(), WriteError> {
+        let cells = [
+            Cell::Text(row.plate.as_str()),
+            Cell::text(row.disease.as_deref()),
+            count(row.n_reference),
+            count(row.n_phenotype),
+            row.z_prime.into(),
+            row.robust_z_prime.into(),
+            row.ssmd.into(),
+            row.robust_ssmd.into(),
+            row.axis_length.into(),
+        ];
+        self.0.push(&cells, &[])
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.0.finish()
+    }
+}
+
+/// All tables of a comparison.
+#[derive(Debug)]
+pub struct ComparisonTables {
+    comparisons: ComparisonTable,
+    compounds: CompoundTable,
+    wells: WellTable,
+    windows: WindowTable,
+}
+
+impl ComparisonTables {
+    /// Opens all tables in folder `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be created.
+    pub fn create(dir: &Path, provenance: &Provenance) -> Result<Self, WriteError> {
+        Ok(Self {
+            comparisons: ComparisonTable::create(dir, provenance)?,
+            compounds: CompoundTable::create(dir, provenance)?,
+            wells: WellTable::create(dir, provenance)?,
+            windows: WindowTable::create(dir, provenance)?,
+        })
+    }
+
+    /// A row of `comparisons.parquet`.
+    ///
+    /// # Errors
+    /// As [`ComparisonTable::push`].
+    pub fn row(&mut self, row: &Comparison) -> Result<(), WriteError> {
+        self.comparisons.push(row)
+    }
+
+    /// A row of `compounds.parquet`.
+    ///
+    /// # Errors
+    /// As [`CompoundTable::push`].
+    pub fn compound(&mut self, row: &CompoundSummary) -> Result<(), WriteError> {
+        self.compounds.push(row)
+    }
+
+    /// A row of `wells.parquet`.
+    ///
+    /// # Errors
+    /// As [`WellTable::push`].
+    pub fn well(&mut self, row: &WellScore) -> Result<(), WriteError> {
+        self.wells.push(row)
+    }
+
+    /// A row of `windows.parquet`.
+    ///
+    /// # Errors
+    /// As [`WindowTable::push`].
+    pub fn window(&mut self, row: &AssayWindow) -> Result<(), WriteError> {
+        self.windows.push(row)
+    }
+
+    /// Everything that a comparison found.
+    ///
+    /// # Errors
+    /// As the tables' own `push`.
+    pub fn all(&mut self, comparison: &ScreenComparison) -> Result<(), WriteError> {
+        comparison.rows.iter().try_for_each(|row| self.row(row))?;
+        comparison
+            .compounds
+            .iter()
+            .try_for_each(|row| self.compound(row))?;
+        comparison.wells.iter().try_for_each(|row| self.well(row))?;
+        comparison.windows.iter().try_for_each(|row| self.window(row))
+    }
+
+    /// Completes all files; gives the number of comparisons.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.compounds.finish()?;
+        self.wells.finish()?;
+        self.windows.finish()?;
+        self.comparisons.finish()
+    }
+}
