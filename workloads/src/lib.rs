@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod plate_map;
 pub mod position;
 pub mod profile;
+mod random;
 pub mod relate;
 pub mod screen;
 pub mod signature;

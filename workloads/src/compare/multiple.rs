@@ -1,14 +1,33 @@
 //! From p-values to q-values (SCIENCE 6.4, 6.5). An undefined p (`None` or NaN) gets no q and does not count.
 
-/// Benjamini-Hochberg: `q_(i) = min_{j ≥ i} min(1, p_(j) · m / j)`, in the order given.
+/// Benjamini-Hochberg: `q_(i) = min_{j ≥ i} min(1, p_(j) · m / j)`, in the order given. Holds for independent and
+/// positively dependent tests.
 pub fn benjamini_hochberg(p: &[Option<f64>]) -> Vec<Option<f64>> {
+    step_up(p, |_| 1.0)
+}
+
+/// Benjamini-Yekutieli: the same with `m · Σ_{i ≤ m} 1/i` in place of m. Holds for any dependence.
+pub fn benjamini_yekutieli(p: &[Option<f64>]) -> Vec<Option<f64>> {
+    step_up(p, |m| (1..=m).map(|i| 1.0 / i as f64).sum())
+}
+
+/// Bonferroni: `min(1, m · p)`, a bound on the chance of any false call.
+pub fn bonferroni(p: &[Option<f64>]) -> Vec<Option<f64>> {
+    let m = p.iter().flatten().filter(|p| !p.is_nan()).count() as f64;
+    p.iter()
+        .map(|p| p.filter(|p| !p.is_nan()).map(|p| (p * m).min(1.0)))
+        .collect()
+}
+
+/// `factor(m)` multiplies every p.
+fn step_up(p: &[Option<f64>], factor: impl Fn(usize) -> f64) -> Vec<Option<f64>> {
     let mut order: Vec<(f64, usize)> = p
         .iter()
         .enumerate()
         .filter_map(|(i, p)| p.filter(|p| !p.is_nan()).map(|p| (p, i)))
         .collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let m = order.len() as f64;
+    order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let m = order.len() as f64 * factor(order.len());
     let mut q = vec![None; p.len()];
     let mut smallest = 1.0f64;
     for (rank, &(p, i)) in order.iter().enumerate().rev() {
@@ -24,6 +43,60 @@ pub fn benjamini_hochberg(p: &[Option<f64>]) -> Vec<Option<f64>> {
 ///
 /// `group[i]` is the group of `p[i]`; groups are numbered from 0 without gaps.
 pub fn hierarchical(p: &[Option<f64>], group: &[usize]) -> Vec<Option<f64>> {
+    let members = members(p, group);
+    let first: Vec<Option<f64>> = members
+        .iter()
+        .map(|rows| Some(1.0 - (1.0 - smallest(p, rows)?).powf(rows.len() as f64)))
+        .collect();
+    let first = benjamini_hochberg(&first);
+    let mut q = vec![None; p.len()];
+    for (rows, first) in members.iter().zip(first) {
+        for (&row, within) in rows.iter().zip(within(p, rows)) {
+            q[row] = within.zip(first).map(|(within, first)| within.max(first));
+        }
+    }
+    q
+}
+
+/// What copairs' hierarchical correction says of one p.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Family {
+    /// The smallest p of its group, as it is.
+    pub stage1_p: Option<f64>,
+    /// That p corrected over the groups by Benjamini-Hochberg.
+    pub stage1_q: Option<f64>,
+    /// Whether the group goes on to the second stage.
+    pub passes: bool,
+    /// Benjamini-Hochberg within the group; 1 where it does not go on.
+    pub q: Option<f64>,
+}
+
+/// The two stages of copairs 0.5.5 (`hierarchical_fdr.py`), for comparison with published tables: the smallest p of a
+/// group is *not* adjusted for the group's size, so that large groups pass more easily. Groups pass at
+/// `stage1_q <= level`. Otherwise as [`hierarchical`].
+pub fn copairs_hierarchical(p: &[Option<f64>], group: &[usize], level: f64) -> Vec<Family> {
+    let members = members(p, group);
+    let first: Vec<Option<f64>> = members.iter().map(|rows| smallest(p, rows)).collect();
+    let corrected = benjamini_hochberg(&first);
+    let mut families: Vec<Family> = group
+        .iter()
+        .map(|&g| Family {
+            stage1_p: first[g],
+            stage1_q: corrected[g],
+            passes: corrected[g].is_some_and(|q| q <= level),
+            q: None,
+        })
+        .collect();
+    for rows in &members {
+        for (&row, within) in rows.iter().zip(within(p, rows)) {
+            families[row].q = if families[row].passes { within } else { Some(1.0) };
+        }
+    }
+    families
+}
+
+/// The rows of each group that have a p.
+fn members(p: &[Option<f64>], group: &[usize]) -> Vec<Vec<usize>> {
     let groups = group.iter().max().map_or(0, |g| g + 1);
     let mut members = vec![Vec::new(); groups];
     for (i, &g) in group.iter().enumerate() {
@@ -31,20 +104,13 @@ pub fn hierarchical(p: &[Option<f64>], group: &[usize]) -> Vec<Option<f64>> {
             members[g].push(i);
         }
     }
-    let first: Vec<Option<f64>> = members
-        .iter()
-        .map(|rows| {
-            let smallest = rows.iter().filter_map(|&i| p[i]).min_by(f64::total_cmp)?;
-            Some(1.0 - (1.0 - smallest).powf(rows.len() as f64))
-        })
-        .collect();
-    let first = benjamini_hochberg(&first);
-    let mut q = vec![None; p.len()];
-    for (rows, first) in members.iter().zip(first) {
-        let within = benjamini_hochberg(&rows.iter().map(|&i| p[i]).collect::<Vec<_>>());
-        for (&row, within) in rows.iter().zip(within) {
-            q[row] = within.zip(first).map(|(within, first)| within.max(first));
-        }
-    }
-    q
+    members
+}
+
+fn smallest(p: &[Option<f64>], rows: &[usize]) -> Option<f64> {
+    rows.iter().filter_map(|&i| p[i]).min_by(f64::total_cmp)
+}
+
+fn within(p: &[Option<f64>], rows: &[usize]) -> Vec<Option<f64>> {
+    benjamini_hochberg(&rows.iter().map(|&i| p[i]).collect::<Vec<_>>())
 }

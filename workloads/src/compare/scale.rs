@@ -2,6 +2,10 @@
 //!
 //! Nothing fails: a column without spread is named by [`Scaler::flat_columns`] and never blown up.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use super::window::{MAD_TO_SD, median_in_place};
 
 /// A centre and a divisor per feature column.
@@ -46,19 +50,9 @@ impl Scaler {
 
     /// Mean and population SD of each column; NaN is left out, zero variance divides by 1 (`StandardScaler`).
     pub fn standardise(rows: &[&[f32]]) -> Self {
-        let mut flat_columns = Vec::new();
-        let (centre, scale) = columns(rows, |column, values| {
-            let n = values.len() as f64;
-            let first = values.first().copied().unwrap_or(0.0);
-            // Compared by value, not by variance: rounding must not turn a constant into a tiny SD.
-            if values.iter().all(|&v| v == first) {
-                flat_columns.push(column);
-                return (first, 1.0);
-            }
-            let mean = values.iter().sum::<f64>() / n;
-            let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
-            (mean, variance.sqrt())
-        });
+        let fitted = by_block(rows, |columns| mean_and_sd(rows, columns));
+        let flat_columns = flat(&fitted, |column| column.flat);
+        let (centre, scale) = fitted.iter().map(|c| (c.centre, c.scale)).unzip();
         Self {
             centre,
             scale,
@@ -69,15 +63,10 @@ impl Scaler {
     /// Median and `1.4826 MAD` of each column; NaN is left out. Columns whose MAD is below 1e-6 of the median MAD
     /// are flat: their divisor stays what it is until [`Scaler::repair`] or [`Scaler::with_epsilon`].
     pub fn robust(rows: &[&[f32]]) -> Self {
-        let (centre, scale): (Vec<f64>, Vec<f64>) = columns(rows, |_, values| {
-            let median = median_in_place(values).unwrap_or(0.0);
-            for v in values.iter_mut() {
-                *v = (*v - median).abs();
-            }
-            (median, MAD_TO_SD * median_in_place(values).unwrap_or(0.0))
-        });
+        let fitted = by_block(rows, |columns| median_and_mad(rows, columns));
+        let (centre, scale): (Vec<f64>, Vec<f64>) = fitted.iter().map(|c| (c.centre, c.scale)).unzip();
         let floor = FLAT_SHARE * median_in_place(&mut scale.clone()).unwrap_or(0.0);
-        let flat_columns = (0..scale.len()).filter(|&c| scale[c] <= floor).collect();
+        let flat_columns = flat(&fitted, |column| column.scale <= floor);
         Self {
             centre,
             scale,
@@ -108,32 +97,121 @@ impl Scaler {
 
     /// `(x - centre) / scale`, 0 in dropped columns.
     pub fn apply(&self, row: &[f32]) -> Vec<f64> {
+        self.scaled(row).collect()
+    }
+
+    /// The same, rounded to `f32`, into `out`: no memory is asked for. Columns beyond the shorter of the two stay.
+    pub fn apply_to(&self, row: &[f32], out: &mut [f32]) {
+        for (out, value) in out.iter_mut().zip(self.scaled(row)) {
+            *out = value as f32;
+        }
+    }
+
+    fn scaled(&self, row: &[f32]) -> impl Iterator<Item = f64> {
         row.iter()
             .zip(self.centre.iter().zip(&self.scale))
             .map(|(&x, (centre, &scale))| {
-                if scale == 0.0 {
-                    0.0
-                } else {
-                    (f64::from(x) - centre) / scale
-                }
+                let scaled = (f64::from(x) - centre) / scale;
+                if scale == 0.0 { 0.0 } else { scaled }
             })
-            .collect()
     }
 }
 
-/// Runs `fit` over the values of every column that are not NaN.
-fn columns(rows: &[&[f32]], mut fit: impl FnMut(usize, &mut [f64]) -> (f64, f64)) -> (Vec<f64>, Vec<f64>) {
+/// Columns fitted together: a block of rows of them is one cache line wide, and there are enough blocks for every
+/// thread.
+const BLOCK_COLUMNS: usize = 16;
+
+/// What was fitted to one column.
+#[derive(Debug, Clone, Copy, Default)]
+struct Column {
+    centre: f64,
+    scale: f64,
+    flat: bool,
+}
+
+fn flat(columns: &[Column], flat: impl Fn(&Column) -> bool) -> Vec<usize> {
+    (0..columns.len()).filter(|&c| flat(&columns[c])).collect()
+}
+
+/// Runs `fit` over blocks of columns in parallel. A column's numbers depend on that column alone.
+fn by_block(rows: &[&[f32]], fit: impl Fn(Range<usize>) -> Vec<Column> + Sync) -> Vec<Column> {
     let width = rows.iter().map(|row| row.len()).min().unwrap_or(0);
-    let mut values = Vec::with_capacity(rows.len());
-    (0..width)
+    let blocks: Vec<Vec<Column>> = (0..width.div_ceil(BLOCK_COLUMNS))
+        .into_par_iter()
+        .map(|block| {
+            let first = block * BLOCK_COLUMNS;
+            fit(first..width.min(first + BLOCK_COLUMNS))
+        })
+        .collect();
+    blocks.concat()
+}
+
+/// Row by row, so that a block's columns advance together in vector registers.
+fn mean_and_sd(rows: &[&[f32]], columns: Range<usize>) -> Vec<Column> {
+    let mut n = [0.0; BLOCK_COLUMNS];
+    let mut sum = [0.0; BLOCK_COLUMNS];
+    let mut least = [f64::INFINITY; BLOCK_COLUMNS];
+    let mut most = [f64::NEG_INFINITY; BLOCK_COLUMNS];
+    for row in rows {
+        for (c, &value) in row[columns.clone()].iter().enumerate() {
+            let value = f64::from(value);
+            n[c] += if value.is_nan() { 0.0 } else { 1.0 };
+            sum[c] += if value.is_nan() { 0.0 } else { value };
+            least[c] = if value < least[c] { value } else { least[c] };
+            most[c] = if value > most[c] { value } else { most[c] };
+        }
+    }
+    let mut squares = [0.0; BLOCK_COLUMNS];
+    let mean: [f64; BLOCK_COLUMNS] = std::array::from_fn(|c| sum[c] / n[c]);
+    for row in rows {
+        for (c, &value) in row[columns.clone()].iter().enumerate() {
+            let off = f64::from(value) - mean[c];
+            squares[c] += if value.is_nan() { 0.0 } else { off * off };
+        }
+    }
+    let column = |c: usize| {
+        // Compared by value, not by variance: rounding must not turn a constant into a tiny SD.
+        if least[c] >= most[c] {
+            let centre = if least[c] == most[c] { least[c] } else { 0.0 };
+            return Column {
+                centre,
+                scale: 1.0,
+                flat: true,
+            };
+        }
+        Column {
+            centre: mean[c],
+            scale: (squares[c] / n[c]).sqrt(),
+            flat: false,
+        }
+    };
+    (0..columns.len()).map(column).collect()
+}
+
+/// The block is turned first, so that each column lies in one piece.
+fn median_and_mad(rows: &[&[f32]], columns: Range<usize>) -> Vec<Column> {
+    let n = rows.len();
+    let mut turned = vec![0.0f32; n * columns.len()];
+    for (r, row) in rows.iter().enumerate() {
+        for (c, &value) in row[columns.clone()].iter().enumerate() {
+            turned[c * n + r] = value;
+        }
+    }
+    let mut values = Vec::with_capacity(n);
+    turned
+        .chunks_exact(n.max(1))
         .map(|column| {
             values.clear();
-            values.extend(
-                rows.iter()
-                    .map(|row| f64::from(row[column]))
-                    .filter(|v| !v.is_nan()),
-            );
-            fit(column, &mut values)
+            values.extend(column.iter().map(|&v| f64::from(v)).filter(|v| !v.is_nan()));
+            let centre = median_in_place(&mut values).unwrap_or(0.0);
+            for v in &mut values {
+                *v = (*v - centre).abs();
+            }
+            Column {
+                centre,
+                scale: MAD_TO_SD * median_in_place(&mut values).unwrap_or(0.0),
+                flat: false,
+            }
         })
-        .unzip()
+        .collect()
 }

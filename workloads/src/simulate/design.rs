@@ -5,8 +5,8 @@
 
 use crate::words::WellPosition;
 
-use super::random::{Random, hill};
 use super::settings::{CompoundClass, SimulationSettings};
+use crate::random::{Random, hill};
 
 // What a random stream is for; streams of different purpose never share a key.
 const COMPOUNDS: u64 = 1;
@@ -107,7 +107,7 @@ pub(super) fn compounds(settings: &SimulationSettings) -> Vec<Compound> {
         for number in 0..count {
             let mut random = Random::keyed(&[settings.seed, COMPOUNDS, class as u64, u64::from(number)]);
             let between = random.between(0.3, 0.8);
-            let ec50 = low * super::random::exp(between * super::random::ln(high / low));
+            let ec50 = low * crate::random::exp(between * crate::random::ln(high / low));
             let slope = random.between(0.8, 2.0);
             let (emax, off_axis) = match class {
                 CompoundClass::Rescue => (random.between(0.6, 1.0), 0.0),

@@ -5,8 +5,8 @@
 
 use super::design::WellPlan;
 use super::phenotype::{self, TRAITS, Traits};
-use super::random::{Random, exp};
 use super::settings::{SimulationSettings, Stain};
+use crate::random::{Random, exp};
 
 const FIELD: u64 = 5;
 const PLATE: u64 = 6;

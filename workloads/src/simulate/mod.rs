@@ -19,7 +19,6 @@ mod error;
 mod field;
 mod optics;
 mod phenotype;
-mod random;
 mod render;
 mod settings;
 mod tables;

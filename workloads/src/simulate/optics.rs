@@ -2,8 +2,8 @@
 //!
 //! A plane of light (1 is the camera's full scale) enters, counts leave, nothing fails.
 
-use super::random::mix;
 use super::settings::SimulationSettings;
+use crate::random::mix;
 
 /// Electrons at full scale: shot noise is the square root of the electrons.
 const FULL_WELL: f32 = 15_000.0;

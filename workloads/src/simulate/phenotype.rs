@@ -5,7 +5,7 @@
 //! brighter and cells longer. Off the axis cells round up and shrink, with small bright nuclei (pyknosis): a
 //! direction that shares little with the axis, and where it does (nuclear size), points away from healthy.
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Number of traits that move along a disease axis.
 pub(super) const TRAITS: usize = 8;

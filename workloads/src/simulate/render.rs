@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::field::{Cell, Debris, Scene};
 use super::optics::{self, Vignette};
-use super::random::{Random, mix};
 use super::settings::{SimulationSettings, Stain};
+use crate::random::{Random, mix};
 
 const TEXTURE: u64 = 7;
 /// Side of a texture tile; a power of two so that wrapping is a mask.

@@ -1,11 +1,11 @@
-//! Random numbers and the few transcendental functions the generator needs, written out here.
+//! Random numbers, and the few transcendental functions the plate generator needs, written out here.
 //!
 //! Keys enter, numbers leave, nothing fails. Only IEEE basic operations and integer arithmetic are used, so the
-//! bytes of a simulated plate depend neither on the version of a dependency nor on the platform's mathematics
-//! library.
+//! bytes of a simulated plate and the draws of a null depend neither on the version of a dependency nor on the
+//! platform's mathematics library.
 
 /// Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators": the SplitMix64 finaliser.
-pub(super) fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
@@ -15,46 +15,46 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// SplitMix64. Streams with different keys are independent, so every plate, well and field has its own.
 #[derive(Debug, Clone)]
-pub(super) struct Random {
+pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
     /// The stream of a list of keys, such as `[seed, what, plate, well]`.
-    pub(super) fn keyed(keys: &[u64]) -> Self {
+    pub(crate) fn keyed(keys: &[u64]) -> Self {
         let state = keys.iter().fold(GOLDEN, |state, &key| {
             mix(state.wrapping_add(GOLDEN) ^ mix(key.wrapping_add(GOLDEN)))
         });
         Self { state }
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
         mix(self.state)
     }
 
     /// Uniform in [0, 1).
-    pub(super) fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform in [low, high).
-    pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
     /// Uniform in 0..n; n above 0. Multiply-shift: the bias is below n / 2^32.
-    pub(super) fn below(&mut self, n: u32) -> u32 {
+    pub(crate) fn below(&mut self, n: u32) -> u32 {
         (((self.next() >> 32) * u64::from(n)) >> 32) as u32
     }
 
     /// Nearly normal, mean 0 and deviation 1, never beyond 6: the sum of twelve uniforms less 6 (Irwin-Hall).
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
 
     /// A direction in the plane as (cosine, sine), by rejection.
-    pub(super) fn direction(&mut self) -> (f64, f64) {
+    pub(crate) fn direction(&mut self) -> (f64, f64) {
         loop {
             let (x, y) = (self.between(-1.0, 1.0), self.between(-1.0, 1.0));
             let square = x * x + y * y;
@@ -66,7 +66,7 @@ impl Random {
     }
 
     /// Fisher-Yates.
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last as u32 + 1) as usize;
             items.swap(last, other);
@@ -75,7 +75,7 @@ impl Random {
 }
 
 /// Natural logarithm of a positive normal number, to about 1e-12: mantissa by bits, then the atanh series.
-pub(super) fn ln(x: f64) -> f64 {
+pub(crate) fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let mut exponent = ((bits >> 52) & 0x7ff) as i64 - 1023;
     let mut mantissa = f64::from_bits((bits & 0x000f_ffff_ffff_ffff) | 0x3ff0_0000_0000_0000);
@@ -94,7 +94,7 @@ pub(super) fn ln(x: f64) -> f64 {
 }
 
 /// The exponential, clamped to arguments within 700 of 0, to about 1e-12: halve, Taylor, square.
-pub(super) fn exp(x: f64) -> f64 {
+pub(crate) fn exp(x: f64) -> f64 {
     let x = x.clamp(-700.0, 700.0);
     let steps = (x / std::f64::consts::LN_2).round();
     let rest = x - steps * std::f64::consts::LN_2;
@@ -107,7 +107,7 @@ pub(super) fn exp(x: f64) -> f64 {
 }
 
 /// Hill response in [0, 1]: `dose^h / (ec50^h + dose^h)`, 0 at dose 0.
-pub(super) fn hill(dose: f64, ec50: f64, slope: f64) -> f64 {
+pub(crate) fn hill(dose: f64, ec50: f64, slope: f64) -> f64 {
     if dose <= 0.0 {
         return 0.0;
     }
