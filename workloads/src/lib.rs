@@ -4,6 +4,7 @@
 //! Pure and blocking: nothing here reads a file, a clock, an environment variable or a network. Text comes in
 //! (a screen file, a plate map), checked types and numbers go out. `pipeline` does the reading and writing.
 
+pub mod aggregate;
 pub mod align;
 pub mod compare;
 pub mod layout;
@@ -15,6 +16,7 @@ pub mod position;
 pub mod profile;
 mod random;
 pub mod relate;
+pub mod replicate;
 pub mod screen;
 pub mod signature;
 pub mod simulate;
