@@ -30,6 +30,8 @@
 //! they are changed. The closed segments are cleaned, never the one being written, so a topic that
 //! should be compacted soon wants a small `segment.ms` or `segment.bytes`.
 //!
+//! How fast it is, and how much memory it takes: `cargo run --release --example speed`.
+//!
 //! # What survives what
 //!
 //! - The end of the process, `kill -9` included: everything acknowledged survives. A write cut short
