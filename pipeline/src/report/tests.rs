@@ -116,6 +116,13 @@ fn comparison(compound: &str) -> ScreenComparison {
         ec50: Some(3.16),
         censoring: Censoring::None,
         ac50: Some(3.0),
+        log10_ec50_se: None,
+        ec50_low: None,
+        ec50_high: None,
+        cutoff_dose: None,
+        hit_call: None,
+        spearman: None,
+        trend_p: None,
         top: 1.0,
         monotone: false,
         aic: AicTable {

@@ -12,7 +12,7 @@
 //! The best dose is the one of largest effect among those that could be a hit; so a compound that is a hit at one dose
 //! and toxic at another is a hit with a therapeutic window. Wells that show harm are left out of the dose curve.
 
-use super::curve::{fit_curve, fit_values};
+use super::curve::{CurveSettings, fit_curve, fit_values};
 use super::plates::ScoredWell;
 use super::rows::{Group, Kind, effect};
 use super::{
@@ -23,6 +23,8 @@ use rayon::prelude::*;
 
 /// Off-axis z at which the ranking takes the whole effect away.
 const OFF_Z_SPAN: f64 = 10.0;
+/// A curve crosses its cutoff at this many MADs of the controls' effects (SCIENCE 6.6).
+const CUTOFF_MADS: f64 = 3.0;
 /// From this off-axis z on a well says nothing of the rescue curve (SCIENCE 6.6).
 const MASKED_OFF_Z: f64 = 6.0;
 /// Share of the limit that the off-axis curve must reach at a toxic dose. Of two replicates one dose in several
@@ -144,19 +146,31 @@ fn summary(
             .total_cmp(&b.dose)
             .then_with(|| (&a.plate, a.well).cmp(&(&b.plate, b.well)))
     });
-    let curve = fit_curve(measure, points, settings.thresholds.aic_margin);
+    let mads = with_phenotype
+        .iter()
+        .flat_map(|&i| groups[i].wells.iter().filter_map(|(_, well)| well.effect_mad));
+    let (sum, n) = mads.fold((0.0, 0.0), |(sum, n), mad| (sum + mad, n + 1.0));
+    let judged_by = |cutoff: Option<f64>| CurveSettings {
+        margin: limits.aic_margin,
+        loss: settings.curve_loss,
+        cutoff,
+    };
+    let cutoff = (n > 0.0).then(|| CUTOFF_MADS * sum / n);
+    let curve = fit_curve(measure, points, &judged_by(cutoff));
     let top = curve.as_ref().map_or(effect_of(best), |curve| curve.top);
-    let side_curve = |measure, value: fn(&ScoredWell<'_>) -> Option<f64>| {
+    let side_curve = |measure, cutoff: f64, value: fn(&ScoredWell<'_>) -> Option<f64>| {
         let values: Vec<(f64, f64)> = span
             .treated
             .iter()
             .flat_map(|&i| groups[i].wells.iter().map(move |(_, well)| (i, well)))
             .filter_map(|(i, well)| rows[i].dose.zip(value(well)))
             .collect();
-        fit_values(measure, &values, limits.aic_margin)
+        fit_values(measure, &values, &judged_by(Some(cutoff)))
     };
-    let off_curve = side_curve(Measure::OffAxis, |well| well.off_z);
-    let cell_curve = side_curve(Measure::CellLoss, |well| well.cell_ratio.map(|ratio| 1.0 - ratio));
+    let off_curve = side_curve(Measure::OffAxis, limits.off_z, |well| well.off_z);
+    let cell_curve = side_curve(Measure::CellLoss, 1.0 - limits.toxic_cell_ratio, |well| {
+        well.cell_ratio.map(|ratio| 1.0 - ratio)
+    });
     let extreme = |value: fn(&Comparison) -> Option<f64>, largest: bool| {
         let values = span.treated.iter().filter_map(|&i| value(&rows[i]));
         if largest {

@@ -13,10 +13,10 @@
 //! and when nothing at all can be scored. One plate that cannot be scored is a [`Note`], and has no rows.
 
 pub mod axis;
+pub mod buscar;
 mod call;
 pub mod curve;
 mod error;
-mod fit;
 pub mod multiple;
 pub mod null;
 mod plates;
@@ -24,8 +24,10 @@ mod result;
 mod rows;
 pub mod scale;
 mod settings;
+pub mod trend;
 pub mod window;
 
+pub use curve::CurveLoss;
 pub use error::CompareError;
 pub use result::{
     AicTable, AssayWindow, Call, Censoring, Comparison, CompoundSummary, CurveModel, CurveParameters,

@@ -107,7 +107,7 @@ pub fn build(pools: &[Pool<'_>], plan: Plan) -> Option<Null> {
             }
         }
     } else {
-        let mut random = SplitMix(plan.seed);
+        let mut random = SplitMix::new(plan.seed);
         let mut order: Vec<usize> = Vec::new();
         for _ in 0..plan.draws {
             for (chosen, pool) in chosen.iter_mut().zip(pools) {

@@ -29,6 +29,8 @@ pub(super) struct ScoredWell<'a> {
     pub(super) scaled: Vec<f64>,
     pub(super) leave_one_out: bool,
     pub(super) effect_z: Option<f64>,
+    /// Spread (1.4826 MAD) of the effect in the plate's null controls.
+    pub(super) effect_mad: Option<f64>,
     pub(super) off_z: Option<f64>,
     pub(super) cell_ratio: Option<f64>,
 }
@@ -296,6 +298,7 @@ fn score_plate<'a>(
                     scaled: score.scaled,
                     leave_one_out: score.leave_one_out,
                     effect_z: None,
+                    effect_mad: None,
                     off_z: None,
                     cell_ratio: None,
                 })
@@ -311,6 +314,7 @@ fn score_plate<'a>(
                     scaled,
                     leave_one_out: true,
                     effect_z: None,
+                    effect_mad: None,
                     off_z: None,
                     cell_ratio: None,
                 }
@@ -350,6 +354,7 @@ fn calibrate(plate: &mut ScoredPlate<'_>, question: Question) {
         .chain(&mut plate.treated)
     {
         well.off_z = spread.map(|(median, mad)| (well.position.off_axis - median) / mad);
+        well.effect_mad = effects.map(|(_, mad)| mad);
         well.effect_z = effects.map(|(median, mad)| (effect(well.position.on_axis, question) - median) / mad);
         well.cell_ratio = well
             .profile

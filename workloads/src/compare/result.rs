@@ -274,13 +274,29 @@ pub struct DoseCurve {
     pub censoring: Censoring,
     /// Dose at which the curve first reaches half of `top`, within the tested doses.
     pub ac50: Option<f64>,
+    /// Standard error of log10 EC50 by the derivatives; Hill curves only, `None` where the points do not determine it.
+    pub log10_ec50_se: Option<f64>,
+    /// Lower end of the EC50's 95 % interval by profile likelihood, in the screen's dose unit; Hill curves only, `None`
+    /// where the points allow any EC50 down to a decade below the tested doses.
+    pub ec50_low: Option<f64>,
+    /// Upper end of that interval; `None` where any EC50 up to a decade above the tested doses is allowed.
+    pub ec50_high: Option<f64>,
+    /// Dose within the tested ones at which the curve crosses 3 MAD of the controls (activity concentration at cutoff).
+    pub cutoff_dose: Option<f64>,
+    /// How likely the curve is a hit, 0 to 1 (after tcplfit2): it beats the constant, a dose lies beyond 3 MAD of the
+    /// controls, and so does the top. `None` where the controls' spread is not known.
+    pub hit_call: Option<f64>,
+    /// Spearman's rank correlation of dose and mean effect.
+    pub spearman: Option<f64>,
+    /// One-sided p-value of the Jonckheere-Terpstra test for an effect that rises with the dose.
+    pub trend_p: Option<f64>,
     /// Fitted value at the highest tested dose, or at the peak where the curve turns back before it.
     pub top: f64,
     /// False where the curve turns back within the tested doses.
     pub monotone: bool,
     /// Information criteria of all models.
     pub aic: AicTable,
-    /// Residual sum of squares of the chosen model.
+    /// Residual sum of squares of the chosen model, or sum of losses under a robust loss.
     pub sse: f64,
     /// Lowest and highest tested dose.
     pub tested: (f64, f64),

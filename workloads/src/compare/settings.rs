@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CompareError;
+use super::{CompareError, CurveLoss};
 
 /// What the screen asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -108,6 +108,8 @@ pub struct ComparisonSettings {
     pub correction: Correction,
     /// Seed of every drawn null.
     pub seed: u64,
+    /// What a residual of a dose curve costs.
+    pub curve_loss: CurveLoss,
     /// Unit of the doses, as it is written in tables.
     pub dose_unit: String,
     /// Limits of the calls.
@@ -122,6 +124,7 @@ impl Default for ComparisonSettings {
             fit_on: FitOn::default(),
             correction: Correction::default(),
             seed: 0,
+            curve_loss: CurveLoss::default(),
             dose_unit: "uM".to_owned(),
             thresholds: Thresholds::default(),
         }

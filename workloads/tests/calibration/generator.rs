@@ -223,13 +223,16 @@ impl Distortion {
     }
 }
 
+/// A compound and its dose, where a well was given one.
+type Given<'a> = Option<(&'a Compound, f64)>;
+
 fn plate(barcode: &str, own: usize, biology: &Biology, out: &mut Vec<WellProfile>, random: &mut Random) {
     let distortion = Distortion::of(biology, random);
     let mut places: Vec<usize> = (0..ROWS * COLUMNS).collect();
     for i in (1..places.len()).rev() {
         places.swap(i, random.below(i + 1));
     }
-    let mut wells: Vec<(Option<usize>, Option<(&Compound, f64)>)> = vec![(None, None); 48];
+    let mut wells: Vec<(Option<usize>, Given<'_>)> = vec![(None, None); 48];
     for disease in 0..DISEASES.len() {
         let count = if disease == own { 48 } else { 24 };
         wells.extend(std::iter::repeat_n((Some(disease), None), count));

@@ -285,6 +285,8 @@ fn q_values_equal_bh_example_json() {
 
 /// SCIENCE 9: parameters are comparable where the fit is inside its bounds and the EC50 is determined.
 const PARAMETERS: f64 = 0.01;
+/// The standard error moves with the parameters, and most with the slope.
+const STANDARD_ERROR: f64 = 0.02;
 
 #[test]
 fn hill_fits_are_as_good_as_hill_fits_csv() {
@@ -312,6 +314,8 @@ fn hill_fits_are_as_good_as_hill_fits_csv() {
             close(fit.top, number(row, "top"), PARAMETERS, &what);
             close(fit.log10_ec50, number(row, "log10_ec50"), PARAMETERS, &what);
             close(fit.hill, number(row, "hill"), PARAMETERS, &what);
+            let error = fit.log10_ec50_se.unwrap();
+            close(error, number(row, "se_log10_ec50"), STANDARD_ERROR, &what);
             compared_parameters += 1;
         }
         let free = number(row, "sse4");
