@@ -14,6 +14,7 @@ use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use crate::collect::Collection;
+use crate::drift::{Measured, Watch, watch};
 use crate::error::{Stage, StageError};
 use crate::events::FieldFeatures;
 use crate::quality::MEASURES;
@@ -37,6 +38,8 @@ pub struct Compared {
     pub flags: Vec<FlagCount>,
     /// Wells and plates that were left out, in words.
     pub left_out: Vec<String>,
+    /// What the watch over the control wells saw.
+    pub drift: Watch,
 }
 
 /// Writes the field and well tables into `out` while it builds profiles, then compares.
@@ -66,13 +69,17 @@ pub fn compare(
         profiles,
         plates,
         flags,
-        left_out,
+        mut left_out,
+        measured,
         ..
     } = builder;
     features.finish().map_err(disk)?;
     quality.finish().map_err(disk)?;
     profile_table.finish().map_err(disk)?;
-    let comparison = wellspring_workloads::compare::compare(&profiles, &run.screen.comparison);
+    let drift = watch(&profiles, &measured, &run.screen, provenance)
+        .map_err(|error| StageError::internal(Stage::Compare, error))?;
+    left_out.extend(drift.left_out.iter().cloned());
+    let comparison = wellspring_workloads::compare::compare(&drift.kept(&profiles), &run.screen.comparison);
     let flags = flags
         .into_iter()
         .map(|(flag, (fields, failed))| FlagCount { flag, fields, failed })
@@ -83,6 +90,7 @@ pub fn compare(
         plates,
         flags,
         left_out,
+        drift,
     })
 }
 
@@ -99,6 +107,7 @@ struct ProfileBuilder<'a> {
     plates: Vec<PlateFacts>,
     flags: BTreeMap<String, (u64, u64)>,
     left_out: Vec<String>,
+    measured: Measured,
     plate: Option<PlateInHand>,
 }
 
@@ -107,6 +116,8 @@ struct PlateInHand {
     treatments: BTreeMap<WellPosition, Treatment>,
     counts: BTreeMap<WellPosition, FieldCount>,
     well: Option<WellInHand>,
+    /// Sum and number of the focus slopes of reference wells, by channel.
+    focus: BTreeMap<String, (f64, u32)>,
     first_profile: usize,
 }
 
@@ -115,6 +126,22 @@ struct WellInHand {
     well: WellPosition,
     count: FieldCount,
     sum: Vec<f64>,
+}
+
+/// The measure of focus that is followed from plate to plate.
+const FOCUS: &str = "PowerLogLogSlope";
+
+impl PlateInHand {
+    fn see_focus(&mut self, features: &FieldFeatures) {
+        for channel in &features.quality {
+            let slope = channel.measures.iter().find(|(name, _)| name == FOCUS);
+            if let Some((_, slope)) = slope.filter(|(_, slope)| slope.is_finite()) {
+                let entry = self.focus.entry(channel.channel.to_string()).or_default();
+                entry.0 += slope;
+                entry.1 += 1;
+            }
+        }
+    }
 }
 
 impl<'a> ProfileBuilder<'a> {
@@ -136,6 +163,7 @@ impl<'a> ProfileBuilder<'a> {
             plates: Vec::new(),
             flags: BTreeMap::new(),
             left_out: Vec::new(),
+            measured: Measured::new(),
             plate: None,
         })
     }
@@ -146,6 +174,7 @@ impl<'a> ProfileBuilder<'a> {
             treatments,
             counts: BTreeMap::new(),
             well: None,
+            focus: BTreeMap::new(),
             first_profile: self.profiles.len(),
         });
     }
@@ -160,6 +189,7 @@ impl<'a> ProfileBuilder<'a> {
                 .push(format!("{}: no longer in the plate map", features.field));
             return Ok(());
         };
+        let treatment_role = treatment.role;
         let verdict = verdict(features, &mut self.flags);
         self.features.push(&FeatureRow {
             field: &features.field,
@@ -182,6 +212,9 @@ impl<'a> ProfileBuilder<'a> {
         let Some(plate) = &mut self.plate else {
             return Ok(());
         };
+        if treatment_role == Role::Reference {
+            plate.see_focus(features);
+        }
         let well = plate.well.get_or_insert_with(|| WellInHand {
             well: features.field.well,
             count: FieldCount::default(),
@@ -238,9 +271,12 @@ impl<'a> ProfileBuilder<'a> {
             barcode,
             treatments,
             counts,
+            focus,
             first_profile,
             ..
         } = plate;
+        self.measured
+            .insert(barcode.clone(), measured_scalars(&counts, &focus));
         self.plates.push(plate_facts(&barcode, &treatments, &counts));
         let reason = held_back(&self.run.screen.quality, &treatments, &counts);
         // Held back, its profiles stay in the table, for whoever wants to judge the gate.
@@ -255,6 +291,24 @@ impl<'a> ProfileBuilder<'a> {
         }
         Ok(())
     }
+}
+
+/// What the watch over control wells follows besides profiles: the share of fields that failed quality control, and
+/// the mean focus slope of reference wells in each channel.
+fn measured_scalars(
+    counts: &BTreeMap<WellPosition, FieldCount>,
+    focus: &BTreeMap<String, (f64, u32)>,
+) -> BTreeMap<String, f64> {
+    let fields: u32 = counts.values().map(|count| count.fields).sum();
+    let failed: u32 = counts.values().map(|count| count.fields - count.passed).sum();
+    let mut scalars = BTreeMap::new();
+    if fields > 0 {
+        scalars.insert("failed_fields".to_owned(), f64::from(failed) / f64::from(fields));
+    }
+    for (channel, (sum, number)) in focus {
+        scalars.insert(format!("{FOCUS}:{channel}"), sum / f64::from(*number));
+    }
+    scalars
 }
 
 /// The verdict with flags as the tables write them; counts them for the report.

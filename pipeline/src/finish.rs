@@ -94,6 +94,10 @@ pub fn finish(
     let map = runtime.block_on(read_plate_map(&run.screen)).ok();
     let compared = compare(run, collection, map.as_ref(), &provenance, out)?;
     write_comparisons(&compared, &provenance, out).map_err(disk)?;
+    compared
+        .drift
+        .write(out, &provenance)
+        .map_err(|error| StageError::internal(Stage::Compare, error))?;
     let mut letters = JsonLines::create(&out.join("dead-letters.jsonl")).map_err(disk)?;
     for letter in collection.letters() {
         letters.push(letter).map_err(disk)?;
@@ -149,7 +153,14 @@ pub fn notes(compared: &Compared) -> Vec<String> {
         Ok(comparison) => comparison.notes.iter().map(|note| note.text.clone()).collect(),
         Err(error) => vec![format!("there is no comparison: {error}")],
     };
-    compared.left_out.iter().cloned().chain(said).collect()
+    let drift = compared.drift.notes.iter().cloned();
+    compared
+        .left_out
+        .iter()
+        .cloned()
+        .chain(drift)
+        .chain(said)
+        .collect()
 }
 
 fn write_comparisons(compared: &Compared, provenance: &Provenance, out: &Path) -> Result<(), WriteError> {
@@ -329,6 +340,7 @@ fn write_report(
         run: &facts,
         comparison: compared.comparison.as_ref().ok(),
         comparison_failed: failed.as_deref(),
+        drift: compared.drift.report.as_ref(),
         question: run.screen.comparison.question,
         dose_unit: &run.screen.comparison.dose_unit,
         plates: &compared.plates,

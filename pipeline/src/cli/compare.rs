@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use wellspring::drift::{Measured, Watch, watch};
 use wellspring::plan::read_plate_map;
 use wellspring::report::PlateFacts;
 use wellspring::report::{ReportInput, RunFacts, render};
@@ -116,12 +117,16 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         rows_left_out += wells.rows_left_out;
         plates.push(wells.facts);
     }
-    let left_out = left_out.notes();
+    let mut left_out = left_out.notes();
+    let provenance = provenance(&screen, &tables.features);
+    let drift = watch(&profiles, &Measured::new(), &screen, &provenance)?;
+    left_out.extend(drift.left_out.iter().cloned());
+    let profiles = drift.kept(&profiles);
     if profiles.is_empty() {
         bail!("no well of the tables can be compared:\n{}", left_out.join("\n"));
     }
     let comparison = wellspring_workloads::compare::compare(&profiles, &screen.comparison)?;
-    let provenance = provenance(&screen, &tables.features);
+    drift.write(out, &provenance)?;
     let mut results = ComparisonTables::create(out, &provenance)?;
     results.all(&comparison)?;
     results.finish()?;
@@ -139,11 +144,20 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         out,
     };
     if screen.output.report {
-        write_report(&screen, &comparison, &plates, &left_out, &summary, &provenance)?;
+        write_report(
+            &screen,
+            &comparison,
+            &plates,
+            &left_out,
+            &drift,
+            &summary,
+            &provenance,
+        )?;
     }
     let notes: Vec<String> = left_out
         .iter()
         .cloned()
+        .chain(drift.notes.iter().cloned())
         .chain(comparison.notes.iter().map(|note| note.text.clone()))
         .collect();
     let file = RunFile {
@@ -238,6 +252,7 @@ fn write_report(
     comparison: &ScreenComparison,
     plates: &[PlateFacts],
     left_out: &[String],
+    drift: &Watch,
     summary: &Summary<'_>,
     provenance: &Provenance,
 ) -> anyhow::Result<()> {
@@ -262,6 +277,7 @@ fn write_report(
         run: &facts,
         comparison: Some(comparison),
         comparison_failed: None,
+        drift: drift.report.as_ref(),
         question: screen.comparison.question,
         dose_unit: &screen.comparison.dose_unit,
         plates,

@@ -11,6 +11,7 @@ mod common;
 mod compare;
 mod devices;
 mod doctor;
+mod drift;
 mod models;
 mod plates;
 mod run;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Plates(plates::Args),
     /// Compare profiles made here or elsewhere, without Kafka.
     Compare(compare::Args),
+    /// See, extend or retire the reference that control wells are judged by.
+    Drift(drift::Args),
     /// Make plates of simulated cells with known answers.
     Simulate(simulate::Args),
     /// List, fetch and verify networks.
@@ -79,6 +82,7 @@ impl Command {
             Command::Worker(args) => worker::execute(args),
             Command::Plates(args) => plates::execute(args),
             Command::Compare(args) => compare::execute(args),
+            Command::Drift(args) => drift::execute(args),
             Command::Simulate(args) => simulate::execute(args),
             Command::Models(args) => models::execute(args),
             Command::Devices(args) => devices::execute(args),

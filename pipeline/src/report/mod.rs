@@ -6,6 +6,7 @@
 
 mod calls;
 mod charts;
+mod drift;
 mod html;
 pub mod montage;
 mod number;
@@ -13,6 +14,7 @@ mod page;
 mod plate;
 
 use wellspring_workloads::compare::{Question, ScreenComparison};
+use wellspring_workloads::monitor::DriftReport;
 use wellspring_workloads::profile::Role;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -42,6 +44,8 @@ pub struct ReportInput<'a> {
     pub comparison: Option<&'a ScreenComparison>,
     /// Why there is no comparison.
     pub comparison_failed: Option<&'a str>,
+    /// What the watch over the control wells saw; `None` where there was none.
+    pub drift: Option<&'a DriftReport>,
     /// What the screen asks: decides which words and which curve the page shows.
     pub question: Question,
     /// Unit of the doses, such as `uM`.

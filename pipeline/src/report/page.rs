@@ -6,7 +6,7 @@ use wellspring_workloads::compare::{Call, Comparison, Measure, Question, ScreenC
 
 use super::html::{Safe, put};
 use super::number::{count, counted, duration};
-use super::{ReportError, ReportInput, calls, charts, plate};
+use super::{ReportError, ReportInput, calls, charts, drift, plate};
 
 const STYLE: &str = include_str!("style.css");
 /// Most dose curves; the best ranked are drawn.
@@ -61,6 +61,10 @@ pub fn render(input: &ReportInput<'_>) -> Result<String, ReportError> {
             montage(&mut out, input)?;
             plates(&mut out, input, &[]);
         }
+    }
+    if let Some(report) = input.drift {
+        section(&mut out, "drift", "Control drift");
+        drift::drift(&mut out, report);
     }
     losses(&mut out, input);
     provenance(&mut out, input);

@@ -41,6 +41,7 @@ fn input(run: &RunFacts) -> ReportInput<'_> {
         run,
         comparison: None,
         comparison_failed: None,
+        drift: None,
         question: Question::Response,
         dose_unit: "uM",
         plates: &[],

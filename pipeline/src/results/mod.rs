@@ -5,6 +5,7 @@
 //! rows give the same bytes. Everything here blocks: call it from a blocking thread.
 
 pub mod atomic;
+pub mod drift;
 pub mod error;
 pub mod json;
 pub mod parquet;
@@ -13,6 +14,7 @@ pub mod scores;
 pub mod tables;
 
 pub use atomic::AtomicFile;
+pub use drift::DriftTable;
 pub use error::{ReadError, WriteError};
 pub use json::{JsonLines, write_json};
 pub use parquet::{Cell, Column, ColumnKind, TableWriter};

@@ -7,6 +7,7 @@
 )]
 
 mod compare;
+mod drift;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -396,8 +397,8 @@ const SCREEN: &str = "[screen]\nname = \"small\"\n[images]\nstore = \"images\"\n
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
     let commands = [
-        "simulate", "models", "devices", "doctor", "check", "broker", "compare", "bench", "run", "worker",
-        "submit",
+        "simulate", "models", "devices", "doctor", "check", "broker", "compare", "drift", "bench", "run",
+        "worker", "submit",
     ];
     for command in commands {
         let text = ok(folder.path(), &[command, "--help"]);

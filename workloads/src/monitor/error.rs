@@ -86,6 +86,17 @@ pub enum MonitorError {
         /// Wells needed.
         needed: usize,
     },
+    /// A plate that cannot be accepted.
+    #[error(
+        "plate {plate} cannot be accepted: only the latest judged plates with at least {controls} reference wells are \
+         kept in the reference for that; compare it again with this reference first"
+    )]
+    NotJudged {
+        /// The plate.
+        plate: Barcode,
+        /// Reference wells needed.
+        controls: usize,
+    },
     /// Reference rows have no spread.
     #[error("{rows} reference rows have no spread: are all their features constant?")]
     NoSpread {

@@ -2,15 +2,15 @@
 //!
 //! Plates that are judged together share one correction for their number. Their order is the order of the charts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
 use super::baseline::{Baseline, cosine, largest_stability, views};
-use super::chart::{Chart, cusum_limit, standing};
+use super::charts::Charts;
 use super::hotelling::{plate_mean, within};
 use super::reference::{DriftReference, JudgedPlate};
-use super::report::{Detector, DriftReport, DriftRow, Level, PlateDrift, Severity, kind};
+use super::report::{Detector, DriftReport, DriftRow, Level, PlateDrift, Severity};
 use super::samples::{SampleTest, TwoSamples};
 use super::{MonitorError, MonitorSettings, PlateControls};
 use crate::compare::multiple::benjamini_hochberg;
@@ -87,7 +87,7 @@ pub fn monitor(
     let q_energy = corrected(&|m| m.samples.map(|s| s.p_energy));
 
     let mut charts = Charts::after(reference, &baseline, &names);
-    let mut before: BTreeSet<String> = charts.witnesses_before.clone();
+    let mut before: BTreeSet<String> = charts.witnesses_before().clone();
     let mut out = Vec::with_capacity(plates.len());
     for (i, plate) in plates.iter().enumerate() {
         let Some(measured) = &measured[i] else {
@@ -101,6 +101,7 @@ pub fn monitor(
             energy: q_energy[i],
         };
         rows.extend(test_rows(measured, &baseline, q, settings));
+        let charts_before = charts.clone();
         rows.extend(charts.push(&measured.judged));
         rows.extend(window_rows(plate, settings));
         rows.extend(disease_rows(reference, &baseline, plate, settings));
@@ -111,6 +112,10 @@ pub fn monitor(
             .map(DriftRow::witness)
             .collect();
         let level = level(&rows, &witnesses, &before);
+        // A plate that is not to be trusted does not move the charts of those after it.
+        if level == Level::Alert {
+            charts = charts_before;
+        }
         out.push(PlateDrift {
             plate: plate.plate.clone(),
             controls: plate.controls(),
@@ -179,11 +184,11 @@ fn measure(
         samples: samples.map(|samples| samples.test(permutations, seed)),
         stability: largest_stability(&baseline.columns, &scores),
         wells: scores.len(),
-        judged: reference.judged_plate(plate, BTreeSet::new())?,
+        judged: reference.judged_plate(plate, &scores),
     })
 }
 
-fn quiet(detector: Detector, statistic: f64, limit: f64) -> DriftRow {
+pub(super) fn quiet(detector: Detector, statistic: f64, limit: f64) -> DriftRow {
     DriftRow {
         detector,
         well: None,
@@ -196,7 +201,7 @@ fn quiet(detector: Detector, statistic: f64, limit: f64) -> DriftRow {
     }
 }
 
-fn signal_if(beyond: bool) -> Severity {
+pub(super) fn signal_if(beyond: bool) -> Severity {
     if beyond { Severity::Signal } else { Severity::Quiet }
 }
 
@@ -325,80 +330,6 @@ fn disease_rows(
         })
     });
     rows.collect()
-}
-
-/// The charts of all components and scalars.
-struct Charts {
-    /// Name, values of the reference plates, chart.
-    quantities: Vec<(String, Vec<f64>, Chart)>,
-    /// How many quantities of its kind are charted.
-    of_kind: BTreeMap<String, usize>,
-    /// What was beyond its limit on the plate before the first one judged now.
-    witnesses_before: BTreeSet<String>,
-}
-
-impl Charts {
-    /// Charts after the plates judged before, without those that are judged again.
-    fn after(
-        reference: &DriftReference,
-        baseline: &Baseline,
-        again: &BTreeSet<&crate::words::Barcode>,
-    ) -> Self {
-        let components = (0..baseline.columns.len()).map(|j| {
-            let values = baseline.means.iter().map(|mean| mean[j]).collect();
-            (format!("pc{}", j + 1), values, Chart::default())
-        });
-        let scalars = baseline
-            .scalars
-            .iter()
-            .map(|(name, values)| (name.clone(), values.clone(), Chart::default()));
-        let quantities: Vec<(String, Vec<f64>, Chart)> = components.chain(scalars).collect();
-        let mut of_kind: BTreeMap<String, usize> = BTreeMap::new();
-        for (name, _, _) in &quantities {
-            *of_kind.entry(kind(name).to_owned()).or_default() += 1;
-        }
-        let mut charts = Self {
-            quantities,
-            of_kind,
-            witnesses_before: BTreeSet::new(),
-        };
-        // Charts are replayed up to the first plate that is judged again.
-        for judged in reference
-            .judged()
-            .iter()
-            .take_while(|judged| !again.contains(&judged.plate))
-        {
-            charts.push(judged);
-            charts.witnesses_before.clone_from(&judged.witnesses);
-        }
-        charts
-    }
-
-    fn push(&mut self, plate: &JudgedPlate) -> Vec<DriftRow> {
-        let mut rows = Vec::new();
-        for (place, (name, reference, chart)) in self.quantities.iter_mut().enumerate() {
-            let value = match plate.mean.get(place) {
-                Some(value) => Some(value),
-                None => plate.scalars.get(name),
-            };
-            let Some(standing) = value.and_then(|&value| standing(reference, f64::from(value))) else {
-                continue;
-            };
-            chart.push(standing.score);
-            let charts = self.of_kind.get(kind(name)).copied().unwrap_or(1);
-            let (ewma_limit, cusum_limit) = (chart.ewma_limit(charts), cusum_limit(charts));
-            let both = [
-                (Detector::Ewma, chart.ewma, ewma_limit),
-                (Detector::Cusum, chart.cusum(), cusum_limit),
-            ];
-            rows.extend(both.map(|(detector, statistic, limit)| DriftRow {
-                quantity: Some(name.clone()),
-                severity: signal_if(statistic.abs() > limit),
-                ..quiet(detector, statistic, limit)
-            }));
-        }
-        rows
-    }
 }
 
 fn level(rows: &[DriftRow], witnesses: &BTreeSet<String>, before: &BTreeSet<String>) -> Level {

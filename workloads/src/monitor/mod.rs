@@ -7,13 +7,15 @@
 //!
 //! The flow is the file list: `plate` takes the controls and scalars out of a plate's wells, `reference` keeps accepted
 //! plates and the components they are seen in, `gaussian`, `hotelling`, `samples`, `stability` and `chart` are the
-//! detectors, `baseline` says what accepted plates reach in each, `judge` brings them to a level.
+//! detectors, `baseline` says what accepted plates reach in each, `charts` follows plates in time, `judge` brings all to a
+//! level.
 //!
 //! It fails on profiles that contradict each other, on values that are not finite, and where a reference belongs to
 //! another model, assay or microscope. A plate with too few controls is a row that says so.
 
 mod baseline;
 mod chart;
+mod charts;
 mod error;
 mod gaussian;
 mod hotelling;
@@ -23,6 +25,7 @@ mod reference;
 mod report;
 mod samples;
 mod settings;
+mod space;
 mod stability;
 
 pub use chart::{Chart, Standing, cusum_limit, standing, width};

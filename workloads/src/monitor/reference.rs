@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::report::{DriftReport, Level, Severity};
+use super::space::{components, scale_of, scaled};
 use super::{MonitorError, MonitorSettings, PlateControls};
-use crate::align::pca::Pca;
 use crate::linalg::project;
 use crate::matrix::FeatureMatrix;
 use crate::words::Barcode;
@@ -23,10 +23,6 @@ use crate::words::Barcode;
 const VERSION: u32 = 1;
 /// Reference wells that a reference plate has at least: with fewer its mean says little.
 pub(super) const FEWEST_REFERENCE_CONTROLS: usize = 8;
-/// A component with less than this share of the first one's variance is rounding.
-const LEAST_VARIANCE: f64 = 1e-9;
-/// A feature with less spread than this share of its mean is constant.
-const CONSTANT: f64 = 1e-6;
 
 /// What a reference and its plates share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +60,10 @@ pub(super) struct JudgedPlate {
     pub(super) scalars: BTreeMap<String, f32>,
     /// What was beyond its limit.
     pub(super) witnesses: BTreeSet<String>,
+    /// Whether the charts take it: a plate that is an alert by itself does not move them.
+    pub(super) charted: bool,
+    /// What it would be as a reference plate; kept for the latest plates only.
+    pub(super) controls: Option<ReferencePlate>,
 }
 
 /// Accepted plates, and the components in which plates are compared with them.
@@ -249,6 +249,11 @@ impl DriftReference {
         self.plates.iter().map(|plate| &plate.plate)
     }
 
+    /// Plates judged since the reference was made, in the order of the charts.
+    pub fn judged_names(&self) -> impl ExactSizeIterator<Item = &Barcode> {
+        self.judged.iter().map(|judged| &judged.plate)
+    }
+
     /// Takes an accepted plate; beyond `settings.reference_plates` the oldest one retires. A plate that is in the
     /// reference already is replaced by what is given.
     ///
@@ -258,19 +263,22 @@ impl DriftReference {
         check_plate(plate, self.centre.len())?;
         check_controls(plate)?;
         self.plates.retain(|known| known.plate != plate.plate);
-        self.retired.retain(|known| *known != plate.plate);
         self.take(plate)?;
-        let surplus = self.plates.len().saturating_sub(settings.reference_plates);
-        self.retired
-            .extend(self.plates.drain(..surplus).map(|old| old.plate));
+        self.retire(&plate.plate, settings);
         Ok(())
     }
 
-    /// Remembers judged plates for the charts. A plate that was judged before keeps its place.
+    /// Remembers judged plates for the charts, and the latest ones so that they can be accepted. A plate that was
+    /// judged before keeps its place.
     ///
     /// # Errors
     /// As [`DriftReference::accept`], but for the number of wells.
-    pub fn remember(&mut self, plates: &[PlateControls], report: &DriftReport) -> Result<(), MonitorError> {
+    pub fn remember(
+        &mut self,
+        plates: &[PlateControls],
+        report: &DriftReport,
+        settings: &MonitorSettings,
+    ) -> Result<(), MonitorError> {
         for drift in &report.plates {
             let Some(plate) = plates.iter().find(|plate| plate.plate == drift.plate) else {
                 continue;
@@ -279,28 +287,59 @@ impl DriftReference {
                 continue;
             }
             let beyond = drift.rows.iter().filter(|row| row.severity > Severity::Quiet);
-            let judged = self.judged_plate(plate, beyond.map(|row| row.witness()).collect())?;
+            let mut judged = self.judged_plate(plate, &self.scores(plate)?);
+            judged.witnesses = beyond.map(|row| row.witness()).collect();
+            judged.charted = drift.level != Level::Alert;
+            if plate.controls() >= FEWEST_REFERENCE_CONTROLS {
+                judged.controls = Some(self.reference_plate(plate, &self.scores(plate)?));
+            }
             match self.judged.iter_mut().find(|known| known.plate == judged.plate) {
                 Some(known) => *known = judged,
                 None => self.judged.push(judged),
             }
         }
+        let old = self.judged.len().saturating_sub(settings.reference_plates);
+        self.judged[..old]
+            .iter_mut()
+            .for_each(|plate| plate.controls = None);
         Ok(())
     }
 
-    pub(super) fn judged_plate(
-        &self,
-        plate: &PlateControls,
-        witnesses: BTreeSet<String>,
-    ) -> Result<JudgedPlate, MonitorError> {
-        let scores = self.scores(plate)?;
-        let mean = super::hotelling::plate_mean(&scores);
-        Ok(JudgedPlate {
+    /// Takes a plate that was judged and remembered, as [`DriftReference::accept`] does.
+    ///
+    /// # Errors
+    /// [`MonitorError::NotJudged`] where it is not among the latest judged plates with enough reference wells.
+    pub fn accept_judged(&mut self, plate: &Barcode, settings: &MonitorSettings) -> Result<(), MonitorError> {
+        let judged = self.judged.iter().find(|judged| judged.plate == *plate);
+        let Some(controls) = judged.and_then(|judged| judged.controls.clone()) else {
+            return Err(MonitorError::NotJudged {
+                plate: plate.clone(),
+                controls: FEWEST_REFERENCE_CONTROLS,
+            });
+        };
+        self.plates.retain(|known| known.plate != *plate);
+        self.plates.push(controls);
+        self.retire(plate, settings);
+        Ok(())
+    }
+
+    fn retire(&mut self, newest: &Barcode, settings: &MonitorSettings) {
+        self.retired.retain(|known| known != newest);
+        let surplus = self.plates.len().saturating_sub(settings.reference_plates);
+        self.retired
+            .extend(self.plates.drain(..surplus).map(|old| old.plate));
+    }
+
+    pub(super) fn judged_plate(&self, plate: &PlateControls, scores: &[Vec<f64>]) -> JudgedPlate {
+        let mean = super::hotelling::plate_mean(scores);
+        JudgedPlate {
             plate: plate.plate.clone(),
             mean: mean.iter().map(|&v| v as f32).collect(),
             scalars: stored(&plate.scalars),
-            witnesses,
-        })
+            witnesses: BTreeSet::new(),
+            charted: true,
+            controls: None,
+        }
     }
 
     /// Component scores of a plate's controls, a row per well.
@@ -340,8 +379,13 @@ impl DriftReference {
                 plate: plate.plate.clone(),
             });
         }
-        let scores = self.scores(plate)?;
-        self.plates.push(ReferencePlate {
+        let accepted = self.reference_plate(plate, &self.scores(plate)?);
+        self.plates.push(accepted);
+        Ok(())
+    }
+
+    fn reference_plate(&self, plate: &PlateControls, scores: &[Vec<f64>]) -> ReferencePlate {
+        ReferencePlate {
             plate: plate.plate.clone(),
             scores: scores
                 .iter()
@@ -353,8 +397,7 @@ impl DriftReference {
                 .iter()
                 .map(|(name, vector)| (name.clone(), self.scaled_vector(vector)))
                 .collect(),
-        });
-        Ok(())
+        }
     }
 
     fn check_shape(&self) -> Result<(), String> {
@@ -375,7 +418,8 @@ impl DriftReference {
         {
             return Err("its components are incomplete".to_owned());
         }
-        for plate in &self.plates {
+        let kept = self.judged.iter().filter_map(|judged| judged.controls.as_ref());
+        for plate in self.plates.iter().chain(kept) {
             let scores = plate.scores.iter().all(|row| row.len() == k && finite(row));
             let vectors = plate
                 .diseases
@@ -428,56 +472,4 @@ fn check_controls(plate: &PlateControls) -> Result<(), MonitorError> {
         found: plate.controls(),
         needed: FEWEST_REFERENCE_CONTROLS,
     })
-}
-
-/// Mean and population SD of every feature; the SD of a constant one is 0.
-fn scale_of(rows: &FeatureMatrix) -> (Vec<f32>, Vec<f32>) {
-    let means = crate::linalg::column_means(rows);
-    let mut squares = vec![0.0; rows.width()];
-    for row in rows.rows() {
-        for (square, (&x, mean)) in squares.iter_mut().zip(row.iter().zip(&means)) {
-            *square += (f64::from(x) - mean) * (f64::from(x) - mean);
-        }
-    }
-    let n = rows.len().max(1) as f64;
-    let divisor = squares
-        .iter()
-        .zip(&means)
-        .map(|(square, mean)| {
-            let sd = (square / n).sqrt();
-            if sd > CONSTANT * mean.abs() {
-                sd as f32
-            } else {
-                0.0
-            }
-        })
-        .collect();
-    (means.iter().map(|&mean| mean as f32).collect(), divisor)
-}
-
-fn scaled(rows: &FeatureMatrix, centre: &[f32], divisor: &[f32]) -> FeatureMatrix {
-    let mut out = rows.clone();
-    for row in out.as_mut_slice().chunks_exact_mut(centre.len().max(1)) {
-        for (x, (&centre, &divisor)) in row.iter_mut().zip(centre.iter().zip(divisor)) {
-            *x = if divisor == 0.0 {
-                0.0
-            } else {
-                ((f64::from(*x) - f64::from(centre)) / f64::from(divisor)) as f32
-            };
-        }
-    }
-    out
-}
-
-/// The first principal directions, one row each; those that are more than rounding.
-fn components(rows: &FeatureMatrix, wanted: usize) -> Result<Vec<Vec<f32>>, MonitorError> {
-    let pca = Pca::fit_rows(rows, wanted)?;
-    let floor = LEAST_VARIANCE * pca.explained_variance.first().copied().unwrap_or(0.0);
-    let kept = pca.explained_variance.iter().filter(|&&v| v > floor).count();
-    let column = |j: usize| -> Vec<f32> {
-        (0..rows.width())
-            .map(|feature| pca.loadings[(feature, j)] as f32)
-            .collect()
-    };
-    Ok((0..kept).map(column).collect())
 }

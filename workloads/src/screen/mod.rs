@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::compare::ComparisonSettings;
+use crate::monitor::MonitorSettings;
 use crate::plate_map::PlateMap;
 use crate::profile::Treatment;
 use crate::words::{Barcode, WellPosition};
@@ -62,10 +63,17 @@ pub struct Screen {
     pub model: ModelSettings,
     /// The comparison.
     pub comparison: ComparisonSettings,
+    /// The watch over the controls; its defaults are not part of the screen's hash.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub monitor: MonitorSettings,
     /// What a worker may use.
     pub resources: ResourceSettings,
     /// What is written.
     pub output: OutputSettings,
+}
+
+fn is_default(settings: &MonitorSettings) -> bool {
+    *settings == MonitorSettings::default()
 }
 
 impl Screen {
@@ -85,6 +93,7 @@ impl Screen {
             Some(&mut self.plate_map.file),
             self.preprocess.illumination.as_mut(),
             self.output.folder.as_mut(),
+            (!self.monitor.reference.is_empty()).then_some(&mut self.monitor.reference),
         ];
         for path in paths.into_iter().flatten() {
             let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();

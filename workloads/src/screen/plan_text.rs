@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Background, ResizeTo, Scaling, Screen};
+use crate::monitor::DriftAction;
 
 pub(super) fn plan_text(screen: &Screen) -> String {
     let mut plan = Plan(String::new());
@@ -220,6 +221,18 @@ fn compare(plan: &mut Plan, screen: &Screen) {
     plan.line("1 (phenotype)", &screen.controls.phenotype.to_string());
     for selector in &screen.controls.exclude {
         plan.line("leaves out", &selector.to_string());
+    }
+    let monitor = &screen.monitor;
+    if monitor.enabled {
+        let judge = match monitor.reference.as_str() {
+            "" => format!("the first {} plates", monitor.reference_plates),
+            file => file.to_owned(),
+        };
+        let action = match monitor.action {
+            DriftAction::Note => "an alert is noted",
+            DriftAction::Quarantine => "an alert quarantines its plate",
+        };
+        plan.line("control drift", &format!("judged by {judge}; {action}"));
     }
     // The settings type belongs to the comparison: shown as it is, so that a new setting appears here by itself.
     if let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(&screen.comparison) {

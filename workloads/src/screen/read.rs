@@ -4,7 +4,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::read_comparison::comparison;
+use super::read_comparison::{comparison, monitor};
 use super::read_steps::{preprocess, quality};
 use super::table::{Report, Table, Value};
 use super::*;
@@ -87,6 +87,8 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
     let value = root.get("comparison");
     let dose_unit = plate_map.as_ref().and_then(|(_, unit)| unit.as_deref());
     let comparison = comparison(report, value, dose_unit);
+    let value = root.get("monitor");
+    let monitor = monitor(report, value);
     let table = root.get("resources");
     let resources = report.table(table).map(|table| resources(report, table));
     let table = root.get("output");
@@ -107,6 +109,7 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
         quality,
         model: model.unwrap_or_default(),
         comparison,
+        monitor,
         resources: resources.unwrap_or_default(),
         output: output.unwrap_or_default(),
     })

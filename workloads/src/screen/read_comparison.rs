@@ -1,6 +1,7 @@
-//! Reads `[comparison]`: the settings type belongs to the comparison; this finds every problem with it, not the first.
+//! Reads `[comparison]` and `[monitor]`: their settings types belong to the mathematics; this finds every problem with
+//! them, not the first.
 //!
-//! Its `Deserialize` and its check name one problem each. So the key at fault is reported and taken out, and the rest
+//! A type's `Deserialize` and its check name one problem each. So the key at fault is reported and taken out, and the rest
 //! is read again, until nothing is left to report.
 
 use toml::Spanned;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use super::ScreenProblem;
 use super::table::{Report, Value};
 use crate::compare::{CompareError, ComparisonSettings};
+use crate::monitor::{MonitorSettings, SettingRange};
 
 pub(super) fn comparison(
     report: &mut Report,
@@ -23,7 +25,7 @@ pub(super) fn comparison(
         match value.value.as_table() {
             Some(table) => {
                 own_unit = table.get("dose_unit").map(|unit| unit.span().start);
-                settings = peel(report, value.at, table);
+                settings = peel(report, "comparison", value.at, table, &comparison_fault);
             }
             None => report.wrong_type(value, "a table"),
         }
@@ -43,41 +45,84 @@ pub(super) fn comparison(
     settings
 }
 
-fn peel(report: &mut Report, at: usize, table: &DeTable<'_>) -> ComparisonSettings {
-    let mut table = table.clone();
-    // Every round takes a key out, so this ends.
-    loop {
-        let whole = Spanned::new(at..at, DeValue::Table(table.clone()));
-        let fault = match ComparisonSettings::deserialize(ValueDeserializer::from(whole)) {
-            Ok(settings) => match settings.check() {
-                Ok(()) => return settings,
-                Err(error) => checked(&error, &table, at),
-            },
-            Err(error) => {
-                let place = error.span().map_or(at, |span| span.start);
-                let path = path_to(&table, place);
-                (place, path.clone(), read_problem(error.message(), &path))
-            }
-        };
-        let (place, path, problem) = fault;
-        report.add(place, problem);
-        if !remove(&mut table, &path) {
-            return ComparisonSettings::default();
+pub(super) fn monitor(report: &mut Report, value: Option<Value<'_>>) -> MonitorSettings {
+    let Some(value) = value else {
+        return MonitorSettings::default();
+    };
+    match value.value.as_table() {
+        Some(table) => peel(
+            report,
+            "monitor",
+            value.at,
+            table,
+            &|settings: &MonitorSettings| settings.check().err().map(Fault::Range),
+        ),
+        None => {
+            report.wrong_type(&value, "a table");
+            MonitorSettings::default()
         }
     }
 }
 
-fn checked(error: &CompareError, table: &DeTable<'_>, at: usize) -> (usize, Vec<String>, ScreenProblem) {
-    let CompareError::Setting {
-        setting,
-        value,
-        expected,
-    } = error
-    else {
-        let (key, reason) = ("comparison".to_owned(), error.to_string());
-        return (at, Vec::new(), ScreenProblem::Unusable { key, reason });
+/// What is wrong with settings that could be read.
+enum Fault {
+    Range(SettingRange),
+    Other(String),
+}
+
+fn comparison_fault(settings: &ComparisonSettings) -> Option<Fault> {
+    match settings.check().err()? {
+        CompareError::Setting {
+            setting,
+            value,
+            expected,
+        } => Some(Fault::Range(SettingRange {
+            setting,
+            value,
+            expected,
+        })),
+        other => Some(Fault::Other(other.to_string())),
+    }
+}
+
+fn peel<T: for<'de> Deserialize<'de> + Default>(
+    report: &mut Report,
+    name: &str,
+    at: usize,
+    table: &DeTable<'_>,
+    fault: &dyn Fn(&T) -> Option<Fault>,
+) -> T {
+    let mut table = table.clone();
+    // Every round takes a key out, so this ends.
+    loop {
+        let whole = Spanned::new(at..at, DeValue::Table(table.clone()));
+        let (place, path, problem) = match T::deserialize(ValueDeserializer::from(whole)) {
+            Ok(settings) => match fault(&settings) {
+                None => return settings,
+                Some(fault) => checked(name, fault, &table, at),
+            },
+            Err(error) => {
+                let place = error.span().map_or(at, |span| span.start);
+                let path = path_to(&table, place);
+                (place, path.clone(), read_problem(name, error.message(), &path))
+            }
+        };
+        report.add(place, problem);
+        if !remove(&mut table, &path) {
+            return T::default();
+        }
+    }
+}
+
+fn checked(name: &str, fault: Fault, table: &DeTable<'_>, at: usize) -> (usize, Vec<String>, ScreenProblem) {
+    let range = match fault {
+        Fault::Range(range) => range,
+        Fault::Other(reason) => {
+            let key = name.to_owned();
+            return (at, Vec::new(), ScreenProblem::Unusable { key, reason });
+        }
     };
-    let path: Vec<String> = setting.split('.').map(str::to_owned).collect();
+    let path: Vec<String> = range.setting.split('.').map(str::to_owned).collect();
     let mut place = at;
     let mut inner = Some(table);
     for key in &path {
@@ -86,9 +131,9 @@ fn checked(error: &CompareError, table: &DeTable<'_>, at: usize) -> (usize, Vec<
         inner = found.and_then(|value| value.get_ref().as_table());
     }
     let problem = ScreenProblem::Range {
-        key: format!("comparison.{setting}"),
-        value: value.to_string(),
-        expected: (*expected).to_owned(),
+        key: format!("{name}.{}", range.setting),
+        value: range.value.to_string(),
+        expected: range.expected.to_owned(),
     };
     (place, path, problem)
 }
@@ -124,8 +169,8 @@ fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
 
 /// serde words two of its messages as "unknown field `x`, expected one of `a`, `b`": they become the problems of the
 /// other tables, with the nearest name.
-fn read_problem(message: &str, path: &[String]) -> ScreenProblem {
-    let key = format!("comparison.{}", path.join("."));
+fn read_problem(table: &str, message: &str, path: &[String]) -> ScreenProblem {
+    let key = format!("{table}.{}", path.join("."));
     let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
     let (field, variant) = (
         message.starts_with("unknown field"),
@@ -139,7 +184,7 @@ fn read_problem(message: &str, path: &[String]) -> ScreenProblem {
     let nearest = super::nearest(&word, known.iter().map(String::as_str)).map(str::to_owned);
     if field {
         let parents = path.split_last().map_or(&[][..], |(_, parents)| parents);
-        let table: Vec<&str> = std::iter::once("comparison")
+        let table: Vec<&str> = std::iter::once(table)
             .chain(parents.iter().map(String::as_str))
             .collect();
         ScreenProblem::UnknownKey {

@@ -207,8 +207,8 @@ fn a_slow_trend_is_seen_by_the_charts_and_a_saved_reference_goes_on_where_it_was
     assert_eq!(saved, reference);
     let (first, rest) = plates.split_at(5);
     let report = monitor(&saved, first, &settings(), 1).unwrap();
-    saved.remember(first, &report).unwrap();
-    saved.remember(first, &report).unwrap();
+    saved.remember(first, &report, &settings()).unwrap();
+    saved.remember(first, &report, &settings()).unwrap();
     let saved = DriftReference::from_json(&saved.to_json().unwrap()).unwrap();
     assert_eq!(saved.sha256(), reference.sha256());
     let later = monitor(&saved, rest, &settings(), 1).unwrap();
@@ -249,6 +249,22 @@ fn an_accepted_plate_moves_the_window_and_what_it_is_judged_by() {
     assert_eq!(names(&reference), expected);
     let report = monitor(&reference, &plates, &settings(), 1).unwrap();
     assert!(report.plates.iter().all(|plate| plate.level == Level::Reference));
+
+    // A plate that was judged and remembered can be accepted without its wells.
+    let (mut by_name, plates) = screen(4, 0.5, &[NONE; 2]);
+    let (unknown, first) = ("P077".parse().unwrap(), plates[0].plate().clone());
+    assert!(matches!(
+        by_name.accept_judged(&first, &settings()).unwrap_err(),
+        MonitorError::NotJudged { .. }
+    ));
+    let report = monitor(&by_name, &plates, &settings(), 1).unwrap();
+    by_name.remember(&plates, &report, &settings()).unwrap();
+    assert!(by_name.accept_judged(&unknown, &settings()).is_err());
+    for plate in &plates {
+        by_name.accept_judged(plate.plate(), &settings()).unwrap();
+    }
+    assert_eq!(names(&by_name), expected);
+    assert_eq!(by_name.sha256(), reference.sha256());
 }
 
 #[test]
