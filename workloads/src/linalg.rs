@@ -5,6 +5,7 @@
 //! same rows give the same bytes on any number of threads. A decomposition that does not converge is an error.
 
 use faer::linalg::matmul::{matmul, triangular};
+use faer::prelude::ReborrowMut;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
 
@@ -12,6 +13,12 @@ use crate::matrix::FeatureMatrix;
 
 /// Rows of a block: enough for the product to run at full speed, few enough to stay in the cache.
 const BLOCK_ROWS: usize = 256;
+
+/// Blocks whose sums may be held at once; they are added from left to right whatever their number.
+const IN_FLIGHT: usize = 16;
+
+/// Features above which a scatter matrix per block of rows is too much memory (8 MiB each at this width).
+const WIDE: usize = 1024;
 
 /// An eigendecomposition that did not converge: the matrix holds values that are not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +49,9 @@ pub fn column_means(rows: &FeatureMatrix) -> Vec<f64> {
 /// `Σ (x − centre)(x − centre)ᵀ` over the rows, width x width, both triangles.
 pub fn scatter(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
     let d = rows.width();
+    if d > WIDE {
+        return wide_scatter(rows, centre);
+    }
     let sum = ordered_sum(rows, |block| {
         let values = centred(block, centre);
         let block = MatRef::from_row_major_slice(&values, values.len() / d, d);
@@ -57,6 +67,28 @@ pub fn scatter(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
     Mat::from_fn(d, d, |i, j| {
         let (low, high) = (i.max(j), i.min(j));
         sum[high * d + low]
+    })
+}
+
+/// [`scatter`] of many features: blocks of columns in parallel, since a matrix per block of rows would not fit.
+fn wide_scatter(rows: &FeatureMatrix, centre: &[f64]) -> Mat<f64> {
+    let d = rows.width();
+    let mut sums = vec![0.0; d * d];
+    sums.par_chunks_mut(BLOCK_ROWS * d)
+        .enumerate()
+        .for_each(|(panel, out)| {
+            let (from, columns) = (panel * BLOCK_ROWS, out.len() / d);
+            let mut out = MatMut::from_column_major_slice_mut(out, d, columns).subrows_mut(from, d - from);
+            for block in rows.as_slice().chunks(BLOCK_ROWS * d) {
+                let values = centred(block, centre);
+                let block = MatRef::from_row_major_slice(&values, values.len() / d, d);
+                let (left, right) = (block.subcols(from, d - from), block.subcols(from, columns));
+                matmul(out.rb_mut(), Accum::Add, left.transpose(), right, 1.0, Par::Seq);
+            }
+        });
+    Mat::from_fn(d, d, |i, j| {
+        let (low, high) = (i.max(j), i.min(j));
+        sums[high * d + low]
     })
 }
 
@@ -133,6 +165,10 @@ pub struct Eigen {
 /// [`EigenError`] where it does not converge.
 pub fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Result<Eigen, EigenError> {
     let size = matrix.nrows();
+    if size == 0 {
+        let (values, vectors) = (Vec::new(), Mat::zeros(0, 0));
+        return Ok(Eigen { values, vectors });
+    }
     let evd = matrix
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| EigenError { size })?;
@@ -163,6 +199,46 @@ pub fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
     let mut out = Mat::zeros(left.nrows(), right.ncols());
     matmul(&mut out, Accum::Replace, left, right, 1.0, Par::Seq);
     out
+}
+
+/// `weightsᵀ · rows` of as many rows: the sums of the rows weighted by each column of `weights`.
+pub fn weighted_sums(weights: &FeatureMatrix, rows: &FeatureMatrix) -> Mat<f64> {
+    debug_assert_eq!(weights.len(), rows.len(), "a row of weights for each row");
+    let (k, d) = (weights.width(), rows.width());
+    let none = (vec![0.0; k], vec![0.0; d]);
+    let sums = |(weights, rows): (&[f32], &[f32])| {
+        let (weights, rows) = (centred(weights, &none.0), centred(rows, &none.1));
+        let n = rows.len() / d;
+        product(
+            MatRef::from_row_major_slice(&weights, n, k).transpose(),
+            MatRef::from_row_major_slice(&rows, n, d),
+        )
+    };
+    let mut total = Mat::zeros(k, d);
+    if k == 0 || d == 0 {
+        return total;
+    }
+    let many = IN_FLIGHT * BLOCK_ROWS;
+    let portions = weights
+        .as_slice()
+        .chunks(many * k)
+        .zip(rows.as_slice().chunks(many * d));
+    for (weights, rows) in portions {
+        let parts: Vec<Mat<f64>> = weights
+            .par_chunks(BLOCK_ROWS * k)
+            .zip(rows.par_chunks(BLOCK_ROWS * d))
+            .map(sums)
+            .collect();
+        for part in parts {
+            total += part;
+        }
+    }
+    total
+}
+
+/// Adds `left · right` to `sum`.
+pub fn add_product(sum: &mut Mat<f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
+    matmul(sum, Accum::Add, left, right, 1.0, Par::Seq);
 }
 
 /// Column `j` times `factors[j]`.
@@ -250,8 +326,6 @@ fn centred(block: &[f32], centre: &[f64]) -> Vec<f64> {
 
 /// Runs `sums` over blocks of rows in parallel and adds its results in the order of the blocks. `None` without rows.
 fn ordered_sum(rows: &FeatureMatrix, sums: impl Fn(&[f32]) -> Vec<f64> + Sync) -> Option<Vec<f64>> {
-    // As many blocks as may be held at once; the sum is taken from left to right whatever their number.
-    const IN_FLIGHT: usize = 16;
     let width = rows.width().max(1);
     let mut total: Option<Vec<f64>> = None;
     for blocks in rows.as_slice().chunks(IN_FLIGHT * BLOCK_ROWS * width) {
@@ -335,6 +409,22 @@ mod tests {
     }
 
     #[test]
+    fn many_features_have_the_scatter_that_few_have() {
+        let width = WIDE + 300;
+        let values = (0..530 * width).map(|i| ((i * 37 % 101) as f32).sin()).collect();
+        let rows = FeatureMatrix::from_values(width, values).unwrap();
+        let means = column_means(&rows);
+        let wide = scatter(&rows, &means);
+        for (a, b) in [(0, 0), (3, 1200), (1323, 700), (256, 255), (1023, 1024)] {
+            let expected: f64 = rows
+                .rows()
+                .map(|row| (f64::from(row[a]) - means[a]) * (f64::from(row[b]) - means[b]))
+                .sum();
+            assert!((wide[(a, b)] - expected).abs() < 1e-8, "{a} {b}");
+        }
+    }
+
+    #[test]
     fn a_function_of_a_matrix_acts_on_its_eigenvalues() {
         let rows = rows();
         let scatter = scatter(&rows, &column_means(&rows));
@@ -350,6 +440,8 @@ mod tests {
             symmetric_eigen(matrix.as_ref()).unwrap_err(),
             EigenError { size: 3 }
         );
+        let nothing = symmetric_eigen(Mat::zeros(0, 0).as_ref()).unwrap();
+        assert!(nothing.values.is_empty());
     }
 
     #[test]

@@ -1,17 +1,22 @@
-//! Alignment against the reference outputs in `../shared/oracles`: principal components, shrinkage, sphering.
+//! Alignment against the reference outputs in `../shared/oracles`: principal components, shrinkage, sphering, TVN with
+//! CORAL, and the whole chain from raw features.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 #[path = "common/oracles.rs"]
 mod files;
 
-use files::{close, matrix, oracle, table};
+use files::{Row, close, matrix, oracle, table};
 use wellspring_workloads::align::moments::Moments;
 use wellspring_workloads::align::pca::Pca;
 use wellspring_workloads::align::shrink::{ledoit_wolf, oracle_approximating};
 use wellspring_workloads::align::sphere::{SphereMethod, SphereSettings, Sphering};
+use wellspring_workloads::align::tvn::{CoralCovariance, CoralSettings, Tvn};
+use wellspring_workloads::align::{FittedTransform, PlateRows, ScaleMethod, Step, fit};
+use wellspring_workloads::compare::FitOn;
 use wellspring_workloads::compare::scale::Scaler;
 use wellspring_workloads::matrix::FeatureMatrix;
+use wellspring_workloads::words::{Barcode, WellPosition};
 
 fn features(name: &str) -> Option<FeatureMatrix> {
     let rows = matrix(name)?;
@@ -56,6 +61,21 @@ fn deviation(ours: &FeatureMatrix, reference: &[Vec<f64>]) -> f64 {
         }
     }
     worst / largest
+}
+
+/// The rows with every column's sign turned to the reference's.
+fn signed(mut ours: FeatureMatrix, reference: &[Vec<f64>]) -> FeatureMatrix {
+    for column in 0..ours.width() {
+        let dot: f64 = (0..reference.len())
+            .map(|i| f64::from(ours.row(i)[column]) * reference[i][column])
+            .sum();
+        if dot < 0.0 {
+            for i in 0..ours.len() {
+                ours.row_mut(i)[column] *= -1.0;
+            }
+        }
+    }
+    ours
 }
 
 /// As [`deviation`], between the rows' inner products: blind to signs and to the order of columns.
@@ -212,6 +232,193 @@ fn whitening_by_eigenvalues_is_that_of_whiten_eig() {
         let sphering = Sphering::fit(&controls, &[], SphereSettings { method, epsilon }).unwrap();
         let off = deviation(&sphering.apply(&rows).unwrap(), &matrix(file).unwrap());
         assert!(off < 1e-5, "{file}: {off}");
+    }
+}
+
+struct Plate {
+    plate: Barcode,
+    wells: Vec<WellPosition>,
+    rows: FeatureMatrix,
+    controls: Vec<usize>,
+}
+
+impl Plate {
+    fn rows(&self) -> PlateRows<'_> {
+        PlateRows {
+            plate: &self.plate,
+            wells: &self.wells,
+            rows: &self.rows,
+            controls: &self.controls,
+        }
+    }
+}
+
+/// The oracle screen, plate by plate.
+struct Plates {
+    plates: Vec<Plate>,
+    features: Vec<String>,
+}
+
+impl Plates {
+    fn new(values: &str) -> Option<Self> {
+        let wells: Vec<Row> = table("wells.csv")?;
+        let all = features(values)?;
+        let plates = plates()?.into_iter().map(|plate| {
+            let healthy = |i: &usize| wells[plate[*i]]["role"] == "healthy";
+            Plate {
+                plate: wells[plate[0]]["plate"].parse().unwrap(),
+                wells: plate.iter().map(|&i| wells[i]["well"].parse().unwrap()).collect(),
+                rows: all.select(&plate),
+                controls: (0..plate.len()).filter(healthy).collect(),
+            }
+        });
+        let plates = plates.collect();
+        let features = (0..all.width()).map(|i| format!("e{i:03}")).collect();
+        Some(Self { plates, features })
+    }
+
+    fn plates(&self) -> Vec<PlateRows<'_>> {
+        self.plates.iter().map(Plate::rows).collect()
+    }
+
+    fn fit(&self, steps: &[Step]) -> FittedTransform {
+        fit(&self.plates(), &self.features, steps).unwrap()
+    }
+
+    /// All plates' aligned wells in the order of `wells.csv`.
+    fn align(&self, steps: &[Step]) -> FeatureMatrix {
+        let transform = self.fit(steps);
+        let mut all = FeatureMatrix::new(transform.width());
+        for plate in transform.apply_all(&self.plates()).unwrap() {
+            for row in plate.rows() {
+                all.push(row).unwrap();
+            }
+        }
+        all
+    }
+}
+
+fn standardise(on: FitOn) -> Step {
+    Step::Scale {
+        method: ScaleMethod::Standardise,
+        on,
+    }
+}
+
+#[test]
+fn rows_of_wells_csv_are_in_the_order_of_plates() {
+    let Some(plates) = plates() else { return };
+    assert_eq!(plates.concat(), (0..2304).collect::<Vec<_>>());
+}
+
+#[test]
+fn scaled_robustly_plates_are_those_of_norm_mad_controls() {
+    let Some(plates) = Plates::new("embeddings_raw.npy") else {
+        return;
+    };
+    let ours = plates.align(&[Step::Scale {
+        method: ScaleMethod::RobustMad,
+        on: FitOn::Reference,
+    }]);
+    let off = deviation(&ours, &matrix("norm_mad_controls.npy").unwrap());
+    assert!(off < 1e-6, "norm_mad_controls.npy: {off}");
+}
+
+#[test]
+fn components_scaled_on_controls_are_those_of_efaar_centerscale() {
+    let Some(plates) = Plates::new("embeddings_raw.npy") else {
+        return;
+    };
+    let ours = plates.align(&[
+        standardise(FitOn::All),
+        Step::Pca { components: 128 },
+        standardise(FitOn::Reference),
+    ]);
+    let reference = matrix("efaar_centerscale_ctrl_head64.npy").unwrap();
+    let off = deviation(&ours, &reference);
+    assert!(off < 1e-5, "efaar_centerscale_ctrl_head64.npy: {off}");
+}
+
+#[test]
+fn the_chain_from_raw_features_is_that_of_efaar_tvn() {
+    let Some(plates) = Plates::new("embeddings_raw.npy") else {
+        return;
+    };
+    let steps = Step::efaar();
+    let reference = matrix("efaar_tvn.npy").unwrap();
+    let ours = signed(plates.align(&steps), &reference);
+    let off = deviation(&ours, &reference);
+    assert!(off < 1e-4, "efaar_tvn.npy: {off}");
+    let reference = matrix("efaar_tvn_nocoral_head64.npy").unwrap();
+    let ours = signed(plates.align(&steps[..3]), &reference);
+    let off = deviation(&ours, &reference);
+    assert!(off < 1e-4, "efaar_tvn_nocoral_head64.npy: {off}");
+}
+
+#[test]
+fn more_features_than_controls_are_guarded_as_in_tvn_guarded_384() {
+    let Some(rows) = standardised() else { return };
+    let tvn = Tvn::fit(&Moments::of(&rows.select(&healthy().unwrap()))).unwrap();
+    let reference = matrix_1d("tvn_guarded_384_singular_values.npy").unwrap();
+    assert_eq!(tvn.singular_values.len(), 287);
+    for (ours, reference) in tvn.singular_values.iter().zip(&reference) {
+        close(*ours, *reference, 1e-5, "tvn_guarded_384_singular_values.npy");
+    }
+    let reference = matrix("tvn_guarded_384_head128.npy").unwrap();
+    let plates = Plates::new("embeddings_raw.npy").unwrap();
+    let ours = plates.align(&[
+        standardise(FitOn::All),
+        Step::Tvn,
+        Step::Coral(CoralSettings::efaar()),
+    ]);
+    assert_eq!(ours.width(), 287);
+    let off = gram_deviation(&ours, &reference);
+    assert!(off < 1e-4, "tvn_guarded_384_head128.npy: {off}");
+}
+
+/// The controls' covariance is decomposed in the smaller of two forms; both are the same matrix.
+#[test]
+fn whitening_a_plate_does_not_depend_on_how_it_is_decomposed() {
+    let Some(rows) = features("efaar_pca128.npy") else {
+        return;
+    };
+    let healthy = healthy().unwrap();
+    let controls = rows.select(&healthy[..48]);
+    for covariance in [CoralCovariance::Sample, CoralCovariance::ShrunkWhenFew] {
+        let settings = CoralSettings {
+            covariance,
+            ..CoralSettings::default()
+        };
+        let root = settings.whitening(&controls).unwrap();
+        // Σ^{-½} Σ Σ^{-½} = I, with Σ written out.
+        let wide: Vec<Vec<f64>> = controls
+            .rows()
+            .map(|row| row.iter().map(|&v| f64::from(v)).collect())
+            .collect();
+        let shrunk = ledoit_wolf(&wide).unwrap();
+        let moments = Moments::of(&controls);
+        let sigma = |i: usize, j: usize| {
+            let ridge = if i == j { 0.5 } else { 0.0 };
+            ridge
+                + match covariance {
+                    CoralCovariance::Sample => moments.scatter()[(i, j)] / 47.0,
+                    CoralCovariance::ShrunkWhenFew => shrunk.covariance[(i, j)],
+                }
+        };
+        let size = 128;
+        let mut half = vec![0.0; size * size];
+        for i in 0..size {
+            for j in 0..size {
+                half[i * size + j] = (0..size).map(|k| root[(i, k)] * sigma(k, j)).sum();
+            }
+        }
+        for i in 0..size {
+            for j in 0..size {
+                let entry: f64 = (0..size).map(|k| half[i * size + k] * root[(k, j)]).sum();
+                let expected = if i == j { 1.0 } else { 0.0 };
+                assert!((entry - expected).abs() < 1e-9, "{covariance:?} {i} {j}: {entry}");
+            }
+        }
     }
 }
 

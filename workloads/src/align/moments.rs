@@ -92,7 +92,7 @@ impl Moments {
 
     /// Population SD of each feature; 0 where the feature does not vary.
     ///
-    /// A variance below [`CONSTANT`] of the squared mean is rounding of a constant, not variation.
+    /// A variance below 1e-24 of the squared mean is rounding of a constant, not variation.
     pub fn deviations(&self) -> Vec<f64> {
         let n = self.count.max(1) as f64;
         self.mean

@@ -52,6 +52,19 @@ impl Default for SphereSettings {
     }
 }
 
+impl SphereSettings {
+    pub(super) fn check(&self) -> Result<(), AlignError> {
+        if self.epsilon >= 0.0 && self.epsilon.is_finite() {
+            return Ok(());
+        }
+        Err(AlignError::Setting {
+            setting: "epsilon",
+            value: self.epsilon,
+            expected: "a finite number of at least 0",
+        })
+    }
+}
+
 /// A fitted sphering: `(x − centre) · map`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sphering {
@@ -72,13 +85,7 @@ impl Sphering {
     /// [`AlignError::Setting`] where `epsilon` is negative, and where the decomposition does not converge.
     pub fn fit(controls: &Moments, names: &[String], settings: SphereSettings) -> Result<Self, AlignError> {
         let SphereSettings { method, epsilon } = settings;
-        if !(epsilon >= 0.0 && epsilon.is_finite()) {
-            return Err(AlignError::Setting {
-                setting: "epsilon",
-                value: epsilon,
-                expected: "a finite number of at least 0",
-            });
-        }
+        settings.check()?;
         let (n, d) = (controls.count(), controls.width());
         if n < 2 {
             return Err(AlignError::FewControls { found: n, needed: 2 });
