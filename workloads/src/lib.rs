@@ -18,6 +18,7 @@ mod random;
 pub mod relate;
 pub mod replicate;
 pub mod screen;
+pub mod select;
 pub mod signature;
 pub mod simulate;
 pub mod words;
