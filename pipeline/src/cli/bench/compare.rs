@@ -10,6 +10,7 @@ mod limits;
 mod scale;
 mod screen;
 mod sphere;
+mod tvn;
 
 use std::path::PathBuf;
 
@@ -43,6 +44,8 @@ enum Area {
     Scale,
     /// Sphering.
     Sphere,
+    /// Alignment of 128 components over plates.
+    Tvn,
     /// Dose curves.
     Hill,
     /// A whole comparison.
@@ -57,7 +60,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         return input::Curves::new(hill::CURVES).write(folder);
     }
     let wanted = |area| args.areas.is_empty() || args.areas.contains(&area);
-    let limited = [Area::Limits, Area::Scale, Area::Sphere];
+    let limited = [Area::Limits, Area::Scale, Area::Sphere, Area::Tvn];
     let limits = if limited.into_iter().any(wanted) {
         limits::Limits::measure()
     } else {
@@ -74,6 +77,9 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     }
     if wanted(Area::Hill) {
         hill::measure(printer)?;
+    }
+    if wanted(Area::Tvn) {
+        tvn::measure(args, &limits, printer)?;
     }
     if wanted(Area::Screen) {
         screen::measure(printer)?;
