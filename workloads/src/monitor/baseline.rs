@@ -11,9 +11,10 @@ use rayon::prelude::*;
 use super::gaussian::Gaussian;
 use super::hotelling::{Between, highest, plate_mean, within, without};
 use super::reference::DriftReference;
-use super::samples::{SplitMix, TwoSamples, gamma_of, median_distance};
+use super::samples::{TwoSamples, gamma_of, median_distance};
 use super::stability::stability_index;
 use super::{MonitorError, chi_squared_limit};
+use crate::random::Random;
 
 /// Wells of the reference sample of MMD and energy distance at most: enough for their noise to be that of the plate's
 /// own wells, few enough for ten thousand permutations in milliseconds.
@@ -138,14 +139,14 @@ pub(super) fn largest_stability(reference: &[Vec<f64>], plate: &[Vec<f64>]) -> f
 /// The same number of wells of every plate, drawn at random: a fixed stride would pick the same positions on each.
 fn sample(plates: &[Vec<Vec<f64>>], seed: u64) -> Vec<Vec<Vec<f64>>> {
     let each = SAMPLE_ROWS.div_ceil(plates.len().max(1));
-    let mut random = SplitMix(seed);
+    let mut random = Random::keyed(&[seed]);
     plates
         .iter()
         .map(|plate| {
             let mut order: Vec<usize> = (0..plate.len()).collect();
             let taken = each.min(plate.len());
             for i in 0..taken {
-                let other = i + random.below(order.len() - i);
+                let other = i + random.below((order.len() - i) as u32) as usize;
                 order.swap(i, other);
             }
             order[..taken].iter().map(|&i| plate[i].clone()).collect()

@@ -5,6 +5,7 @@
 //! (`None`).
 
 use crate::compare::window::median_in_place;
+use crate::random::Random;
 
 /// Distances between wells of a reference sample and of a plate, ready for both statistics.
 #[derive(Debug, Clone)]
@@ -105,12 +106,12 @@ impl TwoSamples {
     /// The statistics with p-values from `permutations` random relabellings.
     pub fn test(&self, permutations: u32, seed: u64) -> SampleTest {
         let (mmd2, energy) = self.statistics();
-        let mut random = SplitMix(seed);
+        let mut random = Random::keyed(&[seed]);
         let mut wells: Vec<usize> = (0..self.reference + self.plate).collect();
         let (mut mmd_as_large, mut energy_as_large) = (1u32, 1u32);
         for _ in 0..permutations {
             for i in 0..self.plate {
-                let other = i + random.below(wells.len() - i);
+                let other = i + random.below((wells.len() - i) as u32) as usize;
                 wells.swap(i, other);
             }
             let (permuted_mmd2, permuted_energy) = self.of(&wells[..self.plate]);
@@ -158,22 +159,4 @@ impl Pairs {
 
 fn square_distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): one word of state, the same numbers everywhere.
-pub(super) struct SplitMix(pub(super) u64);
-
-impl SplitMix {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in `0..n`; the bias of the multiply-shift is below n / 2^64.
-    pub(super) fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }
