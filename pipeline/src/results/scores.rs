@@ -130,8 +130,15 @@ impl CompoundTable {
 }
 
 /// Numbers of a curve, in the order of [`curve_numbers`].
-const CURVE_NUMBERS: [&str; 16] = [
+const CURVE_NUMBERS: [&str; 23] = [
     "ec50",
+    "ec50_low",
+    "ec50_high",
+    "log10_ec50_se",
+    "cutoff_dose",
+    "hit_call",
+    "spearman",
+    "trend_p",
     "ac50",
     "fitted_top",
     "curve_bottom",
@@ -153,6 +160,13 @@ fn curve_numbers(curve: &DoseCurve) -> [Option<f64>; CURVE_NUMBERS.len()] {
     let parameters = &curve.parameters;
     [
         curve.ec50,
+        curve.ec50_low,
+        curve.ec50_high,
+        curve.log10_ec50_se,
+        curve.cutoff_dose,
+        curve.hit_call,
+        curve.spearman,
+        curve.trend_p,
         curve.ac50,
         Some(curve.top),
         Some(parameters.bottom),

@@ -22,7 +22,7 @@ WORK = {
     "sphere": ("sphere", "sphering ZCA-cor", "pycytominer 1.7.1", 30, 500e6),
     "tvn": ("tvn", "TVN with CORAL", "EFAAR_benchmarking 1.0", 20, None),
     "map": ("map", "mean average precision", "copairs 0.5.5", 5, None),
-    "hill": ("hill", "Hill fits", "scipy 1.17.1 curve_fit, eight starts", 100, None),
+    "hill": ("hill", "Hill fits", "scipy 1.17.1 curve_fit, four starts", 100, None),
 }
 THREADS = str(min(2, os.cpu_count() or 1))
 ENVIRONMENT = os.environ | {

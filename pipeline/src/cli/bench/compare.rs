@@ -7,6 +7,7 @@ mod growth;
 mod hill;
 mod input;
 mod limits;
+mod precision;
 mod scale;
 mod screen;
 mod sphere;
@@ -46,6 +47,8 @@ enum Area {
     Sphere,
     /// Alignment of 128 components over plates.
     Tvn,
+    /// Mean average precision of replicates.
+    Map,
     /// Dose curves.
     Hill,
     /// A whole comparison.
@@ -74,6 +77,9 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     }
     if wanted(Area::Sphere) {
         sphere::measure(args, &limits, printer)?;
+    }
+    if wanted(Area::Map) {
+        precision::measure(args, printer)?;
     }
     if wanted(Area::Hill) {
         hill::measure(printer)?;

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use wellspring_workloads::compare::scale::Scaler;
 
 use super::Args;
-use super::input::{HEALTHY, Wells};
+use super::input::{HEALTHY, PLATE_WELLS, Wells};
 use super::limits::Limits;
 use crate::cli::bench::{Line, Printer, seconds};
 
@@ -16,15 +16,16 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
         ("robust MAD", Scaler::robust as fn(&[&[f32]]) -> Scaler),
         ("standardise", Scaler::standardise),
     ] {
+        let mut scaled = vec![0.0f32; wells.values.as_slice().len()];
         let time = seconds(|| {
-            let scaled: usize = plates
-                .par_iter()
-                .map(|rows| {
-                    let scaler = fit(&rows[..HEALTHY]);
-                    rows.iter().map(|row| scaler.apply(row).len()).sum::<usize>()
-                })
-                .sum();
-            std::hint::black_box(scaled);
+            let parts = scaled.par_chunks_mut(args.features.max(1) * PLATE_WELLS);
+            plates.par_iter().zip(parts).for_each(|(rows, scaled)| {
+                let scaler = fit(&rows[..HEALTHY]);
+                for (row, scaled) in rows.iter().zip(scaled.chunks_exact_mut(args.features.max(1))) {
+                    scaler.apply_to(row, scaled);
+                }
+            });
+            std::hint::black_box(&scaled);
             Ok::<(), std::convert::Infallible>(())
         });
         let Ok(time) = time;
