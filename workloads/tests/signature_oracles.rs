@@ -16,7 +16,7 @@ use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::signature::{
     Origin, RankBy, SignatureColumn, SignatureError, SignatureGatherer, SignatureScreen, SignatureSettings,
-    TopMatches, score,
+    TopMatches, Vectors, score, vectors,
 };
 use wellspring_workloads::words::WellPosition;
 
@@ -71,6 +71,14 @@ fn signatures_effects_and_cosines_equal_cosine_vectors_and_cosine_matrix() {
     ) else {
         return;
     };
+    let mut given = Vectors::new(vectors[0].len());
+    vectors.iter().for_each(|row| given.push(row).unwrap());
+    for (ours, reference) in vectors::cosines(&given, &given)
+        .iter()
+        .zip(cosines.iter().flatten())
+    {
+        files::close(*ours, *reference, EXACT, "cosine matrix");
+    }
     let settings = SignatureSettings::default();
     let screen = gather(&profiles, &settings);
     let columns = columns(&screen, &settings);

@@ -13,7 +13,9 @@ mod devices;
 mod doctor;
 mod drift;
 mod models;
+mod neighbours;
 mod plates;
+mod relate;
 mod run;
 pub(crate) mod say;
 mod serve;
@@ -58,6 +60,10 @@ pub(crate) enum Command {
     Compare(compare::Args),
     /// See, extend or retire the reference that control wells are judged by.
     Drift(drift::Args),
+    /// Measure how well profiles find known relations again.
+    Relate(relate::Args),
+    /// List what is nearest to a perturbation, and what is most opposite.
+    Neighbours(neighbours::Args),
     /// Make plates of simulated cells with known answers.
     Simulate(simulate::Args),
     /// List, fetch and verify networks.
@@ -83,6 +89,8 @@ impl Command {
             Command::Plates(args) => plates::execute(args),
             Command::Compare(args) => compare::execute(args),
             Command::Drift(args) => drift::execute(args),
+            Command::Relate(args) => relate::execute(&args),
+            Command::Neighbours(args) => neighbours::execute(&args),
             Command::Simulate(args) => simulate::execute(args),
             Command::Models(args) => models::execute(args),
             Command::Devices(args) => devices::execute(args),

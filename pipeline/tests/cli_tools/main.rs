@@ -8,6 +8,7 @@
 
 mod compare;
 mod drift;
+mod relate;
 mod tables;
 
 use std::collections::BTreeMap;

@@ -6,8 +6,12 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
 
 use crate::matrix::{FeatureMatrix, WidthError};
+
+/// Rows of one product of [`cosines`]; the same whatever the number of threads, and so are the bytes.
+const BLOCK_ROWS: usize = 256;
 
 /// `n` rows of `width` values in `f64`, row after row.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -129,6 +133,36 @@ pub(crate) fn products(a: &[f64], b: &[f64], width: usize, out: &mut [f64]) {
     let right = MatRef::from_row_major_slice(b, n, width);
     let product = MatMut::from_column_major_slice_mut(out, m, n);
     matmul(product, Accum::Replace, left, right.transpose(), 1.0, Par::Seq);
+}
+
+/// Cosines of every row of `a` with every row of `b`, of one width: `out[i * b.len() + j]`, within [-1, 1], NaN where a
+/// row has no length. In parallel, the same on any number of threads.
+pub fn cosines(a: &Vectors, b: &Vectors) -> Vec<f64> {
+    debug_assert_eq!(a.width, b.width, "rows of one space");
+    let (d, n) = (a.width, b.len());
+    let (lengths, others) = (a.lengths(), b.lengths());
+    let mut out = vec![0.0; a.len() * n];
+    if n == 0 || d == 0 {
+        return out;
+    }
+    out.par_chunks_mut(BLOCK_ROWS * n)
+        .zip(a.values.par_chunks(BLOCK_ROWS * d))
+        .zip(lengths.par_chunks(BLOCK_ROWS))
+        .for_each(|((out, rows), lengths)| {
+            // A column of products for each row of `rows` is a row of `out`.
+            products(&b.values, rows, d, out);
+            for (row, length) in out.chunks_exact_mut(n).zip(lengths) {
+                for (value, other) in row.iter_mut().zip(&others) {
+                    let product = length * other;
+                    *value = if product > 0.0 {
+                        (*value / product).clamp(-1.0, 1.0)
+                    } else {
+                        f64::NAN
+                    };
+                }
+            }
+        });
+    out
 }
 
 #[cfg(test)]

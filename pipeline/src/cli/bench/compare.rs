@@ -10,6 +10,7 @@ mod limits;
 mod precision;
 mod scale;
 mod screen;
+mod signatures;
 mod sphere;
 mod tvn;
 
@@ -55,6 +56,8 @@ enum Area {
     Screen,
     /// Whole runs on tables of more and more wells.
     Growth,
+    /// Every compound against every disease model: the headline.
+    Signatures,
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
@@ -89,6 +92,9 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     }
     if wanted(Area::Screen) {
         screen::measure(printer)?;
+    }
+    if wanted(Area::Signatures) {
+        signatures::measure(args, printer)?;
     }
     if wanted(Area::Growth) {
         growth::measure(args, printer)?;

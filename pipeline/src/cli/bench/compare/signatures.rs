@@ -1,0 +1,169 @@
+//! The headline: 10,000 compounds at four doses against 500 disease models, all cosines and rescues with p and q.
+//!
+//! A made-up screen enters plate by plate, seconds and the peak of memory leave. The peak is that of the process: give
+//! `--areas signatures` alone for it to mean this work.
+
+use anyhow::Context;
+use wellspring::memory::peak_rss_bytes;
+use wellspring_workloads::matrix::FeatureMatrix;
+use wellspring_workloads::profile::{Role, Treatment};
+use wellspring_workloads::signature::vectors::cosines;
+use wellspring_workloads::signature::{
+    RankBy, SignatureColumn, SignatureError, SignatureGatherer, SignatureScreen, SignatureSettings,
+    TopMatches, Vectors, score,
+};
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+use super::Args;
+use crate::cli::bench::{Line, Printer, Random, seconds};
+
+/// Disease models, one plate each.
+const MODELS: usize = 500;
+/// Compounds of the screen.
+const COMPOUNDS: usize = 10_000;
+/// Doses of a compound, each in two wells of its plate.
+const DOSES: [f64; 4] = [0.1, 0.3, 1.0, 3.0];
+/// Healthy control wells of a plate, and as many of its disease.
+const CONTROLS: usize = 32;
+/// Most seconds, and most bytes, of the headline (issue 7).
+const BAR_SECONDS: f64 = 60.0;
+const BAR_BYTES: f64 = 2e9;
+
+/// On what cells the compounds are tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cells {
+    /// Every compound on one of the models: 500 kinds of null.
+    Diseased,
+    /// Every compound on healthy cells: one kind of null.
+    Healthy,
+}
+
+pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
+    for (cells, name) in [
+        (Cells::Healthy, "compounds on healthy cells"),
+        (Cells::Diseased, "each compound on one model"),
+    ] {
+        let started = std::time::Instant::now();
+        let screen = gather(cells, args.features)?;
+        let gathered = started.elapsed().as_secs_f64();
+        let settings = SignatureSettings::default();
+        let effects = screen.effects.len();
+        let work = format!(
+            "{effects} effects x {MODELS} disease models x {}, {name}",
+            args.features
+        );
+        let started = std::time::Instant::now();
+        let mut top = TopMatches::new(&screen.effects, RankBy::Reversal, 10);
+        let mut scores = 0usize;
+        score(&screen, &settings, |column: &SignatureColumn| {
+            top.take(column);
+            scores += column.q_rescue.len();
+            Ok::<(), SignatureError>(())
+        })?;
+        let time = started.elapsed().as_secs_f64();
+        printer.push(Line::new(
+            "compare",
+            format!("gather {effects} effects from plates, {name}"),
+            gathered,
+            "s",
+        ))?;
+        printer.push(
+            Line::new(
+                "compare",
+                format!("cosine, rescue, p and q: {work}, {scores} scores"),
+                time,
+                "s",
+            )
+            .beside("the bar", BAR_SECONDS)
+            .at_most(1.0),
+        )?;
+        if cells == Cells::Healthy {
+            product(&screen, printer)?;
+        }
+    }
+    printer.push(
+        Line::new(
+            "compare",
+            "peak memory of the process so far",
+            peak_rss_bytes() as f64,
+            "bytes",
+        )
+        .beside("the bar", BAR_BYTES)
+        .at_most(1.0),
+    )
+}
+
+/// The product by itself, beside what a product of large square matrices reaches in the same precision.
+fn product(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> {
+    const SIDE: usize = 2048;
+    let mut random = Random(3);
+    let mut square = Vectors::new(SIDE);
+    for _ in 0..SIDE {
+        let row: Vec<f64> = (0..SIDE).map(|_| random.unit() - 0.5).collect();
+        square.push(&row)?;
+    }
+    let rate = |a: &Vectors, b: &Vectors| {
+        let time = seconds(|| {
+            std::hint::black_box(cosines(a, b));
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let Ok(time) = time;
+        2.0 * (a.len() * b.len() * a.width()) as f64 / time / 1e9
+    };
+    let peak = rate(&square, &square);
+    let ours = rate(&screen.effect_vectors, &screen.signature_vectors);
+    printer.push(
+        Line::new(
+            "compare",
+            format!(
+                "product of {} effects and {MODELS} signatures, f64",
+                screen.effects.len()
+            ),
+            ours,
+            "GFLOP/s",
+        )
+        .beside(format!("product of {SIDE} x {SIDE}, f64"), peak),
+    )
+}
+
+/// One plate per model, with its share of the compounds.
+fn gather(cells: Cells, features: usize) -> anyhow::Result<SignatureScreen> {
+    let mut random = Random(500);
+    let mut gatherer = SignatureGatherer::new(&SignatureSettings::default())?;
+    let per_plate = COMPOUNDS / MODELS;
+    for model in 0..MODELS {
+        let disease = format!("model-{model:03}");
+        let axis: Vec<f32> = (0..features).map(|_| random.unit() as f32 - 0.5).collect();
+        let mut treatments = Vec::new();
+        let treatment = |role, disease: Option<&str>, compound: Option<String>, dose| Treatment {
+            role,
+            disease: disease.map(str::to_owned),
+            compound,
+            dose,
+        };
+        treatments.extend((0..CONTROLS).map(|_| treatment(Role::Reference, None, None, None)));
+        treatments.extend((0..CONTROLS).map(|_| treatment(Role::Phenotype, Some(&disease), None, None)));
+        let given = (cells == Cells::Diseased).then_some(disease.as_str());
+        for compound in 0..per_plate {
+            for dose in DOSES {
+                let name = format!("C{:05}", model * per_plate + compound);
+                let well = treatment(Role::Treated, given, Some(name), Some(dose));
+                treatments.extend([well.clone(), well]);
+            }
+        }
+        let mut rows = FeatureMatrix::zeros(treatments.len(), features);
+        let mut wells = Vec::with_capacity(treatments.len());
+        for (index, treatment) in treatments.iter().enumerate() {
+            let position = WellPosition::new((index / 24 + 1) as u8, (index % 24 + 1) as u8)
+                .context("a plate has up to 32 rows of 48")?;
+            wells.push((position, treatment));
+            let ill = f32::from(u8::from(treatment.disease.is_some()));
+            for (value, axis) in rows.row_mut(index).iter_mut().zip(&axis) {
+                *value = ill * axis + random.unit() as f32 + random.unit() as f32 - 1.0;
+            }
+        }
+        let plate: Barcode = format!("PLATE{model:03}").parse()?;
+        gatherer.plate(&plate, &wells, &rows)?;
+    }
+    Ok(gatherer.finish()?)
+}
