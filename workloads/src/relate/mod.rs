@@ -1,7 +1,7 @@
 //! Relations between perturbations: are known ones found again, who is near whom.
 //!
 //! Profiles enter by perturbation ([`perturbations`]) with a table of what is known ([`relations`]); recall of it
-//! ([`recall`]), neighbours ([`neighbours`]) and how closely groups hold together ([`clusters`]) leave. Formulas:
+//! ([`mod@recall`]), neighbours ([`mod@neighbours`]) and how closely groups hold together ([`mod@clusters`]) leave. Formulas:
 //! SCIENCE 7. Memory is the mean of each perturbation: cosines of all pairs are counted ([`ranks`]), never kept.
 //! Fails where nothing can be compared, and says which names did not match.
 

@@ -2,7 +2,7 @@
 //! not only the one it was tested on.
 //!
 //! Aligned wells enter plate by plate ([`gather`]); one column of scores per disease leaves through a callback
-//! ([`score`]), with p from control wells ([`null`](self), [`tail`]) and q, and short lists of the best ([`top`]).
+//! ([`mod@score`]), with p from control wells ([`tail`]) and q, and short lists of the best ([`top`]).
 //! Formulas: SCIENCE 6.1, 6.2, 6.5. Fails on plates that contradict each other and where no disease has controls.
 
 mod error;
