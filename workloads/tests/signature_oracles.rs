@@ -280,8 +280,9 @@ fn reversal_mimicry_and_rescue_are_found_and_belong_to_the_right_disease() {
 #[test]
 fn inactive_compounds_have_even_p_values_against_every_signature() {
     const EXPECTED: f64 = 0.05;
-    // The compounds of a plate share an origin, so their p-values go together: up to seven standard errors of as
-    // many independent ones. With the signature's own part left out, 0.14 of them are below 0.05.
+    // 3.6 standard errors of 1000 independent p-values. These are not independent (the compounds of a plate share an
+    // origin), and the null of 32 control wells is itself uncertain: 0.067 and 0.071 of the own disease's p-values are
+    // below 0.05. With the signature's own part left out it is 0.136, which this must tell apart.
     const WITHIN: f64 = 0.025;
     const MODELS: usize = 40;
     const COMPOUNDS: usize = 25;
