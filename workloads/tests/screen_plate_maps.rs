@@ -123,6 +123,44 @@ const MAP: &str = "well,role,compound,dose,state\nA01,healthy,DMSO,0,healthy\nA0
                    A03,treated,x,10,D1\nA04,empty,,,\n";
 
 #[test]
+fn compounds_on_healthy_cells_name_no_disease() {
+    let screen = screen(
+        "columns = { disease = \"state\" }",
+        "reference = { compound = \"DMSO\", state = \"healthy\" }\nphenotype = { compound = \"DMSO\", state = \"D1\" }",
+    );
+    let map = "well,compound,dose,state\nA01,DMSO,0,healthy\nA02,DMSO,0,D1\nA03,x,10,D1\nA04,x,10,healthy\nA05,x,10,D2\n";
+    let map = PlateMap::parse(map, "m.csv", &screen.plate_map).unwrap();
+    let treatments = screen.treatments(&map, &plate("P")).unwrap();
+    let disease = |name: &str| treatments[&well(name)].disease.as_deref();
+    assert_eq!(
+        (disease("A01"), disease("A03"), disease("A04"), disease("A05")),
+        (None, Some("D1"), None, Some("D2"))
+    );
+    assert_eq!(treatments[&well("A04")].role, Role::Treated);
+}
+
+#[test]
+fn only_a_screen_for_activity_needs_no_phenotype() {
+    let text = |question: &str| {
+        format!(
+            "[screen]\nname = \"a\"\n[images]\nstore = \"i\"\nchannels = [\"DNA\"]\n[plate_map]\nfile = \"m.csv\"\n\
+             [controls]\nreference = {{ control_type = \"negcon\" }}\n[comparison]\nquestion = \"{question}\"\n"
+        )
+    };
+    let screen = Screen::parse(&text("activity"), "a.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let map = "well,compound,control_type\nA01,DMSO,negcon\nA02,x,\nA03,y,poscon_cp\n";
+    let map = PlateMap::parse(map, "m.csv", &screen.plate_map).unwrap();
+    let treatments = screen.treatments(&map, &plate("P")).unwrap();
+    let roles: Vec<Role> = treatments.values().map(|treatment| treatment.role).collect();
+    assert_eq!(roles, [Role::Reference, Role::Treated, Role::Treated]);
+    let errors = Screen::parse(&text("rescue"), "a.toml").unwrap_err().to_string();
+    assert!(
+        errors.contains("phenotype") && errors.contains("activity"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn roles_follow_the_selectors_and_excluded_wells_are_absent() {
     let controls = format!("{CONTROLS}\nexclude = {{ role = [\"empty\", \"bad\"] }}");
     let screen = screen("columns = { disease = \"state\" }", &controls);

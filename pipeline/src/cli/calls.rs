@@ -50,12 +50,18 @@ fn compounds(comparison: &ScreenComparison, disease: &[CompoundSummary], unit: &
         .iter()
         .filter_map(|summary| summary.curve.as_ref());
     let response = response.map(|curve| curve.measure).next() == Some(Measure::OnAxis);
+    let axis = disease.iter().any(|summary| summary.best_rescue.is_some());
+    let measured = match (axis, response) {
+        (false, _) => "distance",
+        (true, true) => "on axis",
+        (true, false) => "rescue",
+    };
     let mut grid = Grid::new(&[
         ("rank", Side::Right),
         ("compound", Side::Left),
         ("call", Side::Left),
         ("best dose", Side::Right),
-        (if response { "on axis" } else { "rescue" }, Side::Right),
+        (measured, Side::Right),
         ("off z", Side::Right),
         ("q", Side::Right),
         ("EC50", Side::Right),
@@ -74,13 +80,9 @@ fn compounds(comparison: &ScreenComparison, disease: &[CompoundSummary], unit: &
             summary
                 .best_dose
                 .map_or(NONE.to_owned(), |dose| with_unit(&short(dose), unit)),
-            format!(
-                "{:.2}",
-                if response {
-                    1.0 - summary.best_rescue
-                } else {
-                    summary.best_rescue
-                }
+            summary.best_rescue.map_or_else(
+                || at_best.map_or(NONE.to_owned(), |row| format!("{:.2}", row.distance)),
+                |rescue| format!("{:.2}", if response { 1.0 - rescue } else { rescue }),
             ),
             summary.best_off_z.map_or(NONE.to_owned(), |z| format!("{z:.1}")),
             at_best
@@ -315,7 +317,7 @@ mod tests {
             curve.measure = Measure::OnAxis;
         }
         let text = table(&response);
-        let on_axis = format!("{:.2}", 1.0 - response.compounds[0].best_rescue);
+        let on_axis = format!("{:.2}", 1.0 - response.compounds[0].best_rescue.unwrap());
         assert!(text.contains("on axis") && !text.contains("rescue "), "{text}");
         assert!(
             text.lines()

@@ -26,6 +26,7 @@ pub(super) fn label(out: &mut String, call: Call) {
         Call::Inactive => ("", "inactive"),
         Call::Underpowered => ("", "underpowered"),
         Call::Untested => ("", "untested"),
+        Call::Mimic => (" bad", "mimic"),
     };
     put!(out, "<span class=\"call{class}\">{words}</span>");
 }
@@ -199,9 +200,9 @@ fn one_row(out: &mut String, row: &Comparison, diseases: bool) {
     }
     number(out, &row.dose.map_or_else(|| NONE.to_owned(), dose));
     number(out, &row.n_wells.to_string());
-    for value in [row.on_axis, row.rescue, row.off_axis] {
-        number(out, &fixed(value));
-    }
+    number(out, &fixed_or_none(row.on_axis));
+    number(out, &fixed_or_none(row.rescue));
+    number(out, &fixed(row.off_axis));
     number(out, &fixed_or_none(row.off_z));
     number(out, &fixed_or_none(row.cell_ratio));
     number(out, &probability(row.p_value));

@@ -22,8 +22,10 @@ const MOST_POINTS: usize = 400;
 /// What the chart shows of a row.
 fn value_of(row: &Comparison, measure: Measure) -> f64 {
     match measure {
-        Measure::OnAxis => row.on_axis,
-        Measure::Rescue => row.rescue,
+        Measure::OnAxis => row.on_axis.unwrap_or(f64::NAN),
+        Measure::Rescue => row.rescue.unwrap_or(f64::NAN),
+        // As the curve has it: above what a reference well shows.
+        Measure::Activity => row.off_axis - 1.0,
         Measure::OffAxis => row.off_z.unwrap_or(0.0),
         Measure::CellLoss => row.cell_ratio.map_or(0.0, |ratio| 1.0 - ratio),
     }
@@ -36,6 +38,7 @@ pub(super) fn measure_name(measure: Measure) -> &'static str {
         Measure::Rescue => "rescue",
         Measure::OffAxis => "off-axis z",
         Measure::CellLoss => "loss of cells",
+        Measure::Activity => "distance from the reference",
     }
 }
 
@@ -91,7 +94,7 @@ pub(super) fn dose_curve(
 ) {
     let measure = summary.curve.as_ref().map_or(measure, |curve| curve.measure);
     let vehicle = match measure {
-        Measure::OnAxis => Call::Reference,
+        Measure::OnAxis | Measure::Activity => Call::Reference,
         Measure::Rescue | Measure::OffAxis | Measure::CellLoss => Call::Phenotype,
     };
     let mut points: Vec<(f64, f64)> = Vec::new();
@@ -190,6 +193,7 @@ fn axes(out: &mut String, scale: &Scale, doses: &[f64], with_zero: bool, measure
     let (zero, one) = match measure {
         Measure::OnAxis => (reference, phenotype),
         Measure::Rescue | Measure::OffAxis | Measure::CellLoss => (phenotype, reference),
+        Measure::Activity => (reference, ("", "at-phe")),
     };
     let step = if scale.high - scale.low > 6.0 {
         2.0

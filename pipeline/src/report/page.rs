@@ -159,6 +159,10 @@ fn findings(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenCompar
             "<p>Positions are measured along the line from the reference wells (0) to the wells that define the \
              phenotype (1) of each plate.</p>"
         }
+        Question::Activity => {
+            "<p>Distances are measured from the reference wells of each plate; 1 is the distance of the median \
+             reference well from the mean of the others.</p>"
+        }
     });
     if !comparison.notes.is_empty() {
         const SHOWN: usize = 20;
@@ -177,6 +181,7 @@ fn curves(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenComparis
     let measure = match input.question {
         Question::Rescue => Measure::Rescue,
         Question::Response => Measure::OnAxis,
+        Question::Activity => Measure::Activity,
     };
     let with_doses = |summary: &&wellspring_workloads::compare::CompoundSummary| summary.n_doses > 0;
     let mut chosen: Vec<_> = comparison.compounds.iter().filter(with_doses).collect();

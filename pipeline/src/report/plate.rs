@@ -103,12 +103,15 @@ fn tooltip(out: &mut String, facts: &WellFacts, scores: &[&WellScore], unit: &st
         put!(out, ", {}", Safe(disease));
     }
     for score in scores {
-        put!(
-            out,
-            "\non axis {}, off axis {}",
-            fixed(score.on_axis),
-            fixed(score.off_axis)
-        );
+        match score.on_axis {
+            Some(on_axis) => put!(
+                out,
+                "\non axis {}, off axis {}",
+                fixed(on_axis),
+                fixed(score.off_axis)
+            ),
+            None => put!(out, "\ndistance {}", fixed(score.off_axis)),
+        }
         if score.off_z.is_some() {
             put!(out, " (z {})", fixed_or_none(score.off_z));
         }
@@ -210,7 +213,11 @@ pub(super) fn heatmap(out: &mut String, plate: &PlateFacts, scores: &[&WellScore
             "<g><rect class=\"{class}\" x=\"{left}\" y=\"{top}\" width=\"{side}\" height=\"{side}\" rx=\"2\""
         );
         match own {
-            Some(score) => put!(out, " fill=\"{}\"/>", colour(score.on_axis)),
+            Some(score) => put!(
+                out,
+                " fill=\"{}\"/>",
+                colour(score.on_axis.unwrap_or(score.off_axis))
+            ),
             None => put!(
                 out,
                 "/><path class=\"cross\" d=\"M{} {}l8 8m0-8l-8 8\"/>",

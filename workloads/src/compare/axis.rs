@@ -3,6 +3,8 @@
 //! Controls are scored leave-one-out: each on an axis built without it, because a control that helps to build the
 //! axis lies on it by construction. There is no axis (`None`) where both sides have the same mean.
 
+use super::window::median_in_place;
+
 /// 0 at the reference mean, 1 at the phenotype mean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
@@ -29,7 +31,18 @@ impl Axis {
         })
     }
 
-    /// Distance between the means, in feature units; above 0.
+    /// An origin without a direction, for screens without a phenotype: everything lies beside it. `length` is the
+    /// unit of distance; `None` where it is not above 0.
+    pub fn around(reference: Vec<f64>, length: f64) -> Option<Self> {
+        let unit = vec![0.0; reference.len()];
+        (length.is_finite() && length > NO_LENGTH * norm(&reference)).then_some(Self {
+            origin: reference,
+            unit,
+            length,
+        })
+    }
+
+    /// Distance between the means, or the unit of distance; in feature units, above 0.
     pub fn length(&self) -> f64 {
         self.length
     }
@@ -164,6 +177,40 @@ pub fn score_controls(reference: &[&[f64]], phenotype: &[&[f64]]) -> Option<Cont
         reference: score(reference, &h, true)?,
         phenotype: score(phenotype, &d, false)?,
         axis,
+    })
+}
+
+/// Reference wells around their own mean, each around the mean of the others; 1 is the median distance of a reference
+/// well. `None` with fewer than two rows or where they do not differ.
+pub fn score_around(reference: &[&[f64]]) -> Option<ControlScores> {
+    if reference.len() < 2 {
+        return None;
+    }
+    let centre = mean(reference)?;
+    let differences: Vec<Vec<f64>> = reference
+        .iter()
+        .map(|x| {
+            let rest = without(&centre, reference.len(), x);
+            x.iter().zip(&rest).map(|(x, m)| x - m).collect()
+        })
+        .collect();
+    let mut distances: Vec<f64> = differences.iter().map(|row| norm(row)).collect();
+    let axis = Axis::around(centre, median_in_place(&mut distances)?)?;
+    let reference = differences
+        .into_iter()
+        .map(|row| {
+            let scaled: Vec<f64> = row.iter().map(|v| v / axis.length).collect();
+            ControlScore {
+                position: position(&scaled, &axis.unit),
+                scaled,
+                leave_one_out: true,
+            }
+        })
+        .collect();
+    Some(ControlScores {
+        axis,
+        reference,
+        phenotype: Vec::new(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Calls and compound summaries (SCIENCE 6.7). Rows of a disease enter, summaries leave, and rows get their calls.
 //!
+//! - *mimic* (a dose on reference wells): cosine with the way to the phenotype above `mimic_cosine`, q below `q`.
 //! - *toxic* (a dose): cells below `toxic_cell_ratio` of the controls, or off-axis z at least `off_z`, on
 //!   average and in at least half of the wells, with its q-value below `q`, and supported by the other doses: the curve
 //!   of off-axis z over dose reaches at least half of `off_z` there. A compound is toxic when a dose is.
@@ -9,161 +10,120 @@
 //!   cells at least `hit_cell_ratio` (where counted), and an effect z of at least `replicate_z` in at least half of the
 //!   wells. An unknown off-axis or effect z is no hit.
 //!
+//! In activity screens a compound is active where its distance from the reference is significant at a dose, and toxic
+//! by its cells alone.
+//!
 //! The best dose is the one of largest effect among those that could be a hit; so a compound that is a hit at one dose
 //! and toxic at another is a hit with a therapeutic window. Wells that show harm are left out of the dose curve.
 
-use super::curve::{CurveSettings, fit_curve, fit_values};
-use super::plates::ScoredWell;
-use super::rows::{Group, Kind, effect};
-use super::{
-    Call, Comparison, ComparisonSettings, CompoundSummary, CurveModel, DoseCurve, DosePoint, Measure, Note,
-    NoteKind, Question, Thresholds,
-};
-use rayon::prelude::*;
+use std::cmp::Ordering;
 
-/// Off-axis z at which the ranking takes the whole effect away.
-const OFF_Z_SPAN: f64 = 10.0;
+use super::curve::{CurveSettings, fit_curve, fit_values};
+use super::series::{Row, WellEffect};
+use super::{
+    Call, Comparison, ComparisonSettings, CompoundSummary, CurveModel, DoseCurve, DosePoint, Measure,
+    Question, Thresholds,
+};
+
 /// A curve crosses its cutoff at this many MADs of the controls' effects (SCIENCE 6.6).
 const CUTOFF_MADS: f64 = 3.0;
+/// Off-axis z at which the ranking takes the whole effect away.
+const OFF_Z_SPAN: f64 = 10.0;
 /// From this off-axis z on a well says nothing of the rescue curve (SCIENCE 6.6).
 const MASKED_OFF_Z: f64 = 6.0;
 /// Share of the limit that the off-axis curve must reach at a toxic dose. Of two replicates one dose in several
 /// thousand exceeds the limit by chance in both; its neighbours do not.
 const CURVE_SUPPORT: f64 = 0.5;
 
-/// Summaries by disease and rank; sets the calls of `rows`.
+/// The summary of one compound on one disease, without its rank; sets the calls of its rows.
+///
+/// `treated`: its rows by dose, at least one. `phenotype`: rows of phenotype wells that carry the same compound, which
+/// in response screens are part of the dose curve.
 pub(super) fn summarise(
-    rows: &mut [Comparison],
-    groups: &[Group<'_, '_>],
-    settings: &ComparisonSettings,
-) -> (Vec<CompoundSummary>, Vec<Note>) {
-    let spans = compounds(rows, groups);
-    let mut summaries: Vec<CompoundSummary> = spans
-        .par_iter()
-        .map(|span| summary(rows, groups, span, settings))
-        .collect();
-    for (span, summary) in spans.iter().zip(&summaries) {
-        for &i in &span.treated {
-            rows[i].call = dose_call(&rows[i], groups[i].smallest_p, summary, settings);
-        }
-    }
-    summaries.sort_by(|a, b| {
-        let ec50 = |s: &CompoundSummary| s.curve.as_ref().and_then(|c| c.ec50).unwrap_or(f64::INFINITY);
-        (a.disease.cmp(&b.disease))
-            .then_with(|| b.score.total_cmp(&a.score))
-            .then_with(|| ec50(a).total_cmp(&ec50(b)))
-            .then_with(|| a.compound.cmp(&b.compound))
-    });
-    for disease in summaries.chunk_by_mut(|a, b| a.disease == b.disease) {
-        for (place, summary) in disease.iter_mut().enumerate() {
-            summary.rank = place + 1;
-        }
-    }
-    let notes = notes(rows, groups, &summaries, settings);
-    (summaries, notes)
-}
-
-/// The rows of one compound on one disease.
-struct Span {
-    treated: Vec<usize>,
-    /// Rows of the dose curve: the treated ones, and in response screens the compound's own phenotype rows.
-    curve: Vec<usize>,
-}
-
-fn compounds(rows: &[Comparison], groups: &[Group<'_, '_>]) -> Vec<Span> {
-    let mut spans = Vec::new();
-    let mut start = 0;
-    while start < rows.len() {
-        if groups[start].kind != Kind::Treated {
-            start += 1;
-            continue;
-        }
-        let same =
-            |i: usize| rows[i].disease == rows[start].disease && rows[i].compound == rows[start].compound;
-        let treated: Vec<usize> = (start..rows.len())
-            .take_while(|&i| same(i) && groups[i].kind == Kind::Treated)
-            .collect();
-        let curve = (0..start)
-            .rev()
-            .take_while(|&i| rows[i].disease == rows[start].disease)
-            .filter(|&i| groups[i].kind == Kind::Phenotype && same(i))
-            .chain(treated.iter().copied())
-            .collect();
-        start += treated.len();
-        spans.push(Span { treated, curve });
-    }
-    spans
-}
-
-fn summary(
-    rows: &[Comparison],
-    groups: &[Group<'_, '_>],
-    span: &Span,
+    treated: &mut [Row],
+    phenotype: &[Row],
     settings: &ComparisonSettings,
 ) -> CompoundSummary {
-    let question = settings.question;
-    let with_phenotype = if question == Question::Response {
-        &span.curve
-    } else {
-        &span.treated
-    };
-    let effect_of = |i: usize| effect(rows[i].on_axis, question);
-    // The first of equals, so that ties go to the lower dose.
-    let largest = |doses: &mut dyn Iterator<Item = usize>| {
-        doses.reduce(|best, i| if effect_of(i) > effect_of(best) { i } else { best })
-    };
+    let summary = summary(treated, phenotype, settings);
+    for row in treated {
+        row.row.call = dose_call(row, &summary, settings);
+    }
+    summary
+}
+
+/// What a compound is ranked by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    score: f64,
+    ec50: f64,
+}
+
+impl Standing {
+    pub(super) fn of(summary: &CompoundSummary) -> Self {
+        let ec50 = summary.curve.as_ref().and_then(|curve| curve.ec50);
+        Self {
+            score: summary.score,
+            ec50: ec50.unwrap_or(f64::INFINITY),
+        }
+    }
+
+    /// Best first: by score, then EC50. Equal ones stay as they are, by name.
+    pub(super) fn by_rank(&self, other: &Self) -> Ordering {
+        (other.score.total_cmp(&self.score)).then_with(|| self.ec50.total_cmp(&other.ec50))
+    }
+}
+
+/// The call of a counter-screen row: a mimic makes healthy cells look like the disease (SCIENCE 6.7).
+pub(super) fn counter_call(row: &Row, settings: &ComparisonSettings) -> Call {
     let limits = &settings.thresholds;
-    let usable = |i: usize| {
-        let row = &rows[i];
-        is_clean(row, limits)
-            && is_replicated(row.effect_z_support, limits)
-            && effect_of(i) >= limits.hit_top
-            && row.q_value.is_some_and(|q| q < limits.q)
+    let alike = row
+        .row
+        .direction_cosine
+        .is_some_and(|cosine| cosine > limits.mimic_cosine);
+    if alike && row.row.q_value.is_some_and(|q| q < limits.q) {
+        Call::Mimic
+    } else if is_toxic(&row.row, None, settings) {
+        Call::Toxic
+    } else {
+        without_finding(row.smallest_p, limits)
+    }
+}
+
+fn summary(treated: &[Row], phenotype: &[Row], settings: &ComparisonSettings) -> CompoundSummary {
+    let question = settings.question;
+    let limits = &settings.thresholds;
+    let with_phenotype: Vec<&Row> = if question == Question::Response {
+        phenotype.iter().chain(treated).collect()
+    } else {
+        treated.iter().collect()
     };
-    let best = largest(&mut span.treated.iter().copied().filter(|&i| usable(i)))
+    let usable = |row: &Row| {
+        is_clean(&row.row, limits)
+            && is_replicated(row.row.effect_z_support, limits)
+            && row.effect >= limits.hit_top
+            && row.row.q_value.is_some_and(|q| q < limits.q)
+    };
+    let best = largest(treated.iter().filter(|row| usable(row)))
         .filter(|_| question == Question::Rescue)
-        .or_else(|| largest(&mut with_phenotype.iter().copied()))
-        .unwrap_or(span.treated[0]);
-    let measure = match question {
-        Question::Rescue => Measure::Rescue,
-        Question::Response => Measure::OnAxis,
-    };
-    let mut points: Vec<DosePoint> = with_phenotype
-        .iter()
-        .flat_map(|&i| groups[i].wells.iter().map(move |(_, well)| (i, well)))
-        .filter_map(|(i, well)| {
-            Some(DosePoint {
-                plate: well.profile.plate.clone(),
-                well: well.profile.well,
-                dose: rows[i].dose?,
-                value: effect(well.position.on_axis, question),
-                masked: question == Question::Rescue && shows_harm(well, limits),
-            })
-        })
-        .collect();
-    points.sort_by(|a, b| {
-        a.dose
-            .total_cmp(&b.dose)
-            .then_with(|| (&a.plate, a.well).cmp(&(&b.plate, b.well)))
-    });
-    let mads = with_phenotype
-        .iter()
-        .flat_map(|&i| groups[i].wells.iter().filter_map(|(_, well)| well.effect_mad));
-    let (sum, n) = mads.fold((0.0, 0.0), |(sum, n), mad| (sum + mad, n + 1.0));
+        .or_else(|| largest(with_phenotype.iter().copied()))
+        .unwrap_or(&treated[0]);
     let judged_by = |cutoff: Option<f64>| CurveSettings {
         margin: limits.aic_margin,
         loss: settings.curve_loss,
         cutoff,
     };
-    let cutoff = (n > 0.0).then(|| CUTOFF_MADS * sum / n);
-    let curve = fit_curve(measure, points, &judged_by(cutoff));
-    let top = curve.as_ref().map_or(effect_of(best), |curve| curve.top);
-    let side_curve = |measure, cutoff: f64, value: fn(&ScoredWell<'_>) -> Option<f64>| {
-        let values: Vec<(f64, f64)> = span
-            .treated
+    let curve = fit_curve(
+        measure(question),
+        points(&with_phenotype, settings),
+        &judged_by(cutoff(&with_phenotype)),
+    );
+    let top = curve.as_ref().map_or(best.effect, |curve| curve.top);
+    let side_curve = |measure, cutoff: f64, value: fn(&WellEffect) -> Option<f64>| {
+        let wells = treated
             .iter()
-            .flat_map(|&i| groups[i].wells.iter().map(move |(_, well)| (i, well)))
-            .filter_map(|(i, well)| rows[i].dose.zip(value(well)))
+            .flat_map(|row| row.wells.iter().map(move |well| (row, well)));
+        let values: Vec<(f64, f64)> = wells
+            .filter_map(|(row, well)| row.row.dose.zip(value(well)))
             .collect();
         fit_values(measure, &values, &judged_by(Some(cutoff)))
     };
@@ -172,38 +132,44 @@ fn summary(
         well.cell_ratio.map(|ratio| 1.0 - ratio)
     });
     let extreme = |value: fn(&Comparison) -> Option<f64>, largest: bool| {
-        let values = span.treated.iter().filter_map(|&i| value(&rows[i]));
+        let values = treated.iter().filter_map(|row| value(&row.row));
         if largest {
             values.max_by(f64::total_cmp)
         } else {
             values.min_by(f64::total_cmp)
         }
     };
-    let toxic_dose = span
-        .treated
-        .iter()
-        .filter(|&&i| is_toxic(&rows[i], off_curve.as_ref(), limits))
-        .filter_map(|&i| rows[i].dose)
-        .min_by(f64::total_cmp);
+    let toxic = || {
+        treated
+            .iter()
+            .filter(|row| is_toxic(&row.row, off_curve.as_ref(), settings))
+    };
+    let toxic_dose = toxic().filter_map(|row| row.row.dose).min_by(f64::total_cmp);
+    let any_toxic = toxic().next().is_some();
     let ec50 = curve.as_ref().and_then(|curve| curve.ec50);
-    let penalty = rows[best].off_z.map_or(0.0, |z| (z / OFF_Z_SPAN).clamp(0.0, 1.0));
+    let penalty = match (question, best.row.off_z) {
+        // Without an axis the distance is the effect itself.
+        (Question::Activity, _) | (_, None) => 0.0,
+        (_, Some(z)) => (z / OFF_Z_SPAN).clamp(0.0, 1.0),
+    };
     let mut doses: Vec<u64> = with_phenotype
         .iter()
-        .filter_map(|&i| rows[i].dose.map(f64::to_bits))
+        .filter_map(|row| row.row.dose.map(f64::to_bits))
         .collect();
     doses.sort_unstable();
     doses.dedup();
     let mut summary = CompoundSummary {
-        disease: rows[best].disease.clone(),
-        compound: rows[best].compound.clone(),
+        disease: best.row.disease.clone(),
+        compound: best.row.compound.clone(),
         call: Call::Untested,
         rank: 0,
         score: top * (1.0 - penalty),
         n_doses: doses.len(),
-        best_dose: rows[best].dose,
-        best_rescue: rows[best].rescue,
-        best_off_z: rows[best].off_z,
-        best_cell_ratio: rows[best].cell_ratio,
+        best_dose: best.row.dose,
+        best_rescue: best.row.rescue,
+        best_specificity: best.row.specificity,
+        best_off_z: best.row.off_z,
+        best_cell_ratio: best.row.cell_ratio,
         top,
         min_q: extreme(|row| row.q_value, false),
         max_off_z: extreme(|row| row.off_z, true),
@@ -213,32 +179,77 @@ fn summary(
             .zip(ec50)
             .filter(|(toxic, _)| *toxic > 0.0)
             .map(|(t, e)| (t / e).log10()),
-        best_effect_z_support: rows[best].effect_z_support,
+        best_effect_z_support: best.row.effect_z_support,
         curve,
         off_curve,
         cell_curve,
     };
-    let any_toxic = span
-        .treated
+    let smallest_p = treated
         .iter()
-        .any(|&i| is_toxic(&rows[i], summary.off_curve.as_ref(), limits));
-    let smallest_p = span
-        .treated
-        .iter()
-        .filter_map(|&i| groups[i].smallest_p)
+        .filter_map(|row| row.smallest_p)
         .min_by(f64::total_cmp);
     summary.call = compound_call(&summary, any_toxic, smallest_p, settings);
     summary
 }
 
-fn is_toxic(row: &Comparison, off_curve: Option<&DoseCurve>, limits: &Thresholds) -> bool {
+/// The row of largest effect; the first of equals, so that ties go to the lower dose.
+fn largest<'r>(rows: impl Iterator<Item = &'r Row>) -> Option<&'r Row> {
+    rows.reduce(|best, row| if row.effect > best.effect { row } else { best })
+}
+
+/// The effect from which on a curve shows more than the controls' spread; `None` where that is not known.
+fn cutoff(rows: &[&Row]) -> Option<f64> {
+    let mads = rows
+        .iter()
+        .flat_map(|row| row.wells.iter().filter_map(|well| well.effect_mad));
+    let (sum, n) = mads.fold((0.0, 0.0), |(sum, n), mad| (sum + mad, n + 1.0));
+    (n > 0.0).then(|| CUTOFF_MADS * sum / n)
+}
+
+fn measure(question: Question) -> Measure {
+    match question {
+        Question::Rescue => Measure::Rescue,
+        Question::Response => Measure::OnAxis,
+        Question::Activity => Measure::Activity,
+    }
+}
+
+/// What the dose curve is fitted to, by dose, plate and well.
+fn points(rows: &[&Row], settings: &ComparisonSettings) -> Vec<DosePoint> {
+    let wells = rows
+        .iter()
+        .flat_map(|row| row.wells.iter().map(move |well| (row, well)));
+    let mut points: Vec<DosePoint> = wells
+        .filter_map(|(row, well)| {
+            Some(DosePoint {
+                plate: well.plate.clone(),
+                well: well.well,
+                dose: row.row.dose?,
+                value: well.effect,
+                masked: settings.question == Question::Rescue && shows_harm(well, &settings.thresholds),
+            })
+        })
+        .collect();
+    points.sort_by(|a, b| {
+        a.dose
+            .total_cmp(&b.dose)
+            .then_with(|| (&a.plate, a.well).cmp(&(&b.plate, b.well)))
+    });
+    points
+}
+
+fn is_toxic(row: &Comparison, off_curve: Option<&DoseCurve>, settings: &ComparisonSettings) -> bool {
+    let limits = &settings.thresholds;
+    // Without an axis nothing is beside it: distance is activity, and only lost cells are harm.
+    let axis = settings.question != Question::Activity;
     let supported = row
         .dose
         .zip(off_curve)
         .is_none_or(|(dose, curve)| curve.evaluate(dose) >= CURVE_SUPPORT * limits.off_z);
     row.cell_ratio
         .is_some_and(|ratio| ratio < limits.toxic_cell_ratio)
-        || (supported
+        || (axis
+            && supported
             && row.off_z.is_some_and(|z| z >= limits.off_z)
             && row.off_z_support.is_some_and(|z| z >= limits.off_z)
             && row.q_off.is_some_and(|q| q < limits.q))
@@ -254,7 +265,7 @@ fn is_replicated(effect_z_support: Option<f64>, limits: &Thresholds) -> bool {
     effect_z_support.is_some_and(|z| z >= limits.replicate_z)
 }
 
-fn shows_harm(well: &ScoredWell<'_>, limits: &Thresholds) -> bool {
+fn shows_harm(well: &WellEffect, limits: &Thresholds) -> bool {
     well.off_z.is_some_and(|z| z >= MASKED_OFF_Z)
         || well
             .cell_ratio
@@ -273,7 +284,9 @@ fn compound_call(
         .curve
         .as_ref()
         .is_none_or(|curve| matches!(curve.model, CurveModel::Hill | CurveModel::GainLoss));
-    let active = significant && shaped && summary.top.abs() >= limits.active_top;
+    let large = summary.top.abs() >= limits.active_top;
+    // A distance has no unit in which a limit would mean the same in every assay: significance alone counts.
+    let active = significant && (settings.question == Question::Activity || (shaped && large));
     let clean = is_replicated(summary.best_effect_z_support, limits)
         && summary.best_off_z.is_some_and(|z| z < limits.off_z)
         && summary
@@ -290,28 +303,24 @@ fn compound_call(
     }
 }
 
-fn dose_call(
-    row: &Comparison,
-    smallest_p: Option<f64>,
-    summary: &CompoundSummary,
-    settings: &ComparisonSettings,
-) -> Call {
+fn dose_call(row: &Row, summary: &CompoundSummary, settings: &ComparisonSettings) -> Call {
     let limits = &settings.thresholds;
-    let effect = effect(row.on_axis, settings.question);
-    let significant = row.q_value.is_some_and(|q| q < limits.q);
-    if is_toxic(row, summary.off_curve.as_ref(), limits) {
+    let scores = &row.row;
+    let significant = scores.q_value.is_some_and(|q| q < limits.q);
+    let large = settings.question == Question::Activity || row.effect >= limits.active_top;
+    if is_toxic(scores, summary.off_curve.as_ref(), settings) {
         Call::Toxic
     } else if significant
         && summary.call == Call::RescueHit
-        && effect >= limits.hit_top
-        && is_replicated(row.effect_z_support, limits)
-        && is_clean(row, limits)
+        && row.effect >= limits.hit_top
+        && is_replicated(scores.effect_z_support, limits)
+        && is_clean(scores, limits)
     {
         Call::RescueHit
-    } else if significant && effect >= limits.active_top {
+    } else if significant && large {
         Call::Active
     } else {
-        without_finding(smallest_p, limits)
+        without_finding(row.smallest_p, limits)
     }
 }
 
@@ -322,68 +331,4 @@ fn without_finding(smallest_p: Option<f64>, limits: &Thresholds) -> Call {
         Some(p) if p >= limits.q => Call::Underpowered,
         Some(_) => Call::Inactive,
     }
-}
-
-fn notes(
-    rows: &[Comparison],
-    groups: &[Group<'_, '_>],
-    summaries: &[CompoundSummary],
-    settings: &ComparisonSettings,
-) -> Vec<Note> {
-    let mut notes = Vec::new();
-    let mut start = 0;
-    for of_disease in rows.chunk_by(|a, b| a.disease == b.disease) {
-        let span = start..start + of_disease.len();
-        start = span.end;
-        let (Some(first), treated) = (
-            of_disease.first(),
-            span.filter(|&i| groups[i].kind == Kind::Treated)
-                .collect::<Vec<_>>(),
-        ) else {
-            continue;
-        };
-        let mut add = |kind, text: String| {
-            let name = first
-                .disease
-                .as_deref()
-                .map(|d| format!("disease {d}: "))
-                .unwrap_or_default();
-            let text = format!("{name}{text}");
-            notes.push(Note {
-                kind,
-                plate: None,
-                disease: first.disease.clone(),
-                well: None,
-                column: None,
-                text,
-            });
-        };
-        let reach: Vec<f64> = treated.iter().filter_map(|&i| groups[i].smallest_p).collect();
-        let weak = reach.iter().filter(|&&p| p >= settings.thresholds.q).count();
-        if let Some(best) = reach.iter().copied().min_by(f64::total_cmp).filter(|_| weak > 0) {
-            add(
-                NoteKind::Underpowered,
-                format!(
-                    "{weak} of {} treatments have too few control wells for a p-value below {} (the smallest possible \
-                     is {best:.3}): read the scores, not the calls",
-                    treated.len(),
-                    settings.thresholds.q
-                ),
-            );
-        }
-        let of_disease: Vec<&CompoundSummary> =
-            summaries.iter().filter(|s| s.disease == first.disease).collect();
-        let few = of_disease.iter().filter(|s| s.curve.is_none()).count();
-        if few > 0 {
-            add(
-                NoteKind::FewDoses,
-                format!(
-                    "{few} of {} compounds have fewer than {} doses: no curve was fitted, the largest effect is reported",
-                    of_disease.len(),
-                    super::curve::FEWEST_DOSES
-                ),
-            );
-        }
-    }
-    notes
 }

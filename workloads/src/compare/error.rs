@@ -79,6 +79,28 @@ pub enum CompareError {
         /// What is expected.
         expected: &'static str,
     },
+    /// A plate holds a profile that was not in the design.
+    #[error(
+        "plate {plate} well {well} was read, but is not part of the plate and treatments asked for: the tables changed \
+         while they were compared; compare again"
+    )]
+    Unplanned {
+        /// The plate.
+        plate: Barcode,
+        /// The well.
+        well: WellPosition,
+    },
+    /// More plates, compounds or diseases than can be numbered.
+    #[error("the screen has more than four billion plates, compounds or diseases: compare it in parts")]
+    TooLarge,
+    /// Finished rows could not be put aside or read back.
+    #[error("rows could not be put aside until the whole screen is compared ({kind}): {message}")]
+    Spool {
+        /// What kind of fault.
+        kind: std::io::ErrorKind,
+        /// What the system says.
+        message: String,
+    },
     /// No plate could be scored for any disease.
     #[error("no plate can be scored: {}", reasons(.notes))]
     NothingScored {

@@ -1,13 +1,16 @@
 //! From well profiles to calls: which treatments move a disease model back towards healthy, at which dose, and
 //! what else they do.
 //!
-//! Well profiles and [`ComparisonSettings`] enter, a [`ScreenComparison`] leaves. Pure and blocking; every reduction
-//! is in `f64`; the same profiles in any order, on any number of threads, give the same bytes.
+//! Well profiles and [`ComparisonSettings`] enter, a [`ScreenComparison`] leaves: at once with [`compare`], or plate by
+//! plate in memory that does not grow with the screen, with [`stream`]. Pure and blocking; every reduction is in
+//! `f64`; the same profiles in any order, on any number of threads, give the same bytes.
 //!
-//! The flow is the file list: [`scale`] (per plate), [`axis`] (0 at the reference, 1 at the phenotype; controls are
-//! scored on an axis built without them), [`window`] (Z′, SSMD), [`null`] (exact or sampled p-values), [`multiple`]
-//! (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `plates` and `rows` carry them
-//! over the screen.
+//! The flow is the file list: [`design`] (which plates carry what, and the order to read them), `input` (what a profile
+//! must be), `frames` and [`scale`] (the space of the comparison), `plates` and [`axis`] (0 at the reference, 1 at the
+//! phenotype; controls are scored on an axis built without them), [`window`] (Z′, SSMD), `series` (wells of a treatment
+//! over its plates), [`null`] and `pool` (p-values), `finished` and `spool` (until the screen is complete),
+//! [`multiple`] (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `engine` carries
+//! plates through them.
 //!
 //! It fails on profiles that contradict each other (duplicate wells, differing widths, values that are not finite)
 //! and when nothing at all can be scored. One plate that cannot be scored is a [`Note`], and has no rows.
@@ -16,31 +19,46 @@ pub mod axis;
 pub mod buscar;
 mod call;
 pub mod curve;
+pub mod design;
+mod engine;
 mod error;
+mod finished;
+mod frames;
+mod input;
 pub mod multiple;
 pub mod null;
 mod plates;
+mod pool;
 mod result;
-mod rows;
 pub mod scale;
+mod series;
 mod settings;
+mod spool;
+mod tally;
 pub mod trend;
 pub mod window;
 
 pub use curve::CurveLoss;
+pub use design::{Design, DesignBuilder, WIDEST};
+pub use engine::{Sink, StreamError, stream};
 pub use error::CompareError;
 pub use result::{
     AicTable, AssayWindow, Call, Censoring, Comparison, CompoundSummary, CurveModel, CurveParameters,
     DoseCurve, DosePoint, Measure, Note, NoteKind, ScreenComparison, WellScore,
 };
-pub use settings::{ComparisonSettings, Correction, FitOn, Normalise, Question, Thresholds};
+pub use settings::{ComparisonSettings, Correction, FitOn, Normalise, NullFrom, Question, Thresholds};
+pub use spool::Spool;
+
+use std::convert::Infallible;
+use std::io::Cursor;
 
 use crate::profile::WellProfile;
 
 /// Compares every treatment of the screen with its plate's controls.
 ///
 /// `profiles`: one per well, any order, all of one width. Scores follow the screen's question; see
-/// [`ScreenComparison`] for what leaves.
+/// [`ScreenComparison`] for what leaves. Profiles and results are all in memory: [`stream`] does the same for screens
+/// of any size.
 ///
 /// # Errors
 /// [`CompareError`] when settings are out of range, profiles contradict each other, or no plate can be scored.
@@ -48,23 +66,20 @@ pub fn compare(
     profiles: &[WellProfile],
     settings: &ComparisonSettings,
 ) -> Result<ScreenComparison, CompareError> {
-    settings.check()?;
-    let sorted = plates::checked(profiles)?;
-    let (plates, mut notes) = plates::score(&sorted, settings);
-    if plates.is_empty() {
-        return Err(CompareError::NothingScored { notes });
+    let mut sorted: Vec<&WellProfile> = profiles.iter().collect();
+    sorted.sort_by(|a, b| (&a.plate, a.well).cmp(&(&b.plate, b.well)));
+    let design = Design::of(sorted.iter().map(|well| (&well.plate, &well.treatment)))?;
+    let read = |plate: &crate::words::Barcode| -> Result<Vec<&WellProfile>, Infallible> {
+        let from = sorted.partition_point(|well| well.plate < *plate);
+        let wells = sorted[from..].iter().take_while(|well| well.plate == *plate);
+        Ok(wells.copied().collect())
+    };
+    let mut found = ScreenComparison::default();
+    match stream(&design, settings, read, Cursor::new(Vec::new()), &mut found) {
+        Ok(()) => {}
+        Err(StreamError::Compare(error)) => return Err(error),
+        Err(StreamError::Caller(never)) => match never {},
     }
-    let (mut rows, groups) = rows::rows(&plates, settings);
-    let (compounds, more) = call::summarise(&mut rows, &groups, settings);
-    notes.extend(more);
-    let mut wells: Vec<WellScore> = plates.iter().flat_map(plates::ScoredPlate::well_scores).collect();
-    wells.sort_by(|a, b| (&a.plate, a.well, &a.disease).cmp(&(&b.plate, b.well, &b.disease)));
-    let windows = plates.iter().map(plates::ScoredPlate::window).collect();
-    Ok(ScreenComparison {
-        rows,
-        compounds,
-        windows,
-        wells,
-        notes,
-    })
+    found.sort();
+    Ok(found)
 }

@@ -4,6 +4,7 @@
 //! are few enough, seeded draws otherwise. No p-value is 0. There is no null (`None`) where a plate has no usable
 //! control.
 
+use super::Question;
 use super::axis::{dot, norm};
 
 /// The null controls of one plate.
@@ -46,6 +47,15 @@ impl Null {
     pub fn smallest_p(&self) -> f64 {
         1.0 / (1.0 + self.effects.len() as f64)
     }
+
+    /// p-values of an effect and of a length beside the axis. In activity screens the effect is a length.
+    pub(super) fn p_values(&self, effect: f64, off_axis: f64, question: Question) -> (f64, f64) {
+        let effects = match question {
+            Question::Activity => &self.off_axis,
+            Question::Rescue | Question::Response => &self.effects,
+        };
+        (p_at_least(effects, effect), p_at_least(&self.off_axis, off_axis))
+    }
 }
 
 /// `(1 + #{null ≥ observed}) / (1 + B)` for an ascending null (Phipson and Smyth 2010).
@@ -55,15 +65,20 @@ pub fn p_at_least(sorted: &[f64], observed: f64) -> f64 {
 }
 
 /// The direction a group over several plates is measured against: the normalised mean of its plates' axes, weighted
-/// by wells. `None` where they cancel.
+/// by wells. Zero where none of them has a direction (there is no axis); `None` where they cancel.
 pub fn common_unit(units: impl Iterator<Item = (usize, impl AsRef<[f64]>)>) -> Option<Vec<f64>> {
     let mut sum: Vec<f64> = Vec::new();
+    let mut directed = false;
     for (wells, unit) in units {
         let unit = unit.as_ref();
+        directed |= unit.iter().any(|&u| u != 0.0);
         sum.resize(unit.len(), 0.0);
         for (sum, u) in sum.iter_mut().zip(unit) {
             *sum += wells as f64 * u;
         }
+    }
+    if !directed {
+        return Some(sum);
     }
     let length = norm(&sum);
     (length > 0.0).then(|| sum.iter().map(|v| v / length).collect())
@@ -237,7 +252,8 @@ impl SplitMix {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    /// Any of the 2^64 numbers.
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,18 +1,16 @@
-//! Every plate of the screen on its own axes: checked, sorted and scaled profiles enter, scored wells leave.
+//! A plate on its own axes: checked wells and their rows enter, scored wells leave.
 //!
-//! Fails on profiles that contradict each other. A plate without an axis for a disease gives a note and no scores.
+//! Nothing fails: a plate without an axis for a disease gives a note and no scores.
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 use super::axis::{self, Axis, ControlScore, Position};
-use super::rows::effect;
-use super::scale::Scaler;
+use super::design::Kind;
+use super::design::counter_screen;
+use super::frames::{self, Framed};
+use super::series::effect;
 use super::window::{median_and_mad, median_in_place, robust_separation, separation};
-use super::{
-    AssayWindow, CompareError, ComparisonSettings, FitOn, Normalise, Note, NoteKind, Question, WellScore,
-};
+use super::{AssayWindow, ComparisonSettings, Note, NoteKind, Question, WellScore};
 use crate::profile::{Role, WellProfile};
 use crate::words::Barcode;
 
@@ -24,8 +22,11 @@ const FEWEST_FOR_Z: usize = 3;
 /// A well on the axis of one disease.
 pub(super) struct ScoredWell<'a> {
     pub(super) profile: &'a WellProfile,
+    /// Along the axis in the space of the axis, beside it in the aligned space where there is one.
     pub(super) position: Position,
-    /// In axis lengths of the axis it was scored on.
+    /// Position along the axis in the aligned space, and beside it in the space of the axis.
+    pub(super) elsewhere: Option<Position>,
+    /// In axis lengths of the axis it was scored on, in the aligned space where there is one.
     pub(super) scaled: Vec<f64>,
     pub(super) leave_one_out: bool,
     pub(super) effect_z: Option<f64>,
@@ -39,47 +40,90 @@ pub(super) struct ScoredWell<'a> {
 pub(super) struct ScoredPlate<'a> {
     pub(super) plate: &'a Barcode,
     pub(super) disease: Option<&'a str>,
+    /// In the space in which positions along it are measured.
     pub(super) axis: Axis,
+    /// The axis in the aligned space.
+    pub(super) aligned: Option<Axis>,
     pub(super) reference: Vec<ScoredWell<'a>>,
     pub(super) phenotype: Vec<ScoredWell<'a>>,
     pub(super) treated: Vec<ScoredWell<'a>>,
+    /// Reference wells with a compound.
+    pub(super) counter: Vec<ScoredWell<'a>>,
 }
 
 impl<'a> ScoredPlate<'a> {
-    /// The wells whose scores are the null.
+    /// The wells whose scores are the null of treated wells.
     pub(super) fn null_wells(&self, question: Question) -> &[ScoredWell<'a>] {
         match question {
             Question::Rescue => &self.phenotype,
-            Question::Response => &self.reference,
+            Question::Response | Question::Activity => &self.reference,
         }
     }
 
+    /// The direction beside which wells are measured, in the space of their `scaled` rows.
+    pub(super) fn unit(&self) -> &[f64] {
+        self.aligned.as_ref().unwrap_or(&self.axis).unit()
+    }
+
+    fn sides(&mut self) -> [&mut Vec<ScoredWell<'a>>; 4] {
+        [
+            &mut self.reference,
+            &mut self.phenotype,
+            &mut self.treated,
+            &mut self.counter,
+        ]
+    }
+
+    /// Takes from the same plate in the aligned space what is measured there: lengths beside the axis (SCIENCE 5.7:
+    /// whitening turns an axis, so that positions along it are better measured before).
+    fn align(&mut self, mut aligned: Self) {
+        for (wells, there) in self.sides().into_iter().zip(aligned.sides()) {
+            for (well, there) in wells.iter_mut().zip(there.drain(..)) {
+                well.elsewhere = Some(Position {
+                    on_axis: there.position.on_axis,
+                    off_axis: well.position.off_axis,
+                });
+                well.position.off_axis = there.position.off_axis;
+                well.scaled = there.scaled;
+            }
+        }
+        self.aligned = Some(aligned.axis);
+    }
+
     fn all_wells(&self) -> impl Iterator<Item = &ScoredWell<'a>> {
-        self.reference.iter().chain(&self.phenotype).chain(&self.treated)
+        let controls = self.reference.iter().chain(&self.phenotype);
+        controls.chain(&self.treated).chain(&self.counter)
     }
 
     /// One score per well, in no particular order.
-    pub(super) fn well_scores(&self) -> impl Iterator<Item = WellScore> {
-        self.all_wells().map(|well| WellScore {
+    pub(super) fn well_scores(&self, question: Question) -> impl Iterator<Item = WellScore> {
+        let on_an_axis = question != Question::Activity;
+        self.all_wells().map(move |well| WellScore {
             plate: self.plate.clone(),
             well: well.profile.well,
             disease: self.disease.map(str::to_owned),
-            on_axis: well.position.on_axis,
+            on_axis: on_an_axis.then_some(well.position.on_axis),
             off_axis: well.position.off_axis,
             off_z: well.off_z,
-            rescue: well.position.rescue(),
+            aligned_on_axis: well.elsewhere.filter(|_| on_an_axis).map(|there| there.on_axis),
+            unaligned_off_axis: well.elsewhere.map(|there| there.off_axis),
+            rescue: on_an_axis.then(|| well.position.rescue()),
             cell_ratio: well.cell_ratio,
             leave_one_out: well.leave_one_out,
         })
     }
 
-    /// Z′ and SSMD of the plate; `None` where a control was scored in-sample.
-    pub(super) fn window(&self) -> AssayWindow {
+    /// Z′ and SSMD of the plate, on positions on the axis (on distances, where there is none); `None` where a control
+    /// was scored in-sample.
+    pub(super) fn window(&self, question: Question) -> AssayWindow {
         let positions = |wells: &[ScoredWell<'_>]| -> Vec<f64> {
             wells
                 .iter()
                 .filter(|w| w.leave_one_out)
-                .map(|w| w.position.on_axis)
+                .map(|w| match question {
+                    Question::Activity => w.position.off_axis,
+                    Question::Rescue | Question::Response => w.position.on_axis,
+                })
                 .collect()
         };
         let (phenotype, reference) = (positions(&self.phenotype), positions(&self.reference));
@@ -99,120 +143,10 @@ impl<'a> ScoredPlate<'a> {
     }
 }
 
-/// Sorts profiles by plate and well and checks them.
-pub(super) fn checked(profiles: &[WellProfile]) -> Result<Vec<&WellProfile>, CompareError> {
-    let mut sorted: Vec<&WellProfile> = profiles.iter().collect();
-    sorted.sort_by(|a, b| (&a.plate, a.well).cmp(&(&b.plate, b.well)));
-    let expected = sorted
-        .first()
-        .ok_or(CompareError::NoProfiles)?
-        .values
-        .len()
-        .max(1);
-    for pair in sorted.windows(2) {
-        if let [a, b] = pair
-            && (&a.plate, a.well) == (&b.plate, b.well)
-        {
-            return Err(CompareError::DuplicateWell {
-                plate: a.plate.clone(),
-                well: a.well,
-            });
-        }
-    }
-    for profile in &sorted {
-        let (plate, well) = (profile.plate.clone(), profile.well);
-        if profile.values.len() != expected {
-            return Err(CompareError::Width {
-                plate,
-                well,
-                expected,
-                found: profile.values.len(),
-            });
-        }
-        if let Some((column, &value)) = profile.values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            return Err(CompareError::NotFinite {
-                plate,
-                well,
-                column,
-                value,
-            });
-        }
-        let usable = |v: f64| v.is_finite() && v >= 0.0;
-        if let Some(dose) = profile.treatment.dose.filter(|&dose| !usable(dose)) {
-            return Err(CompareError::Dose { plate, well, dose });
-        }
-        if let Some(count) = profile.cell_count.filter(|&count| !usable(count)) {
-            return Err(CompareError::CellCount { plate, well, count });
-        }
-    }
-    Ok(sorted)
-}
-
-/// Scales and scores every plate. `sorted` comes from [`checked`]; plates leave by barcode, then disease.
+/// Scores a plate on each of its diseases. `wells`: by well; `framed`: their rows, in the same order.
 pub(super) fn score<'a>(
-    sorted: &[&'a WellProfile],
-    settings: &ComparisonSettings,
-) -> (Vec<ScoredPlate<'a>>, Vec<Note>) {
-    let plates: Vec<&[&WellProfile]> = sorted.chunk_by(|a, b| a.plate == b.plate).collect();
-    let mut scalers: Vec<Option<Scaler>> = plates
-        .par_iter()
-        .map(|wells| fit_scaler(wells, settings))
-        .collect();
-    let mut notes = Vec::new();
-    if settings.normalise == Normalise::RobustMad {
-        let fitted = scalers.clone();
-        for (i, scaler) in scalers.iter_mut().enumerate() {
-            if let Some(scaler) = scaler {
-                let others: Vec<&Scaler> = fitted
-                    .iter()
-                    .enumerate()
-                    .filter(|&(j, _)| j != i)
-                    .filter_map(|(_, s)| s.as_ref())
-                    .collect();
-                scaler.repair(&others);
-            }
-        }
-    }
-    for (wells, scaler) in plates.iter().zip(&mut scalers) {
-        let all = fit_wells(wells, FitOn::All);
-        *scaler = scaler.take().map(|scaler| scaler.floored(&all));
-    }
-    let scored: Vec<(Vec<ScoredPlate<'a>>, Vec<Note>)> = plates
-        .par_iter()
-        .zip(&scalers)
-        .map(|(wells, scaler)| score_plate(wells, scaler.as_ref(), settings))
-        .collect();
-    let mut plates = Vec::new();
-    for (scored, plate_notes) in scored {
-        plates.extend(scored);
-        notes.extend(plate_notes);
-    }
-    (plates, notes)
-}
-
-fn fit_wells<'w>(wells: &[&'w WellProfile], fit_on: FitOn) -> Vec<&'w [f32]> {
-    wells
-        .iter()
-        .filter(|w| fit_on == FitOn::All || w.treatment.role == Role::Reference)
-        .map(|w| w.values.as_slice())
-        .collect()
-}
-
-fn fit_scaler(wells: &[&WellProfile], settings: &ComparisonSettings) -> Option<Scaler> {
-    let rows = fit_wells(wells, settings.fit_on);
-    if rows.is_empty() {
-        return None;
-    }
-    match settings.normalise {
-        Normalise::None => None,
-        Normalise::Standardise => Some(Scaler::standardise(&rows)),
-        Normalise::RobustMad => Some(Scaler::robust(&rows)),
-    }
-}
-
-fn score_plate<'a>(
     wells: &[&'a WellProfile],
-    scaler: Option<&Scaler>,
+    framed: &Framed,
     settings: &ComparisonSettings,
 ) -> (Vec<ScoredPlate<'a>>, Vec<Note>) {
     let Some(first) = wells.first() else {
@@ -222,29 +156,59 @@ fn score_plate<'a>(
         plate: &first.plate,
         notes: Vec::new(),
     };
+    if wells.iter().any(|well| well.treatment.role == Role::Reference) {
+        note_scaling(&mut notes, wells, framed, settings);
+    }
+    let mut plates = score_rows(wells, &framed.rows, settings, &mut notes);
+    if let Some(aligned) = &framed.aligned {
+        // What is missing in one space is missing in the other, but for an axis: it is noted once.
+        let mut unsaid = Notes {
+            plate: &first.plate,
+            notes: Vec::new(),
+        };
+        let mut there = score_rows(wells, aligned, settings, &mut unsaid);
+        plates.retain_mut(|plate| {
+            let Some(at) = there.iter().position(|there| there.disease == plate.disease) else {
+                let text =
+                    "reference and phenotype wells coincide in the aligned space; its wells were not scored";
+                notes.add(NoteKind::NoAxis, plate.disease, None, None, text.to_owned());
+                return false;
+            };
+            plate.align(there.swap_remove(at));
+            true
+        });
+    }
+    for plate in &mut plates {
+        calibrate(plate, settings.question);
+    }
+    (plates, notes.notes)
+}
+
+/// Scores a plate by its rows in one space.
+fn score_rows<'a>(
+    wells: &[&'a WellProfile],
+    rows: &[Vec<f64>],
+    settings: &ComparisonSettings,
+    notes: &mut Notes<'_>,
+) -> Vec<ScoredPlate<'a>> {
+    let counters = counter_screen(wells.iter().map(|well| {
+        let phenotype = well.treatment.role == Role::Phenotype;
+        (phenotype, well.treatment.disease.as_deref())
+    }));
+    let is_counter = |well: &WellProfile| {
+        counters && well.treatment.role == Role::Treated && well.treatment.disease.is_none()
+    };
     let mut diseases: BTreeMap<Option<&'a str>, usize> = BTreeMap::new();
-    for well in wells.iter().filter(|w| w.treatment.role != Role::Reference) {
-        *diseases.entry(well.treatment.disease.as_deref()).or_default() += 1;
+    for well in wells {
+        if well.treatment.role != Role::Reference && !is_counter(well) {
+            *diseases.entry(well.treatment.disease.as_deref()).or_default() += 1;
+        }
     }
-    let references = wells
-        .iter()
-        .filter(|w| w.treatment.role == Role::Reference)
-        .count();
-    if references > 0 {
-        note_scaling(&mut notes, wells, scaler, settings);
-    }
-    let rows: Vec<Vec<f64>> = wells
-        .iter()
-        .map(|well| match scaler {
-            Some(scaler) => scaler.apply(&well.values),
-            None => well.values.iter().map(|&v| f64::from(v)).collect(),
-        })
-        .collect();
     let mut scored = Vec::new();
     for (disease, affected) in diseases {
         let side = |role: Role| -> Vec<usize> {
             (0..wells.len())
-                .filter(|&i| wells[i].treatment.role == role)
+                .filter(|&i| wells[i].treatment.role == role && !is_counter(wells[i]))
                 .filter(|&i| {
                     let own = wells[i].treatment.disease.as_deref();
                     own == disease || (role == Role::Reference && own.is_none())
@@ -253,6 +217,7 @@ fn score_plate<'a>(
         };
         let (reference, phenotype, treated) =
             (side(Role::Reference), side(Role::Phenotype), side(Role::Treated));
+        let counter: Vec<usize> = (0..wells.len()).filter(|&i| is_counter(wells[i])).collect();
         let lost = format!("its {affected} wells were not scored");
         if reference.is_empty() {
             notes.add(
@@ -264,7 +229,8 @@ fn score_plate<'a>(
             );
             continue;
         }
-        if phenotype.is_empty() {
+        let around = settings.question == Question::Activity;
+        if phenotype.is_empty() && !around {
             notes.add(
                 NoteKind::NoPhenotype,
                 disease,
@@ -275,13 +241,22 @@ fn score_plate<'a>(
             continue;
         }
         let of = |side: &[usize]| -> Vec<&[f64]> { side.iter().map(|&i| rows[i].as_slice()).collect() };
-        let Some(controls) = axis::score_controls(&of(&reference), &of(&phenotype)) else {
-            let text = format!("reference and phenotype wells have the same mean profile; {lost}");
-            notes.add(NoteKind::NoAxis, disease, None, None, text);
+        let scores = if around {
+            axis::score_around(&of(&reference))
+        } else {
+            axis::score_controls(&of(&reference), &of(&phenotype))
+        };
+        let Some(controls) = scores else {
+            let why = if around {
+                "its reference wells are fewer than two or do not differ: there is no unit of distance"
+            } else {
+                "reference and phenotype wells have the same mean profile"
+            };
+            notes.add(NoteKind::NoAxis, disease, None, None, format!("{why}; {lost}"));
             continue;
         };
         for (name, side) in [("reference", &reference), ("phenotype", &phenotype)] {
-            if let [only] = side.as_slice() {
+            if let ([only], false) = (side.as_slice(), around) {
                 let well = wells[*only].well;
                 let text = format!(
                     "well {well} is the only {name} well: it was scored on an axis it defines, and gives no spread"
@@ -297,6 +272,7 @@ fn score_plate<'a>(
                     position: score.position,
                     scaled: score.scaled,
                     leave_one_out: score.leave_one_out,
+                    elsewhere: None,
                     effect_z: None,
                     effect_mad: None,
                     off_z: None,
@@ -304,62 +280,86 @@ fn score_plate<'a>(
                 })
                 .collect()
         };
-        let treated = treated
-            .iter()
-            .map(|&i| {
-                let scaled = controls.axis.scaled(&rows[i]);
-                ScoredWell {
-                    profile: wells[i],
-                    position: axis::position(&scaled, controls.axis.unit()),
-                    scaled,
-                    leave_one_out: true,
-                    effect_z: None,
-                    effect_mad: None,
-                    off_z: None,
-                    cell_ratio: None,
-                }
-            })
-            .collect();
-        let mut plate = ScoredPlate {
-            plate: &first.plate,
-            disease,
-            reference: control(&reference, controls.reference),
-            phenotype: control(&phenotype, controls.phenotype),
-            treated,
-            axis: controls.axis,
+        let tested = |side: &[usize]| -> Vec<ScoredWell<'a>> {
+            side.iter()
+                .map(|&i| {
+                    let scaled = controls.axis.scaled(&rows[i]);
+                    ScoredWell {
+                        profile: wells[i],
+                        position: axis::position(&scaled, controls.axis.unit()),
+                        scaled,
+                        leave_one_out: true,
+                        elsewhere: None,
+                        effect_z: None,
+                        effect_mad: None,
+                        off_z: None,
+                        cell_ratio: None,
+                    }
+                })
+                .collect()
         };
-        calibrate(&mut plate, settings.question);
-        scored.push(plate);
+        scored.push(ScoredPlate {
+            plate: &wells[0].plate,
+            disease,
+            treated: tested(&treated),
+            counter: tested(&counter),
+            reference: control(&reference, controls.reference),
+            phenotype: if around {
+                tested(&phenotype)
+            } else {
+                control(&phenotype, controls.phenotype)
+            },
+            axis: controls.axis,
+            aligned: None,
+        });
     }
-    (scored, notes.notes)
+    scored
 }
 
-/// Effect z, off-axis z and cell ratio of every well against the plate's null controls (SCIENCE 6.1).
+/// Effect z, off-axis z and cell ratio of every well against the plate's null controls (SCIENCE 6.1); of reference wells with a
+/// compound, against the reference wells.
 fn calibrate(plate: &mut ScoredPlate<'_>, question: Question) {
-    let null = plate.null_wells(question);
-    let of = |value: fn(&ScoredWell<'_>, Question) -> f64| -> Vec<f64> {
-        null.iter()
-            .filter(|w| w.leave_one_out)
-            .map(|w| value(w, question))
-            .collect()
-    };
-    let spread = null_spread(&of(|w, _| w.position.off_axis));
-    let effects = null_spread(&of(|w, question| effect(w.position.on_axis, question)));
-    let mut counts: Vec<f64> = null.iter().filter_map(|w| w.profile.cell_count).collect();
-    let cells = median_in_place(&mut counts).filter(|&cells| cells > 0.0);
-    for well in plate
-        .reference
-        .iter_mut()
-        .chain(&mut plate.phenotype)
-        .chain(&mut plate.treated)
-    {
-        well.off_z = spread.map(|(median, mad)| (well.position.off_axis - median) / mad);
-        well.effect_mad = effects.map(|(_, mad)| mad);
-        well.effect_z = effects.map(|(median, mad)| (effect(well.position.on_axis, question) - median) / mad);
+    let against = Calibration::of(plate.null_wells(question), Kind::Treated, question);
+    let healthy = Calibration::of(&plate.reference, Kind::Counter, question);
+    let controls = plate.reference.iter_mut().chain(&mut plate.phenotype);
+    for well in controls.chain(&mut plate.treated) {
+        against.judge(well, Kind::Treated, question);
+    }
+    for well in &mut plate.counter {
+        healthy.judge(well, Kind::Counter, question);
+    }
+}
+
+/// What is usual among control wells.
+struct Calibration {
+    effect: Option<(f64, f64)>,
+    off_axis: Option<(f64, f64)>,
+    cells: Option<f64>,
+}
+
+impl Calibration {
+    fn of(null: &[ScoredWell<'_>], kind: Kind, question: Question) -> Self {
+        let of = |value: &dyn Fn(Position) -> f64| -> Vec<f64> {
+            let usable = null.iter().filter(|w| w.leave_one_out);
+            usable.map(|w| value(w.position)).collect()
+        };
+        let mut counts: Vec<f64> = null.iter().filter_map(|w| w.profile.cell_count).collect();
+        Self {
+            effect: null_spread(&of(&|position| effect(position, kind, question))),
+            off_axis: null_spread(&of(&|position| position.off_axis)),
+            cells: median_in_place(&mut counts).filter(|&cells| cells > 0.0),
+        }
+    }
+
+    fn judge(&self, well: &mut ScoredWell<'_>, kind: Kind, question: Question) {
+        let z = |value: f64, spread: Option<(f64, f64)>| spread.map(|(median, mad)| (value - median) / mad);
+        well.off_z = z(well.position.off_axis, self.off_axis);
+        well.effect_mad = self.effect.map(|(_, mad)| mad);
+        well.effect_z = z(effect(well.position, kind, question), self.effect);
         well.cell_ratio = well
             .profile
             .cell_count
-            .zip(cells)
+            .zip(self.cells)
             .map(|(count, cells)| count / cells);
     }
 }
@@ -375,10 +375,11 @@ fn null_spread(scores: &[f64]) -> Option<(f64, f64)> {
 fn note_scaling(
     notes: &mut Notes<'_>,
     wells: &[&WellProfile],
-    scaler: Option<&Scaler>,
+    framed: &Framed,
     settings: &ComparisonSettings,
 ) {
-    let fitted = fit_wells(wells, settings.fit_on).len();
+    let fitted = frames::fit_wells(wells, settings.fit_on).len();
+    let scaler = framed.scaler.as_ref();
     if scaler.is_some() && fitted < FEW_CONTROLS {
         let text = format!(
             "features were scaled on {fitted} wells; below {FEW_CONTROLS} the scale of each feature is noisy: \

@@ -3,10 +3,12 @@
 //! Every number is finite; what is undefined is `None`. Axis lengths: 0 is the plate's reference mean, 1 its
 //! phenotype mean.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Sink;
 use crate::words::{Barcode, WellPosition};
 
 /// What a biologist reads. Serialised and displayed as snake_case text.
@@ -29,6 +31,8 @@ pub enum Call {
     Underpowered,
     /// Scored, but without a usable null (a single control well).
     Untested,
+    /// Reference wells with the compound look like the phenotype: the compound causes what it should cure.
+    Mimic,
 }
 
 impl Call {
@@ -43,6 +47,7 @@ impl Call {
             Self::Inactive => "inactive",
             Self::Underpowered => "underpowered",
             Self::Untested => "untested",
+            Self::Mimic => "mimic",
         }
     }
 }
@@ -54,10 +59,10 @@ impl fmt::Display for Call {
 }
 
 /// The whole comparison of a screen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ScreenComparison {
-    /// One per disease x compound x dose over all plates; by disease, then reference, phenotype and treated rows,
-    /// then compound, then dose.
+    /// One per disease x compound x dose over all plates; by disease, then reference, phenotype, treated and
+    /// counter-screen rows, then compound, then dose.
     pub rows: Vec<Comparison>,
     /// One per disease x compound; by disease, then rank.
     pub compounds: Vec<CompoundSummary>,
@@ -67,6 +72,48 @@ pub struct ScreenComparison {
     pub wells: Vec<WellScore>,
     /// What a reader must know, such as plates that could not be scored.
     pub notes: Vec<Note>,
+}
+
+impl ScreenComparison {
+    /// Puts what came in the order of reading into the order of the fields' descriptions.
+    pub(super) fn sort(&mut self) {
+        self.wells
+            .sort_by(|a, b| (&a.plate, a.well, &a.disease).cmp(&(&b.plate, b.well, &b.disease)));
+        self.windows
+            .sort_by(|a, b| (&a.plate, &a.disease).cmp(&(&b.plate, &b.disease)));
+        // Notes without a plate are about the whole screen and come last; the others keep their order on the plate.
+        self.notes
+            .sort_by(|a, b| (a.plate.is_none(), &a.plate).cmp(&(b.plate.is_none(), &b.plate)));
+    }
+}
+
+impl Sink for ScreenComparison {
+    type Error = Infallible;
+
+    fn well(&mut self, score: WellScore) -> Result<(), Infallible> {
+        self.wells.push(score);
+        Ok(())
+    }
+
+    fn window(&mut self, window: AssayWindow) -> Result<(), Infallible> {
+        self.windows.push(window);
+        Ok(())
+    }
+
+    fn row(&mut self, row: Comparison) -> Result<(), Infallible> {
+        self.rows.push(row);
+        Ok(())
+    }
+
+    fn compound(&mut self, summary: CompoundSummary) -> Result<(), Infallible> {
+        self.compounds.push(summary);
+        Ok(())
+    }
+
+    fn note(&mut self, note: Note) -> Result<(), Infallible> {
+        self.notes.push(note);
+        Ok(())
+    }
 }
 
 /// A compound at a dose on a disease, over all plates that carry it.
@@ -83,15 +130,26 @@ pub struct Comparison {
     pub dose: Option<f64>,
     /// Unit of `dose`.
     pub dose_unit: String,
+    /// True for reference wells that were given the compound: what it does to healthy cells. They are compared with
+    /// the reference wells, and their `call` is [`Call::Mimic`] where they look like the phenotype.
+    pub counter_screen: bool,
     /// Wells averaged.
     pub n_wells: usize,
     /// Plates they lie on.
     pub n_plates: usize,
-    /// Mean position on the axis: 0 reference, 1 phenotype, below 0 overshoot, above 1 worse (SCIENCE 6.1).
-    pub on_axis: f64,
+    /// Mean position on the axis: 0 reference, 1 phenotype, below 0 overshoot, above 1 worse (SCIENCE 6.1). `None` in
+    /// activity screens, which have no axis.
+    pub on_axis: Option<f64>,
     /// Length beside the axis of the mean vector over wells, in axis lengths. For control rows the mean over wells,
-    /// because their mean vector is on the axis by construction.
+    /// because their mean vector is on the axis by construction. In activity screens the whole distance from the
+    /// reference, in median distances of a reference well.
     pub off_axis: f64,
+    /// Mean position on the axis in the aligned space, where the screen has one; for comparison, `on_axis` is the
+    /// better measure (SCIENCE 5.7).
+    pub aligned_on_axis: Option<f64>,
+    /// What `off_axis` is above noise: `sqrt(max(0, off_axis² − mean off_axis² of the null))` (SCIENCE 6.1). `None`
+    /// without a null.
+    pub excess: Option<f64>,
     /// Mean over wells of their off-axis robust z against the plate's null controls (see [`WellScore::off_z`]). Size, not
     /// significance: the latter is `p_off`, which averages vectors first. `None` with fewer than three controls.
     pub off_z: Option<f64>,
@@ -105,17 +163,22 @@ pub struct Comparison {
     /// well alone does not give.
     pub effect_z_support: Option<f64>,
     /// `1 - on_axis`.
-    pub rescue: f64,
+    pub rescue: Option<f64>,
+    /// `rescue` less the largest rescue of the same compound and dose on another disease (SCIENCE 6.1). `None` where
+    /// it was tested on this disease only.
+    pub specificity: Option<f64>,
     /// Distance to the reference in axis lengths: `sqrt(on_axis² + off_axis²)`.
     pub distance: f64,
     /// Rescue screens: cosine of the compound's effect on the disease with the way back to the reference.
-    /// Response screens: cosine of the effect on the reference with the way to the phenotype. `None` without effect.
+    /// Response screens and counter-screen rows: cosine of the effect on the reference with the way to the phenotype.
+    /// `None` without effect, and in activity screens.
     pub direction_cosine: Option<f64>,
     /// Mean over wells of cells / the plate's median of control wells; `None` where cells were not counted.
     pub cell_ratio: Option<f64>,
-    /// One-sided p-value on the axis, `(1 + #{null >= observed}) / (1 + B)`; `None` without a usable null.
+    /// One-sided p-value on the axis (of the distance, in activity screens), `(1 + #{null >= observed}) / (1 + B)`;
+    /// `None` without a usable null.
     pub p_value: Option<f64>,
-    /// `p_value` corrected over the disease's treated rows.
+    /// `p_value` corrected over the disease's treated rows (counter-screen rows among themselves).
     pub q_value: Option<f64>,
     /// One-sided p-value of `off_axis` against means of as many control wells.
     pub p_off: Option<f64>,
@@ -143,8 +206,10 @@ pub struct CompoundSummary {
     /// The dose with the largest mean effect (rescue, or position on the axis): among the doses at which the effect is
     /// significant, large enough for a hit and free of harm where there are any, among all otherwise.
     pub best_dose: Option<f64>,
-    /// Rescue at the best dose.
-    pub best_rescue: f64,
+    /// Rescue at the best dose; `None` in activity screens.
+    pub best_rescue: Option<f64>,
+    /// [`Comparison::specificity`] at the best dose.
+    pub best_specificity: Option<f64>,
     /// Off-axis robust z at the best dose.
     pub best_off_z: Option<f64>,
     /// Cell ratio at the best dose.
@@ -183,6 +248,8 @@ pub enum Measure {
     OffAxis,
     /// `1 -` cell ratio.
     CellLoss,
+    /// Distance from the reference less that of the median reference well (activity screens).
+    Activity,
 }
 
 /// The form of a dose curve (SCIENCE 6.6).
@@ -336,14 +403,18 @@ pub struct WellScore {
     pub well: WellPosition,
     /// The disease model whose axis was used.
     pub disease: Option<String>,
-    /// Position on the axis; controls leave-one-out.
-    pub on_axis: f64,
+    /// Position on the axis; controls leave-one-out. `None` in activity screens.
+    pub on_axis: Option<f64>,
     /// Length beside the axis, in axis lengths; controls leave-one-out.
     pub off_axis: f64,
+    /// Position on the axis in the aligned space, where the screen has one.
+    pub aligned_on_axis: Option<f64>,
+    /// Length beside the axis before alignment, where the screen has an aligned space and `off_axis` is of it.
+    pub unaligned_off_axis: Option<f64>,
     /// `off_axis` as a robust z against the plate's null controls; `None` where they have no spread.
     pub off_z: Option<f64>,
     /// `1 - on_axis`.
-    pub rescue: f64,
+    pub rescue: Option<f64>,
     /// Cells / the plate's median of control wells.
     pub cell_ratio: Option<f64>,
     /// False for a control that had to be scored on an axis it helped to build.

@@ -13,6 +13,9 @@ pub enum Question {
     Rescue,
     /// Does the treatment produce the phenotype? The null is the reference controls.
     Response,
+    /// Does the treatment do anything at all? For screens with reference wells only, as most published tables are:
+    /// no axis, distance from the reference wells; the null is the reference controls.
+    Activity,
 }
 
 /// How each plate is scaled before anything is compared (SCIENCE 5.1).
@@ -37,6 +40,17 @@ pub enum FitOn {
     Reference,
     /// Every well; only when treatments are diverse and mostly inactive, or reference wells are few.
     All,
+}
+
+/// Which controls a treatment is compared with (SCIENCE 6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NullFrom {
+    /// Those of the plates it lies on. A treatment on more than [`super::WIDEST`] plates uses those of the screen.
+    #[default]
+    Plates,
+    /// A sample of the controls of all plates of the disease: smaller p-values, where plates are alike.
+    Screen,
 }
 
 /// How p-values become q-values (SCIENCE 6.4, 6.5).
@@ -69,6 +83,9 @@ pub struct Thresholds {
     /// Effect robust z that at least half of a hit's wells reach at its best dose (of two replicates both); 0 asks for
     /// none below the controls' median.
     pub replicate_z: f64,
+    /// Reference wells with a compound whose effect has at least this cosine with the way to the phenotype mimic it,
+    /// from 0 to 1.
+    pub mimic_cosine: f64,
     /// By how much AIC a dose curve must beat the zero and the constant model.
     pub aic_margin: f64,
     /// Nulls of up to this many combinations of controls are enumerated, larger ones are drawn.
@@ -87,6 +104,7 @@ impl Default for Thresholds {
             toxic_cell_ratio: 0.5,
             hit_cell_ratio: 0.7,
             replicate_z: 3.0,
+            mimic_cosine: 0.5,
             aic_margin: 2.0,
             exact_combinations: 100_000,
             draws: 10_000,
@@ -104,6 +122,8 @@ pub struct ComparisonSettings {
     pub normalise: Normalise,
     /// Which wells the scaling is fitted on.
     pub fit_on: FitOn,
+    /// Which controls a treatment is compared with.
+    pub null_from: NullFrom,
     /// How p-values become q-values.
     pub correction: Correction,
     /// Seed of every drawn null.
@@ -122,6 +142,7 @@ impl Default for ComparisonSettings {
             question: Question::default(),
             normalise: Normalise::default(),
             fit_on: FitOn::default(),
+            null_from: NullFrom::default(),
             correction: Correction::default(),
             seed: 0,
             curve_loss: CurveLoss::default(),
@@ -156,6 +177,9 @@ impl ComparisonSettings {
                 expected,
             })
         };
+        if !(0.0..=1.0).contains(&t.mimic_cosine) {
+            return refuse("thresholds.mimic_cosine", t.mimic_cosine, "a number from 0 to 1");
+        }
         if !(t.q > 0.0 && t.q < 1.0) {
             return refuse("thresholds.q", t.q, "a number above 0 and below 1");
         }

@@ -218,7 +218,9 @@ fn steps(plan: &mut Plan, screen: &Screen) {
 fn compare(plan: &mut Plan, screen: &Screen) {
     plan.heading("Compares");
     plan.line("0 (reference)", &screen.controls.reference.to_string());
-    plan.line("1 (phenotype)", &screen.controls.phenotype.to_string());
+    if let Some(phenotype) = &screen.controls.phenotype {
+        plan.line("1 (phenotype)", &phenotype.to_string());
+    }
     for selector in &screen.controls.exclude {
         plan.line("leaves out", &selector.to_string());
     }

@@ -72,9 +72,15 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
             .map(|table| plate_map_settings(report, table, profiles.is_none())),
     };
     let controls = root.need(report, "controls", "a table with reference and phenotype");
+    // Of the settings of the comparison one decides what the controls must be.
+    let activity = root.get("comparison").is_some_and(|value| {
+        let table = value.value.as_table();
+        let question = table.and_then(|table| table.get("question"));
+        question.and_then(|question| question.get_ref().as_str()) == Some("activity")
+    });
     let controls = report
         .table(controls)
-        .map(|table| controls_settings(report, table));
+        .map(|table| controls_settings(report, table, activity));
 
     let table = root.get("preprocess");
     let table = report.table(table);
@@ -306,15 +312,24 @@ fn plate_map_settings(
     (settings, unit)
 }
 
-fn controls_settings(report: &mut Report, mut table: Table<'_>) -> Option<Controls> {
+fn controls_settings(report: &mut Report, mut table: Table<'_>, activity: bool) -> Option<Controls> {
     let remedy = "the wells that define 0, such as { role = \"negative_control\" }";
     let reference = table
         .need(report, "reference", remedy)
         .and_then(|value| selector(report, value));
-    let remedy = "the wells that define 1, such as { role = \"disease\" }";
-    let phenotype = table
-        .need(report, "phenotype", remedy)
-        .and_then(|value| selector(report, value));
+    let remedy = "the wells that define 1, such as { role = \"disease\" }; a screen with reference wells only sets \
+                  comparison.question = \"activity\"";
+    let phenotype = if activity {
+        table.get("phenotype")
+    } else {
+        table.need(report, "phenotype", remedy)
+    };
+    let named = phenotype.is_some() || !activity;
+    let phenotype = phenotype.and_then(|value| selector(report, value));
+    if named && phenotype.is_none() {
+        table.finish(report);
+        return None;
+    }
     let mut exclude = Vec::new();
     if let Some(value) = table.get("exclude") {
         let selectors = value.entries().unwrap_or_else(|| vec![value]);
@@ -336,7 +351,7 @@ fn controls_settings(report: &mut Report, mut table: Table<'_>) -> Option<Contro
     table.finish(report);
     Some(Controls {
         reference: reference?,
-        phenotype: phenotype?,
+        phenotype,
         exclude,
     })
 }

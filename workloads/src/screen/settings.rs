@@ -257,8 +257,9 @@ pub struct PlateMapSettings {
 pub struct Controls {
     /// Wells that define 0: healthy, or untreated.
     pub reference: Selector,
-    /// Wells that define 1: the disease model with vehicle, or the treatment with the full response.
-    pub phenotype: Selector,
+    /// Wells that define 1: the disease model with vehicle, or the treatment with the full response. Only a screen that
+    /// is asked for activity needs none.
+    pub phenotype: Option<Selector>,
     /// Wells left out: those any of these selects.
     pub exclude: Vec<Selector>,
 }
@@ -266,8 +267,8 @@ pub struct Controls {
 impl Controls {
     /// The columns of the plate map that the selectors look at.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
-        let selectors = [&self.reference, &self.phenotype]
-            .into_iter()
+        let selectors = std::iter::once(&self.reference)
+            .chain(&self.phenotype)
             .chain(&self.exclude);
         selectors.flat_map(|selector| selector.0.keys().map(String::as_str))
     }

@@ -119,12 +119,11 @@ pub(super) fn of_known_wells(
             known: map.plates().take(10).map(Barcode::to_string).collect(),
         }]));
     };
-    let named = [
-        ("reference", &controls.reference),
-        ("phenotype", &controls.phenotype),
-    ]
-    .into_iter()
-    .chain(controls.exclude.iter().map(|selector| ("exclude", selector)));
+    let wanted = || {
+        let phenotype = controls.phenotype.iter().map(|selector| ("phenotype", selector));
+        std::iter::once(("reference", &controls.reference)).chain(phenotype)
+    };
+    let named = wanted().chain(controls.exclude.iter().map(|selector| ("exclude", selector)));
     let mut errors: Vec<TreatmentError> = named
         .flat_map(|(name, selector)| unknown_columns(name, selector, map))
         .collect();
@@ -139,12 +138,12 @@ pub(super) fn of_known_wells(
         .map(|(well, row)| (*well, row))
         .collect();
     let is_reference = |row: &Row| selects(&controls.reference, row);
-    let is_phenotype = |row: &Row| selects(&controls.phenotype, row);
+    let is_phenotype = |row: &Row| {
+        let selector = controls.phenotype.as_ref();
+        selector.is_some_and(|selector| selects(selector, row))
+    };
 
-    for (name, selector) in [
-        ("reference", &controls.reference),
-        ("phenotype", &controls.phenotype),
-    ] {
+    for (name, selector) in wanted() {
         if !kept.iter().any(|(_, row)| selects(selector, row)) {
             errors.push(TreatmentError::NoWell {
                 selector: name,
@@ -180,6 +179,13 @@ pub(super) fn of_known_wells(
         .filter(|(_, row)| is_phenotype(row))
         .filter_map(|(_, row)| row.disease.as_deref())
         .collect();
+    // What reference wells are called instead: with a compound they are a counter-screen, and name no disease either.
+    let healthy: BTreeSet<&str> = kept
+        .iter()
+        .filter(|(_, row)| is_reference(row))
+        .filter_map(|(_, row)| row.disease.as_deref())
+        .filter(|name| !diseases.contains(name))
+        .collect();
     let (known, bare): (Vec<_>, Vec<_>) = kept
         .into_iter()
         .partition(|(_, row)| is_reference(row) || is_phenotype(row) || row.compound.is_some());
@@ -196,6 +202,7 @@ pub(super) fn of_known_wells(
             let disease = match &row.disease {
                 Some(_) if reference && !map.has_disease_column() => None,
                 Some(name) if reference && !diseases.contains(name.as_str()) => None,
+                Some(name) if map.has_disease_column() && healthy.contains(name.as_str()) => None,
                 other => other.clone(),
             };
             let compound = match &row.compound {

@@ -44,11 +44,16 @@ fn well_scores_equal_rescue_wells_csv() {
         let id: usize = row["row_id"].parse().unwrap();
         let well = ours[&(row["plate"].clone(), wells[id]["well"].clone())];
         let at = axis::Position {
-            on_axis: well.on_axis,
+            on_axis: well.on_axis.unwrap(),
             off_axis: well.off_axis,
         };
-        close(well.on_axis, number(row, "on_disease"), 1e-6, "on_disease");
-        close(well.rescue, number(row, "rescue"), 1e-6, "rescue");
+        close(
+            well.on_axis.unwrap(),
+            number(row, "on_disease"),
+            1e-6,
+            "on_disease",
+        );
+        close(well.rescue.unwrap(), number(row, "rescue"), 1e-6, "rescue");
         close(well.off_axis, number(row, "off_axis"), 1e-6, "off_axis");
         close(
             at.distance(),
@@ -108,7 +113,7 @@ fn group_scores_and_p_values_equal_rescue_groups_csv() {
     for row in &expected {
         let ours = result.rows.iter().find(|ours| same_treatment(ours, row)).unwrap();
         assert_eq!(ours.n_wells as f64, number(row, "n"));
-        close(ours.rescue, number(row, "rescue"), 1e-6, "rescue");
+        close(ours.rescue.unwrap(), number(row, "rescue"), 1e-6, "rescue");
         close(ours.off_axis, number(row, "off_axis_vec"), 1e-6, "off_axis_vec");
         close(
             ours.cell_ratio.unwrap(),

@@ -108,7 +108,7 @@ pub fn fit_values(measure: Measure, values: &[(f64, f64)], settings: &CurveSetti
         return None;
     }
     let data = on_log_doses(&points);
-    let is_effect = matches!(measure, Measure::OnAxis | Measure::Rescue);
+    let is_effect = matches!(measure, Measure::OnAxis | Measure::Rescue | Measure::Activity);
     let free_bottom = is_effect && doses.len() >= FREE_BOTTOM_DOSES;
     let limits = Limits::of(&data, free_bottom)?;
     let mut hill = hill_fit(&data, &limits, Loss::Squares);

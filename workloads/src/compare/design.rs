@@ -1,0 +1,364 @@
+//! Which plates carry which compounds, and the order in which plates are best read.
+//!
+//! Plate and treatment of every well enter (no features), a [`Design`] leaves. Plates that share compounds follow each
+//! other, so that a compound is complete, and its wells forgotten, soon after its first plate. Nothing fails but a
+//! screen with more than four billion plates or compounds, which is refused as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::CompareError;
+use crate::profile::{Role, Treatment};
+use crate::words::Barcode;
+
+/// A series on more plates than this does not hold its plates together: its wells are summed as they pass, and its
+/// null is drawn from a sample of all plates' controls. Replicates rarely exceed five; a positive control is on every
+/// plate.
+pub const WIDEST: usize = 16;
+
+/// What the wells of a series are, in the order of the result rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    Reference,
+    Phenotype,
+    Treated,
+    /// Reference wells with a compound: what does it do to healthy cells?
+    Counter,
+}
+
+/// A compound on a disease, over its doses and plates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SeriesKey {
+    pub(super) disease: u32,
+    pub(super) kind: Kind,
+    pub(super) compound: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Series {
+    pub(super) key: SeriesKey,
+    /// Plates it lies on.
+    pub(super) plates: u32,
+    /// Place of its last plate in the order of reading.
+    pub(super) last: u32,
+}
+
+impl Series {
+    /// Whether it lies on more plates than are held at once.
+    pub(super) fn wide(&self) -> bool {
+        self.plates as usize > WIDEST
+    }
+}
+
+/// The plates of a screen in the order in which they are read, and what is complete after each.
+#[derive(Debug, Clone)]
+pub struct Design {
+    order: Vec<Barcode>,
+    diseases: Vec<Option<String>>,
+    compounds: Vec<Option<String>>,
+    series: Vec<Series>,
+    /// Per place in the order: the last place at which the plate's null controls are needed.
+    needed_until: Vec<u32>,
+    most_open: usize,
+}
+
+impl Design {
+    /// Reads what each well was given. Wells may come in any order; a plate's wells need not be together.
+    ///
+    /// # Errors
+    /// [`CompareError::NoProfiles`] without wells, [`CompareError::TooLarge`] beyond four billion names.
+    pub fn of<'a>(
+        wells: impl IntoIterator<Item = (&'a Barcode, &'a Treatment)>,
+    ) -> Result<Self, CompareError> {
+        let mut builder = DesignBuilder::default();
+        for (plate, treatment) in wells {
+            builder.add(plate, treatment);
+        }
+        builder.finish()
+    }
+
+    /// The plates in the order in which [`super::stream()`] asks for them.
+    pub fn plates(&self) -> &[Barcode] {
+        &self.order
+    }
+
+    /// The most treatments whose wells are incomplete at once: what memory grows with, besides names. Small where
+    /// replicates lie on plates of the same layout, whatever the number of plates; as large as the screen where every
+    /// compound lies on plates of its own choice.
+    pub fn most_open(&self) -> usize {
+        self.most_open
+    }
+
+    pub(super) fn series(&self) -> &[Series] {
+        &self.series
+    }
+
+    pub(super) fn needed_until(&self, place: usize) -> usize {
+        self.needed_until.get(place).copied().unwrap_or(0) as usize
+    }
+
+    pub(super) fn disease(&self, id: u32) -> Option<&str> {
+        self.diseases.get(id as usize)?.as_deref()
+    }
+
+    pub(super) fn compound(&self, id: u32) -> Option<&str> {
+        self.compounds.get(id as usize)?.as_deref()
+    }
+
+    pub(super) fn disease_id(&self, disease: Option<&str>) -> Option<u32> {
+        find(&self.diseases, disease)
+    }
+
+    /// The place of a series in the order of the result rows.
+    pub(super) fn find(&self, disease: u32, kind: Kind, compound: Option<&str>) -> Option<usize> {
+        let compound = find(&self.compounds, compound)?;
+        let key = SeriesKey {
+            disease,
+            kind,
+            compound,
+        };
+        self.series.binary_search_by(|series| series.key.cmp(&key)).ok()
+    }
+}
+
+fn find(names: &[Option<String>], name: Option<&str>) -> Option<u32> {
+    let at = names.binary_search_by(|known| known.as_deref().cmp(&name)).ok()?;
+    u32::try_from(at).ok()
+}
+
+/// Collects what each well was given.
+#[derive(Debug, Default)]
+pub struct DesignBuilder {
+    plates: BTreeMap<Barcode, u32>,
+    diseases: BTreeMap<Option<String>, u32>,
+    compounds: BTreeMap<Option<String>, u32>,
+    /// Plate, role, disease, compound; each once after [`DesignBuilder::compact`].
+    seen: Vec<(u32, u8, u32, u32)>,
+    distinct: usize,
+}
+
+/// Entries after which repeated ones are taken out again.
+const COMPACT_AT: usize = 1 << 16;
+
+impl DesignBuilder {
+    /// Adds one well.
+    pub fn add(&mut self, plate: &Barcode, treatment: &Treatment) {
+        let plate = match self.plates.get(plate) {
+            Some(&id) => id,
+            None => {
+                let id = number(self.plates.len());
+                self.plates.insert(plate.clone(), id);
+                id
+            }
+        };
+        let disease = name(&mut self.diseases, treatment.disease.as_deref());
+        let compound = name(&mut self.compounds, treatment.compound.as_deref());
+        let role = match treatment.role {
+            Role::Reference => 0,
+            Role::Phenotype => 1,
+            Role::Treated => 2,
+        };
+        let entry = (plate, role, disease, compound);
+        // Replicates on a plate mostly follow each other.
+        if self.seen.last() != Some(&entry) {
+            self.seen.push(entry);
+        }
+        if self.seen.len() >= COMPACT_AT.max(2 * self.distinct) {
+            self.compact();
+        }
+    }
+
+    fn compact(&mut self) {
+        self.seen.sort_unstable();
+        self.seen.dedup();
+        self.distinct = self.seen.len();
+    }
+
+    /// The design of all wells added.
+    ///
+    /// # Errors
+    /// [`CompareError::NoProfiles`] without wells, [`CompareError::TooLarge`] beyond four billion names.
+    pub fn finish(mut self) -> Result<Design, CompareError> {
+        if self.plates.is_empty() {
+            return Err(CompareError::NoProfiles);
+        }
+        let names = [self.plates.len(), self.diseases.len(), self.compounds.len()];
+        if names.iter().any(|&n| u32::try_from(n).is_err()) {
+            return Err(CompareError::TooLarge);
+        }
+        self.compact();
+        let (plates, plate_ids) = sorted(std::mem::take(&mut self.plates));
+        let none = name(&mut self.diseases, None);
+        let (diseases, disease_ids) = sorted(std::mem::take(&mut self.diseases));
+        let (compounds, compound_ids) = sorted(std::mem::take(&mut self.compounds));
+        let none = disease_ids[none as usize];
+        let mut seen: Vec<(u32, u8, u32, u32)> = self
+            .seen
+            .iter()
+            .map(|&(plate, role, disease, compound)| {
+                (
+                    plate_ids[plate as usize],
+                    role,
+                    disease_ids[disease as usize],
+                    compound_ids[compound as usize],
+                )
+            })
+            .collect();
+        seen.sort_unstable();
+        // (series, plate) pairs, by series then plate.
+        let mut lies_on: Vec<(SeriesKey, u32)> = Vec::with_capacity(seen.len());
+        for wells in seen.chunk_by(|a, b| a.0 == b.0) {
+            for (key, plate) in series_of_plate(wells, none) {
+                lies_on.push((key, plate));
+            }
+        }
+        lies_on.sort_unstable();
+        lies_on.dedup();
+        let spans: Vec<&[(SeriesKey, u32)]> = lies_on.chunk_by(|a, b| a.0 == b.0).collect();
+        let order = reading_order(plates.len(), &spans);
+        let mut place = vec![0u32; plates.len()];
+        for (at, &plate) in order.iter().enumerate() {
+            place[plate as usize] = number(at);
+        }
+        let mut needed_until: Vec<u32> = (0..number(plates.len())).collect();
+        let mut opens = vec![0i64; plates.len() + 1];
+        let mut series = Vec::with_capacity(spans.len());
+        for span in &spans {
+            let places = || span.iter().map(|(_, plate)| place[*plate as usize]);
+            let (Some((key, _)), Some(first), Some(last)) = (span.first(), places().min(), places().max())
+            else {
+                continue;
+            };
+            let of = Series {
+                key: *key,
+                plates: number(span.len()),
+                last,
+            };
+            opens[first as usize] += 1;
+            opens[last as usize + 1] -= 1;
+            if key.kind >= Kind::Treated && !of.wide() {
+                for at in places() {
+                    let until = &mut needed_until[at as usize];
+                    *until = (*until).max(last);
+                }
+            }
+            series.push(of);
+        }
+        let mut open = 0;
+        let most_open = opens.iter().fold(0, |most, change| {
+            open += change;
+            most.max(open)
+        });
+        Ok(Design {
+            order: order
+                .iter()
+                .map(|&plate| plates[plate as usize].clone())
+                .collect(),
+            diseases,
+            compounds,
+            series,
+            needed_until,
+            most_open: usize::try_from(most_open).unwrap_or(0),
+        })
+    }
+}
+
+/// The series of one plate. Reference wells without a disease belong to each disease of the plate, and so do reference
+/// wells with a compound (see [`counter_screen`]).
+fn series_of_plate(wells: &[(u32, u8, u32, u32)], none: u32) -> Vec<(SeriesKey, u32)> {
+    let disease = |id: u32| (id != none).then_some(id);
+    let counters = counter_screen(wells.iter().map(|&(_, role, id, _)| (role == 1, disease(id))));
+    let targets: BTreeSet<u32> = wells
+        .iter()
+        .filter(|&&(_, role, disease, _)| role != 0 && !(role == 2 && disease == none && counters))
+        .map(|&(_, _, disease, _)| disease)
+        .collect();
+    let mut found = Vec::with_capacity(wells.len());
+    for &(plate, role, disease, compound) in wells {
+        let kind = match role {
+            0 => Kind::Reference,
+            1 => Kind::Phenotype,
+            _ if disease == none && counters => Kind::Counter,
+            _ => Kind::Treated,
+        };
+        let shared = disease == none && matches!(kind, Kind::Reference | Kind::Counter);
+        let mut push = |disease| {
+            let key = SeriesKey {
+                disease,
+                kind,
+                compound,
+            };
+            found.push((key, plate));
+        };
+        if shared {
+            targets.iter().for_each(|&disease| push(disease));
+        } else {
+            push(disease);
+        }
+    }
+    found
+}
+
+/// Whether the treated wells of a plate that name no disease are reference wells with a compound: they are where every
+/// phenotype well names one. `wells`: whether a well is a phenotype well, and its disease.
+pub(super) fn counter_screen<D>(wells: impl Iterator<Item = (bool, Option<D>)>) -> bool {
+    let mut named = false;
+    for (phenotype, disease) in wells {
+        match (phenotype, disease) {
+            (true, None) => return false,
+            (true, Some(_)) => named = true,
+            (false, _) => {}
+        }
+    }
+    named
+}
+
+/// Plates that share a series of at most [`WIDEST`] plates stand together, by barcode; such clusters follow each other
+/// by their first barcode.
+fn reading_order(plates: usize, spans: &[&[(SeriesKey, u32)]]) -> Vec<u32> {
+    let mut parent: Vec<u32> = (0..number(plates)).collect();
+    fn root(parent: &mut [u32], mut at: u32) -> u32 {
+        while parent[at as usize] != at {
+            parent[at as usize] = parent[parent[at as usize] as usize];
+            at = parent[at as usize];
+        }
+        at
+    }
+    for span in spans {
+        let binding = span.len() <= WIDEST && span.first().is_some_and(|(key, _)| key.kind >= Kind::Treated);
+        if !binding {
+            continue;
+        }
+        for pair in span.windows(2) {
+            let (a, b) = (root(&mut parent, pair[0].1), root(&mut parent, pair[1].1));
+            // The smaller becomes the root, so that a cluster's root is its first barcode.
+            parent[a.max(b) as usize] = a.min(b);
+        }
+    }
+    let mut order: Vec<(u32, u32)> = (0..number(plates))
+        .map(|plate| (root(&mut parent, plate), plate))
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, plate)| plate).collect()
+}
+
+/// A number that fits, because [`DesignBuilder::finish`] refuses what does not.
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn name(names: &mut BTreeMap<Option<String>, u32>, name: Option<&str>) -> u32 {
+    // `Option<String>` cannot be looked up by `Option<&str>`; a short-lived copy is the price.
+    let next = number(names.len());
+    *names.entry(name.map(str::to_owned)).or_insert(next)
+}
+
+/// Names in order, and where each number went.
+fn sorted<K>(names: BTreeMap<K, u32>) -> (Vec<K>, Vec<u32>) {
+    let mut to = vec![0; names.len()];
+    let mut list = Vec::with_capacity(names.len());
+    for (at, (name, id)) in names.into_iter().enumerate() {
+        to[id as usize] = number(at);
+        list.push(name);
+    }
+    (list, to)
+}

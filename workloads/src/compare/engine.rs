@@ -1,0 +1,213 @@
+//! The comparison of a screen of any size: plates pass by, one after the other; rows leave.
+//!
+//! What each well was given is known first ([`Design`]); then each plate's profiles are read once (twice where scaling
+//! needs the other plates) in the design's order, scored, added to open treatments and forgotten. Finished treatments
+//! wait in a [`Spool`] until the last plate, when false discovery rates and calls are known. Memory holds a few plates,
+//! the treatments that are open ([`Design::most_open`]), names, and 32 bytes per row.
+//!
+//! Fails where the caller's reading or writing does, and on profiles that contradict each other.
+
+use std::borrow::Borrow;
+use std::ops::Range;
+use std::panic::resume_unwind;
+
+use rayon::prelude::*;
+
+use super::design::Design;
+use super::finished::Finished;
+use super::frames::{self, Fitted, Fitting};
+use super::plates;
+use super::series::Open;
+use super::spool::Spool;
+use super::{
+    AssayWindow, CompareError, Comparison, ComparisonSettings, CompoundSummary, Note, WellScore, input,
+};
+use crate::profile::WellProfile;
+use crate::words::Barcode;
+
+/// Takes what a comparison finds, as it is found.
+pub trait Sink {
+    /// Why it could not be taken.
+    type Error;
+    /// A well's score. Plates in the order of [`Design::plates`], then by disease.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn well(&mut self, score: WellScore) -> Result<(), Self::Error>;
+    /// A plate's assay window for a disease, after its wells.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn window(&mut self, window: AssayWindow) -> Result<(), Self::Error>;
+    /// A row, in the order of [`super::ScreenComparison::rows`], after all wells.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn row(&mut self, row: Comparison) -> Result<(), Self::Error>;
+    /// A compound on a disease, by disease and rank, after the disease's rows.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn compound(&mut self, summary: CompoundSummary) -> Result<(), Self::Error>;
+    /// Something a reader must know.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn note(&mut self, note: Note) -> Result<(), Self::Error>;
+}
+
+/// Why a comparison ended early.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StreamError<E> {
+    /// The screen cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
+    /// A plate could not be read, or a result not be taken.
+    #[error("{0}")]
+    Caller(E),
+}
+
+/// Notes kept for the error of a screen that cannot be scored at all.
+const REASONS: usize = 64;
+
+/// Compares a screen plate by plate.
+///
+/// `read` gives the profiles of a plate: those that were added to `design`, or fewer where some could not be used. It is
+/// called for each of [`Design::plates`] in order, twice over with [`super::Normalise::RobustMad`], and from another
+/// thread while plates are scored. `spool` holds finished rows until the end; it is written from its end on.
+///
+/// # Errors
+/// [`StreamError::Caller`] with what `read` or `sink` failed with; [`StreamError::Compare`] where settings are out of
+/// range, profiles contradict each other, the spool fails, or no plate can be scored.
+pub fn stream<W, E, K>(
+    design: &Design,
+    settings: &ComparisonSettings,
+    mut read: impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send,
+    spool: impl Spool,
+    sink: &mut K,
+) -> Result<(), StreamError<E>>
+where
+    W: Borrow<WellProfile> + Send + Sync,
+    E: Send,
+    K: Sink<Error = E>,
+{
+    settings.check()?;
+    let mut width = None;
+    let fitted = if frames::needs_a_pass(settings) {
+        let mut fitting = Fitting::default();
+        batches(design, &mut read, |_, plates| {
+            let sorted = checked(plates, &mut width)?;
+            let measured: Vec<_> = sorted
+                .par_iter()
+                .map(|wells| Fitting::measure(wells, settings))
+                .collect();
+            measured.into_iter().for_each(|scaler| fitting.add(scaler));
+            Ok(())
+        })?;
+        fitting.finish()
+    } else {
+        Fitted::default()
+    };
+
+    let mut done = Finished::new(design, settings, spool)?;
+    let mut open = Open::new(design, settings);
+    let mut last: Vec<usize> = (0..design.series().len()).collect();
+    last.sort_by_key(|&series| design.series()[series].last);
+    let mut closing = last.as_slice();
+    let mut reasons = Vec::new();
+    let mut scored_any = false;
+    batches(design, &mut read, |places, plates| {
+        let sorted = checked(plates, &mut width)?;
+        let scored: Vec<_> = sorted
+            .par_iter()
+            .zip(places.clone())
+            .map(|(wells, place)| {
+                let framed = fitted.frame(place, wells, settings);
+                plates::score(wells, &framed, settings)
+            })
+            .collect();
+        for (place, (panels, notes)) in places.clone().zip(scored) {
+            for note in notes {
+                if reasons.len() < REASONS && !scored_any {
+                    reasons.push(note.clone());
+                }
+                sink.note(note).map_err(StreamError::Caller)?;
+            }
+            for panel in &panels {
+                scored_any = true;
+                let plate = panel.plate.clone();
+                open.add(place, panel)
+                    .map_err(|well| CompareError::Unplanned { plate, well })?;
+                let mut wells: Vec<WellScore> = panel.well_scores(settings.question).collect();
+                wells.sort_by_key(|score| score.well);
+                for score in wells {
+                    sink.well(score).map_err(StreamError::Caller)?;
+                }
+                sink.window(panel.window(settings.question))
+                    .map_err(StreamError::Caller)?;
+            }
+        }
+        let ends = closing.partition_point(|&series| (design.series()[series].last as usize) < places.end);
+        let (complete, rest) = closing.split_at(ends);
+        closing = rest;
+        for (series, rows) in open.close(complete) {
+            done.put(series, &rows)?;
+        }
+        open.forget(places.end.saturating_sub(1));
+        Ok(())
+    })?;
+    if !scored_any {
+        return Err(CompareError::NothingScored { notes: reasons }.into());
+    }
+    done.leave(&open.into_samples(), sink)
+}
+
+type Sorted<'w> = Vec<&'w WellProfile>;
+
+fn checked<'w, W: Borrow<WellProfile>>(
+    plates: &'w [(&Barcode, Vec<W>)],
+    width: &mut Option<usize>,
+) -> Result<Vec<Sorted<'w>>, CompareError> {
+    plates
+        .iter()
+        .map(|(plate, wells)| input::checked(plate, wells, width))
+        .collect()
+}
+
+/// Hands plates to `work` in the design's order, as many at a time as there are threads, and reads the next ones
+/// meanwhile.
+fn batches<'d, W, E>(
+    design: &'d Design,
+    read: &mut (impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send),
+    mut work: impl FnMut(Range<usize>, &[(&'d Barcode, Vec<W>)]) -> Result<(), StreamError<E>>,
+) -> Result<(), StreamError<E>>
+where
+    W: Send,
+    E: Send,
+{
+    let size = rayon::current_num_threads().max(1);
+    let plates = design.plates();
+    let mut load = |places: Range<usize>| -> Result<Vec<(&'d Barcode, Vec<W>)>, E> {
+        plates[places]
+            .iter()
+            .map(|plate| Ok((plate, read(plate)?)))
+            .collect()
+    };
+    let mut start = 0;
+    let mut batch = load(0..size.min(plates.len())).map_err(StreamError::Caller)?;
+    while !batch.is_empty() {
+        let end = start + batch.len();
+        let following = end..(end + size).min(plates.len());
+        let (next, worked) = std::thread::scope(|scope| {
+            // What takes results need not be shared between threads: the reading moves away, the work stays.
+            let reading = scope.spawn(|| load(following));
+            let worked = work(start..end, &batch);
+            let next = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
+            (next, worked)
+        });
+        worked?;
+        batch = next.map_err(StreamError::Caller)?;
+        start = end;
+    }
+    Ok(())
+}
