@@ -31,7 +31,7 @@ pub(super) fn label(out: &mut String, call: Call) {
     put!(out, "<span class=\"call{class}\">{words}</span>");
 }
 
-/// EC50 in words: never extrapolated.
+/// EC50 in words, with its 95 % interval where both ends are known: never extrapolated.
 pub(super) fn ec50(summary: &CompoundSummary) -> String {
     let Some(curve) = &summary.curve else {
         return NONE.to_owned();
@@ -39,7 +39,10 @@ pub(super) fn ec50(summary: &CompoundSummary) -> String {
     match (curve.censoring, curve.ec50) {
         (Censoring::BelowTested, _) => format!("< {}", dose(curve.tested.0)),
         (Censoring::AboveTested, _) => format!("> {}", dose(curve.tested.1)),
-        (Censoring::None, Some(value)) => dose(value),
+        (Censoring::None, Some(value)) => match (curve.ec50_low, curve.ec50_high) {
+            (Some(low), Some(high)) => format!("{} ({} to {})", dose(value), dose(low), dose(high)),
+            _ => dose(value),
+        },
         _ => NONE.to_owned(),
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod charts;
 mod drift;
 mod html;
+mod matrix;
 pub mod montage;
 mod number;
 mod page;

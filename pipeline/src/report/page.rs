@@ -6,7 +6,7 @@ use wellspring_workloads::compare::{Call, Comparison, Measure, Question, ScreenC
 
 use super::html::{Safe, put};
 use super::number::{count, counted, duration};
-use super::{ReportError, ReportInput, calls, charts, drift, plate};
+use super::{ReportError, ReportInput, calls, charts, drift, matrix, plate};
 
 const STYLE: &str = include_str!("style.css");
 /// Most dose curves; the best ranked are drawn.
@@ -39,6 +39,9 @@ pub fn render(input: &ReportInput<'_>) -> Result<String, ReportError> {
             if comparison.compounds.is_empty() {
                 out.push_str("<p>No treated wells to call.</p>");
             } else {
+                if matrix::has_many_diseases(comparison) {
+                    matrix::matrix(&mut out, comparison);
+                }
                 calls::compounds(&mut out, comparison, input.dose_unit);
             }
             if !comparison.rows.is_empty() {

@@ -302,6 +302,38 @@ fn a_full_page_is_well_formed_self_contained_and_small() {
 }
 
 #[test]
+fn screens_of_many_diseases_have_a_matrix_and_curves_their_interval() {
+    let run = facts();
+    let mut both = comparison("drug");
+    let page_of = |comparison: &ScreenComparison| {
+        let input = ReportInput {
+            comparison: Some(comparison),
+            ..input(&run)
+        };
+        render(&input).unwrap()
+    };
+    assert!(!page_of(&both).contains("on each disease model"));
+    let mut second = both.compounds[0].clone();
+    second.disease = Some("NF1".to_owned());
+    second.call = Call::Toxic;
+    second.top = 0.25;
+    if let Some(curve) = &mut second.curve {
+        (curve.ec50_low, curve.ec50_high) = (Some(1.5), Some(9.0));
+    }
+    both.compounds.push(second);
+    let page = page_of(&both);
+    assert_well_formed(&page);
+    for words in [
+        "on each disease model",
+        "<th scope=\"col\" class=\"n\">NF1</th>",
+        "<span class=\"call bad\" title=\"toxic\">0.25</span>",
+        "3.16 (1.5 to 9)",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+}
+
+#[test]
 fn text_from_outside_is_escaped_everywhere() {
     let mut run = facts();
     for field in [
