@@ -119,12 +119,28 @@ pub fn watch(
     screen: &Screen,
     provenance: &Provenance,
 ) -> Result<Watch, DriftError> {
+    if !screen.monitor.enabled {
+        return Ok(Watch::default());
+    }
+    watch_plates(controls(profiles, measured), screen, provenance)
+}
+
+/// Judges plates by their controls, for callers that do not hold all profiles at once; nothing where the screen asks
+/// for no watch.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_plates(
+    controls: Result<Vec<PlateControls>, MonitorError>,
+    screen: &Screen,
+    provenance: &Provenance,
+) -> Result<Watch, DriftError> {
     let settings = &screen.monitor;
     let mut watch = Watch::default();
     if !settings.enabled {
         return Ok(watch);
     }
-    let plates = match controls(profiles, measured) {
+    let plates = match controls {
         Ok(plates) => plates,
         Err(error) => {
             // Profiles that contradict each other: the comparison says so, and fails.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
+use wellspring_workloads::compare::Design;
 use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::words::Barcode;
 
@@ -165,8 +166,10 @@ pub fn notes(compared: &Compared) -> Vec<String> {
 
 fn write_comparisons(compared: &Compared, provenance: &Provenance, out: &Path) -> Result<(), WriteError> {
     let mut tables = ComparisonTables::create(out, provenance)?;
-    if let Ok(comparison) = &compared.comparison {
-        tables.all(comparison)?;
+    let wells = compared.profiles.iter();
+    let design = Design::of(wells.map(|well| (&well.plate, &well.treatment)));
+    if let (Ok(comparison), Ok(design)) = (&compared.comparison, design) {
+        tables.all(comparison, design.plates())?;
     }
     tables.finish().map(|_| ())
 }

@@ -4,6 +4,7 @@
 //! those that `wellspring run` writes for the same features and screen. Fails where tables contradict each other or
 //! nothing can be compared.
 
+mod found;
 mod join;
 mod left_out;
 mod scratch;
@@ -11,13 +12,14 @@ mod tables;
 mod treatments;
 mod wells;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use wellspring::drift::{Measured, Watch, watch};
+use wellspring::drift::{Watch, watch_plates};
 use wellspring::plan::read_plate_map;
 use wellspring::report::PlateFacts;
 use wellspring::report::{ReportInput, RunFacts, render};
@@ -25,10 +27,15 @@ use wellspring::results::{
     AtomicFile, ComparisonTables, FeatureColumns, FeatureTable, Provenance, write_json,
 };
 use wellspring::runs::run_id;
-use wellspring_workloads::compare::ScreenComparison;
+use wellspring_workloads::compare::{DesignBuilder, StreamError, stream};
+use wellspring_workloads::monitor::PlateControls;
+use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::Barcode;
 
 use super::{calls, common, say};
+use found::{Found, Shown};
+use left_out::LeftOut;
 use tables::{Reading, Tables};
 use treatments::Treatments;
 use wells::PlateWells;
@@ -110,35 +117,63 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let mut left_out = tables.left_out.clone();
     treatments.without_rows(&tables, &mut left_out);
     let mut rows_left_out = tables.rows_left_out;
-    let (mut profiles, mut plates) = (Vec::new(), Vec::new());
+    let mut planned = Planned::default();
+    let mut controls = Vec::new();
     for plate in tables.plates() {
         let wells = PlateWells::plan(&screen, &tables, &treatments, plate, &mut left_out)?;
-        profiles.extend(wells.profiles(&tables)?);
         rows_left_out += wells.rows_left_out;
-        plates.push(wells.facts);
+        if screen.monitor.enabled && !wells.wells.is_empty() {
+            let profiles = wells.profiles(&tables)?;
+            let profiles: Vec<&WellProfile> = profiles.iter().collect();
+            controls.push(PlateControls::of(&profiles, BTreeMap::new()));
+        }
+        planned.add(wells);
     }
     let mut left_out = left_out.notes();
     let provenance = provenance(&screen, &tables.features);
-    let drift = watch(&profiles, &Measured::new(), &screen, &provenance)?;
+    let drift = watch_plates(controls.into_iter().collect(), &screen, &provenance)?;
     left_out.extend(drift.left_out.iter().cloned());
-    let profiles = drift.kept(&profiles);
-    if profiles.is_empty() {
+    // What a plate leaves out was told when it was planned.
+    let plan =
+        |plate: &Barcode| PlateWells::plan(&screen, &tables, &treatments, plate, &mut LeftOut::default());
+    if !drift.quarantined.is_empty() {
+        planned.forget_wells();
+        for plate in tables
+            .plates()
+            .filter(|plate| !drift.quarantined.contains(*plate))
+        {
+            planned.add_wells(&plan(plate)?);
+        }
+    }
+    if planned.wells == 0 {
         bail!("no well of the tables can be compared:\n{}", left_out.join("\n"));
     }
-    let comparison = wellspring_workloads::compare::compare(&profiles, &screen.comparison)?;
+    let mut found = Found::new(ComparisonTables::create(out, &provenance)?);
+    let spool = tempfile::tempfile_in(out)
+        .with_context(|| format!("no temporary file can be made in '{}'", out.display()))?;
+    match stream(
+        &planned.design.finish()?,
+        &screen.comparison,
+        |plate| plan(plate)?.profiles(&tables),
+        spool,
+        &mut found,
+    ) {
+        Ok(()) => {}
+        Err(StreamError::Compare(error)) => return Err(error.into()),
+        Err(StreamError::Caller(error)) => return Err(error),
+    }
     drift.write(out, &provenance)?;
-    let mut results = ComparisonTables::create(out, &provenance)?;
-    results.all(&comparison)?;
-    results.finish()?;
+    let shown = found.finish()?;
+    let comparison = &shown.comparison;
     let summary = Summary {
         screen: screen.name.as_str(),
         run: &provenance.run,
-        plates: plates.len(),
-        wells: profiles.len(),
+        plates: planned.plates,
+        wells: planned.wells,
         rows_read: tables.rows_read,
         rows_left_out,
         features: tables.features.len(),
-        comparisons: comparison.rows.len(),
+        comparisons: shown.rows,
         seconds: started.elapsed().as_secs_f64(),
         peak_rss_bytes: wellspring::memory::peak_rss_bytes(),
         out,
@@ -146,8 +181,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     if screen.output.report {
         write_report(
             &screen,
-            &comparison,
-            &plates,
+            &shown,
+            &planned.facts,
             &left_out,
             &drift,
             &summary,
@@ -175,7 +210,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     if args.json {
         say::line(serde_json::to_string(&summary)?);
     } else {
-        say::line(calls::table(&comparison));
+        say::line(calls::table(comparison));
         if screen.output.report {
             say::line(format!("report: {}", out.join("report.html").display()));
         }
@@ -185,6 +220,40 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Plates whose wells the report may draw: more than it has room for.
+const MOST_FACTS: usize = 64;
+
+/// What is known of all plates before any profile is read.
+#[derive(Debug, Default)]
+struct Planned {
+    design: DesignBuilder,
+    facts: Vec<PlateFacts>,
+    plates: usize,
+    wells: usize,
+}
+
+impl Planned {
+    fn add_wells(&mut self, plate: &PlateWells) {
+        self.wells += plate.wells.len();
+        for (treatment, _) in &plate.wells {
+            self.design.add(&plate.facts.barcode, treatment);
+        }
+    }
+
+    fn forget_wells(&mut self) {
+        self.wells = 0;
+        self.design = DesignBuilder::default();
+    }
+
+    fn add(&mut self, plate: PlateWells) {
+        self.plates += 1;
+        self.add_wells(&plate);
+        if self.facts.len() < MOST_FACTS {
+            self.facts.push(plate.facts);
+        }
+    }
 }
 
 /// A run's results carry tables and images that a comparison cannot write again: they are never mixed.
@@ -249,7 +318,7 @@ fn provenance(screen: &Screen, features: &[String]) -> Provenance {
 
 fn write_report(
     screen: &Screen,
-    comparison: &ScreenComparison,
+    shown: &Shown,
     plates: &[PlateFacts],
     left_out: &[String],
     drift: &Watch,
@@ -271,11 +340,12 @@ fn write_report(
         more: left_out
             .iter()
             .map(|text| ("left out".to_owned(), text.clone()))
+            .chain(shown.beyond.iter().map(|text| ("shown".to_owned(), text.clone())))
             .collect(),
     };
     let page = render(&ReportInput {
         run: &facts,
-        comparison: Some(comparison),
+        comparison: Some(&shown.comparison),
         comparison_failed: None,
         drift: drift.report.as_ref(),
         question: screen.comparison.question,

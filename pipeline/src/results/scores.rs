@@ -3,12 +3,14 @@
 //! What a comparison finds enters as it is found, whole files leave. All tables stream: memory is one row group each.
 //! Fails as [`TableWriter`] does.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Serialize;
 use wellspring_workloads::compare::{
     AssayWindow, Comparison, CompoundSummary, DoseCurve, ScreenComparison, WellScore,
 };
+use wellspring_workloads::words::Barcode;
 
 use super::error::WriteError;
 use super::parquet::{Cell, Column, ColumnKind, TableWriter};
@@ -314,13 +316,17 @@ impl WindowTable {
     }
 }
 
-/// All tables of a comparison.
+/// All tables of a comparison. Wells and windows may come in any order within a plate, and plates in the order in which
+/// the comparison reads them: the files hold each plate by well and disease.
 #[derive(Debug)]
 pub struct ComparisonTables {
     comparisons: ComparisonTable,
     compounds: CompoundTable,
     wells: WellTable,
     windows: WindowTable,
+    /// Of the plate at hand.
+    plate_wells: Vec<WellScore>,
+    plate_windows: Vec<AssayWindow>,
 }
 
 impl ComparisonTables {
@@ -334,6 +340,8 @@ impl ComparisonTables {
             compounds: CompoundTable::create(dir, provenance)?,
             wells: WellTable::create(dir, provenance)?,
             windows: WindowTable::create(dir, provenance)?,
+            plate_wells: Vec::new(),
+            plate_windows: Vec::new(),
         })
     }
 
@@ -357,37 +365,70 @@ impl ComparisonTables {
     ///
     /// # Errors
     /// As [`WellTable::push`].
-    pub fn well(&mut self, row: &WellScore) -> Result<(), WriteError> {
-        self.wells.push(row)
+    pub fn well(&mut self, row: WellScore) -> Result<(), WriteError> {
+        if self
+            .plate_wells
+            .first()
+            .is_some_and(|first| first.plate != row.plate)
+        {
+            self.end_wells()?;
+        }
+        self.plate_wells.push(row);
+        Ok(())
     }
 
     /// A row of `windows.parquet`.
     ///
     /// # Errors
     /// As [`WindowTable::push`].
-    pub fn window(&mut self, row: &AssayWindow) -> Result<(), WriteError> {
-        self.windows.push(row)
+    pub fn window(&mut self, row: AssayWindow) -> Result<(), WriteError> {
+        if self
+            .plate_windows
+            .first()
+            .is_some_and(|first| first.plate != row.plate)
+        {
+            self.end_windows()?;
+        }
+        self.plate_windows.push(row);
+        Ok(())
     }
 
-    /// Everything that a comparison found.
+    fn end_wells(&mut self) -> Result<(), WriteError> {
+        let mut wells = std::mem::take(&mut self.plate_wells);
+        wells.sort_by(|a, b| (a.well, &a.disease).cmp(&(b.well, &b.disease)));
+        wells.iter().try_for_each(|row| self.wells.push(row))
+    }
+
+    fn end_windows(&mut self) -> Result<(), WriteError> {
+        let mut windows = std::mem::take(&mut self.plate_windows);
+        windows.sort_by(|a, b| a.disease.cmp(&b.disease));
+        windows.iter().try_for_each(|row| self.windows.push(row))
+    }
+
+    /// Everything that a comparison found; `plates`: the order in which it read them ([`wellspring_workloads::compare::Design::plates`]).
     ///
     /// # Errors
     /// As the tables' own `push`.
-    pub fn all(&mut self, comparison: &ScreenComparison) -> Result<(), WriteError> {
+    pub fn all(&mut self, comparison: &ScreenComparison, plates: &[Barcode]) -> Result<(), WriteError> {
+        let place: HashMap<&Barcode, usize> = plates.iter().zip(0..).collect();
+        let place = |plate: &Barcode| place.get(plate).copied();
+        let mut wells: Vec<&WellScore> = comparison.wells.iter().collect();
+        wells.sort_by_key(|row| place(&row.plate));
+        let mut windows: Vec<&AssayWindow> = comparison.windows.iter().collect();
+        windows.sort_by_key(|row| place(&row.plate));
+        wells.into_iter().try_for_each(|row| self.well(row.clone()))?;
+        windows.into_iter().try_for_each(|row| self.window(row.clone()))?;
         comparison.rows.iter().try_for_each(|row| self.row(row))?;
-        comparison
-            .compounds
-            .iter()
-            .try_for_each(|row| self.compound(row))?;
-        comparison.wells.iter().try_for_each(|row| self.well(row))?;
-        comparison.windows.iter().try_for_each(|row| self.window(row))
+        comparison.compounds.iter().try_for_each(|row| self.compound(row))
     }
 
     /// Completes all files; gives the number of comparisons.
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn finish(self) -> Result<u64, WriteError> {
+    pub fn finish(mut self) -> Result<u64, WriteError> {
+        self.end_wells()?;
+        self.end_windows()?;
         self.compounds.finish()?;
         self.wells.finish()?;
         self.windows.finish()?;

@@ -299,7 +299,7 @@ fn compounds_wells_and_windows_keep_every_component() {
     };
     let found = compare(&profiles, &settings).unwrap();
     let mut tables = ComparisonTables::create(dir.path(), &provenance()).unwrap();
-    tables.all(&found).unwrap();
+    tables.all(&found, &["P1".parse().unwrap()]).unwrap();
     assert_eq!(tables.finish().unwrap(), found.rows.len() as u64);
 
     let rows = |file: &str| {

@@ -1,7 +1,7 @@
 //! How time and memory grow with the wells: whole `wellspring compare` runs on Parquet tables, each in a process of its
 //! own.
 //!
-//! Two plates hold the replicates of 72 compounds at four doses; the tables grow by more plates and more compounds.
+//! Monitoring is off: it keeps every plate's controls. Two plates hold the replicates of 72 compounds at four doses; the tables grow by more plates and more compounds.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,6 +35,8 @@ reference = { Metadata_role = "healthy" }
 phenotype = { Metadata_role = "disease" }
 [comparison]
 normalise = "none"
+[monitor]
+enabled = false
 [output]
 report = false
 "#;
