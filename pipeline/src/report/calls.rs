@@ -242,6 +242,8 @@ pub(super) fn windows(out: &mut String, windows: &[AssayWindow]) {
         ("Robust Z′", true),
         ("SSMD", true),
         ("Robust<br>SSMD", true),
+        ("Z′ over all<br>features", true),
+        ("AUC", true),
         ("Window", false),
     ]);
     head(out, &columns);
@@ -257,6 +259,8 @@ pub(super) fn windows(out: &mut String, windows: &[AssayWindow]) {
             window.robust_z_prime,
             window.ssmd,
             window.robust_ssmd,
+            window.multivariate_z_prime,
+            window.auc,
         ] {
             number(out, &fixed_or_none(value));
         }

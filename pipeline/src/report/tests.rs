@@ -2,6 +2,7 @@
 
 use wellspring_workloads::compare::{
     AicTable, AssayWindow, Censoring, CompoundSummary, CurveModel, CurveParameters, DoseCurve, DosePoint,
+    WindowVerdict,
 };
 use wellspring_workloads::profile::Role;
 
@@ -185,6 +186,13 @@ fn comparison(compound: &str) -> ScreenComparison {
         robust_z_prime: Some(0.7),
         ssmd: Some(9.0),
         robust_ssmd: None,
+        multivariate_z_prime: Some(0.5),
+        multivariate_robust_z_prime: None,
+        multivariate_ssmd: Some(7.0),
+        auc: Some(1.0),
+        signal_to_noise: Some(12.0),
+        phenotype_cv: Some(8.0),
+        verdict: WindowVerdict::Warn,
         axis_length: 3.0,
     };
     ScreenComparison {

@@ -283,6 +283,13 @@ impl WindowTable {
             number("robust_z_prime"),
             number("ssmd"),
             number("robust_ssmd"),
+            number("multivariate_z_prime"),
+            number("multivariate_robust_z_prime"),
+            number("multivariate_ssmd"),
+            number("auc"),
+            number("signal_to_noise"),
+            number("phenotype_cv"),
+            Column::required("verdict", ColumnKind::Text),
             number("axis_length"),
         ];
         TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
@@ -302,6 +309,13 @@ impl WindowTable {
             row.robust_z_prime.into(),
             row.ssmd.into(),
             row.robust_ssmd.into(),
+            row.multivariate_z_prime.into(),
+            row.multivariate_robust_z_prime.into(),
+            row.multivariate_ssmd.into(),
+            row.auc.into(),
+            row.signal_to_noise.into(),
+            row.phenotype_cv.into(),
+            Cell::Text(row.verdict.as_str()),
             row.axis_length.into(),
         ];
         self.0.push(&cells, &[])

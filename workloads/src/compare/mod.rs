@@ -23,6 +23,7 @@ pub mod design;
 mod engine;
 mod error;
 mod finished;
+pub mod fisher;
 mod frames;
 mod input;
 pub mod multiple;
@@ -48,6 +49,7 @@ pub use result::{
 };
 pub use settings::{ComparisonSettings, Correction, FitOn, Normalise, NullFrom, Question, Thresholds};
 pub use spool::Spool;
+pub use window::WindowVerdict;
 
 use std::convert::Infallible;
 use std::io::Cursor;

@@ -7,9 +7,13 @@ use std::collections::BTreeMap;
 use super::axis::{self, Axis, ControlScore, Position};
 use super::design::Kind;
 use super::design::counter_screen;
+use super::fisher;
 use super::frames::{self, Framed};
 use super::series::effect;
-use super::window::{median_and_mad, median_in_place, robust_separation, separation};
+use super::window::{
+    WindowVerdict, area_under_curve, coefficient_of_variation, median_and_mad, median_in_place,
+    robust_separation, separation, signal_to_noise,
+};
 use super::{AssayWindow, ComparisonSettings, Note, NoteKind, Question, WellScore};
 use crate::profile::{Role, WellProfile};
 use crate::words::Barcode;
@@ -49,6 +53,8 @@ pub(super) struct ScoredPlate<'a> {
     pub(super) treated: Vec<ScoredWell<'a>>,
     /// Reference wells with a compound.
     pub(super) counter: Vec<ScoredWell<'a>>,
+    /// Positions of reference and phenotype wells on Fisher's direction.
+    pub(super) discriminant: Option<(Vec<f64>, Vec<f64>)>,
 }
 
 impl<'a> ScoredPlate<'a> {
@@ -129,6 +135,16 @@ impl<'a> ScoredPlate<'a> {
         let (phenotype, reference) = (positions(&self.phenotype), positions(&self.reference));
         let plain = separation(&phenotype, &reference);
         let robust = robust_separation(&phenotype, &reference);
+        let (multivariate, multivariate_robust) = self
+            .discriminant
+            .as_ref()
+            .map(|(reference, phenotype)| {
+                (
+                    separation(phenotype, reference),
+                    robust_separation(phenotype, reference),
+                )
+            })
+            .unzip();
         AssayWindow {
             plate: self.plate.clone(),
             disease: self.disease.map(str::to_owned),
@@ -138,6 +154,13 @@ impl<'a> ScoredPlate<'a> {
             robust_z_prime: robust.z_prime,
             ssmd: plain.ssmd,
             robust_ssmd: robust.ssmd,
+            multivariate_z_prime: multivariate.and_then(|window| window.z_prime),
+            multivariate_robust_z_prime: multivariate_robust.and_then(|window| window.z_prime),
+            multivariate_ssmd: multivariate.and_then(|window| window.ssmd),
+            auc: area_under_curve(&phenotype, &reference),
+            signal_to_noise: signal_to_noise(&phenotype, &reference),
+            phenotype_cv: coefficient_of_variation(&phenotype),
+            verdict: WindowVerdict::of(robust.z_prime, plain.ssmd, reference.len().min(phenotype.len())),
             axis_length: self.axis.length(),
         }
     }
@@ -301,6 +324,11 @@ fn score_rows<'a>(
         scored.push(ScoredPlate {
             plate: &wells[0].plate,
             disease,
+            discriminant: if around {
+                None
+            } else {
+                fisher::positions(&of(&reference), &of(&phenotype))
+            },
             treated: tested(&treated),
             counter: tested(&counter),
             reference: control(&reference, controls.reference),

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Sink;
+use super::window::WindowVerdict;
 use crate::words::{Barcode, WellPosition};
 
 /// What a biologist reads. Serialised and displayed as snake_case text.
@@ -390,6 +391,20 @@ pub struct AssayWindow {
     pub ssmd: Option<f64>,
     /// SSMD from medians and 1.4826 MAD.
     pub robust_ssmd: Option<f64>,
+    /// Z′ over all features: on Fisher's direction, five-fold cross-validated ([`super::fisher`]).
+    pub multivariate_z_prime: Option<f64>,
+    /// The same from medians and 1.4826 MAD.
+    pub multivariate_robust_z_prime: Option<f64>,
+    /// SSMD on the same direction.
+    pub multivariate_ssmd: Option<f64>,
+    /// Share of pairs of controls in which the phenotype well lies further along the axis.
+    pub auc: Option<f64>,
+    /// `(μ₊−μ₋)/σ₋`, sample SD of the reference wells.
+    pub signal_to_noise: Option<f64>,
+    /// Coefficient of variation of the phenotype wells, percent.
+    pub phenotype_cv: Option<f64>,
+    /// Whether treatments can be judged by these controls.
+    pub verdict: WindowVerdict,
     /// Length of the axis in normalised feature units.
     pub axis_length: f64,
 }

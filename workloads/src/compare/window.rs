@@ -1,5 +1,9 @@
-//! Medians, MADs and the assay window of a plate (SCIENCE 6.3). Positions of controls enter, Z′ and SSMD leave;
-//! what is undefined is `None`.
+//! Medians, MADs and the assay window of a plate (SCIENCE 6.3). Positions of controls enter; Z′, SSMD and their like
+//! and what to make of them leave. What is undefined is `None`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// Turns a median absolute deviation into a standard deviation of normal data (SCIENCE 0).
 pub const MAD_TO_SD: f64 = 1.4826;
@@ -35,6 +39,90 @@ fn of(positive: Option<(f64, f64)>, negative: Option<(f64, f64)>) -> Separation 
     Separation {
         z_prime: finite(1.0 - 3.0 * (sd_p + sd_n) / difference.abs()),
         ssmd: finite(difference / sd_p.hypot(sd_n)),
+    }
+}
+
+/// Share of pairs in which the positive value is larger, ties counted half: `U / (n₊ n₋)`. `None` without a pair.
+pub fn area_under_curve(positive: &[f64], negative: &[f64]) -> Option<f64> {
+    let mut sorted = negative.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let pairs = (positive.len() * negative.len()) as f64;
+    let doubled: usize = positive
+        .iter()
+        .map(|p| sorted.partition_point(|n| n < p) + sorted.partition_point(|n| n <= p))
+        .sum();
+    (pairs > 0.0).then(|| doubled as f64 / (2.0 * pairs))
+}
+
+/// `(μ₊−μ₋)/σ₋`, sample SD.
+pub fn signal_to_noise(positive: &[f64], negative: &[f64]) -> Option<f64> {
+    let ((mean_p, _), (mean_n, sd_n)) = (mean_and_sd(positive)?, mean_and_sd(negative)?);
+    Some((mean_p - mean_n) / sd_n).filter(|v| v.is_finite())
+}
+
+/// `μ₊/μ₋`, for readings whose zero means nothing measured. On an axis the reference lies at 0 by construction, so
+/// an assay window does not carry it.
+pub fn signal_to_background(positive: &[f64], negative: &[f64]) -> Option<f64> {
+    let ((mean_p, _), (mean_n, _)) = (mean_and_sd(positive)?, mean_and_sd(negative)?);
+    Some(mean_p / mean_n).filter(|v| v.is_finite())
+}
+
+/// Coefficient of variation in percent: `100 σ/μ`, sample SD.
+pub fn coefficient_of_variation(values: &[f64]) -> Option<f64> {
+    let (mean, sd) = mean_and_sd(values)?;
+    Some(100.0 * sd / mean).filter(|v| v.is_finite())
+}
+
+/// Whether a plate's controls are far enough apart to judge treatments by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowVerdict {
+    /// Robust Z′ and SSMD reach their limits, with enough controls on both sides.
+    Pass,
+    /// There is a window, but it is narrow or rests on few controls.
+    Warn,
+    /// Robust Z′ below 0: the controls overlap.
+    Fail,
+    /// Without two controls on a side that differ, nothing can be said.
+    Undefined,
+}
+
+/// Least robust Z′ of a window that passes.
+const PASS_Z_PRIME: f64 = 0.3;
+/// Least SSMD of a window that passes.
+const PASS_SSMD: f64 = 3.0;
+/// Least controls on each side of a window that passes.
+const PASS_CONTROLS: usize = 16;
+
+impl WindowVerdict {
+    /// From robust Z′, SSMD and the controls on the smaller side.
+    pub fn of(robust_z_prime: Option<f64>, ssmd: Option<f64>, controls: usize) -> Self {
+        match (robust_z_prime, ssmd) {
+            (Some(z), _) if z < 0.0 => Self::Fail,
+            (Some(z), Some(ssmd))
+                if z >= PASS_Z_PRIME && ssmd.abs() >= PASS_SSMD && controls >= PASS_CONTROLS =>
+            {
+                Self::Pass
+            }
+            (Some(_), _) => Self::Warn,
+            (None, _) => Self::Undefined,
+        }
+    }
+
+    /// The snake_case text of tables and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+            Self::Undefined => "undefined",
+        }
+    }
+}
+
+impl fmt::Display for WindowVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -18,7 +18,10 @@ use wellspring_workloads::compare::curve::fit_hill;
 use wellspring_workloads::compare::multiple::benjamini_hochberg;
 use wellspring_workloads::compare::null::{self, Plan, Pool, p_at_least};
 use wellspring_workloads::compare::scale::Scaler;
-use wellspring_workloads::compare::window::{median_and_mad, robust_separation, separation};
+use wellspring_workloads::compare::window::{
+    WindowVerdict, coefficient_of_variation, median_and_mad, robust_separation, separation,
+    signal_to_background, signal_to_noise,
+};
 use wellspring_workloads::compare::{
     Call, Comparison, ComparisonSettings, Normalise, ScreenComparison, compare,
 };
@@ -226,6 +229,9 @@ fn off_axis_p_values_against_mean_z_equal_rescue_groups_csv() {
     }
 }
 
+/// The covariance of a fold is inverted: the oracle's README allows 1e-5.
+const MULTIVARIATE: f64 = 1e-5;
+
 #[test]
 fn windows_equal_assay_window_csv_and_its_toy() {
     let (Some(result), Some(expected)) = (compared(), table("assay_window.csv")) else {
@@ -254,6 +260,22 @@ fn windows_equal_assay_window_csv_and_its_toy() {
             "robust_ssmd_loo",
         );
         close(ours.axis_length, number(row, "disease_len"), 1e-6, "disease_len");
+        let multivariate = [
+            (ours.multivariate_z_prime, "zprime_lda_cv5"),
+            (ours.multivariate_ssmd, "ssmd_lda_cv5"),
+            (ours.multivariate_robust_z_prime, "robust_zprime_lda_cv5"),
+        ];
+        for (ours, column) in multivariate {
+            close(ours.unwrap(), number(row, column), MULTIVARIATE, column);
+        }
+        close(ours.auc.unwrap(), number(row, "auc_loo"), 1e-6, "auc_loo");
+        let robust = ours.robust_z_prime.unwrap();
+        let expected = if robust >= 0.3 {
+            WindowVerdict::Pass
+        } else {
+            WindowVerdict::Warn
+        };
+        assert_eq!(ours.verdict, expected, "{robust}");
     }
     let toy: serde_json::Value =
         serde_json::from_slice(&fs::read(oracle("assay_window_toy.json").unwrap()).unwrap()).unwrap();
@@ -265,6 +287,14 @@ fn windows_equal_assay_window_csv_and_its_toy() {
         .into_iter()
         .zip(["zprime", "ssmd", "robust_zprime", "robust_ssmd"])
     {
+        close(ours.unwrap(), toy[key].as_f64().unwrap(), 1e-12, key);
+    }
+    let others = [
+        (signal_to_background(&list("pos"), &list("neg")), "sb"),
+        (signal_to_noise(&list("pos"), &list("neg")), "sn"),
+        (coefficient_of_variation(&list("pos")), "cv_pos"),
+    ];
+    for (ours, key) in others {
         close(ours.unwrap(), toy[key].as_f64().unwrap(), 1e-12, key);
     }
 }
