@@ -28,6 +28,12 @@ impl Random {
         Self { state }
     }
 
+    /// The stream of one number, as it is.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    /// Any of the 2^64 numbers.
     pub(crate) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
         mix(self.state)
@@ -46,6 +52,11 @@ impl Random {
     /// Uniform in 0..n; n above 0. Multiply-shift: the bias is below n / 2^32.
     pub(crate) fn below(&mut self, n: u32) -> u32 {
         (((self.next() >> 32) * u64::from(n)) >> 32) as u32
+    }
+
+    /// Uniform in 0..n, for any number of things; the bias of the multiply-shift is below n / 2^64.
+    pub(crate) fn index(&mut self, n: usize) -> usize {
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
     /// Nearly normal, mean 0 and deviation 1, never beyond 6: the sum of twelve uniforms less 6 (Irwin-Hall).

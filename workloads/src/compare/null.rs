@@ -6,6 +6,7 @@
 
 use super::Question;
 use super::axis::{dot, norm};
+use crate::random::Random;
 
 /// The null controls of one plate.
 #[derive(Debug, Clone, Copy)]
@@ -122,14 +123,14 @@ pub fn build(pools: &[Pool<'_>], plan: Plan) -> Option<Null> {
             }
         }
     } else {
-        let mut random = SplitMix::new(plan.seed);
+        let mut random = Random::seeded(plan.seed);
         let mut order: Vec<usize> = Vec::new();
         for _ in 0..plan.draws {
             for (chosen, pool) in chosen.iter_mut().zip(pools) {
                 order.clear();
                 order.extend(0..pool.effects.len());
                 for i in 0..chosen.len() {
-                    let j = i + random.below(order.len() - i);
+                    let j = i + random.index(order.len() - i);
                     order.swap(i, j);
                     chosen[i] = order[i];
                 }
@@ -241,28 +242,4 @@ pub(crate) fn seed_for<'a>(seed: u64, parts: impl Iterator<Item = &'a [u8]>) -> 
         eat(0xff);
     }
     hash
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): one word of state, the same numbers everywhere.
-pub(crate) struct SplitMix(u64);
-
-impl SplitMix {
-    /// The numbers of a seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any of the 2^64 numbers.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in `0..n`; the bias of the multiply-shift is below n / 2^64.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }

@@ -5,7 +5,8 @@
 //! Nothing fails; without two controls there is no null.
 
 use super::axis::{dot, norm};
-use super::null::{self, Null, Plan, Pool, SplitMix};
+use super::null::{self, Null, Plan, Pool};
+use crate::random::Random;
 use crate::words::{Barcode, WellPosition};
 
 /// Controls kept for each disease: their mean vectors are drawn with a relative error of the spread near 1/sqrt(2n),
@@ -53,7 +54,7 @@ impl Sample {
             let place = [well.row(), well.column()];
             let parts = [controls.plate.as_str().as_bytes(), place.as_slice()];
             // FNV alone mixes its last bytes little: neighbouring wells would be kept or lost together.
-            let priority = SplitMix::new(null::seed_for(seed, parts.into_iter())).next();
+            let priority = Random::seeded(null::seed_for(seed, parts.into_iter())).next();
             if self.kept.len() == KEPT && self.kept.last().is_some_and(|last| priority >= last.priority) {
                 continue;
             }
@@ -134,13 +135,13 @@ impl Sample {
                 gram[j * n + i] = product;
             }
         }
-        let mut random = SplitMix::new(plan.seed);
+        let mut random = Random::seeded(plan.seed);
         let mut counts = vec![0.0f64; n];
         let (mut means, mut off_axis) = (Vec::new(), Vec::new());
         for _ in 0..plan.draws {
             counts.fill(0.0);
             for _ in 0..wells {
-                counts[random.below(n)] += 1.0;
+                counts[random.index(n)] += 1.0;
             }
             means.push(dot(&counts, effects) / wells as f64 - sample_mean + true_mean);
             let square: f64 = counts
@@ -167,10 +168,10 @@ mod tests {
 
     /// Controls of unit spread around 1 on the axis, in 20 dimensions.
     fn sample(plates: u8, reverse: bool) -> Sample {
-        let mut random = SplitMix::new(3);
+        let mut random = Random::seeded(3);
         let mut unit = vec![0.0; 20];
         unit[0] = 1.0;
-        let mut normal = || (0..12).map(|_| random.below(1000) as f64 / 1000.0).sum::<f64>() - 6.0;
+        let mut normal = || (0..12).map(|_| random.index(1000) as f64 / 1000.0).sum::<f64>() - 6.0;
         let mut made = Vec::new();
         for plate in 0..plates {
             let wells: Vec<WellPosition> = (1..=24)

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use super::SignatureSettings;
 use super::gather::ControlPool;
 use super::vectors::dot;
-use crate::compare::null::{SplitMix, seed_for};
+use crate::compare::null::seed_for;
+use crate::random::Random;
 
 /// Groups of control wells, each standing for an inactive compound.
 #[derive(Debug, Clone, Default)]
@@ -150,12 +151,12 @@ fn all_combinations(n: usize, group: usize, count: usize) -> Vec<u32> {
 fn draws(n: usize, group: usize, name: &str, settings: &SignatureSettings) -> Vec<u32> {
     let size = (group as u64).to_le_bytes();
     let seed = seed_for(settings.seed, [name.as_bytes(), &size].into_iter());
-    let mut random = SplitMix::new(seed);
+    let mut random = Random::seeded(seed);
     let mut members = Vec::with_capacity(settings.draws as usize * group);
     let mut order: Vec<u32> = (0..n as u32).collect();
     for _ in 0..settings.draws {
         for i in 0..group {
-            let j = i + random.below(n - i);
+            let j = i + random.index(n - i);
             order.swap(i, j);
         }
         members.extend_from_slice(&order[..group]);

@@ -212,8 +212,8 @@ fn energy_of_few_rows_lists_every_division_and_says_what_is_wrong() {
 }
 
 #[test]
-fn mp_values_equal_cytominer_eval() {
-    // `calculate_mp_value` of cytominer-eval 0.1 on these rows, its Mahalanobis distance printed.
+fn mp_values_rest_on_the_distance_that_scikit_learn_gives() {
+    // Mahalanobis distances of these rows by scikit-learn, in the steps of cytominer-eval 0.1's `calculate_mp_value`.
     let value = |i: usize, j: usize| ((i * 37 + j * 53 + i * i * j * 11) % 101) as f32 / 10.0;
     let row = |i: usize| {
         (0..5)

@@ -14,7 +14,7 @@ pub use transport::squared_wasserstein;
 use rayon::prelude::*;
 
 use super::multiple::benjamini_hochberg;
-use super::null::SplitMix;
+use crate::random::Random;
 
 /// Fewer rows than this have no score.
 pub const FEWEST_ROWS: usize = 3;
@@ -177,9 +177,9 @@ impl<'a> Scorer<'a> {
 fn subsample<'r>(rows: &[&'r [f32]], seed: u64) -> Vec<&'r [f32]> {
     let mut chosen = rows.to_vec();
     if rows.len() > MOST_ROWS {
-        let mut random = SplitMix::new(seed);
+        let mut random = Random::seeded(seed);
         for i in 0..MOST_ROWS {
-            let j = i + random.below(chosen.len() - i);
+            let j = i + random.index(chosen.len() - i);
             chosen.swap(i, j);
         }
         chosen.truncate(MOST_ROWS);

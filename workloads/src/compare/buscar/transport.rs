@@ -3,7 +3,7 @@
 //!
 //! The transport problem is solved by shortest augmenting paths over the dense matrix of costs, with prices that keep
 //! every reduced cost at least 0 (Edmonds and Karp 1972; Ahuja, Magnanti and Orlin 1993, 9.7). Weights are whole numbers,
-//! so the end is exact. No maintained crate of a permissive licence solves it for sides of different size.
+//! so the end is exact.
 
 /// Mean squared distance of the best plan that moves `from` onto `to`; rows of one width.
 pub fn squared_wasserstein(from: &[Vec<f64>], to: &[Vec<f64>]) -> f64 {
