@@ -31,20 +31,25 @@ pub(super) fn label(out: &mut String, call: Call) {
     put!(out, "<span class=\"call{class}\">{words}</span>");
 }
 
-/// EC50 in words, with its 95 % interval where both ends are known: never extrapolated.
-pub(super) fn ec50(summary: &CompoundSummary) -> String {
+/// EC50 in words: never extrapolated.
+fn ec50(summary: &CompoundSummary) -> String {
     let Some(curve) = &summary.curve else {
         return NONE.to_owned();
     };
     match (curve.censoring, curve.ec50) {
         (Censoring::BelowTested, _) => format!("< {}", dose(curve.tested.0)),
         (Censoring::AboveTested, _) => format!("> {}", dose(curve.tested.1)),
-        (Censoring::None, Some(value)) => match (curve.ec50_low, curve.ec50_high) {
-            (Some(low), Some(high)) => format!("{} ({} to {})", dose(value), dose(low), dose(high)),
-            _ => dose(value),
-        },
+        (Censoring::None, Some(value)) => dose(value),
         _ => NONE.to_owned(),
     }
+}
+
+/// Its 95 % interval, where the EC50 and both ends are known.
+fn ec50_interval(summary: &CompoundSummary) -> Option<String> {
+    let curve = summary.curve.as_ref()?;
+    let known = curve.censoring == Censoring::None && curve.ec50.is_some();
+    let (low, high) = curve.ec50_low.zip(curve.ec50_high).filter(|_| known)?;
+    Some(format!("({} to {})", dose(low), dose(high)))
 }
 
 /// What the curve found, in words.
@@ -56,7 +61,12 @@ pub(super) fn curve_words(summary: &CompoundSummary, unit: &str) -> String {
     let mut words = match curve.model {
         CurveModel::Zero | CurveModel::Constant => "no dose dependence".to_owned(),
         CurveModel::Hill | CurveModel::GainLoss => {
-            format!("EC50 {} {unit}, top {}", ec50(summary), fixed(curve.top))
+            let interval = ec50_interval(summary).map_or_else(String::new, |interval| format!("{interval} "));
+            format!(
+                "EC50 {} {interval}{unit}, top {}",
+                ec50(summary),
+                fixed(curve.top)
+            )
         }
     };
     if curve.model == CurveModel::GainLoss || !curve.monotone {
@@ -141,7 +151,12 @@ pub(super) fn compounds(out: &mut String, comparison: &ScreenComparison, unit: &
         out.push_str("<td>");
         bar(out, summary.top);
         out.push_str("</td>");
-        number(out, &ec50(summary));
+        // The interval stands below: beside the EC50 it would push the last columns off the page.
+        put!(out, "<td class=\"n\">{}", Safe(&ec50(summary)));
+        if let Some(interval) = ec50_interval(summary) {
+            put!(out, "<br>{}", Safe(&interval));
+        }
+        out.push_str("</td>");
         number(out, &summary.best_dose.map_or_else(|| NONE.to_owned(), dose));
         number(out, &fixed_or_none(summary.best_off_z));
         number(out, &fixed_or_none(summary.best_cell_ratio));
