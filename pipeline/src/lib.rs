@@ -15,6 +15,7 @@ pub mod drift;
 pub mod embed;
 pub mod error;
 pub mod events;
+pub mod failpoint;
 pub mod fetch;
 pub mod fields;
 pub mod finish;

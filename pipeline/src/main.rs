@@ -8,6 +8,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     give_vulkan_a_runtime_folder();
+    let _failpoints = wellspring::failpoint::setup();
     let cli = cli::Cli::parse();
     cli::start_logging(cli.verbose, cli.quiet);
     match cli.command.execute() {

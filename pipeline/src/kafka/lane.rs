@@ -23,6 +23,7 @@ use super::producer::{Committed, TransactionalProducer};
 use super::topics::Topic;
 use super::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::error::{FailureClass, Stage, StageError};
+use crate::failpoint;
 use crate::track::{Outcome, Position, Settled, Ticket, Tracked, Watermark};
 
 /// How long settled records wait for company before they are published.
@@ -180,6 +181,7 @@ impl Lane {
             resume_at: limit.div_ceil(4),
         };
         let publisher = Publisher {
+            role: settings.role,
             consumer,
             producer,
             shared: shared.clone(),
@@ -369,6 +371,7 @@ pub(super) fn is_fatal(error: &KafkaError) -> bool {
 }
 
 struct Publisher {
+    role: &'static str,
     consumer: Arc<BaseConsumer<LaneContext>>,
     producer: TransactionalProducer,
     shared: Arc<Shared>,
@@ -495,6 +498,7 @@ impl Publisher {
                         if let Some(partition) = held.partitions.get_mut(&id) {
                             partition.settled.remove(&offset);
                         }
+                        failpoint::pass(self.role, "committed");
                     }
                     return Ok(());
                 }
