@@ -48,6 +48,47 @@ pub fn rfc3339(ms: u64) -> String {
     )
 }
 
+/// A moment in the past as a person writes it: `90s`, `15m`, `2h` or `3d` before `now_ms`, or a date with or without
+/// a time of day in UTC, such as `2026-11-22` or `2026-11-22T23:15:04Z`. Milliseconds since 1970.
+pub fn parse_moment(text: &str, now_ms: u64) -> Option<u64> {
+    if let Some((at, unit)) = text.char_indices().last() {
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            _ => 0,
+        };
+        if seconds > 0 {
+            let ago: u64 = text[..at].parse().ok()?;
+            return Some(now_ms.saturating_sub(ago.checked_mul(seconds * 1_000)?));
+        }
+    }
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
+    let mut date = date.splitn(3, '-').map(str::parse::<u64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut time = time.trim_end_matches('Z').splitn(3, ':').map(str::parse::<f64>);
+    let hour = time.next()?.ok()?;
+    let minute = time.next().unwrap_or(Ok(0.0)).ok()?;
+    let second = time.next().unwrap_or(Ok(0.0)).ok()?;
+    let valid = (1970..10_000).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (0.0..24.0).contains(&hour)
+        && (0.0..60.0).contains(&minute)
+        && (0.0..60.0).contains(&second);
+    if !valid {
+        return None;
+    }
+    // The inverse of `rfc3339`, after the same source.
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    Some(days * 86_400_000 + ((hour * 3_600.0 + minute * 60.0 + second) * 1_000.0).round() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -55,5 +96,17 @@ mod tests {
         assert_eq!(super::rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(super::rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(super::rfc3339(1_795_391_999_999), "2026-11-22T23:59:59.999Z");
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_written() {
+        for ms in [0, 951_782_400_000, 1_795_391_999_999, 1_795_000_000_000] {
+            assert_eq!(super::parse_moment(&super::rfc3339(ms), 5), Some(ms), "{ms}");
+        }
+        assert_eq!(super::parse_moment("2026-11-22", 0), Some(1_795_305_600_000));
+        assert_eq!(super::parse_moment("2h", 10_000_000), Some(2_800_000));
+        for wrong in ["", "h", "yesterday", "2026-13-01", "2026-11", "12:00", "-3d"] {
+            assert_eq!(super::parse_moment(wrong, 0), None, "{wrong}");
+        }
     }
 }

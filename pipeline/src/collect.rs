@@ -14,7 +14,7 @@ use std::path::Path;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use crate::error::{Stage, StageError};
-use crate::events::{DeadLetter, FieldFeatures, RunId, Status};
+use crate::events::{DeadLetter, FieldFeatures, LetterAction, RunId, Status};
 use crate::kafka::tail::TailRecord;
 use crate::kafka::topics::Topic;
 
@@ -24,7 +24,10 @@ pub struct Collection {
     run: RunId,
     submitted: Option<Submitted>,
     plates: BTreeMap<Barcode, PlateFields>,
-    letters: BTreeMap<String, DeadLetter>,
+    /// By id, each with its offset: a failure that comes again has the same id.
+    letters: BTreeMap<String, (i64, DeadLetter)>,
+    /// Offsets of letters whose records were published again: they count no more.
+    retried: BTreeSet<i64>,
     /// Plates whose profiles are on their topic already.
     pub profiled: BTreeSet<Barcode>,
     /// Whether the comparisons are on their topic already.
@@ -42,8 +45,8 @@ struct Submitted {
 #[derive(Debug, Default)]
 struct PlateFields {
     planned: Option<Planned>,
-    /// Where each field's record lies in the scratch file, by place in the plan.
-    records: BTreeMap<u32, Span>,
+    /// Where each field's record lies in the scratch file, in the plan's order.
+    records: BTreeMap<(WellPosition, u32), Span>,
     failed: BTreeSet<(WellPosition, u32)>,
     /// Dead letters of its planning.
     plan_letters: BTreeSet<String>,
@@ -65,9 +68,17 @@ struct Span {
 impl PlateFields {
     fn complete(&self) -> bool {
         self.planned.is_some_and(|p| {
-            self.records.len() + self.failed.len() >= p.planned as usize
+            self.records.len() + self.failed() >= p.planned as usize
                 && self.plan_letters.len() >= p.letters as usize
         })
+    }
+
+    /// Fields that failed and did not arrive another time.
+    fn failed(&self) -> usize {
+        self.failed
+            .iter()
+            .filter(|field| !self.records.contains_key(field))
+            .count()
     }
 }
 
@@ -96,13 +107,14 @@ impl Progress {
 }
 
 impl Collection {
-    /// An empty collection; `folder` takes the scratch file.
-    pub fn open(run: &RunId, folder: &Path) -> Result<Self, StageError> {
+    /// An empty collection; `folder` takes the scratch file, and letters at the offsets `retried` do not count.
+    pub fn open(run: &RunId, folder: &Path, retried: BTreeSet<i64>) -> Result<Self, StageError> {
         Ok(Self {
             run: run.clone(),
             submitted: None,
             plates: BTreeMap::new(),
             letters: BTreeMap::new(),
+            retried,
             profiled: BTreeSet::new(),
             finished: false,
             scratch: Scratch::open(folder)?,
@@ -118,7 +130,7 @@ impl Collection {
                 Err(error) => unreadable(record, &error),
             },
             Topic::DeadLetters => match serde_json::from_slice::<DeadLetter>(&record.value) {
-                Ok(letter) => self.take_letter(letter),
+                Ok(letter) => self.take_letter(record.offset, letter),
                 Err(error) => unreadable(record, &error),
             },
             Topic::Status => match serde_json::from_slice::<Status>(&record.value) {
@@ -133,13 +145,14 @@ impl Collection {
 
     fn take_features(&mut self, features: &FieldFeatures, bytes: &[u8]) -> Result<(), StageError> {
         let plate = self.plates.entry(features.field.plate.clone()).or_default();
-        if let std::collections::btree_map::Entry::Vacant(entry) = plate.records.entry(features.ordinal) {
+        let field = (features.field.well, features.field.field);
+        if let std::collections::btree_map::Entry::Vacant(entry) = plate.records.entry(field) {
             entry.insert(self.scratch.append(bytes)?);
         }
         Ok(())
     }
 
-    fn take_letter(&mut self, letter: DeadLetter) {
+    fn take_letter(&mut self, offset: i64, letter: DeadLetter) {
         let ours = match &letter.run {
             Some(run) => *run == self.run,
             // An event nobody could read belongs to every run that was waiting when it failed.
@@ -148,22 +161,39 @@ impl Collection {
                 .as_ref()
                 .is_none_or(|submitted| letter.time_ms >= submitted.time_ms),
         };
-        if !ours {
+        if !ours || self.retried.contains(&offset) {
             return;
         }
         if let Some(plate) = &letter.plate {
             let fields = self.plates.entry(plate.clone()).or_default();
-            // What failed in planning is not among the planned fields; what failed later is, and names its field.
-            match (letter.well, letter.field) {
-                (Some(well), Some(field)) if letter.stage != Stage::Plan => {
-                    fields.failed.insert((well, field));
-                }
-                _ => {
-                    fields.plan_letters.insert(letter.id.clone());
-                }
-            }
+            match failed_field(&letter) {
+                Some(field) => fields.failed.insert(field),
+                None => fields.plan_letters.insert(letter.id.clone()),
+            };
         }
-        self.letters.insert(letter.id.clone(), letter);
+        self.letters.insert(letter.id.clone(), (offset, letter));
+    }
+
+    /// The letters at these offsets are being tried again: what they are about is open once more.
+    fn take_retried(&mut self, offsets: Vec<i64>, plates: &[Barcode]) {
+        self.retried.extend(offsets);
+        let (gone, stay) = std::mem::take(&mut self.letters)
+            .into_iter()
+            .partition(|(_, (offset, _))| self.retried.contains(offset));
+        let gone: BTreeMap<String, (i64, DeadLetter)> = gone;
+        self.letters = stay;
+        for (id, (_, letter)) in gone {
+            let Some(fields) = letter.plate.as_ref().and_then(|plate| self.plates.get_mut(plate)) else {
+                continue;
+            };
+            match failed_field(&letter) {
+                Some(field) => fields.failed.remove(&field),
+                None => fields.plan_letters.remove(&id),
+            };
+        }
+        // Their profiles and the comparisons are published again.
+        self.profiled.retain(|plate| !plates.contains(plate));
+        self.finished = false;
     }
 
     fn take_status(&mut self, status: Status) {
@@ -176,7 +206,7 @@ impl Collection {
                 submitted.plates.extend(plates);
                 let since = submitted.time_ms;
                 self.letters
-                    .retain(|_, letter| letter.run.is_some() || letter.time_ms >= since);
+                    .retain(|_, (_, letter)| letter.run.is_some() || letter.time_ms >= since);
             }
             Status::PlatePlanned {
                 plate,
@@ -190,17 +220,20 @@ impl Collection {
                     planned: fields_planned,
                     letters: dead_letters,
                 };
-                // A plate announced again gives the same plan; the first one stands.
-                self.plates
-                    .entry(plate)
-                    .or_default()
-                    .planned
-                    .get_or_insert(planned);
+                // A plate is planned again only where nothing of it could be planned before.
+                self.plates.entry(plate).or_default().planned = Some(planned);
             }
             Status::PlateProfiled { plate, .. } => {
                 self.profiled.insert(plate);
             }
             Status::RunFinished { .. } => self.finished = true,
+            Status::LettersResolved {
+                action: LetterAction::Retried,
+                offsets,
+                plates,
+                ..
+            } => self.take_retried(offsets, &plates),
+            Status::LettersResolved { .. } => {}
         }
     }
 
@@ -227,7 +260,7 @@ impl Collection {
         for plate in self.plates.values() {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             progress.done += count(plate.records.len());
-            progress.failed += count(plate.failed.len());
+            progress.failed += count(plate.failed());
             if let Some(planned) = plate.planned {
                 progress.plates_planned += 1;
                 progress.expected += planned.expected;
@@ -249,7 +282,7 @@ impl Collection {
 
     /// Dead letters, by plate, well, field and class.
     pub fn letters(&self) -> Vec<&DeadLetter> {
-        let mut letters: Vec<&DeadLetter> = self.letters.values().collect();
+        let mut letters: Vec<&DeadLetter> = self.letters.values().map(|(_, letter)| letter).collect();
         letters.sort_by_key(|letter| (&letter.plate, letter.well, letter.field, letter.class, &letter.id));
         letters
     }
@@ -270,6 +303,12 @@ impl Collection {
                 .map_err(|error| StageError::internal(Stage::Collect, error))
         }))
     }
+}
+
+/// The field of a letter about a planned field. What failed in planning is not among the planned fields; what failed
+/// later is, and names its field.
+fn failed_field(letter: &DeadLetter) -> Option<(WellPosition, u32)> {
+    Some((letter.well?, letter.field?)).filter(|_| letter.stage != Stage::Plan)
 }
 
 fn unreadable(record: &TailRecord, error: &serde_json::Error) {
@@ -345,7 +384,6 @@ mod tests {
                 well: "A01".parse().unwrap(),
                 field,
             },
-            ordinal: field,
             model: "m".to_owned(),
             tiles: 1,
             passed: true,
@@ -361,7 +399,8 @@ mod tests {
     }
 
     fn collection() -> Collection {
-        let mut collection = Collection::open(&"r".to_owned(), &std::env::temp_dir()).unwrap();
+        let mut collection =
+            Collection::open(&"r".to_owned(), &std::env::temp_dir(), BTreeSet::new()).unwrap();
         collection.submitted = Some(Submitted {
             plates: BTreeSet::from(["P".parse().unwrap()]),
             time_ms: 5,
@@ -384,8 +423,12 @@ mod tests {
                 topic: String::new(),
                 partition: 0,
                 offset: 0,
+                key: String::new(),
             },
+            attempt: 1,
+            worker: String::new(),
             original: None,
+            original_bytes: 0,
             time_ms,
         }
     }
@@ -405,7 +448,7 @@ mod tests {
         }
         assert!(!collection.complete());
         assert_eq!(collection.progress().lost(), 1);
-        collection.take_letter(letter(Some(2), Some("r"), 9));
+        collection.take_letter(1, letter(Some(2), Some("r"), 9));
         assert!(collection.complete());
         let progress = collection.progress();
         assert_eq!((progress.done, progress.failed, progress.lost()), (2, 2, 0));
@@ -436,20 +479,53 @@ mod tests {
             ..letter(Some(0), Some("r"), 9)
         };
         for id in ["first", "first"] {
-            collection.take_letter(of_plan(id));
+            collection.take_letter(2, of_plan(id));
             assert!(!collection.complete());
         }
-        collection.take_letter(of_plan("second"));
+        collection.take_letter(3, of_plan("second"));
         assert!(collection.complete());
+    }
+
+    /// A field that failed, was tried again by an operator and arrived counts once; until it arrives the run is open.
+    #[test]
+    fn a_run_waits_for_fields_that_are_tried_again() {
+        let mut collection = collection();
+        collection.take_status(Status::PlatePlanned {
+            run: "r".to_owned(),
+            plate: "P".parse().unwrap(),
+            fields_expected: 2,
+            fields_planned: 2,
+            dead_letters: 0,
+        });
+        collection.take(&features(1)).unwrap();
+        collection.take_letter(7, letter(Some(2), Some("r"), 9));
+        assert!(collection.complete());
+        collection.finished = true;
+        collection.take_status(Status::LettersResolved {
+            run: "r".to_owned(),
+            action: LetterAction::Retried,
+            offsets: vec![7],
+            plates: vec!["P".parse().unwrap()],
+            time_ms: 10,
+        });
+        assert!(!collection.complete() && !collection.finished);
+        assert_eq!(collection.progress().lost(), 1);
+        // Read again from the beginning, the letter comes after its resolution: the topics are not in one order.
+        collection.take_letter(7, letter(Some(2), Some("r"), 9));
+        assert!(!collection.complete());
+        collection.take(&features(2)).unwrap();
+        assert!(collection.complete());
+        let progress = collection.progress();
+        assert_eq!((progress.done, progress.failed, progress.dead_letters), (2, 0, 0));
     }
 
     #[test]
     fn letters_of_other_runs_and_of_times_before_the_run_do_not_count() {
         let mut collection = collection();
-        collection.take_letter(letter(Some(0), Some("other"), 9));
-        collection.take_letter(letter(None, None, 4));
+        collection.take_letter(4, letter(Some(0), Some("other"), 9));
+        collection.take_letter(5, letter(None, None, 4));
         assert_eq!(collection.progress().dead_letters, 0);
-        collection.take_letter(letter(None, None, 6));
+        collection.take_letter(6, letter(None, None, 6));
         assert_eq!(collection.progress().dead_letters, 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The collector: follows features, dead letters and statuses, and hands over each run when it is complete.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,10 +8,14 @@ use serde::Deserialize;
 
 use crate::collect::{Collection, Progress};
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{RunId, Status};
-use crate::kafka::tail::{Polled, Tail};
+use crate::events::{LetterAction, RunId, Status};
+use crate::failpoint;
+use crate::kafka::tail::{Polled, Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
+
+/// What a collector reads.
+const FOLLOWED: [Topic; 3] = [Topic::Status, Topic::Features, Topic::DeadLetters];
 
 /// Which runs a collector gathers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,9 @@ pub struct Collector {
     scratch: PathBuf,
     open: BTreeMap<RunId, Collection>,
     closed: HashSet<RunId>,
+    kafka: KafkaSettings,
+    /// Offsets of dead letters that were tried again before the collector started.
+    retried: BTreeSet<i64>,
 }
 
 /// The one field that tells where a record belongs.
@@ -40,18 +47,19 @@ struct OfRun {
 impl Collector {
     /// Starts at the beginning of the log; `scratch` is a folder for temporary files.
     pub fn open(kafka: &KafkaSettings, wanted: Wanted, scratch: &Path) -> Result<Self, StageError> {
+        let (finished, retried) = past(kafka).map_err(network)?;
         let closed = match wanted {
             Wanted::One(_) => HashSet::new(),
-            Wanted::Unfinished => finished_runs(kafka).map_err(network)?,
+            Wanted::Unfinished => finished,
         };
-        let topics = [Topic::Status, Topic::Features, Topic::DeadLetters];
-        let tail = Tail::open(kafka, &topics).map_err(network)?;
         Ok(Self {
-            tail,
+            tail: Tail::open(kafka, &FOLLOWED).map_err(network)?,
             wanted,
             scratch: scratch.to_owned(),
             open: BTreeMap::new(),
             closed,
+            kafka: kafka.clone(),
+            retried,
         })
     }
 
@@ -71,8 +79,11 @@ impl Collector {
                     };
                     match run {
                         Some(run) => {
-                            if self.wants(&run) {
+                            if record.topic == Topic::Status && self.is_reopened(&run, &record) {
+                                self.start_over(&run)?;
+                            } else if self.wants(&run) {
                                 self.collection(&run)?.take(&record)?;
+                                failpoint::pass("collector", "collect");
                             }
                         }
                         None => {
@@ -108,6 +119,31 @@ impl Collector {
         self.open.remove(run)
     }
 
+    /// Whether a finished run's dead letters are being tried again, which makes it unfinished.
+    fn is_reopened(&self, run: &RunId, record: &TailRecord) -> bool {
+        self.wanted == Wanted::Unfinished
+            && self.closed.contains(run)
+            && match serde_json::from_slice(&record.value) {
+                Ok(Status::LettersResolved {
+                    action: LetterAction::Retried,
+                    offsets,
+                    ..
+                }) => !offsets.iter().all(|offset| self.retried.contains(offset)),
+                _ => false,
+            }
+    }
+
+    /// Reads the log again from its beginning: what was known of a closed run is gone.
+    fn start_over(&mut self, run: &RunId) -> Result<(), StageError> {
+        tracing::info!(run, "dead letters are tried again; the run is open again");
+        let (finished, retried) = past(&self.kafka).map_err(network)?;
+        self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
+        self.open.clear();
+        self.closed = finished;
+        self.retried = retried;
+        Ok(())
+    }
+
     fn wants(&self, run: &RunId) -> bool {
         match &self.wanted {
             Wanted::One(wanted) => run == wanted && !self.closed.contains(run),
@@ -119,7 +155,7 @@ impl Collector {
         match self.open.entry(run.clone()) {
             std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                Ok(entry.insert(Collection::open(run, &self.scratch)?))
+                Ok(entry.insert(Collection::open(run, &self.scratch, self.retried.clone())?))
             }
         }
     }
@@ -129,15 +165,27 @@ fn network(error: KafkaFailure) -> StageError {
     StageError::external(Stage::Collect, FailureClass::Network, error)
 }
 
-fn finished_runs(kafka: &KafkaSettings) -> Result<HashSet<RunId>, KafkaFailure> {
-    let statuses = read_statuses(kafka)?;
-    Ok(statuses
-        .into_iter()
-        .filter_map(|status| match status {
-            Status::RunFinished { run, .. } => Some(run),
-            _ => None,
-        })
-        .collect())
+/// The runs that are finished, and the offsets of the dead letters that were tried again.
+fn past(kafka: &KafkaSettings) -> Result<(HashSet<RunId>, BTreeSet<i64>), KafkaFailure> {
+    let (mut finished, mut retried) = (HashSet::new(), BTreeSet::new());
+    for status in read_statuses(kafka)? {
+        match status {
+            Status::RunFinished { run, .. } => {
+                finished.insert(run);
+            }
+            Status::LettersResolved {
+                run,
+                action: LetterAction::Retried,
+                offsets,
+                ..
+            } => {
+                finished.remove(&run);
+                retried.extend(offsets);
+            }
+            _ => {}
+        }
+    }
+    Ok((finished, retried))
 }
 
 /// Every status written so far, in order.

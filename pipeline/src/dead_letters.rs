@@ -1,7 +1,8 @@
 //! Dead letters: what failed for good, as records that say what, where, why and what to do.
 //!
-//! A [`StageError`] and the place it happened enter; a record for the dead-letter topic leaves, or the order to stop
-//! where the program itself is at fault. Ids are deterministic, so that doing the work again repeats no letter.
+//! What failed and the place it happened enter; a record for the dead-letter topic leaves, with the original bytes in it
+//! and class, stage, attempt, worker and error in its headers. Ids are deterministic, so that doing the work again
+//! repeats no letter.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,14 +10,18 @@ use sha2::{Digest, Sha256};
 use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
 use crate::clock::now_ms;
-use crate::error::{Domain, FailureClass, Stage, StageError};
-use crate::events::{DeadLetter, FieldTask, Origin, RunId};
+use crate::error::{FailureClass, Stage, StageError};
+use crate::events::{DeadLetter, Origin, RunId};
+use crate::failures;
 use crate::kafka::OutRecord;
 use crate::kafka::topics::Topic;
-use crate::track::{Outcome, Ticket};
+use crate::track::Ticket;
 
-/// Bytes of an unreadable record kept in its dead letter.
-const ORIGINAL_BYTES: usize = 64 << 10;
+/// Records up to this size are kept whole in their dead letter: with base64 they fit into a record of Kafka's default
+/// limit of 1 MB.
+const WHOLE_BYTES: usize = 512 << 10;
+/// Of larger ones, this much is kept to look at.
+const BEGINNING_BYTES: usize = 64 << 10;
 
 /// What a failure concerns, as far as it is known.
 #[derive(Debug, Clone, Default)]
@@ -46,15 +51,15 @@ impl Place {
     }
 }
 
-/// The letter for a failure.
+/// The letter for a failure of the ticket's record.
 pub fn letter(
     place: Place,
     stage: Stage,
     class: FailureClass,
     message: String,
-    origin: Origin,
-    original: Option<&[u8]>,
+    ticket: &Ticket,
 ) -> DeadLetter {
+    let original = &ticket.record().value;
     let mut id = Sha256::new();
     for part in [
         place.run.clone().unwrap_or_default(),
@@ -67,13 +72,18 @@ pub fn letter(
         id.update(part.as_bytes());
         id.update([0]);
     }
-    id.update(original.unwrap_or_default());
+    id.update(original);
     let id: String = id
         .finalize()
         .iter()
         .take(12)
         .map(|byte| format!("{byte:02x}"))
         .collect();
+    let kept = if original.len() > WHOLE_BYTES {
+        BEGINNING_BYTES
+    } else {
+        original.len()
+    };
     DeadLetter {
         id,
         run: place.run,
@@ -84,10 +94,19 @@ pub fn letter(
         field: place.field,
         fields_lost: place.fields_lost,
         message,
-        origin,
-        original: original.map(|bytes| STANDARD.encode(&bytes[..bytes.len().min(ORIGINAL_BYTES)])),
+        origin: ticket.origin(),
+        attempt: failures::attempt(ticket.record()),
+        worker: ticket.facts().worker.clone(),
+        original: Some(STANDARD.encode(&original[..kept])),
+        original_bytes: original.len() as u64,
         time_ms: now_ms(),
     }
+}
+
+/// The record a letter is about, as it was; `None` where it was too large to be kept.
+pub fn original(letter: &DeadLetter) -> Option<Vec<u8>> {
+    let bytes = STANDARD.decode(letter.original.as_ref()?).ok()?;
+    (bytes.len() as u64 == letter.original_bytes).then_some(bytes)
 }
 
 /// What a letter is about, in words: plate, well and field as far as they are known.
@@ -103,6 +122,7 @@ pub fn subject(letter: &DeadLetter) -> String {
             topic,
             partition,
             offset,
+            ..
         } = &letter.origin;
         return format!("record at offset {offset} of {topic}, partition {partition}");
     }
@@ -112,47 +132,15 @@ pub fn subject(letter: &DeadLetter) -> String {
 /// The record that carries a letter.
 pub fn record(letter: &DeadLetter) -> Result<OutRecord, StageError> {
     let key = letter.plate.as_ref().map(ToString::to_string).unwrap_or_default();
-    OutRecord::new(
+    let record = OutRecord::new(
         Topic::DeadLetters,
         key,
         letter.id.clone(),
         "wellspring.dead-letter.v1",
         letter,
     )
-    .map_err(|error| StageError::internal(letter.stage, error))
-}
-
-/// Settles a record that could not be read at all.
-pub fn settle_bad_record(ticket: Ticket, original: &[u8], error: StageError) {
-    settle(ticket, Place::default(), Some(original), error);
-}
-
-/// Settles a field that failed.
-pub fn settle_field(ticket: Ticket, task: &FieldTask, error: StageError) {
-    settle(ticket, Place::field(&task.run, &task.field), None, error);
-}
-
-fn settle(ticket: Ticket, place: Place, original: Option<&[u8]>, error: StageError) {
-    if error.domain == Domain::Internal {
-        ticket.settle(Outcome::Stop(error));
-        return;
-    }
-    let message = error.chain();
-    let well = place.well.map(|well| well.to_string());
-    tracing::warn!(
-        stage = %error.stage, class = %error.class, plate = ?place.plate, ?well, field = ?place.field, message,
-        "dead letter"
-    );
-    let letter = letter(
-        place,
-        error.stage,
-        error.class,
-        message,
-        ticket.origin(),
-        original,
-    );
-    match record(&letter) {
-        Ok(record) => ticket.settle(Outcome::Publish(vec![record])),
-        Err(error) => ticket.settle(Outcome::Stop(error)),
-    }
+    .map_err(|error| StageError::internal(letter.stage, error))?;
+    let mut headers = failures::of_failure(letter.class, letter.stage, &letter.worker, &letter.message);
+    headers.push((failures::ATTEMPT, letter.attempt.to_string()));
+    Ok(OutRecord { headers, ..record })
 }

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use wellspring_models::{Batch, Engine, EngineChoice, EngineError};
 use wellspring_workloads::screen;
 
-use crate::dead_letters::settle_field;
 use crate::error::{FailureClass, Stage, StageError};
+use crate::failpoint;
+use crate::failures::settle_field;
 use crate::fields::{Embedded, Measured};
 use crate::runs::Run;
 use crate::track::Tracked;
@@ -104,6 +105,10 @@ fn embed_group(
                     quality,
                     passed,
                 } = field.value;
+                if let Err(error) = failpoint::after(Stage::Embed, &done.task.field) {
+                    settle_field(field.ticket, &done.task, error);
+                    continue;
+                }
                 let tiles = u32::try_from(tiles.shape()[0]).unwrap_or(u32::MAX);
                 let embedded = Embedded {
                     task: done.task,

@@ -65,14 +65,43 @@ pub enum FailureClass {
     PlateMap,
     /// The object store or a broker could not be reached.
     Network,
+    /// The object store asked for fewer requests.
+    Throttled,
+    /// A device or the machine had no memory left.
+    OutOfMemory,
     /// The object store refused access.
     Access,
     /// The network gave no usable embedding.
     Model,
     /// The screen asks for something that cannot work.
     Configuration,
+    /// The record ended every process that worked on it.
+    Poison,
     /// A defect of the program.
     Internal,
+}
+
+impl FailureClass {
+    /// All classes.
+    pub const ALL: [FailureClass; 12] = [
+        FailureClass::BadEvent,
+        FailureClass::MissingImage,
+        FailureClass::BadImage,
+        FailureClass::PlateMap,
+        FailureClass::Network,
+        FailureClass::Throttled,
+        FailureClass::OutOfMemory,
+        FailureClass::Access,
+        FailureClass::Model,
+        FailureClass::Configuration,
+        FailureClass::Poison,
+        FailureClass::Internal,
+    ];
+
+    /// The class with this name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.to_string() == word)
+    }
 }
 
 impl fmt::Display for FailureClass {
@@ -83,9 +112,12 @@ impl fmt::Display for FailureClass {
             FailureClass::BadImage => "bad_image",
             FailureClass::PlateMap => "plate_map",
             FailureClass::Network => "network",
+            FailureClass::Throttled => "throttled",
+            FailureClass::OutOfMemory => "out_of_memory",
             FailureClass::Access => "access",
             FailureClass::Model => "model",
             FailureClass::Configuration => "configuration",
+            FailureClass::Poison => "poison",
             FailureClass::Internal => "internal",
         })
     }

@@ -52,8 +52,6 @@ pub struct FieldTask {
     /// Plate, well and field.
     #[serde(flatten)]
     pub field: FieldId,
-    /// Place of the field in its plate's plan, from 0.
-    pub ordinal: u32,
     /// The images per channel, in the screen's channel order.
     pub images: Vec<ChannelImages>,
     /// Grey levels that become 0 and 1, per channel, where they are pooled over the plate's controls.
@@ -80,8 +78,6 @@ pub struct FieldFeatures {
     /// Plate, well and field.
     #[serde(flatten)]
     pub field: FieldId,
-    /// Place of the field in its plate's plan.
-    pub ordinal: u32,
     /// The network's name and version.
     pub model: String,
     /// How many tiles were averaged per channel.
@@ -154,13 +150,26 @@ pub struct DeadLetter {
     pub fields_lost: u32,
     /// What was wrong, where, and what to do.
     pub message: String,
-    /// Topic, partition and offset of the record that failed.
+    /// Topic, partition, offset and key of the record that failed.
     pub origin: Origin,
-    /// The record's bytes in base64, where the record itself could not be read; cut to 64 KiB.
+    /// How often the record had been begun, this time included.
+    #[serde(default = "first")]
+    pub attempt: u32,
+    /// The process that gave up.
+    #[serde(default)]
+    pub worker: String,
+    /// The record's bytes in base64, to look at and to try again; of one larger than 512 KiB the first 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<String>,
+    /// Size of the record in bytes.
+    #[serde(default)]
+    pub original_bytes: u64,
     /// When, in milliseconds since 1970 UTC.
     pub time_ms: u64,
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// Where a record came from.
@@ -172,6 +181,9 @@ pub struct Origin {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
+    /// The key.
+    #[serde(default)]
+    pub key: String,
 }
 
 /// What became of a run or a plate. Topic `status`, keyed by run.
@@ -218,6 +230,30 @@ pub enum Status {
         /// Fields that failed for good.
         fields_failed: u32,
     },
+    /// An operator dealt with dead letters; written in one transaction with the records that are tried again. A run
+    /// whose letters are tried again is not finished any more.
+    LettersResolved {
+        /// The run; empty for letters of no run.
+        run: RunId,
+        /// What was done.
+        action: LetterAction,
+        /// Offsets of the letters on the dead-letter topic.
+        offsets: Vec<i64>,
+        /// Their plates.
+        plates: Vec<Barcode>,
+        /// When, in milliseconds since 1970 UTC.
+        time_ms: u64,
+    },
+}
+
+/// What an operator did with a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LetterAction {
+    /// The original record was published again.
+    Retried,
+    /// The failure stands.
+    Discarded,
 }
 
 impl Status {
@@ -227,7 +263,8 @@ impl Status {
             Status::RunSubmitted { run, .. }
             | Status::PlatePlanned { run, .. }
             | Status::PlateProfiled { run, .. }
-            | Status::RunFinished { run, .. } => run,
+            | Status::RunFinished { run, .. }
+            | Status::LettersResolved { run, .. } => run,
         }
     }
 }

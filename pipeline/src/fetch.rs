@@ -10,9 +10,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wellspring_kernels::Illumination;
 
-use crate::dead_letters::{settle_bad_record, settle_field};
+use crate::dead_letters::Place;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ChannelImages, FieldTask, RunId};
+use crate::failpoint;
+use crate::failures::{place_of_task, settle, settle_deadly, settle_field};
 use crate::fields::{Fetched, Field};
 use crate::kafka::lane::Inbound;
 use crate::runs::{Run, Runs};
@@ -64,7 +66,7 @@ impl MemoryLimit {
 
 /// Runs the stage until its input ends.
 pub async fn run(
-    input: async_channel::Receiver<Tracked<Inbound>>,
+    input: async_channel::Receiver<Tracked<Arc<Inbound>>>,
     output: async_channel::Sender<Tracked<Fetched>>,
     runs: Arc<Runs>,
     memory: MemoryLimit,
@@ -74,14 +76,19 @@ pub async fn run(
         while fetching.len() >= CONCURRENCY {
             fetching.join_next().await;
         }
+        if value.deadly {
+            settle_deadly(ticket, place_of_task(&value));
+            continue;
+        }
         let task: Arc<FieldTask> = match serde_json::from_slice(&value.value) {
             Ok(task) => Arc::new(task),
             Err(error) => {
                 let error = StageError::input(Stage::Source, FailureClass::BadEvent, error);
-                settle_bad_record(ticket, &value.value, error);
+                settle(ticket, Place::default(), error);
                 continue;
             }
         };
+        drop(value);
         let run = match known_run(&runs, &task.run).await {
             Ok(run) => run,
             Err(error) => {
@@ -99,7 +106,8 @@ pub async fn run(
         };
         let output = output.clone();
         fetching.spawn(async move {
-            match fetch(&run, &task).await {
+            let fetched = fetch(&run, &task).await;
+            match fetched.and_then(|fetched| failpoint::after(Stage::Fetch, &task.field).map(|()| fetched)) {
                 Ok((channels, illumination)) => {
                     let field = Field { task, run, memory };
                     let fetched = Fetched {

@@ -18,13 +18,14 @@ use crate::compare::{Compared, compare, exemplars};
 use crate::decode::field_image;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ComparisonRecord, RunId, Status, WellRecord};
-use crate::kafka::producer::{Committed, TransactionalProducer};
+use crate::kafka::producer::{BatchProducer, Committed};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaSettings, OutRecord};
 use crate::plan::{images, list_plate, read_plate_map};
 use crate::report::{self, DeadLetterLine, Montage, ReportInput, RunFacts, Tile};
 use crate::results::{ComparisonTables, JsonLines, Provenance, WriteError, write_json};
 use crate::runs::Run;
+use crate::{failpoint, ids};
 
 /// What `run --json` prints and `run.json` keeps.
 #[derive(Debug, Clone, Serialize)]
@@ -94,6 +95,7 @@ pub fn finish(
     // A map that cannot be read has failed every plate in planning, with its reason; the tables are then empty.
     let map = runtime.block_on(read_plate_map(&run.screen)).ok();
     let compared = compare(run, collection, map.as_ref(), &provenance, out)?;
+    failpoint::pass("collector", "compare");
     write_comparisons(&compared, &provenance, out).map_err(disk)?;
     compared
         .drift
@@ -140,6 +142,7 @@ pub fn finish(
         notes: &notes(&compared),
         definition: &run.screen,
     };
+    failpoint::pass("collector", "finish");
     write_json(&out.join("run.json"), &file).map_err(disk)?;
     Ok((summary, compared))
 }
@@ -185,7 +188,7 @@ fn publish(
         return Ok(());
     }
     let failed = |error| StageError::external(Stage::Compare, FailureClass::Network, error);
-    let producer = TransactionalProducer::open(kafka, &format!("collector-{}", run.id)).map_err(failed)?;
+    let producer = BatchProducer::open(kafka, &format!("collector-{}", run.id)).map_err(failed)?;
     for plate in collection
         .plates()
         .filter(|plate| !collection.profiled.contains(*plate))
@@ -199,10 +202,11 @@ fn publish(
     )
 }
 
-fn commit(producer: &TransactionalProducer, records: Vec<OutRecord>) -> Result<(), StageError> {
+fn commit(producer: &BatchProducer, records: Vec<OutRecord>) -> Result<(), StageError> {
     let failed = |error| StageError::external(Stage::Compare, FailureClass::Network, error);
     for _ in 0..10 {
-        if producer.publish(&records, None).map_err(failed)? == Committed::Yes {
+        if producer.publish(&records).map_err(failed)? == Committed::Yes {
+            failpoint::pass("collector", "committed");
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -212,6 +216,12 @@ fn commit(producer: &TransactionalProducer, records: Vec<OutRecord>) -> Result<(
         FailureClass::Network,
         "publishing the results was aborted ten times; the result files are written, run the same command again to publish",
     ))
+}
+
+/// Ends a record's id with a hash of what it says.
+fn of_content(mut record: OutRecord) -> OutRecord {
+    record.id = format!("{}/{}", record.id, ids::content([&record.value]));
+    record
 }
 
 type Records = Result<Vec<OutRecord>, crate::kafka::KafkaFailure>;
@@ -230,27 +240,27 @@ fn profile_records<'a>(
             fields: profile.fields,
             embedding: profile.values.clone(),
         };
-        let id = format!("{}/{plate}/{}", run.id, profile.well);
-        records.push(OutRecord::new(
+        let id = format!("{}/{plate}/{}/profile", run.id, profile.well);
+        records.push(of_content(OutRecord::new(
             Topic::Profiles,
             plate.as_str(),
             id,
             "wellspring.profile.v1",
             &record,
-        )?);
+        )?));
     }
     let status = Status::PlateProfiled {
         run: run.id.clone(),
         plate: plate.clone(),
     };
     let id = format!("{}/{plate}/profiled", run.id);
-    records.push(OutRecord::new(
+    records.push(of_content(OutRecord::new(
         Topic::Status,
         run.id.clone(),
         id,
         "wellspring.status.v1",
         &status,
-    )?);
+    )?));
     Ok(records)
 }
 
@@ -262,21 +272,34 @@ fn comparison_records(run: &Run, collection: &Collection, compared: &Compared) -
             let key = row.compound.clone().unwrap_or_default();
             let disease = row.disease.clone().unwrap_or_default();
             let dose = row.dose.map(|dose| dose.to_string()).unwrap_or_default();
-            let id = format!("{}/{disease}/{key}/{dose}/{}", run.id, row.call);
+            let id = format!("{}/{disease}/{key}/{dose}/comparison", run.id);
             let record = ComparisonRecord::Dose {
                 run: run.id.clone(),
                 comparison: Box::new(row.clone()),
             };
-            records.push(OutRecord::new(Topic::Comparisons, key, id, KIND, &record)?);
+            records.push(of_content(OutRecord::new(
+                Topic::Comparisons,
+                key,
+                id,
+                KIND,
+                &record,
+            )?));
         }
         for summary in &comparison.compounds {
             let key = summary.compound.clone().unwrap_or_default();
-            let id = format!("{}/{}/{key}", run.id, summary.disease.clone().unwrap_or_default());
+            let disease = summary.disease.clone().unwrap_or_default();
+            let id = format!("{}/{disease}/{key}/summary", run.id);
             let record = ComparisonRecord::Compound {
                 run: run.id.clone(),
                 summary: Box::new(summary.clone()),
             };
-            records.push(OutRecord::new(Topic::Comparisons, key, id, KIND, &record)?);
+            records.push(of_content(OutRecord::new(
+                Topic::Comparisons,
+                key,
+                id,
+                KIND,
+                &record,
+            )?));
         }
     }
     let progress = collection.progress();
@@ -286,13 +309,13 @@ fn comparison_records(run: &Run, collection: &Collection, compared: &Compared) -
         fields_failed: progress.failed,
     };
     let id = format!("{}/finished", run.id);
-    records.push(OutRecord::new(
+    records.push(of_content(OutRecord::new(
         Topic::Status,
         run.id.clone(),
         id,
         "wellspring.status.v1",
         &status,
-    )?);
+    )?));
     Ok(records)
 }
 

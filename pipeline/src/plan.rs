@@ -5,7 +5,7 @@
 //! fails: an unreadable event, a store that cannot be listed, a plate map that does not match; each is a dead letter,
 //! and whatever part of the plate can go on does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -16,39 +16,117 @@ use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
 use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
-use crate::dead_letters::{Place, letter, record, settle_bad_record};
+use crate::collector::read_statuses;
+use crate::dead_letters::{Place, letter, record};
 use crate::decode::field_image;
 use crate::error::{Domain, FailureClass, Stage, StageError};
-use crate::events::{ChannelImages, FieldTask, ImageRef, Origin, PlateReady, Status};
-use crate::kafka::OutRecord;
+use crate::events::{ChannelImages, FieldTask, ImageRef, PlateReady, RunId, Status};
+use crate::failures::{settle, settle_deadly, will_be_tried_again};
 use crate::kafka::lane::Inbound;
 use crate::kafka::topics::Topic;
+use crate::kafka::{KafkaSettings, OutRecord};
 use crate::runs::{Run, Runs};
 use crate::store::ImageStore;
 use crate::track::{Outcome, Ticket, Tracked};
+use crate::{failpoint, ids};
 
 /// Control fields whose histograms are pooled for scaling, spread evenly over the plate's controls.
 const SCALING_FIELDS: usize = 32;
 
 /// Runs the stage until its input ends. Blocking; on a thread of its own.
-pub fn run(input: &async_channel::Receiver<Tracked<Inbound>>, runs: &Arc<Runs>, runtime: &Handle) {
+pub fn run(
+    input: &async_channel::Receiver<Tracked<Arc<Inbound>>>,
+    kafka: &KafkaSettings,
+    runs: &Arc<Runs>,
+    runtime: &Handle,
+) {
+    let mut planned = Planned::default();
     while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
-        let event: PlateReady = match serde_json::from_slice(&value.value) {
+        let parsed = serde_json::from_slice::<PlateReady>(&value.value);
+        if value.deadly {
+            let place = parsed.map_or_else(|_| Place::default(), |event| place_of(&event));
+            settle_deadly(ticket, place);
+            continue;
+        }
+        let event = match parsed {
             Ok(event) => event,
             Err(source) => {
                 let error = StageError::input(Stage::Plan, FailureClass::BadEvent, BadPlateEvent { source });
-                settle_bad_record(ticket, &value.value, error);
+                settle(ticket, Place::default(), error);
                 continue;
             }
         };
-        let planned = runs_of(&event, runs).and_then(|runs| {
+        drop(value);
+        let assignment = ticket.position().assignment;
+        let records = planned.catch_up(kafka, assignment).and_then(|()| {
             let mut records = Vec::new();
-            for run in runs {
-                records.extend(runtime.block_on(plan_records(&run, &event.plate, ticket.origin()))?);
+            for run in runs_of(&event, runs)? {
+                if planned.has(&run.id, &event.plate, assignment) {
+                    tracing::info!(run = run.id, plate = %event.plate, "announced again; it is planned already");
+                    continue;
+                }
+                let (made, fields) = runtime.block_on(plan_records(&run, &event.plate, &ticket))?;
+                records.extend(made);
+                if fields > 0 {
+                    planned.here.insert((run.id.clone(), event.plate.clone()), assignment);
+                }
             }
             Ok(records)
         });
-        settle(ticket, &event, planned);
+        failpoint::pass("planner", "plan");
+        match records {
+            Ok(records) => ticket.settle(Outcome::Publish(records)),
+            Err(error) => settle(ticket, place_of(&event), error),
+        }
+    }
+}
+
+fn place_of(event: &PlateReady) -> Place {
+    Place {
+        run: event.run.clone(),
+        plate: Some(event.plate.clone()),
+        ..Place::default()
+    }
+}
+
+/// The plates that have tasks already: an event that comes twice is planned once. A plate of which no field could be
+/// planned may be announced again.
+#[derive(Default)]
+struct Planned {
+    /// On the status topic.
+    known: HashSet<(RunId, Barcode)>,
+    /// Planned here, under this assignment of the event's partition; worth nothing when the partition has moved on
+    /// before it was committed.
+    here: HashMap<(RunId, Barcode), u64>,
+    assignments: HashSet<u64>,
+}
+
+impl Planned {
+    /// Reads the status topic when a partition is new here: its last owner may have planned what comes next.
+    fn catch_up(&mut self, kafka: &KafkaSettings, assignment: u64) -> Result<(), StageError> {
+        if self.assignments.contains(&assignment) {
+            return Ok(());
+        }
+        let statuses = read_statuses(kafka)
+            .map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?;
+        for status in statuses {
+            if let Status::PlatePlanned {
+                run,
+                plate,
+                fields_planned: 1..,
+                ..
+            } = status
+            {
+                self.known.insert((run, plate));
+            }
+        }
+        self.assignments.insert(assignment);
+        Ok(())
+    }
+
+    fn has(&self, run: &RunId, plate: &Barcode, assignment: u64) -> bool {
+        let of = (run.clone(), plate.clone());
+        self.known.contains(&of) || self.here.get(&of) == Some(&assignment)
     }
 }
 
@@ -72,35 +150,18 @@ fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageE
     }
 }
 
-fn settle(ticket: Ticket, event: &PlateReady, planned: Result<Vec<OutRecord>, StageError>) {
-    match planned {
-        Ok(records) => ticket.settle(Outcome::Publish(records)),
-        Err(error) if error.domain == Domain::Internal => ticket.settle(Outcome::Stop(error)),
-        Err(error) => {
-            let place = Place {
-                run: event.run.clone(),
-                plate: Some(event.plate.clone()),
-                ..Place::default()
-            };
-            let letter = letter(
-                place,
-                error.stage,
-                error.class,
-                error.chain(),
-                ticket.origin(),
-                None,
-            );
-            ticket
-                .settle(record(&letter).map_or_else(Outcome::Stop, |record| Outcome::Publish(vec![record])));
-        }
-    }
-}
-
-/// Everything that is published for a plate: its tasks, what is wrong with it, and its status last.
-async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<OutRecord>, StageError> {
+/// Everything that is published for a plate: its tasks, what is wrong with it, and its status last; and how many
+/// tasks there are. A failure that is tried again later publishes nothing.
+async fn plan_records(
+    run: &Run,
+    plate: &Barcode,
+    ticket: &Ticket,
+) -> Result<(Vec<OutRecord>, u32), StageError> {
     let plan = match plan_plate(run, plate).await {
         Ok(plan) => plan,
-        Err(error) if error.domain == Domain::Internal => return Err(error),
+        Err(error) if error.domain == Domain::Internal || will_be_tried_again(ticket, &error) => {
+            return Err(error);
+        }
         Err(error) => PlatePlan {
             tasks: Vec::new(),
             failures: vec![Failure::plate(error)],
@@ -110,7 +171,7 @@ async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<
     let mut records = Vec::new();
     for task in &plan.tasks {
         let key = format!("{plate}/{}", task.field.well);
-        let id = format!("{}/{key}/{}", run.id, task.field.field);
+        let id = ids::of_field(&run.id, &task.field, "task", &ids::content_of_task(task));
         records.push(OutRecord::new(Topic::Tasks, key, id, "wellspring.task.v1", task).map_err(internal)?);
     }
     let mut fields_lost = 0;
@@ -125,14 +186,7 @@ async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<
             fields_lost: failure.fields_lost,
         };
         tracing::warn!(%plate, class = %failure.class, message = failure.message, "dead letter");
-        let letter = letter(
-            place,
-            failure.stage,
-            failure.class,
-            failure.message,
-            origin.clone(),
-            None,
-        );
+        let letter = letter(place, failure.stage, failure.class, failure.message, ticket);
         records.push(record(&letter)?);
         letters.insert(letter.id);
     }
@@ -144,12 +198,13 @@ async fn plan_records(run: &Run, plate: &Barcode, origin: Origin) -> Result<Vec<
         fields_planned: planned,
         dead_letters: count(letters.len()),
     };
-    let id = format!("{}/{plate}/planned", run.id);
+    let content = ids::content(plan.tasks.iter().map(ids::content_of_task).chain(letters));
+    let id = ids::of_plate(&run.id, plate, "planned", &content);
     records.push(
         OutRecord::new(Topic::Status, run.id.clone(), id, "wellspring.status.v1", &status)
             .map_err(internal)?,
     );
-    Ok(records)
+    Ok((records, planned))
 }
 
 /// What is to be done for a plate, and what of it cannot be.
@@ -265,15 +320,13 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
     let tasks = by_well
         .into_values()
         .flatten()
-        .zip(0..)
-        .map(|(field, ordinal)| FieldTask {
+        .map(|field| FieldTask {
             run: run.id.clone(),
             field: FieldId {
                 plate: plate.clone(),
                 well: field.well,
                 field: field.field,
             },
-            ordinal,
             images: images(field),
             scaling: scaling.clone(),
         })

@@ -6,6 +6,7 @@
 use crate::error::{Stage, StageError};
 use crate::events::FieldFeatures;
 use crate::fields::Embedded;
+use crate::ids;
 use crate::kafka::OutRecord;
 use crate::kafka::topics::Topic;
 use crate::track::{Outcome, Tracked};
@@ -20,15 +21,11 @@ pub fn publish(field: Tracked<Embedded>) {
         passed,
         embedding,
     } = field.value;
-    let id = format!(
-        "{}/{}/{}/{}",
-        task.run, task.field.plate, task.field.well, task.field.field
-    );
+    let id = ids::of_field(&task.run, &task.field, "features", &ids::content_of_task(&task));
     let key = task.field.plate.to_string();
     let features = FieldFeatures {
         run: task.run.clone(),
         field: task.field.clone(),
-        ordinal: task.ordinal,
         model,
         tiles,
         passed,

@@ -9,7 +9,8 @@ use wellspring_workloads::words::Barcode;
 use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::events::{PlateReady, RunId, Status};
-use crate::kafka::producer::{Committed, TransactionalProducer};
+use crate::ids;
+use crate::kafka::producer::{BatchProducer, Committed};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::Run;
@@ -39,7 +40,11 @@ pub fn submit(kafka: &KafkaSettings, run: &Run, plates: &[Barcode]) -> Result<Ve
         plates: new.clone(),
         time_ms: now_ms(),
     };
-    let id = format!("{}/submitted", run.id);
+    let id = ids::of_run(
+        &run.id,
+        "submitted",
+        &ids::content(new.iter().map(Barcode::as_str)),
+    );
     let status = OutRecord::new(
         Topic::Status,
         run.id.clone(),
@@ -65,7 +70,12 @@ pub fn announce(kafka: &KafkaSettings, plates: &[Barcode], run: Option<&RunId>) 
 }
 
 fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaFailure> {
-    let id = format!("{}/{plate}/ready", run.map_or("any", String::as_str));
+    let id = ids::of_plate(
+        run.map_or("any", String::as_str),
+        plate,
+        "ready",
+        &ids::content([plate.as_str()]),
+    );
     let event = PlateReady {
         plate: plate.clone(),
         run: run.cloned(),
@@ -80,9 +90,9 @@ fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaF
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {
-    let producer = TransactionalProducer::open(kafka, role)?;
+    let producer = BatchProducer::open(kafka, role)?;
     for _ in 0..5 {
-        if producer.publish(records, None)? == Committed::Yes {
+        if producer.publish(records)? == Committed::Yes {
             return Ok(());
         }
     }

@@ -1,8 +1,9 @@
 //! Wires the stages: what a planner and a worker are made of, from Kafka back to Kafka.
 //!
 //! ```text
-//! planner   plates ─> plan ─> tasks, status, dead letters
-//! worker    tasks ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> publish ─> features, dead letters
+//! planner   plates ─> plan ─> tasks, status, retries, dead letters
+//! worker    tasks ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> publish ─> features, retries, dead letters
+//! retrier   retries, when they are due ─> plates, tasks
 //! ```
 //!
 //! Every arrow is a bounded channel. Fetch is async; decode, preprocess, quality and embed have threads of their own.
@@ -17,17 +18,18 @@ use async_channel::{Receiver, Sender, bounded};
 use tokio::runtime::Handle;
 use wellspring_kernels::Device;
 
-use crate::dead_letters::settle_field;
+use crate::dead_letters::Place;
 use crate::embed::EngineSettings;
-use crate::error::{Stage, StageError};
+use crate::error::{FailureClass, Stage, StageError};
+use crate::failures::{returned, settle, settle_field};
 use crate::fetch::MemoryLimit;
 use crate::fields::OfField;
 use crate::kafka::lane::{Lane, LaneSettings};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::runs::Runs;
-use crate::track::Tracked;
-use crate::{decode, embed, fetch, plan, preprocess, publish, quality};
+use crate::track::{Outcome, Tracked};
+use crate::{decode, embed, failpoint, fetch, plan, preprocess, publish, quality};
 
 /// What a worker may use.
 #[derive(Debug, Clone)]
@@ -94,11 +96,43 @@ pub fn planner(kafka: &KafkaSettings, runs: Arc<Runs>, runtime: &Handle) -> Resu
         until_drained: false,
     };
     let (lane, plates) = Lane::open(kafka, &settings)?;
-    let handle = runtime.clone();
-    let planning = spawn("plan", move || plan::run(&plates, &runs, &handle))?;
+    let (handle, kafka) = (runtime.clone(), kafka.clone());
+    let planning = spawn("plan", move || plan::run(&plates, &kafka, &runs, &handle))?;
     Ok(Role {
         lane,
         threads: vec![planning],
+        fetching: None,
+        runtime: runtime.clone(),
+    })
+}
+
+/// Starts a retrier: records that failed go back to their topic when they are due.
+pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFailure> {
+    let settings = LaneSettings {
+        topic: Topic::Retries,
+        role: "retrier",
+        in_flight: 256,
+        until_drained: false,
+    };
+    let (lane, due) = Lane::open(kafka, &settings)?;
+    let returning = spawn("return", move || {
+        while let Ok(Tracked { value, ticket }) = due.recv_blocking() {
+            match returned(&value) {
+                Some(record) => ticket.settle(Outcome::Publish(vec![record])),
+                None => {
+                    let error = StageError::input(
+                        Stage::Source,
+                        FailureClass::BadEvent,
+                        "a record on the retries topic does not say which topic it goes back to",
+                    );
+                    settle(ticket, Place::default(), error);
+                }
+            }
+        }
+    })?;
+    Ok(Role {
+        lane,
+        threads: vec![returning],
         fetching: None,
         runtime: runtime.clone(),
     })
@@ -131,15 +165,15 @@ pub fn worker(
     let fetching = runtime.spawn(fetch::run(tasks, fetched_in, runs, memory));
     let mut threads = Vec::new();
     for _ in 0..settings.decode_threads.max(1) {
-        threads.push(stage("decode", &fetched, &decoded_in, decode::decode_field)?);
+        threads.push(stage(Stage::Decode, &fetched, &decoded_in, decode::decode_field)?);
     }
     for _ in 0..settings.preprocess_threads.max(1) {
         let on = device.clone();
-        threads.push(stage("preprocess", &decoded, &prepared_in, move |field| {
+        threads.push(stage(Stage::Preprocess, &decoded, &prepared_in, move |field| {
             preprocess::preprocess(&on, field)
         })?);
         let on = device.clone();
-        threads.push(stage("quality", &prepared, &measured_in, move |field| {
+        threads.push(stage(Stage::Quality, &prepared, &measured_in, move |field| {
             quality::measure(&on, field)
         })?);
     }
@@ -162,7 +196,7 @@ pub fn worker(
 
 /// A thread that puts fields through one step until the stage before it ends or the one after it is gone.
 fn stage<I, O>(
-    name: &str,
+    stage: Stage,
     input: &Receiver<Tracked<I>>,
     output: &Sender<Tracked<O>>,
     step: impl Fn(I) -> Result<O, StageError> + Send + 'static,
@@ -172,10 +206,10 @@ where
     O: Send + 'static,
 {
     let (input, output) = (input.clone(), output.clone());
-    spawn(name, move || {
+    spawn(&stage.to_string(), move || {
         while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
             let task = value.task().clone();
-            match step(value) {
+            match step(value).and_then(|done| failpoint::after(stage, &task.field).map(|()| done)) {
                 Ok(done) => {
                     if output.send_blocking(Tracked { value: done, ticket }).is_err() {
                         return;

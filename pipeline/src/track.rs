@@ -13,7 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::StageError;
 use crate::events::Origin;
+use crate::failures::RetryPolicy;
 use crate::kafka::OutRecord;
+use crate::kafka::lane::Inbound;
 
 /// A record's place: which assignment of which partition it was read under, and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,27 +50,43 @@ pub struct Settled {
     pub in_flight: Option<OwnedSemaphorePermit>,
 }
 
+/// What every ticket of a lane has in common.
+#[derive(Debug)]
+pub struct LaneFacts {
+    /// The role that reads.
+    pub role: &'static str,
+    /// The topic that is read, with its prefix.
+    pub topic: Arc<str>,
+    /// The name of this process.
+    pub worker: String,
+    /// When failed work is tried again.
+    pub retries: RetryPolicy,
+}
+
 /// The obligation to settle one record.
 #[derive(Debug)]
 pub struct Ticket {
     position: Position,
-    topic: Arc<str>,
+    facts: Arc<LaneFacts>,
+    record: Arc<Inbound>,
     in_flight: Option<OwnedSemaphorePermit>,
     // The channel holds as many items as may be in flight, so a send never finds it full.
     settled: Option<SyncSender<Settled>>,
 }
 
 impl Ticket {
-    /// A ticket for the record at `position` of `topic`; `in_flight` is its share of the limit on work in flight.
+    /// A ticket for `record`, read at `position`; `in_flight` is its share of the limit on work in flight.
     pub fn new(
         position: Position,
-        topic: Arc<str>,
+        facts: Arc<LaneFacts>,
+        record: Arc<Inbound>,
         in_flight: OwnedSemaphorePermit,
         settled: SyncSender<Settled>,
     ) -> Self {
         Self {
             position,
-            topic,
+            facts,
+            record,
             in_flight: Some(in_flight),
             settled: Some(settled),
         }
@@ -77,10 +95,26 @@ impl Ticket {
     /// Where the record came from.
     pub fn origin(&self) -> Origin {
         Origin {
-            topic: self.topic.to_string(),
+            topic: self.facts.topic.to_string(),
             partition: self.position.partition,
             offset: self.position.offset,
+            key: self.record.key.clone(),
         }
+    }
+
+    /// The record as it was read.
+    pub fn record(&self) -> &Arc<Inbound> {
+        &self.record
+    }
+
+    /// Which assignment of the partition it was read under.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// What the ticket's lane is.
+    pub fn facts(&self) -> &LaneFacts {
+        &self.facts
     }
 
     /// Settles the record.
@@ -206,7 +240,13 @@ mod tests {
             assignment: 1,
             offset: 7,
         };
-        Ticket::new(position, "tasks".into(), permit, sender.clone())
+        let facts = LaneFacts {
+            role: "worker",
+            topic: "tasks".into(),
+            worker: "w".to_owned(),
+            retries: RetryPolicy::default(),
+        };
+        Ticket::new(position, Arc::new(facts), Arc::default(), permit, sender.clone())
     }
 
     #[test]

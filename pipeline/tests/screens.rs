@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,11 +10,11 @@ use std::time::Duration;
 
 use common::{
     Running, apache_kafka, comparisons, dead_letters, models, run_json, shared, simulate, small_plate,
-    wait_for, wellspring,
+    start_broker, wait_for, wellspring,
 };
 use serde_json::Value;
 use wellspring::events::FieldFeatures;
-use wellspring::kafka::producer::{Committed, TransactionalProducer};
+use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::{Polled, Tail};
 use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::kafka::{KafkaSettings, OutRecord};
@@ -135,22 +134,18 @@ fn every_kind_of_bad_input_is_one_dead_letter_and_the_rest_of_the_plate_goes_on(
 
     // A truncated event waits on the plates topic of a broker that outlives the run.
     let (broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
-    let kafka = KafkaSettings {
-        bootstrap,
-        prefix: "wellspring".to_owned(),
-        instance: "test".to_owned(),
-    };
+    let kafka = KafkaSettings::new(bootstrap, "wellspring", "test");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(create_missing(&kafka)).unwrap();
-    let truncated = OutRecord {
-        topic: Topic::Plates,
-        key: "SMALL0001".to_owned(),
-        value: b"{\"plate\":\"SMALL00".to_vec(),
-        id: "truncated".to_owned(),
-        kind: "wellspring.plate-ready.v1",
-    };
-    let producer = TransactionalProducer::open(&kafka, "test").unwrap();
-    assert_eq!(producer.publish([&truncated], None).unwrap(), Committed::Yes);
+    let truncated = OutRecord::of_bytes(
+        Topic::Plates,
+        "SMALL0001",
+        "truncated",
+        "wellspring.plate-ready.v1",
+        b"{\"plate\":\"SMALL00".to_vec(),
+    );
+    let producer = BatchProducer::open(&kafka, "test").unwrap();
+    assert_eq!(producer.publish([&truncated]).unwrap(), Committed::Yes);
 
     let out = folder.path().join("out");
     let mut run = wellspring(&models);
@@ -222,7 +217,8 @@ fn an_unreachable_store_and_a_missing_plate_map_are_dead_letters_of_each_plate()
         let mut run = wellspring(&models);
         // Nothing listens on the discard port of this machine.
         run.env("AWS_ENDPOINT", "http://127.0.0.1:9")
-            .env("AWS_ALLOW_HTTP", "true");
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("WELLSPRING_RETRY_DELAYS", "0,0");
         run.env("AWS_ACCESS_KEY_ID", "x")
             .env("AWS_SECRET_ACCESS_KEY", "x")
             .env("AWS_REGION", "x");
@@ -343,11 +339,7 @@ fn on_apache_kafka_too_a_fleet_that_loses_a_worker_publishes_every_field_exactly
 fn lose_a_worker(models: &Path, bootstrap: String, prefix: &str) {
     let folder = tempfile::tempdir().unwrap();
     simulate(folder.path(), &small_plate("\"DNA\""));
-    let kafka = KafkaSettings {
-        bootstrap,
-        prefix: prefix.to_owned(),
-        instance: "test".to_owned(),
-    };
+    let kafka = KafkaSettings::new(bootstrap, prefix, "test");
     let role = |arguments: &[&str]| {
         let mut command = wellspring(models);
         command.args(arguments).arg("--kafka").arg(&kafka.bootstrap);
@@ -467,27 +459,4 @@ fn the_transfluor_plate_gives_the_known_order_of_doses() {
         report.contains("falls back at higher doses"),
         "the curve must follow the fall"
     );
-}
-
-/// A broker of its own, and its address.
-fn start_broker(models: &Path, data: &Path) -> (Running, String) {
-    let mut child = Running(
-        wellspring(models)
-            .args(["broker", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let mut line = String::new();
-    BufReader::new(child.0.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let bootstrap = line
-        .trim()
-        .strip_prefix("listening on ")
-        .unwrap_or_else(|| panic!("{line}"))
-        .to_owned();
-    (child, bootstrap)
 }

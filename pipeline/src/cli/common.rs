@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use wellspring::embed::EngineSettings;
-use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::topics::MAX_RETRIES;
+use wellspring::kafka::{Delivery, KafkaSettings};
 use wellspring::plan;
 use wellspring::runs::Run;
 use wellspring::topology::{Role, WorkerSettings};
@@ -34,14 +35,87 @@ pub(crate) struct NameArgs {
     /// Default: host name and process id.
     #[arg(long, env = "WELLSPRING_INSTANCE")]
     pub(crate) instance: Option<String>,
+    #[command(flatten)]
+    pub(crate) delivery: DeliveryArgs,
+}
+
+/// What a crash may do to records.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DeliveryArgs {
+    /// exactly-once, or at-least-once for brokers without transactions: after a crash a record may then be seen
+    /// again, under the same id. The same for every process of an installation.
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "exactly-once",
+        env = "WELLSPRING_DELIVERY",
+        value_parser = parse_delivery
+    )]
+    pub(crate) delivery: Delivery,
+}
+
+fn parse_delivery(word: &str) -> Result<Delivery, String> {
+    match word {
+        "exactly-once" => Ok(Delivery::ExactlyOnce),
+        "at-least-once" => Ok(Delivery::AtLeastOnce),
+        _ => Err("it must be exactly-once or at-least-once".to_owned()),
+    }
+}
+
+/// When failed work is tried again.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RetryArgs {
+    /// Seconds to wait before what failed for a reason that may pass (network, throttling, memory) is tried again:
+    /// one number for each further attempt, at most 8; `none` for no further attempt.
+    #[arg(long, value_name = "SECONDS,...", env = "WELLSPRING_RETRY_DELAYS", value_parser = parse_delays)]
+    pub(crate) retry_delays: Option<Delays>,
+}
+
+/// Waiting times, in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Delays(pub(crate) Vec<Duration>);
+
+impl RetryArgs {
+    /// The delays asked for, else `usual` seconds.
+    pub(crate) fn delays(&self, usual: &[u64]) -> Vec<Duration> {
+        match &self.retry_delays {
+            Some(Delays(delays)) => delays.clone(),
+            None => usual.iter().copied().map(Duration::from_secs).collect(),
+        }
+    }
+}
+
+/// Of processes that serve an installation: half an hour in all, so that a store may be away for a while.
+pub(crate) const SERVICE_DELAYS: [u64; 4] = [10, 60, 300, 1_800];
+/// Of a run that somebody waits for.
+pub(crate) const RUN_DELAYS: [u64; 2] = [10, 60];
+
+fn parse_delays(text: &str) -> Result<Delays, String> {
+    if text == "none" {
+        return Ok(Delays(Vec::new()));
+    }
+    let delays = text
+        .split(',')
+        .map(|seconds| match seconds.trim().parse::<f64>() {
+            Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+            _ => Err(format!("'{seconds}' is not a number of seconds from 0 to 86400")),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if delays.len() > usize::from(MAX_RETRIES) {
+        return Err(format!(
+            "{} delays; at most {MAX_RETRIES} are possible",
+            delays.len()
+        ));
+    }
+    Ok(Delays(delays))
 }
 
 impl KafkaArgs {
     pub(crate) fn settings(&self) -> KafkaSettings {
+        let instance = self.names.instance.clone().unwrap_or_else(default_instance);
         KafkaSettings {
-            bootstrap: self.bootstrap.clone(),
-            prefix: self.names.prefix.clone(),
-            instance: self.names.instance.clone().unwrap_or_else(default_instance),
+            delivery: self.names.delivery.delivery,
+            ..KafkaSettings::new(&self.bootstrap, &self.names.prefix, instance)
         }
     }
 }

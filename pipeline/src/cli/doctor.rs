@@ -295,11 +295,7 @@ fn kafka(bootstrap: &str) -> Finding {
         );
         return finding("kafka", Grade::Fail, text);
     }
-    let settings = KafkaSettings {
-        bootstrap: bootstrap.to_owned(),
-        prefix: "wellspring".to_owned(),
-        instance: "doctor".to_owned(),
-    };
+    let settings = KafkaSettings::new(bootstrap, "wellspring", "doctor");
     match Tail::open(&settings, &[Topic::Status]) {
         Ok(_) if refused.is_empty() => finding("kafka", Grade::Ok, format!("{bootstrap} answers")),
         Ok(_) => finding(

@@ -11,11 +11,11 @@ use wellspring::compare::Compared;
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
 use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::runs::{Run, Runs};
-use wellspring::topology::{Role, planner, worker};
+use wellspring::topology::{Role, planner, retrier, worker};
 use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
 
-use super::common::{ComputeArgs, plates_of, read_screen, runtime};
+use super::common::{ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, plates_of, read_screen, runtime};
 use super::{calls, say};
 
 /// How often progress is shown.
@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// Prefix of topics and groups.
     #[arg(long, default_value = "wellspring", env = "WELLSPRING_PREFIX")]
     prefix: String,
+    #[command(flatten)]
+    delivery: DeliveryArgs,
+    #[command(flatten)]
+    retries: RetryArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     /// End with one JSON line on standard output instead of the table of calls.
@@ -78,6 +82,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             .unwrap_or_default(),
         prefix: args.prefix,
         instance: format!("run-{}", run.id),
+        delivery: args.delivery.delivery,
+        retry_delays: args.retries.delays(&RUN_DELAYS),
     };
     let announced = plates.len();
     say::note(format_args!(
@@ -99,13 +105,14 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let planning = planner(&kafka, runs.clone(), runtime.handle())?;
     let working = worker(&kafka, runs.clone(), &device, &settings, runtime.handle())?;
 
+    let retrying = retrier(&kafka, runtime.handle())?;
     let surroundings = Surroundings {
         device: device.describe(),
         engine,
         started,
     };
-    let gathered = gather(&run, &kafka, &out, started, &[&planning, &working]);
-    for role in [planning, working] {
+    let gathered = gather(&run, &kafka, &out, started, &[&planning, &working, &retrying]);
+    for role in [planning, working, retrying] {
         (role.stopper())();
         let stopped = role.join();
         // A role that failed is the cause of whatever the collector saw.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use wellspring::collector::{Collector, Wanted};
 use wellspring::finish::{Surroundings, finish};
-use wellspring::kafka::topics;
+use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::runs::Runs;
-use wellspring::topology::{planner, worker};
+use wellspring::topology::{planner, retrier, worker};
 use wellspring_workloads::screen::ResourceSettings;
 
-use super::common::{ComputeArgs, KafkaArgs, end_requested, runtime};
+use super::common::{ComputeArgs, KafkaArgs, RetryArgs, SERVICE_DELAYS, end_requested, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,8 @@ use super::say;
 pub(crate) struct Args {
     #[command(flatten)]
     kafka: KafkaArgs,
+    #[command(flatten)]
+    retries: RetryArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     /// Results of a run go to DIR/<run>.
@@ -35,12 +37,18 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
-    let kafka = args.kafka.settings();
+    let kafka = KafkaSettings {
+        retry_delays: args.retries.delays(&SERVICE_DELAYS),
+        ..args.kafka.settings()
+    };
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("the output folder '{}' cannot be made", args.out.display()))?;
     runtime.block_on(topics::create_missing(&kafka))?;
     let runs = Runs::follow(&kafka)?;
-    let mut roles = vec![planner(&kafka, runs.clone(), runtime.handle())?];
+    let mut roles = vec![
+        planner(&kafka, runs.clone(), runtime.handle())?,
+        retrier(&kafka, runtime.handle())?,
+    ];
     let mut surroundings = Surroundings {
         device: "workers".to_owned(),
         engine: "workers".to_owned(),

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use wellspring::kafka::topics;
+use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::runs::Runs;
 use wellspring::topology::worker;
 use wellspring_workloads::screen::ResourceSettings;
 
-use super::common::{ComputeArgs, KafkaArgs, runtime, wait_for_end};
+use super::common::{ComputeArgs, KafkaArgs, RetryArgs, SERVICE_DELAYS, runtime, wait_for_end};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     kafka: KafkaArgs,
     #[command(flatten)]
+    retries: RetryArgs,
+    #[command(flatten)]
     compute: ComputeArgs,
     /// Exit when every task of the assigned partitions is done.
     #[arg(long)]
@@ -27,7 +29,10 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
-    let kafka = args.kafka.settings();
+    let kafka = KafkaSettings {
+        retry_delays: args.retries.delays(&SERVICE_DELAYS),
+        ..args.kafka.settings()
+    };
     let resources = ResourceSettings::default();
     let settings = args.compute.worker_settings(&resources, args.until_drained)?;
     let device = args.compute.open_device(&resources)?;

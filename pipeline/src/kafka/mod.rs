@@ -10,6 +10,7 @@ pub mod producer;
 pub mod tail;
 pub mod topics;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -31,9 +32,34 @@ pub struct KafkaSettings {
     /// Names this process in transactional ids. Starting again under the same name takes over at once what the last
     /// process of that name left open.
     pub instance: String,
+    /// What a crash may do to records.
+    pub delivery: Delivery,
+    /// When failed work is tried again ([`crate::failures::RetryPolicy`]).
+    pub retry_delays: Vec<Duration>,
+}
+
+/// What a crash may do to records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// Every record is visible once: records and the offsets they answer are one transaction.
+    #[default]
+    ExactlyOnce,
+    /// A record may be seen again, under the same id. For brokers without transactions.
+    AtLeastOnce,
 }
 
 impl KafkaSettings {
+    /// Settings with the usual delivery and without retries.
+    pub fn new(bootstrap: impl Into<String>, prefix: impl Into<String>, instance: impl Into<String>) -> Self {
+        Self {
+            bootstrap: bootstrap.into(),
+            prefix: prefix.into(),
+            instance: instance.into(),
+            delivery: Delivery::default(),
+            retry_delays: Vec::new(),
+        }
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -76,7 +102,13 @@ pub struct OutRecord {
     /// CloudEvents attribute `ce_id`: the same work has the same id.
     pub id: String,
     /// CloudEvents attribute `ce_type`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
+    /// Media type of the value.
+    pub content_type: Cow<'static, str>,
+    /// The partition; chosen by the key when absent.
+    pub partition: Option<i32>,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl OutRecord {
@@ -90,13 +122,27 @@ impl OutRecord {
     ) -> Result<Self, KafkaFailure> {
         let value =
             serde_json::to_vec(event).map_err(|source| KafkaFailure::Encode { what: kind, source })?;
-        Ok(Self {
+        Ok(Self::of_bytes(topic, key, id, kind, value))
+    }
+
+    /// A record with these bytes as its value.
+    pub fn of_bytes(
+        topic: Topic,
+        key: impl Into<String>,
+        id: impl Into<String>,
+        kind: &'static str,
+        value: Vec<u8>,
+    ) -> Self {
+        Self {
             topic,
             key: key.into(),
             value,
             id: id.into(),
-            kind,
-        })
+            kind: kind.into(),
+            content_type: "application/json".into(),
+            partition: None,
+            headers: Vec::new(),
+        }
     }
 }
 

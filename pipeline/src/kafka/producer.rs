@@ -1,116 +1,231 @@
-//! The transactional producer: a batch of records, and the offsets they answer, all or nothing.
+//! The producer: a batch of records, and the offsets they answer, all or nothing.
+//!
+//! With [`Delivery::ExactlyOnce`] a batch is one transaction. With [`Delivery::AtLeastOnce`], for brokers that have no
+//! transactions, records are acknowledged before their offsets are committed, so that a crash between the two repeats
+//! them under the same ids.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer,
+};
+use rdkafka::{ClientContext, TopicPartitionList};
 
-use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings, OutRecord};
+use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings, OutRecord};
+use crate::failpoint;
 
-/// What became of a transaction.
+/// After this time the broker aborts what a dead process left open, and whoever took over its partitions can read its
+/// offsets. Kafka looks for such transactions every 10 s (`transaction.abort.timed.out.transaction.cleanup.interval.ms`),
+/// so this plus 10 s is the longest that a death in mid-transaction can hold up its partitions.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// One call of a transaction; less than what a broker that is away for a moment needs, since calls are repeated.
+const CALL: Duration = Duration::from_secs(5);
+
+/// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     /// All of it is visible to read-committed consumers.
     Yes,
     /// None of it is; the same batch may be tried again.
     Aborted,
+    /// The connection was lost, or the transaction outlived its timeout, in mid-commit. [`BatchProducer::reopen`]
+    /// settles it either way; the group's committed offsets tell which.
+    Unknown,
 }
 
 /// A producer with a transactional id; creating it fences the last process with the same id and aborts what it
 /// left open. Blocking: it lives on a thread of its own.
-pub struct TransactionalProducer {
-    producer: ThreadedProducer<DefaultProducerContext>,
+pub struct BatchProducer {
+    client: ThreadedProducer<Deliveries>,
     settings: KafkaSettings,
+    role: String,
 }
 
-impl TransactionalProducer {
+/// Remembers the first record of a batch that the broker refused.
+#[derive(Default)]
+struct Deliveries {
+    refused: Mutex<Option<KafkaError>>,
+}
+
+impl Deliveries {
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<KafkaError>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.refused().get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+impl BatchProducer {
     /// Opens the producer `<prefix>-<instance>-<role>` and takes over its transactional id.
     pub fn open(settings: &KafkaSettings, role: &str) -> Result<Self, KafkaFailure> {
-        let call = |doing| {
-            let bootstrap = settings.bootstrap.clone();
-            move |source| KafkaFailure::Call {
-                doing,
-                bootstrap,
-                source,
-            }
-        };
-        let producer: ThreadedProducer<DefaultProducerContext> = settings
-            .config()
-            .set(
-                "transactional.id",
-                format!("{}-{}-{role}", settings.prefix, settings.instance),
-            )
-            .set("transaction.timeout.ms", "30000")
-            .set("message.timeout.ms", "25000")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "5")
-            .set("queue.buffering.max.kbytes", "32768")
-            .set("message.max.bytes", "20000000")
-            .create()
-            .map_err(call("creating a producer"))?;
-        producer
-            .init_transactions(BROKER_TIMEOUT)
-            .map_err(call("starting transactions"))?;
-        Ok(Self {
-            producer,
+        let producer = Self {
+            client: client(settings, role)?,
             settings: settings.clone(),
-        })
+            role: role.to_owned(),
+        };
+        producer
+            .begin(BROKER_TIMEOUT)
+            .map_err(|error| producer.call("starting transactions", error))?;
+        Ok(producer)
     }
 
-    /// Publishes `records`, and commits `offsets` for the group of `metadata` with them, in one transaction.
+    /// Makes the client anew after [`Committed::Unknown`]. `false`: not possible now.
+    pub fn reopen(&mut self) -> Result<bool, KafkaFailure> {
+        self.client = client(&self.settings, &self.role)?;
+        match self.begin(CALL) {
+            Ok(()) => Ok(true),
+            Err(error) if is_permanent(&error) => Err(self.call("starting transactions", error)),
+            Err(error) => {
+                tracing::warn!(%error, "the producer cannot be made anew; trying again");
+                Ok(false)
+            }
+        }
+    }
+
+    fn begin(&self, timeout: Duration) -> Result<(), KafkaError> {
+        match self.settings.delivery {
+            Delivery::ExactlyOnce => self.client.init_transactions(timeout),
+            Delivery::AtLeastOnce => Ok(()),
+        }
+    }
+
+    /// Publishes `records` together.
     pub fn publish<'a>(
         &self,
         records: impl IntoIterator<Item = &'a OutRecord>,
-        offsets: Option<(&TopicPartitionList, &ConsumerGroupMetadata)>,
     ) -> Result<Committed, KafkaFailure> {
-        match self.attempt(records, offsets) {
-            Ok(()) => Ok(Committed::Yes),
-            Err(error) => self.after_failure(error),
+        self.publish_with(records, None::<(&TopicPartitionList, &BaseConsumer)>)
+    }
+
+    /// Publishes `records`, and commits `offsets` for the group of `consumer` with them.
+    pub fn publish_answering<'a, C: ConsumerContext>(
+        &self,
+        records: impl IntoIterator<Item = &'a OutRecord>,
+        offsets: &TopicPartitionList,
+        consumer: &BaseConsumer<C>,
+    ) -> Result<Committed, KafkaFailure> {
+        self.publish_with(records, Some((offsets, consumer)))
+    }
+
+    fn publish_with<'a, C: ConsumerContext>(
+        &self,
+        records: impl IntoIterator<Item = &'a OutRecord>,
+        offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
+    ) -> Result<Committed, KafkaFailure> {
+        let begun = Instant::now();
+        self.client.context().refused().take();
+        match self.settings.delivery {
+            Delivery::ExactlyOnce => match self.transaction(records, offsets) {
+                Ok(()) => Ok(Committed::Yes),
+                Err((doing, error)) => self.after_failure(doing, error, begun),
+            },
+            Delivery::AtLeastOnce => match self.acknowledged(records, offsets) {
+                Ok(()) => Ok(Committed::Yes),
+                Err((doing, error)) if is_permanent(&error) => Err(self.call(doing, error)),
+                Err((doing, error)) => {
+                    tracing::warn!(%error, ?doing, "the batch is sent again");
+                    Ok(Committed::Aborted)
+                }
+            },
         }
     }
 
-    fn attempt<'a>(
+    fn transaction<'a, C: ConsumerContext>(
         &self,
         records: impl IntoIterator<Item = &'a OutRecord>,
-        offsets: Option<(&TopicPartitionList, &ConsumerGroupMetadata)>,
-    ) -> Result<(), KafkaError> {
-        self.producer.begin_transaction()?;
+        offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
+    ) -> Result<(), (Doing, KafkaError)> {
+        self.client.begin_transaction().map_err(|e| (Doing::Sending, e))?;
         for record in records {
-            self.enqueue(record)?;
+            self.enqueue(record).map_err(|e| (Doing::Sending, e))?;
         }
-        if let Some((offsets, metadata)) = offsets {
-            self.retriable(|| {
-                self.producer
-                    .send_offsets_to_transaction(offsets, metadata, BROKER_TIMEOUT)
-            })?;
+        if let Some((offsets, consumer)) = offsets {
+            let group = consumer
+                .group_metadata()
+                .ok_or((Doing::Sending, KafkaError::ClientCreation("no group".to_owned())))?;
+            self.retriable(|| self.client.send_offsets_to_transaction(offsets, &group, CALL))
+                .map_err(|e| (Doing::Sending, e))?;
         }
-        self.retriable(|| self.producer.commit_transaction(BROKER_TIMEOUT))
+        if failpoint::is_set(self.place(), "sent") {
+            // The records are at the broker when the process ends, not in the client's queue.
+            self.client.flush(CALL).map_err(|e| (Doing::Sending, e))?;
+        }
+        failpoint::pass(self.place(), "sent");
+        self.retriable(|| self.client.commit_transaction(CALL))
+            .map_err(|e| (Doing::Committing, e))
+    }
+
+    fn acknowledged<'a, C: ConsumerContext>(
+        &self,
+        records: impl IntoIterator<Item = &'a OutRecord>,
+        offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
+    ) -> Result<(), (Doing, KafkaError)> {
+        for record in records {
+            self.enqueue(record).map_err(|e| (Doing::Sending, e))?;
+        }
+        self.client
+            .flush(BROKER_TIMEOUT)
+            .map_err(|e| (Doing::Sending, e))?;
+        if let Some(error) = self.client.context().refused().take() {
+            return Err((Doing::Sending, error));
+        }
+        failpoint::pass(self.place(), "sent");
+        match offsets {
+            Some((offsets, consumer)) => consumer
+                .commit(offsets, CommitMode::Sync)
+                .map_err(|e| (Doing::Committing, e)),
+            None => Ok(()),
+        }
+    }
+
+    /// The role without what names one of several of its producers.
+    fn place(&self) -> &str {
+        self.role.split('-').next().unwrap_or_default()
     }
 
     fn enqueue(&self, record: &OutRecord) -> Result<(), KafkaError> {
         let name = record.topic.name(&self.settings.prefix);
         let time = crate::clock::rfc3339_now();
-        let header = |key, value| Header {
-            key,
-            value: Some(value),
-        };
-        let headers = OwnedHeaders::new_with_capacity(6)
-            .insert(header("ce_specversion", "1.0"))
-            .insert(header("ce_id", record.id.as_str()))
-            .insert(header("ce_type", record.kind))
-            .insert(header("ce_source", "wellspring"))
-            .insert(header("ce_time", time.as_str()))
-            .insert(header("content-type", "application/json"));
+        let fixed = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", record.id.as_str()),
+            ("ce_type", &*record.kind),
+            ("ce_source", "wellspring"),
+            ("ce_time", time.as_str()),
+            ("content-type", &*record.content_type),
+        ];
+        let more = record.headers.iter().map(|(key, value)| (*key, value.as_str()));
+        let mut headers = OwnedHeaders::new_with_capacity(fixed.len() + record.headers.len());
+        for (key, value) in fixed.into_iter().chain(more) {
+            headers = headers.insert(Header {
+                key,
+                value: Some(value),
+            });
+        }
         let mut message = BaseRecord::to(&name)
             .key(&record.key)
             .payload(&record.value)
             .headers(headers);
+        if let Some(partition) = record.partition {
+            message = message.partition(partition);
+        }
         let give_up = Instant::now() + BROKER_TIMEOUT;
         loop {
-            match self.producer.send(message) {
+            match self.client.send(message) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
                     if Instant::now() < give_up =>
@@ -126,7 +241,7 @@ impl TransactionalProducer {
 
     /// Repeats a call that librdkafka says may be repeated, for as long as a transaction may stay open.
     fn retriable(&self, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-        let give_up = Instant::now() + BROKER_TIMEOUT;
+        let give_up = Instant::now() + TRANSACTION_TIMEOUT;
         loop {
             match call() {
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < give_up => {
@@ -138,37 +253,134 @@ impl TransactionalProducer {
         }
     }
 
-    fn after_failure(&self, error: KafkaError) -> Result<Committed, KafkaFailure> {
+    fn after_failure(
+        &self,
+        doing: Doing,
+        error: KafkaError,
+        begun: Instant,
+    ) -> Result<Committed, KafkaFailure> {
+        let first_refused = self.client.context().refused().take();
+        if let Some(refused) = first_refused.filter(is_permanent) {
+            return Err(self.call(Doing::Sending, refused));
+        }
+        if is_permanent(&error) {
+            return Err(self.call(doing, error));
+        }
+        if is_fenced(&error) {
+            // The broker itself fences a producer whose transaction took too long. In less time only another process
+            // can have taken the name.
+            if begun.elapsed() < TRANSACTION_TIMEOUT {
+                return Err(KafkaFailure::Fenced {
+                    instance: self.settings.instance.clone(),
+                });
+            }
+            tracing::warn!("a transaction outlived its timeout; the producer is made anew");
+            return Ok(Committed::Unknown);
+        }
         let fatal = match &error {
             KafkaError::Transaction(error) => error.is_fatal(),
             KafkaError::MessageProduction(code) => *code == RDKafkaErrorCode::Fatal,
             _ => false,
         };
-        if fatal || matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fenced)) {
-            tracing::debug!(%error, "producer fenced");
-            let code = error.rdkafka_error_code();
-            return Err(match code {
-                Some(
-                    RDKafkaErrorCode::Fenced
-                    | RDKafkaErrorCode::ProducerFenced
-                    | RDKafkaErrorCode::InvalidProducerEpoch,
-                ) => KafkaFailure::Fenced {
-                    instance: self.settings.instance.clone(),
-                },
-                _ => self.call("publishing in a transaction", error),
-            });
+        let timed_out = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+        if fatal || (timed_out && doing == Doing::Committing) {
+            tracing::warn!(%error, "the transaction's end is not known; the producer is made anew");
+            return Ok(Committed::Unknown);
         }
         tracing::warn!(%error, "transaction aborted; it will be tried again");
-        self.retriable(|| self.producer.abort_transaction(BROKER_TIMEOUT))
-            .map_err(|error| self.call("aborting a transaction", error))?;
-        Ok(Committed::Aborted)
+        match self.retriable(|| self.client.abort_transaction(CALL)) {
+            Ok(()) => Ok(Committed::Aborted),
+            Err(error) => {
+                tracing::warn!(%error, "the transaction cannot be aborted; the producer is made anew");
+                Ok(Committed::Unknown)
+            }
+        }
     }
 
-    fn call(&self, doing: &'static str, source: KafkaError) -> KafkaFailure {
+    fn call(&self, doing: impl Into<&'static str>, source: KafkaError) -> KafkaFailure {
         KafkaFailure::Call {
-            doing,
+            doing: doing.into(),
             bootstrap: self.settings.bootstrap.clone(),
             source,
         }
     }
+}
+
+/// What a batch failed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Sending,
+    Committing,
+}
+
+impl From<Doing> for &'static str {
+    fn from(doing: Doing) -> Self {
+        match doing {
+            Doing::Sending => "publishing records",
+            Doing::Committing => "committing records with their offsets",
+        }
+    }
+}
+
+fn client(settings: &KafkaSettings, role: &str) -> Result<ThreadedProducer<Deliveries>, KafkaFailure> {
+    let mut config = settings.config();
+    config
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5")
+        .set("queue.buffering.max.kbytes", "32768")
+        .set("message.max.bytes", "20000000");
+    match settings.delivery {
+        Delivery::ExactlyOnce => {
+            let ms = TRANSACTION_TIMEOUT.as_millis();
+            config
+                .set(
+                    "transactional.id",
+                    format!("{}-{}-{role}", settings.prefix, settings.instance),
+                )
+                .set("transaction.timeout.ms", ms.to_string())
+                .set("message.timeout.ms", (ms - 500).to_string());
+        }
+        Delivery::AtLeastOnce => {
+            config.set("acks", "all").set("message.timeout.ms", "25000");
+        }
+    }
+    config
+        .create_with_context(Deliveries::default())
+        .map_err(|source| KafkaFailure::Call {
+            doing: "creating a producer",
+            bootstrap: settings.bootstrap.clone(),
+            source,
+        })
+}
+
+fn is_fenced(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::FencedInstanceId
+        )
+    )
+}
+
+/// What no further try can help: rights, sizes, topics that are not there, brokers without transactions.
+fn is_permanent(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::InvalidMessageSize
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnsupportedFeature
+                | RDKafkaErrorCode::UnsupportedVersion
+                | RDKafkaErrorCode::InvalidTransactionTimeout
+        )
+    )
 }

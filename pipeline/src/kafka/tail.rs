@@ -42,6 +42,7 @@ pub struct Tail {
     consumer: BaseConsumer,
     prefix: String,
     bootstrap: String,
+    partitions: usize,
 }
 
 impl Tail {
@@ -77,7 +78,13 @@ impl Tail {
             consumer,
             prefix: kafka.prefix.clone(),
             bootstrap: kafka.bootstrap.clone(),
+            partitions: assignment.count(),
         })
+    }
+
+    /// How many partitions are read: the first [`Polled::AtEnd`] of each tells that all that was there was read.
+    pub fn partitions(&self) -> usize {
+        self.partitions
     }
 
     /// The next record, waiting up to `timeout`.

@@ -8,6 +8,9 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 
+/// Delays that failed work can wait for, one after the other: the partitions of the retries topic.
+pub const MAX_RETRIES: u8 = 8;
+
 /// A topic of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
@@ -21,6 +24,8 @@ pub enum Topic {
     Profiles,
     /// One record per compound, dose and disease model, and one per compound and disease model.
     Comparisons,
+    /// What failed and waits to be tried again; one partition for each delay.
+    Retries,
     /// What failed for good.
     DeadLetters,
     /// What became of runs and plates.
@@ -29,12 +34,13 @@ pub enum Topic {
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Topic; 7] = [
+    pub const ALL: [Topic; 8] = [
         Topic::Plates,
         Topic::Tasks,
         Topic::Features,
         Topic::Profiles,
         Topic::Comparisons,
+        Topic::Retries,
         Topic::DeadLetters,
         Topic::Status,
     ];
@@ -47,6 +53,7 @@ impl Topic {
             Topic::Features => "features",
             Topic::Profiles => "profiles",
             Topic::Comparisons => "comparisons",
+            Topic::Retries => "retries",
             Topic::DeadLetters => "dead-letters",
             Topic::Status => "status",
         }
@@ -59,7 +66,11 @@ impl Topic {
 
     /// The topic with this full name.
     pub fn from_name(prefix: &str, name: &str) -> Option<Topic> {
-        let suffix = name.strip_prefix(prefix)?.strip_prefix('.')?;
+        Topic::from_suffix(name.strip_prefix(prefix)?.strip_prefix('.')?)
+    }
+
+    /// The topic with this name without prefix.
+    pub fn from_suffix(suffix: &str) -> Option<Topic> {
         Topic::ALL.into_iter().find(|topic| topic.suffix() == suffix)
     }
 
@@ -69,6 +80,7 @@ impl Topic {
             Topic::Tasks => 32,
             Topic::Plates => 4,
             Topic::Features | Topic::Profiles | Topic::Comparisons => 8,
+            Topic::Retries => i32::from(MAX_RETRIES),
             // One partition: runs are submitted, planned and finished in one order for every reader.
             Topic::DeadLetters | Topic::Status => 1,
         }

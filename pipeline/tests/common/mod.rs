@@ -4,7 +4,9 @@
     clippy::print_stdout,
     reason = "a test fails by panicking and says what it skips"
 )]
+#![allow(dead_code, reason = "no test program uses all of it")]
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -164,4 +166,27 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < give_up, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A broker of its own, and its address.
+pub(crate) fn start_broker(models: &Path, data: &Path) -> (Running, String) {
+    let mut child = Running(
+        wellspring(models)
+            .args(["broker", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let bootstrap = line
+        .trim()
+        .strip_prefix("listening on ")
+        .unwrap_or_else(|| panic!("{line}"))
+        .to_owned();
+    (child, bootstrap)
 }

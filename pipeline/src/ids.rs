@@ -1,0 +1,98 @@
+//! Ids of records: functions of what a record is about and of what it was made from, never of when, where or how often.
+//!
+//! `run/plate/well/field/step/content`, as far as a record has them; `content` is a hash of what the step worked on. The
+//! same work done twice, by whichever worker, gives the same id, so that a consumer of a topic with at-least-once
+//! delivery drops what it has seen.
+
+use sha2::{Digest, Sha256};
+use wellspring_workloads::words::{Barcode, FieldId};
+
+use crate::events::{FieldTask, RunId};
+
+/// A hash of `parts`, each with its length: 12 hex digits.
+pub fn content<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.as_ref();
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// What a field's work is made from: its images as listed, and its scaling.
+pub fn content_of_task(task: &FieldTask) -> String {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for channel in &task.images {
+        parts.push(channel.channel.as_str().as_bytes().to_vec());
+        for plane in &channel.planes {
+            parts.push(plane.path.as_bytes().to_vec());
+            parts.push(plane.bytes.to_le_bytes().to_vec());
+        }
+    }
+    for (low, high) in task.scaling.iter().flatten() {
+        parts.push([low.to_le_bytes(), high.to_le_bytes()].concat());
+    }
+    content(parts)
+}
+
+/// The id of a record about one field.
+pub fn of_field(run: &RunId, field: &FieldId, step: &str, content: &str) -> String {
+    let FieldId { plate, well, field } = field;
+    format!("{run}/{plate}/{well}/{field}/{step}/{content}")
+}
+
+/// The id of a record about a plate.
+pub fn of_plate(run: &str, plate: &Barcode, step: &str, content: &str) -> String {
+    format!("{run}/{plate}/{step}/{content}")
+}
+
+/// The id of a record about a run.
+pub fn of_run(run: &RunId, step: &str, content: &str) -> String {
+    format!("{run}/{step}/{content}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{ChannelImages, ImageRef};
+
+    fn task(path: &str, scaling: Option<Vec<(f32, f32)>>) -> FieldTask {
+        FieldTask {
+            run: "r".to_owned(),
+            field: FieldId {
+                plate: "P".parse().unwrap(),
+                well: "A01".parse().unwrap(),
+                field: 2,
+            },
+            images: vec![ChannelImages {
+                channel: "DNA".parse().unwrap(),
+                planes: vec![ImageRef {
+                    path: path.to_owned(),
+                    bytes: 9,
+                }],
+            }],
+            scaling,
+        }
+    }
+
+    /// A consumer elsewhere may keep ids for years, so they must not change with the program.
+    #[test]
+    fn ids_are_the_same_in_every_version() {
+        let task = task("P/a.tif", None);
+        let id = of_field(&task.run, &task.field, "features", &content_of_task(&task));
+        assert_eq!(id, "r/P/A01/2/features/c9a0f6a2e41c");
+    }
+
+    #[test]
+    fn another_image_or_another_scaling_is_another_content() {
+        let one = content_of_task(&task("P/a.tif", None));
+        assert_ne!(one, content_of_task(&task("P/b.tif", None)));
+        assert_ne!(one, content_of_task(&task("P/a.tif", Some(vec![(0.0, 1.0)]))));
+        assert_ne!(content(["ab", "c"]), content(["a", "bc"]));
+    }
+}

@@ -1,0 +1,384 @@
+//! The reading half of a lane: polls, whatever the work behind it does, and hands records over with their tickets.
+//!
+//! Records leave in the order of their partition, as long as there is room; without room every partition pauses and
+//! polling goes on, so that the group never takes slow work for a dead worker. A record that is not due yet pauses its
+//! partition until it is. What fails: refused access, and a client that gave up for good.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message, OwnedMessage};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::held::Standing;
+use super::{Inbound, LOOK_UP, LaneConsumer, Shared, add_offset, is_fatal};
+use crate::clock::now_ms;
+use crate::error::{FailureClass, Stage, StageError};
+use crate::failpoint;
+use crate::failures::DUE;
+use crate::track::{LaneFacts, Position, Settled, Ticket, Tracked};
+
+/// Longest wait for a record, and so for the stop signal and for records that become due.
+const POLL: Duration = Duration::from_millis(100);
+/// The same while partitions are paused: room may come at any time.
+const POLL_PAUSED: Duration = Duration::from_millis(20);
+
+pub(super) struct Source {
+    pub(super) consumer: Arc<LaneConsumer>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) facts: Arc<LaneFacts>,
+    pub(super) settle: SyncSender<Settled>,
+    pub(super) work: async_channel::Sender<Tracked<Arc<Inbound>>>,
+    pub(super) until_drained: bool,
+    pub(super) paused: bool,
+    pub(super) resume_at: usize,
+    pub(super) at_end: HashSet<i32>,
+    /// Read before there was room, each with the assignment it was read under: at most one per partition and poll.
+    pub(super) read: VecDeque<(u64, OwnedMessage)>,
+    /// Records not due yet, one for each partition that waits.
+    pub(super) waiting: BTreeMap<i32, (u64, OwnedMessage)>,
+}
+
+/// What became of a record that was to be handed over.
+enum Given {
+    Begun,
+    /// Not now; it is tried again.
+    Back(OwnedMessage),
+    /// Its partition has moved on.
+    Stale,
+    /// The stages have stopped.
+    Closed,
+}
+
+impl Source {
+    pub(super) fn run(mut self) -> Result<(), StageError> {
+        while !self.shared.stopping() {
+            // One permit per record.
+            let Ok(permit) = self.shared.in_flight.clone().try_acquire_owned() else {
+                self.poll_paused()?;
+                continue;
+            };
+            if self.paused {
+                // Resuming drops what the client had read ahead, so it waits until there is room for a good share.
+                if self.shared.in_flight.available_permits() + 1 < self.resume_at {
+                    drop(permit);
+                    self.poll_paused()?;
+                    continue;
+                }
+                self.resume()?;
+            }
+            if let Some((assignment, message)) = self.next()? {
+                match self.give(assignment, message, permit)? {
+                    Given::Begun | Given::Stale => {}
+                    Given::Back(message) => self.read.push_front((assignment, message)),
+                    Given::Closed => break,
+                }
+            }
+            if self.until_drained && self.drained() {
+                tracing::info!(topic = %self.shared.topic, "drained");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next record to begin: one that became due, one read before, or one from Kafka.
+    fn next(&mut self) -> Result<Option<(u64, OwnedMessage)>, StageError> {
+        let now = now_ms();
+        let due = self
+            .waiting
+            .iter()
+            .find(|(_, (_, message))| due_ms(message) <= now);
+        if let Some(partition) = due.map(|(partition, _)| *partition) {
+            let found = self.waiting.remove(&partition);
+            self.pause_or_resume(partition, false)?;
+            return Ok(found);
+        }
+        let Some((assignment, message)) = self
+            .read
+            .pop_front()
+            .map_or_else(|| self.poll(POLL), |read| Ok(Some(read)))?
+        else {
+            return Ok(None);
+        };
+        if due_ms(&message) > now {
+            let partition = message.partition();
+            self.pause_or_resume(partition, true)?;
+            self.waiting.insert(partition, (assignment, message));
+            return Ok(None);
+        }
+        Ok(Some((assignment, message)))
+    }
+
+    /// One poll. A record of a partition that is not held was revoked between the fetch and now; its owner reads it.
+    fn poll(&mut self, timeout: Duration) -> Result<Option<(u64, OwnedMessage)>, StageError> {
+        let message = match self.consumer.poll(timeout) {
+            None => return Ok(None),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.at_end.insert(partition);
+                return Ok(None);
+            }
+            Some(Err(error)) if is_fatal(&error) => return Err(unreadable(error)),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "reading; the client tries again");
+                return Ok(None);
+            }
+            Some(Ok(message)) => message.detach(),
+        };
+        self.at_end.remove(&message.partition());
+        let held = self.shared.held();
+        let partition = held.partitions.get(&message.partition());
+        Ok(partition.map(|partition| (partition.assignment, message)))
+    }
+
+    /// Begins a record: marks its partition if need be, waits until the process is empty if it must be alone, and
+    /// hands it over.
+    fn give(
+        &mut self,
+        assignment: u64,
+        message: OwnedMessage,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Given, StageError> {
+        let (id, offset) = (message.partition(), message.offset());
+        let Some(marked) = self.standing(assignment, id) else {
+            return Ok(Given::Stale);
+        };
+        let standing = match marked {
+            Some(standing) => standing,
+            None => match self.mark(id, offset) {
+                Ok(()) => return Ok(Given::Back(message)),
+                Err(error) => {
+                    tracing::warn!(%error, "partitions cannot be marked; trying again");
+                    drop(permit);
+                    self.poll_paused()?;
+                    return Ok(Given::Back(message));
+                }
+            },
+        };
+        let careful = standing.is_careful();
+        let mut deadly = false;
+        if careful {
+            while self.shared.in_flight.available_permits() + 1 < self.shared.limit {
+                if self.shared.stopping() {
+                    return Ok(Given::Back(message));
+                }
+                self.poll_paused()?;
+            }
+            // What was in flight may have been of this partition.
+            let Some(Some(standing)) = self.standing(assignment, id) else {
+                return Ok(Given::Stale);
+            };
+            deadly = standing.is_deadly();
+            if deadly {
+                tracing::error!(
+                    topic = %self.shared.topic, partition = id, offset,
+                    "the record ended every process that worked on it and is given up"
+                );
+            } else if !self.begin_alone(assignment, id, standing) {
+                drop(permit);
+                self.poll_paused()?;
+                return Ok(Given::Back(message));
+            }
+        }
+        let position = {
+            let mut held = self.shared.held();
+            let Some(partition) = held
+                .partitions
+                .get_mut(&id)
+                .filter(|p| p.assignment == assignment)
+            else {
+                return Ok(Given::Stale);
+            };
+            partition.watermark.begin(offset);
+            Position {
+                partition: id,
+                assignment,
+                offset,
+            }
+        };
+        let record = Arc::new(inbound(&message, deadly));
+        failpoint::pass(self.facts.role, "read");
+        let ticket = Ticket::new(
+            position,
+            self.facts.clone(),
+            record.clone(),
+            permit,
+            self.settle.clone(),
+        );
+        let work = Tracked {
+            value: record,
+            ticket,
+        };
+        if !self.hand_over(work)? {
+            return Ok(Given::Closed);
+        }
+        if careful {
+            while self.shared.in_flight.available_permits() < self.shared.limit && !self.shared.stopping() {
+                self.poll_paused()?;
+            }
+        }
+        Ok(Given::Begun)
+    }
+
+    /// The partition's standing, if it was marked; `None` where the assignment is over.
+    fn standing(&self, assignment: u64, id: i32) -> Option<Option<Standing>> {
+        let held = self.shared.held();
+        let partition = held.partitions.get(&id).filter(|p| p.assignment == assignment)?;
+        Some(partition.standing)
+    }
+
+    /// Looks up what other processes left in the offsets of all partitions not marked yet, and marks them.
+    fn mark(&self, first: i32, first_offset: i64) -> Result<(), KafkaError> {
+        let topic = &*self.shared.topic;
+        let mut asked = TopicPartitionList::new();
+        let mut unmarked = BTreeMap::new();
+        for (id, partition) in &self.shared.held().partitions {
+            if partition.standing.is_none() {
+                asked.add_partition(topic, *id);
+                unmarked.insert(*id, partition.assignment);
+            }
+        }
+        let found = self.consumer.committed_offsets(asked, LOOK_UP)?;
+        let mut marks = TopicPartitionList::new();
+        let mut standings = Vec::new();
+        for entry in found.elements() {
+            let committed = match entry.offset() {
+                Offset::Offset(offset) => offset,
+                // Nothing was committed yet: the mark goes to the first record, or waits for one.
+                _ if entry.partition() == first => first_offset,
+                _ => continue,
+            };
+            let standing = Standing::found(committed, entry.metadata(), &self.shared.holder);
+            let metadata = standing.metadata(Some(&self.shared.holder));
+            add_offset(&mut marks, topic, entry.partition(), committed, &metadata)?;
+            standings.push((entry.partition(), standing));
+        }
+        self.consumer.commit(&marks, CommitMode::Sync)?;
+        let mut held = self.shared.held();
+        for (id, standing) in standings {
+            if let Some(partition) = held.partitions.get_mut(&id)
+                && unmarked.get(&id) == Some(&partition.assignment)
+            {
+                partition.standing = Some(standing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts this process, where its death will leave it, as one that began the record alone. `false`: not now.
+    fn begin_alone(&self, assignment: u64, id: i32, standing: Standing) -> bool {
+        let standing = standing.begun_alone();
+        let metadata = standing.metadata(Some(&self.shared.holder));
+        let mut list = TopicPartitionList::new();
+        let counted = add_offset(&mut list, &self.shared.topic, id, standing.committed, &metadata)
+            .and_then(|()| self.consumer.commit(&list, CommitMode::Sync));
+        if let Err(error) = counted {
+            tracing::warn!(%error, "an attempt cannot be counted; trying again");
+            return false;
+        }
+        let mut held = self.shared.held();
+        match held
+            .partitions
+            .get_mut(&id)
+            .filter(|p| p.assignment == assignment)
+        {
+            Some(partition) => {
+                partition.standing = Some(standing);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives the work to the first stage, polling while it is busy. `false` when the stages have stopped.
+    fn hand_over(&mut self, mut work: Tracked<Arc<Inbound>>) -> Result<bool, StageError> {
+        loop {
+            match self.work.try_send(work) {
+                Ok(()) => return Ok(true),
+                Err(async_channel::TrySendError::Closed(_)) => return Ok(false),
+                Err(async_channel::TrySendError::Full(back)) => work = back,
+            }
+            self.poll_paused()?;
+        }
+    }
+
+    /// Polls with every partition paused: the group sees a live member, and nothing more is read.
+    fn poll_paused(&mut self) -> Result<(), StageError> {
+        let assignment = self.consumer.assignment().map_err(unreadable)?;
+        self.consumer.pause(&assignment).map_err(unreadable)?;
+        self.paused = true;
+        // A partition assigned in this very poll was not paused yet: its record waits here.
+        if let Some(read) = self.poll(POLL_PAUSED)? {
+            self.read.push_back(read);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), StageError> {
+        let mut reading = TopicPartitionList::new();
+        for partition in self.consumer.assignment().map_err(unreadable)?.elements() {
+            if !self.waiting.contains_key(&partition.partition()) {
+                reading.add_partition(partition.topic(), partition.partition());
+            }
+        }
+        self.consumer.resume(&reading).map_err(unreadable)?;
+        self.paused = false;
+        Ok(())
+    }
+
+    fn pause_or_resume(&self, partition: i32, pause: bool) -> Result<(), StageError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.shared.topic, partition);
+        let done = if pause {
+            self.consumer.pause(&list)
+        } else {
+            self.consumer.resume(&list)
+        };
+        // A partition that has moved on can be neither.
+        match done {
+            Err(error) if self.shared.held().partitions.contains_key(&partition) => Err(unreadable(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn drained(&self) -> bool {
+        let held = self.shared.held();
+        held.assigned_once
+            && self.read.is_empty()
+            && held.partitions.keys().all(|p| self.at_end.contains(p))
+            && held.is_clear()
+    }
+}
+
+/// When the record is due, in milliseconds since 1970; 0 where it does not say.
+fn due_ms(message: &OwnedMessage) -> u64 {
+    let headers = message.headers();
+    let due = headers.and_then(|headers| headers.iter().find(|header| header.key == DUE));
+    due.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn inbound(message: &OwnedMessage, deadly: bool) -> Inbound {
+    let text = |header: rdkafka::message::Header<'_, &[u8]>| {
+        let value = std::str::from_utf8(header.value?).ok()?;
+        Some((header.key.to_owned(), value.to_owned()))
+    };
+    Inbound {
+        key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+        value: message.payload().unwrap_or_default().to_vec(),
+        headers: message
+            .headers()
+            .map(|headers| headers.iter().filter_map(text).collect())
+            .unwrap_or_default(),
+        deadly,
+    }
+}
+
+fn unreadable(error: KafkaError) -> StageError {
+    StageError::external(Stage::Source, FailureClass::Network, error)
+}

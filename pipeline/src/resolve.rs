@@ -1,0 +1,249 @@
+//! Resolve: what an operator does about dead letters. They are listed, tried again, or discarded.
+//!
+//! Letters are read from their topic, and what was done about them from the status topic. Trying again publishes the
+//! original record where it came from, together with the status that says so, in one transaction; the producer is
+//! opened before anything is read and fences whoever else is doing the same, so a letter is tried again once. What
+//! fails: Kafka, and a letter that cannot be tried again, with the reason.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+use crate::clock::now_ms;
+use crate::collector::read_statuses;
+use crate::dead_letters::original;
+use crate::error::{FailureClass, Stage};
+use crate::events::{DeadLetter, LetterAction, RunId, Status};
+use crate::ids;
+use crate::kafka::producer::{BatchProducer, Committed};
+use crate::kafka::tail::{Polled, Tail};
+use crate::kafka::topics::Topic;
+use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
+
+/// A letter as it lies on its topic.
+#[derive(Debug, Clone)]
+pub struct StoredLetter {
+    /// Its offset.
+    pub offset: i64,
+    /// What it says.
+    pub letter: DeadLetter,
+    /// What was done about it.
+    pub resolved: Option<LetterAction>,
+}
+
+/// Which letters are meant; what is empty or absent excludes none.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Ids, or beginnings of ids.
+    pub ids: Vec<String>,
+    /// Classes.
+    pub classes: Vec<FailureClass>,
+    /// The run.
+    pub run: Option<RunId>,
+    /// The plate.
+    pub plate: Option<Barcode>,
+    /// The well.
+    pub well: Option<WellPosition>,
+    /// The field.
+    pub field: Option<u32>,
+    /// Not before, in milliseconds since 1970 UTC.
+    pub since_ms: Option<u64>,
+    /// Before, in milliseconds since 1970 UTC.
+    pub until_ms: Option<u64>,
+}
+
+impl Filter {
+    /// Whether the letter is meant.
+    pub fn takes(&self, letter: &DeadLetter) -> bool {
+        let same = |wanted: &Option<RunId>, found: &Option<RunId>| wanted.is_none() || wanted == found;
+        (self.ids.is_empty() || self.ids.iter().any(|id| letter.id.starts_with(id.as_str())))
+            && (self.classes.is_empty() || self.classes.contains(&letter.class))
+            && same(&self.run, &letter.run)
+            && (self.plate.is_none() || self.plate == letter.plate)
+            && (self.well.is_none() || self.well == letter.well)
+            && (self.field.is_none() || self.field == letter.field)
+            && self.since_ms.is_none_or(|since| letter.time_ms >= since)
+            && self.until_ms.is_none_or(|until| letter.time_ms < until)
+    }
+}
+
+/// What came of resolving letters.
+#[derive(Debug, Default)]
+pub struct Resolution {
+    /// The letters that were dealt with.
+    pub done: Vec<StoredLetter>,
+    /// Letters that cannot be tried again, each with the reason.
+    pub left: Vec<(StoredLetter, &'static str)>,
+}
+
+/// Why letters could not be resolved.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// Kafka failed, or another operator was faster.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFailure),
+    /// Nobody knows whether the transaction is in.
+    #[error(
+        "the connection to {bootstrap} was lost while the letters were committed; list them to see whether they are \
+         resolved, and try again if they are not"
+    )]
+    Unknown {
+        /// Where.
+        bootstrap: String,
+    },
+}
+
+/// Every letter on the topic, in order. Blocking.
+pub fn read_letters(kafka: &KafkaSettings) -> Result<Vec<StoredLetter>, KafkaFailure> {
+    let mut resolved = HashMap::new();
+    for status in read_statuses(kafka)? {
+        if let Status::LettersResolved { action, offsets, .. } = status {
+            resolved.extend(offsets.into_iter().map(|offset| (offset, action)));
+        }
+    }
+    let mut tail = Tail::open(kafka, &[Topic::DeadLetters])?;
+    let mut letters = Vec::new();
+    loop {
+        match tail.poll(Duration::from_secs(10))? {
+            Polled::Record(record) => match serde_json::from_slice(&record.value) {
+                Ok(letter) => letters.push(StoredLetter {
+                    offset: record.offset,
+                    letter,
+                    resolved: resolved.get(&record.offset).copied(),
+                }),
+                Err(error) => {
+                    tracing::warn!(%error, record.offset, "a dead letter cannot be read and is passed over");
+                }
+            },
+            // The topic has one partition, so its end is the end.
+            Polled::AtEnd => return Ok(letters),
+            Polled::Nothing => {
+                return Err(KafkaFailure::Silent {
+                    bootstrap: kafka.bootstrap.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// Tries every open letter of `filter` again, or discards it; with `dry`, only says what would be done. Blocking.
+pub fn resolve(
+    kafka: &KafkaSettings,
+    filter: &Filter,
+    action: LetterAction,
+    dry: bool,
+) -> Result<Resolution, ResolveError> {
+    // One name for every operator: opening the producer ends what another one has not committed yet, and what it has
+    // committed is read below.
+    let kafka = KafkaSettings {
+        instance: "operator".to_owned(),
+        ..kafka.clone()
+    };
+    let producer = if dry {
+        None
+    } else {
+        Some(BatchProducer::open(&kafka, "resolve")?)
+    };
+    let mut resolution = Resolution::default();
+    let mut records: BTreeMap<(String, i32, i64), OutRecord> = BTreeMap::new();
+    for stored in read_letters(&kafka)? {
+        if stored.resolved.is_some() || !filter.takes(&stored.letter) {
+            continue;
+        }
+        if action == LetterAction::Retried {
+            match again(&kafka, &stored.letter) {
+                // Letters of one record, such as a plate event, send it back once.
+                Ok(record) => {
+                    let origin = &stored.letter.origin;
+                    records.insert((origin.topic.clone(), origin.partition, origin.offset), record);
+                }
+                Err(reason) => {
+                    resolution.left.push((stored, reason));
+                    continue;
+                }
+            }
+        }
+        resolution.done.push(stored);
+    }
+    let Some(producer) = producer.filter(|_| !resolution.done.is_empty()) else {
+        return Ok(resolution);
+    };
+    let mut records: Vec<OutRecord> = records.into_values().collect();
+    records.extend(statuses(&resolution.done, action)?);
+    for _ in 0..5 {
+        match producer.publish(&records)? {
+            Committed::Yes => return Ok(resolution),
+            Committed::Aborted => std::thread::sleep(Duration::from_millis(200)),
+            Committed::Unknown => {
+                return Err(ResolveError::Unknown {
+                    bootstrap: kafka.bootstrap,
+                });
+            }
+        }
+    }
+    Err(KafkaFailure::Aborted {
+        bootstrap: kafka.bootstrap,
+    }
+    .into())
+}
+
+/// The original record, on its way back; else why not.
+fn again(kafka: &KafkaSettings, letter: &DeadLetter) -> Result<OutRecord, &'static str> {
+    if letter.stage == Stage::Plan && letter.well.is_some() {
+        return Err(
+            "the rest of its plate is planned already; correct plate map and images, and submit the screen under \
+             another name",
+        );
+    }
+    let value =
+        original(letter).ok_or("the record was too large to be kept; publish it again at its source")?;
+    let topic = Topic::from_name(&kafka.prefix, &letter.origin.topic)
+        .ok_or("it came from a topic of another installation")?;
+    let kind = match topic {
+        Topic::Plates => "wellspring.plate-ready.v1",
+        _ => "wellspring.task.v1",
+    };
+    let id = format!("{}/again", letter.id);
+    Ok(OutRecord::of_bytes(
+        topic,
+        letter.origin.key.clone(),
+        id,
+        kind,
+        value,
+    ))
+}
+
+/// One status for each run.
+fn statuses(letters: &[StoredLetter], action: LetterAction) -> Result<Vec<OutRecord>, KafkaFailure> {
+    let mut by_run: BTreeMap<RunId, Vec<&StoredLetter>> = BTreeMap::new();
+    for stored in letters {
+        by_run
+            .entry(stored.letter.run.clone().unwrap_or_default())
+            .or_default()
+            .push(stored);
+    }
+    by_run
+        .into_iter()
+        .map(|(run, letters)| {
+            let offsets: Vec<i64> = letters.iter().map(|stored| stored.offset).collect();
+            let plates: BTreeSet<Barcode> = letters
+                .iter()
+                .filter_map(|stored| stored.letter.plate.clone())
+                .collect();
+            let id = ids::of_run(
+                &run,
+                "resolved",
+                &ids::content(offsets.iter().map(|o| o.to_le_bytes())),
+            );
+            let status = Status::LettersResolved {
+                run: run.clone(),
+                action,
+                offsets,
+                plates: plates.into_iter().collect(),
+                time_ms: now_ms(),
+            };
+            OutRecord::new(Topic::Status, run, id, "wellspring.status.v1", &status)
+        })
+        .collect()
+}
