@@ -30,7 +30,9 @@ pub struct Collection {
     retried: BTreeSet<i64>,
     /// Plates whose profiles are on their topic already.
     pub profiled: BTreeSet<Barcode>,
-    /// Whether the comparisons are on their topic already.
+    /// How many comparisons are on their topic already.
+    pub comparisons_published: u64,
+    /// Whether all comparisons are on their topic already.
     pub finished: bool,
     scratch: Scratch,
 }
@@ -116,6 +118,7 @@ impl Collection {
             letters: BTreeMap::new(),
             retried,
             profiled: BTreeSet::new(),
+            comparisons_published: 0,
             finished: false,
             scratch: Scratch::open(folder)?,
         })
@@ -193,6 +196,7 @@ impl Collection {
         }
         // Their profiles and the comparisons are published again.
         self.profiled.retain(|plate| !plates.contains(plate));
+        self.comparisons_published = 0;
         self.finished = false;
     }
 
@@ -225,6 +229,9 @@ impl Collection {
             }
             Status::PlateProfiled { plate, .. } => {
                 self.profiled.insert(plate);
+            }
+            Status::ComparisonsPublished { records, .. } => {
+                self.comparisons_published = self.comparisons_published.max(records);
             }
             Status::RunFinished { .. } => self.finished = true,
             Status::LettersResolved {

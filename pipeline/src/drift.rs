@@ -1,26 +1,20 @@
 //! Drift: are the controls of the run's plates those of accepted plates, and which plates get no calls?
 //!
-//! The profiles of all plates enter before they are compared; a [`Watch`] leaves, which holds back those of quarantined
-//! plates. Used by a run and by `wellspring compare`, so that both hold back the same plates. What fails: a
+//! The controls of all plates enter before any is compared; a [`Watch`] leaves, which names the quarantined plates. Used by a run and by `wellspring compare`, so that both hold back the same plates. What fails: a
 //! reference that the screen names and that cannot be read or is of something else. What cannot be watched otherwise
 //! is said in words.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wellspring_workloads::monitor::{
     DriftAction, DriftReference, DriftReport, Identity, Level, MonitorError, MonitorSettings, PlateControls,
     PlateDrift, monitor,
 };
-use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
 use crate::results::{AtomicFile, DriftTable, Provenance, WriteError};
-
-/// Scalars that were measured on images, by plate and name, such as `failed_fields`.
-pub type Measured = BTreeMap<Barcode, BTreeMap<String, f64>>;
 
 /// The file of the reference in an output folder.
 pub const REFERENCE_FILE: &str = "drift-reference.json";
@@ -109,27 +103,10 @@ pub fn write_reference(path: &Path, reference: &DriftReference) -> Result<(), Dr
     Ok(AtomicFile::write(path, text.as_bytes())?)
 }
 
-/// Judges the plates of `profiles`.
+/// Judges plates by their controls, given by barcode; nothing where the screen asks for no watch.
 ///
 /// # Errors
 /// A reference that the screen names cannot be read, or is of another assay, microscope, model or width.
-pub fn watch(
-    profiles: &[WellProfile],
-    measured: &Measured,
-    screen: &Screen,
-    provenance: &Provenance,
-) -> Result<Watch, DriftError> {
-    if !screen.monitor.enabled {
-        return Ok(Watch::default());
-    }
-    watch_plates(controls(profiles, measured), screen, provenance)
-}
-
-/// Judges plates by their controls, for callers that do not hold all profiles at once; nothing where the screen asks
-/// for no watch.
-///
-/// # Errors
-/// As [`watch`].
 pub fn watch_plates(
     controls: Result<Vec<PlateControls>, MonitorError>,
     screen: &Screen,
@@ -214,15 +191,6 @@ impl Watch {
         }
     }
 
-    /// The profiles that are compared: all but those of quarantined plates.
-    pub fn kept<'a>(&self, profiles: &'a [WellProfile]) -> Cow<'a, [WellProfile]> {
-        if self.quarantined.is_empty() {
-            return Cow::Borrowed(profiles);
-        }
-        let kept = |profile: &&WellProfile| !self.quarantined.contains(&profile.plate);
-        Cow::Owned(profiles.iter().filter(kept).cloned().collect())
-    }
-
     /// Writes `drift.parquet` and the reference into an output folder; nothing where nothing was judged.
     ///
     /// # Errors
@@ -240,18 +208,6 @@ impl Watch {
         }
         Ok(())
     }
-}
-
-/// The controls of every plate, by barcode.
-fn controls(profiles: &[WellProfile], measured: &Measured) -> Result<Vec<PlateControls>, MonitorError> {
-    let mut plates: BTreeMap<&Barcode, Vec<&WellProfile>> = BTreeMap::new();
-    for profile in profiles {
-        plates.entry(&profile.plate).or_default().push(profile);
-    }
-    plates
-        .into_iter()
-        .map(|(plate, wells)| PlateControls::of(&wells, measured.get(plate).cloned().unwrap_or_default()))
-        .collect()
 }
 
 /// The first plates of the screen as reference.

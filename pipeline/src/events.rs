@@ -221,7 +221,15 @@ pub enum Status {
         /// The plate.
         plate: Barcode,
     },
-    /// Every plate is accounted for and the comparisons are published; written in one transaction with them.
+    /// So many of the run's comparisons are published; written in one transaction with the last of them. Only where they
+    /// are too many for one transaction.
+    ComparisonsPublished {
+        /// The run.
+        run: RunId,
+        /// Records so far, in the order in which a run finds them.
+        records: u64,
+    },
+    /// Every plate is accounted for and the comparisons are published; written in one transaction with the last of them.
     RunFinished {
         /// The run.
         run: RunId,
@@ -263,6 +271,7 @@ impl Status {
             Status::RunSubmitted { run, .. }
             | Status::PlatePlanned { run, .. }
             | Status::PlateProfiled { run, .. }
+            | Status::ComparisonsPublished { run, .. }
             | Status::RunFinished { run, .. }
             | Status::LettersResolved { run, .. } => run,
         }

@@ -2,30 +2,27 @@
 //! topics.
 //!
 //! A complete [`Collection`] enters. Files are whole or absent; records are published once, however often a crash
-//! makes this run again: each plate's profiles, and the comparisons, carry their status in the same transaction.
+//! makes this run again: each plate's profiles, and each batch of comparisons, carry their status in the same
+//! transaction. Memory is one plate's profiles, or one batch.
+
+mod publish;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
-use wellspring_workloads::compare::Design;
-use wellspring_workloads::profile::WellProfile;
-use wellspring_workloads::words::Barcode;
 
 use crate::collect::Collection;
-use crate::compare::{Compared, compare, exemplars};
+use crate::compare::{Compared, Exemplar, compare, exemplars};
 use crate::decode::field_image;
-use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{ComparisonRecord, RunId, Status, WellRecord};
-use crate::kafka::producer::{BatchProducer, Committed};
-use crate::kafka::topics::Topic;
-use crate::kafka::{KafkaSettings, OutRecord};
+use crate::error::{Stage, StageError};
+use crate::events::RunId;
+use crate::failpoint;
+use crate::kafka::KafkaSettings;
 use crate::plan::{images, list_plate, read_plate_map};
 use crate::report::{self, DeadLetterLine, Montage, ReportInput, RunFacts, Tile};
-use crate::results::{ComparisonTables, JsonLines, Provenance, WriteError, write_json};
+use crate::results::{JsonLines, Provenance, WriteError, write_json};
 use crate::runs::Run;
-use crate::{failpoint, ids};
 
 /// What `run --json` prints and `run.json` keeps.
 #[derive(Debug, Clone, Serialize)]
@@ -94,9 +91,8 @@ pub fn finish(
     };
     // A map that cannot be read has failed every plate in planning, with its reason; the tables are then empty.
     let map = runtime.block_on(read_plate_map(&run.screen)).ok();
-    let compared = compare(run, collection, map.as_ref(), &provenance, out)?;
+    let mut compared = compare(run, collection, map.as_ref(), &provenance, out)?;
     failpoint::pass("collector", "compare");
-    write_comparisons(&compared, &provenance, out).map_err(disk)?;
     compared
         .drift
         .write(out, &provenance)
@@ -107,7 +103,7 @@ pub fn finish(
     }
     letters.finish().map_err(disk)?;
 
-    publish(run, collection, &compared, kafka)?;
+    publish::publish(run, collection, &mut compared, kafka)?;
 
     let progress = collection.progress();
     let summary = RunSummary {
@@ -154,7 +150,10 @@ fn disk(error: WriteError) -> StageError {
 /// What a reader must know: what was left out, and what the comparison says of itself.
 pub fn notes(compared: &Compared) -> Vec<String> {
     let said = match &compared.comparison {
-        Ok(comparison) => comparison.notes.iter().map(|note| note.text.clone()).collect(),
+        Ok(shown) => {
+            let notes = shown.comparison.notes.iter();
+            notes.map(|note| note.text.clone()).collect()
+        }
         Err(error) => vec![format!("there is no comparison: {error}")],
     };
     let drift = compared.drift.notes.iter().cloned();
@@ -165,158 +164,6 @@ pub fn notes(compared: &Compared) -> Vec<String> {
         .chain(drift)
         .chain(said)
         .collect()
-}
-
-fn write_comparisons(compared: &Compared, provenance: &Provenance, out: &Path) -> Result<(), WriteError> {
-    let mut tables = ComparisonTables::create(out, provenance)?;
-    let wells = compared.profiles.iter();
-    let design = Design::of(wells.map(|well| (&well.plate, &well.treatment)));
-    if let (Ok(comparison), Ok(design)) = (&compared.comparison, design) {
-        tables.all(comparison, design.plates())?;
-    }
-    tables.finish().map(|_| ())
-}
-
-/// Publishes profiles plate by plate and then the comparisons, each in one transaction with its status.
-fn publish(
-    run: &Run,
-    collection: &Collection,
-    compared: &Compared,
-    kafka: &KafkaSettings,
-) -> Result<(), StageError> {
-    if collection.finished {
-        return Ok(());
-    }
-    let failed = |error| StageError::external(Stage::Compare, FailureClass::Network, error);
-    let producer = BatchProducer::open(kafka, &format!("collector-{}", run.id)).map_err(failed)?;
-    for plate in collection
-        .plates()
-        .filter(|plate| !collection.profiled.contains(*plate))
-    {
-        let profiles = compared.profiles.iter().filter(|profile| profile.plate == *plate);
-        commit(&producer, profile_records(run, plate, profiles).map_err(failed)?)?;
-    }
-    commit(
-        &producer,
-        comparison_records(run, collection, compared).map_err(failed)?,
-    )
-}
-
-fn commit(producer: &BatchProducer, records: Vec<OutRecord>) -> Result<(), StageError> {
-    let failed = |error| StageError::external(Stage::Compare, FailureClass::Network, error);
-    for _ in 0..10 {
-        if producer.publish(&records).map_err(failed)? == Committed::Yes {
-            failpoint::pass("collector", "committed");
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    Err(StageError::external(
-        Stage::Compare,
-        FailureClass::Network,
-        "publishing the results was aborted ten times; the result files are written, run the same command again to publish",
-    ))
-}
-
-/// Ends a record's id with a hash of what it says.
-fn of_content(mut record: OutRecord) -> OutRecord {
-    record.id = format!("{}/{}", record.id, ids::content([&record.value]));
-    record
-}
-
-type Records = Result<Vec<OutRecord>, crate::kafka::KafkaFailure>;
-
-fn profile_records<'a>(
-    run: &Run,
-    plate: &Barcode,
-    profiles: impl Iterator<Item = &'a WellProfile>,
-) -> Records {
-    let mut records = Vec::new();
-    for profile in profiles {
-        let record = WellRecord {
-            run: run.id.clone(),
-            plate: plate.clone(),
-            well: profile.well,
-            fields: profile.fields,
-            embedding: profile.values.clone(),
-        };
-        let id = format!("{}/{plate}/{}/profile", run.id, profile.well);
-        records.push(of_content(OutRecord::new(
-            Topic::Profiles,
-            plate.as_str(),
-            id,
-            "wellspring.profile.v1",
-            &record,
-        )?));
-    }
-    let status = Status::PlateProfiled {
-        run: run.id.clone(),
-        plate: plate.clone(),
-    };
-    let id = format!("{}/{plate}/profiled", run.id);
-    records.push(of_content(OutRecord::new(
-        Topic::Status,
-        run.id.clone(),
-        id,
-        "wellspring.status.v1",
-        &status,
-    )?));
-    Ok(records)
-}
-
-fn comparison_records(run: &Run, collection: &Collection, compared: &Compared) -> Records {
-    const KIND: &str = "wellspring.comparison.v1";
-    let mut records = Vec::new();
-    if let Ok(comparison) = &compared.comparison {
-        for row in &comparison.rows {
-            let key = row.compound.clone().unwrap_or_default();
-            let disease = row.disease.clone().unwrap_or_default();
-            let dose = row.dose.map(|dose| dose.to_string()).unwrap_or_default();
-            let id = format!("{}/{disease}/{key}/{dose}/comparison", run.id);
-            let record = ComparisonRecord::Dose {
-                run: run.id.clone(),
-                comparison: Box::new(row.clone()),
-            };
-            records.push(of_content(OutRecord::new(
-                Topic::Comparisons,
-                key,
-                id,
-                KIND,
-                &record,
-            )?));
-        }
-        for summary in &comparison.compounds {
-            let key = summary.compound.clone().unwrap_or_default();
-            let disease = summary.disease.clone().unwrap_or_default();
-            let id = format!("{}/{disease}/{key}/summary", run.id);
-            let record = ComparisonRecord::Compound {
-                run: run.id.clone(),
-                summary: Box::new(summary.clone()),
-            };
-            records.push(of_content(OutRecord::new(
-                Topic::Comparisons,
-                key,
-                id,
-                KIND,
-                &record,
-            )?));
-        }
-    }
-    let progress = collection.progress();
-    let status = Status::RunFinished {
-        run: run.id.clone(),
-        fields_done: progress.done,
-        fields_failed: progress.failed,
-    };
-    let id = format!("{}/finished", run.id);
-    records.push(of_content(OutRecord::new(
-        Topic::Status,
-        run.id.clone(),
-        id,
-        "wellspring.status.v1",
-        &status,
-    )?));
-    Ok(records)
 }
 
 #[allow(
@@ -333,6 +180,8 @@ fn write_report(
     surroundings: &Surroundings,
     out: &Path,
 ) -> Result<(), StageError> {
+    let shown = compared.comparison.as_ref();
+    let beyond = shown.ok().and_then(|shown| shown.beyond.as_ref()).into_iter();
     let facts = RunFacts {
         provenance,
         description: run.screen.description.clone(),
@@ -345,10 +194,13 @@ fn write_report(
         device: surroundings.device.clone(),
         engine: surroundings.engine.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        plates: compared.plate_count as u64,
+        wells: compared.well_count as u64,
         more: compared
             .left_out
             .iter()
             .map(|text| ("left out".to_owned(), text.clone()))
+            .chain(beyond.map(|text| ("shown".to_owned(), text.clone())))
             .collect(),
     };
     let dead_letters: Vec<DeadLetterLine> = collection
@@ -360,11 +212,11 @@ fn write_report(
             reason: letter.message.clone(),
         })
         .collect();
-    let montage = runtime.block_on(montage(run, compared));
-    let failed = compared.comparison.as_ref().err().map(ToString::to_string);
+    let montage = runtime.block_on(montage(run, exemplars(compared)?));
+    let failed = shown.err().map(ToString::to_string);
     let page = report::render(&ReportInput {
         run: &facts,
-        comparison: compared.comparison.as_ref().ok(),
+        comparison: shown.ok().map(|shown| &shown.comparison),
         comparison_failed: failed.as_deref(),
         drift: compared.drift.report.as_ref(),
         question: run.screen.comparison.question,
@@ -379,9 +231,9 @@ fn write_report(
 }
 
 /// Example images for the report; an image that cannot be read any more is left out and logged.
-async fn montage(run: &Run, compared: &Compared) -> Option<Montage> {
+async fn montage(run: &Run, exemplars: Vec<Exemplar>) -> Option<Montage> {
     let mut tiles = Vec::new();
-    for exemplar in exemplars(compared) {
+    for exemplar in exemplars {
         match tile(run, &exemplar).await {
             Ok(Some(tile)) => tiles.push(tile),
             Ok(None) => {}
@@ -398,7 +250,7 @@ async fn montage(run: &Run, compared: &Compared) -> Option<Montage> {
     (!tiles.is_empty()).then_some(Montage { channels, tiles })
 }
 
-async fn tile(run: &Run, exemplar: &crate::compare::Exemplar) -> Result<Option<Tile>, StageError> {
+async fn tile(run: &Run, exemplar: &Exemplar) -> Result<Option<Tile>, StageError> {
     let found = list_plate(&run.store, &run.screen, &exemplar.plate).await?;
     let fields = found.plates.get(&exemplar.plate).map_or(&[][..], Vec::as_slice);
     let Some(field) = fields.iter().find(|field| field.well == exemplar.well) else {

@@ -33,6 +33,7 @@ pub mod report;
 pub mod resolve;
 pub mod results;
 pub mod runs;
+pub mod scratch;
 pub mod store;
 pub mod submit;
 pub mod topology;

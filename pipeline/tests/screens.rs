@@ -300,6 +300,9 @@ fn a_killed_run_started_again_leaves_the_same_files_as_an_undisturbed_one() {
         "profiles.parquet",
         "quality.parquet",
         "comparisons.parquet",
+        "compounds.parquet",
+        "wells.parquet",
+        "windows.parquet",
         "dead-letters.jsonl",
     ] {
         let (a, b) = (

@@ -4,10 +4,8 @@
 //! those that `wellspring run` writes for the same features and screen. Fails where tables contradict each other or
 //! nothing can be compared.
 
-mod found;
 mod join;
 mod left_out;
-mod scratch;
 mod tables;
 mod treatments;
 mod wells;
@@ -19,22 +17,17 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use wellspring::drift::{Watch, watch_plates};
+use wellspring::compare::{Planned, Shown, compare_plates};
+use wellspring::drift::Watch;
 use wellspring::plan::read_plate_map;
-use wellspring::report::PlateFacts;
 use wellspring::report::{ReportInput, RunFacts, render};
-use wellspring::results::{
-    AtomicFile, ComparisonTables, FeatureColumns, FeatureTable, Provenance, write_json,
-};
+use wellspring::results::{AtomicFile, FeatureColumns, FeatureTable, Provenance, write_json};
 use wellspring::runs::run_id;
-use wellspring_workloads::compare::{DesignBuilder, StreamError, stream};
-use wellspring_workloads::monitor::PlateControls;
-use wellspring_workloads::profile::WellProfile;
+use wellspring::scratch;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
 use super::{calls, common, say};
-use found::{Found, Shown};
 use left_out::LeftOut;
 use tables::{Reading, Tables};
 use treatments::Treatments;
@@ -118,52 +111,34 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     treatments.without_rows(&tables, &mut left_out);
     let mut rows_left_out = tables.rows_left_out;
     let mut planned = Planned::default();
-    let mut controls = Vec::new();
     for plate in tables.plates() {
         let wells = PlateWells::plan(&screen, &tables, &treatments, plate, &mut left_out)?;
         rows_left_out += wells.rows_left_out;
-        if screen.monitor.enabled && !wells.wells.is_empty() {
-            let profiles = wells.profiles(&tables)?;
-            let profiles: Vec<&WellProfile> = profiles.iter().collect();
-            controls.push(PlateControls::of(&profiles, BTreeMap::new()));
+        if screen.monitor.enabled {
+            planned.watch(&screen, &wells.profiles(&tables)?, BTreeMap::new());
         }
-        planned.add(wells);
+        planned.add(wells.facts, wells.wells.iter().map(|(treatment, _)| treatment));
     }
     let mut left_out = left_out.notes();
     let provenance = provenance(&screen, &tables.features);
-    let drift = watch_plates(controls.into_iter().collect(), &screen, &provenance)?;
+    let drift = planned.judge(&screen, &provenance)?;
     left_out.extend(drift.left_out.iter().cloned());
-    // What a plate leaves out was told when it was planned.
-    let plan =
-        |plate: &Barcode| PlateWells::plan(&screen, &tables, &treatments, plate, &mut LeftOut::default());
-    if !drift.quarantined.is_empty() {
-        planned.forget_wells();
-        for plate in tables
-            .plates()
-            .filter(|plate| !drift.quarantined.contains(*plate))
-        {
-            planned.add_wells(&plan(plate)?);
-        }
-    }
     if planned.wells == 0 {
         bail!("no well of the tables can be compared:\n{}", left_out.join("\n"));
     }
-    let mut found = Found::new(ComparisonTables::create(out, &provenance)?);
-    let spool = tempfile::tempfile_in(out)
-        .with_context(|| format!("no temporary file can be made in '{}'", out.display()))?;
-    match stream(
-        &planned.design.finish()?,
+    // What a plate leaves out was told when it was planned.
+    let read = |plate: &Barcode| {
+        PlateWells::plan(&screen, &tables, &treatments, plate, &mut LeftOut::default())?.profiles(&tables)
+    };
+    let shown = compare_plates(
+        &planned.design()?,
         &screen.comparison,
-        |plate| plan(plate)?.profiles(&tables),
-        spool,
-        &mut found,
-    ) {
-        Ok(()) => {}
-        Err(StreamError::Compare(error)) => return Err(error.into()),
-        Err(StreamError::Caller(error)) => return Err(error),
-    }
+        read,
+        None,
+        &provenance,
+        out,
+    )?;
     drift.write(out, &provenance)?;
-    let shown = found.finish()?;
     let comparison = &shown.comparison;
     let summary = Summary {
         screen: screen.name.as_str(),
@@ -182,7 +157,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         write_report(
             &screen,
             &shown,
-            &planned.facts,
+            &planned,
             &left_out,
             &drift,
             &summary,
@@ -220,40 +195,6 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Plates whose wells the report may draw: more than it has room for.
-const MOST_FACTS: usize = 64;
-
-/// What is known of all plates before any profile is read.
-#[derive(Debug, Default)]
-struct Planned {
-    design: DesignBuilder,
-    facts: Vec<PlateFacts>,
-    plates: usize,
-    wells: usize,
-}
-
-impl Planned {
-    fn add_wells(&mut self, plate: &PlateWells) {
-        self.wells += plate.wells.len();
-        for (treatment, _) in &plate.wells {
-            self.design.add(&plate.facts.barcode, treatment);
-        }
-    }
-
-    fn forget_wells(&mut self) {
-        self.wells = 0;
-        self.design = DesignBuilder::default();
-    }
-
-    fn add(&mut self, plate: PlateWells) {
-        self.plates += 1;
-        self.add_wells(&plate);
-        if self.facts.len() < MOST_FACTS {
-            self.facts.push(plate.facts);
-        }
-    }
 }
 
 /// A run's results carry tables and images that a comparison cannot write again: they are never mixed.
@@ -319,7 +260,7 @@ fn provenance(screen: &Screen, features: &[String]) -> Provenance {
 fn write_report(
     screen: &Screen,
     shown: &Shown,
-    plates: &[PlateFacts],
+    planned: &Planned,
     left_out: &[String],
     drift: &Watch,
     summary: &Summary<'_>,
@@ -330,6 +271,8 @@ fn write_report(
         description: screen.description.clone(),
         finished: wellspring::clock::rfc3339_now(),
         seconds: summary.seconds,
+        plates: planned.plates as u64,
+        wells: planned.mapped_wells as u64,
         fields_expected: summary.rows_read,
         fields_done: summary.rows_read - summary.rows_left_out,
         fields_failed: summary.rows_left_out,
@@ -350,7 +293,7 @@ fn write_report(
         drift: drift.report.as_ref(),
         question: screen.comparison.question,
         dose_unit: &screen.comparison.dose_unit,
-        plates,
+        plates: &planned.facts,
         dead_letters: &[],
         quality_flags: &[],
         montage: None,

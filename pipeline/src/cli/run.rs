@@ -199,8 +199,8 @@ fn report(summary: &RunSummary, compared: &Compared, json: bool) -> anyhow::Resu
         say::line(serde_json::to_string(summary)?);
         return Ok(());
     }
-    if let Ok(comparison) = &compared.comparison {
-        say::line(calls::table(comparison));
+    if let Ok(shown) = &compared.comparison {
+        say::line(calls::table(&shown.comparison));
     }
     for note in notes(compared) {
         say::line(format_args!("note: {note}"));

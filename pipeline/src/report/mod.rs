@@ -51,7 +51,7 @@ pub struct ReportInput<'a> {
     pub question: Question,
     /// Unit of the doses, such as `uM`.
     pub dose_unit: &'a str,
-    /// The plates with what their wells were given; every plate of the screen, scored or not.
+    /// The first plates with what their wells were given, scored or not: more than the page draws.
     pub plates: &'a [PlateFacts],
     /// Fields that were lost; the page shows the first ones and the count.
     pub dead_letters: &'a [DeadLetterLine],
@@ -72,6 +72,10 @@ pub struct RunFacts {
     pub finished: String,
     /// How long it took.
     pub seconds: f64,
+    /// Plates of the screen, scored or not.
+    pub plates: u64,
+    /// Wells of their plate maps.
+    pub wells: u64,
     /// Fields the plan expected.
     pub fields_expected: u64,
     /// Fields embedded.

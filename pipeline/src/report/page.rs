@@ -91,7 +91,6 @@ fn header(out: &mut String, input: &ReportInput<'_>) {
     if !run.description.is_empty() {
         put!(out, "<p>{}</p>", Safe(&run.description));
     }
-    let wells: usize = input.plates.iter().map(|plate| plate.wells.len()).sum();
     let lost = run
         .fields_expected
         .saturating_sub(run.fields_done + run.fields_failed);
@@ -103,8 +102,8 @@ fn header(out: &mut String, input: &ReportInput<'_>) {
             if bad { " class=\"bad\"" } else { "" }
         );
     };
-    fact("Plates", count(input.plates.len() as u64), false);
-    fact("Wells", count(wells as u64), false);
+    fact("Plates", count(run.plates), false);
+    fact("Wells", count(run.wells), false);
     fact(
         "Fields done",
         format!("{} of {}", count(run.fields_done), count(run.fields_expected)),
@@ -301,7 +300,7 @@ fn plates(out: &mut String, input: &ReportInput<'_>, scores: &[WellScore]) {
         if wide { " wide" } else { "" }
     );
     let mut wells = 0;
-    let mut shown = 0;
+    let mut shown = 0u64;
     for facts in input.plates {
         wells += facts.wells.len();
         if wells > MOST_WELLS && shown > 0 {
@@ -317,11 +316,11 @@ fn plates(out: &mut String, input: &ReportInput<'_>, scores: &[WellScore]) {
         out.push_str("</figure>\n");
     }
     out.push_str("</div>");
-    if shown < input.plates.len() {
+    if shown < input.run.plates {
         put!(
             out,
             "<p class=\"note\">The first {shown} of {} plates; <code>profiles.parquet</code> holds all.</p>",
-            input.plates.len()
+            input.run.plates
         );
     }
 }

@@ -26,6 +26,8 @@ fn facts() -> RunFacts {
         description: String::new(),
         finished: "2026-01-02 03:04 UTC".to_owned(),
         seconds: 61.0,
+        plates: 1,
+        wells: 3,
         fields_expected: 10,
         fields_done: 9,
         fields_failed: 1,

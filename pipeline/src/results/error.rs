@@ -31,6 +31,9 @@ pub enum WriteError {
         /// The encoder's reason.
         source: serde_json::Error,
     },
+    /// Rows cannot wait on disk until they are written.
+    #[error(transparent)]
+    Aside(#[from] crate::scratch::ScratchError),
     /// A table without columns, or two columns of one name.
     #[error("{} cannot be laid out: {problem}{column}", path.display())]
     Layout {

@@ -1,20 +1,19 @@
 //! The tables of a comparison beside its rows: compounds with their curves, wells with their scores, assay windows.
 //!
 //! What a comparison finds enters as it is found, whole files leave. All tables stream: memory is one row group each.
-//! Fails as [`TableWriter`] does.
+//! Fails as [`TableWriter`] does, and where a temporary file does.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
-use wellspring_workloads::compare::{
-    AssayWindow, Comparison, CompoundSummary, DoseCurve, ScreenComparison, WellScore,
-};
+use serde::{Deserialize, Serialize};
+use wellspring_workloads::compare::{AssayWindow, Comparison, CompoundSummary, DoseCurve, WellScore};
 use wellspring_workloads::words::Barcode;
 
 use super::error::WriteError;
 use super::parquet::{Cell, Column, ColumnKind, TableWriter};
 use super::tables::{ComparisonTable, Provenance};
+use crate::scratch::{Place, ScratchWriter};
 
 fn count(n: usize) -> Cell<'static> {
     Cell::Int(i64::try_from(n).unwrap_or(i64::MAX))
@@ -330,17 +329,25 @@ impl WindowTable {
     }
 }
 
-/// All tables of a comparison. Wells and windows may come in any order within a plate, and plates in the order in which
-/// the comparison reads them: the files hold each plate by well and disease.
+/// All tables of a comparison. `wells.parquet` is ordered by plate barcode (as text, byte by byte), well and disease,
+/// `windows.parquet` by plate and disease, whatever the order in which plates are compared: a plate's rows must come
+/// together, and wait on disk until the last plate.
 #[derive(Debug)]
 pub struct ComparisonTables {
     comparisons: ComparisonTable,
     compounds: CompoundTable,
     wells: WellTable,
     windows: WindowTable,
-    /// Of the plate at hand.
-    plate_wells: Vec<WellScore>,
-    plate_windows: Vec<AssayWindow>,
+    at_hand: Option<(Barcode, PlateScores)>,
+    aside: ScratchWriter,
+    places: BTreeMap<Barcode, Place>,
+}
+
+/// What is known of one plate.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct PlateScores {
+    wells: Vec<WellScore>,
+    windows: Vec<AssayWindow>,
 }
 
 impl ComparisonTables {
@@ -354,8 +361,9 @@ impl ComparisonTables {
             compounds: CompoundTable::create(dir, provenance)?,
             wells: WellTable::create(dir, provenance)?,
             windows: WindowTable::create(dir, provenance)?,
-            plate_wells: Vec::new(),
-            plate_windows: Vec::new(),
+            at_hand: None,
+            aside: ScratchWriter::create(dir)?,
+            places: BTreeMap::new(),
         })
     }
 
@@ -378,62 +386,36 @@ impl ComparisonTables {
     /// A row of `wells.parquet`.
     ///
     /// # Errors
-    /// As [`WellTable::push`].
+    /// The disk refuses.
     pub fn well(&mut self, row: WellScore) -> Result<(), WriteError> {
-        if self
-            .plate_wells
-            .first()
-            .is_some_and(|first| first.plate != row.plate)
-        {
-            self.end_wells()?;
-        }
-        self.plate_wells.push(row);
+        self.plate(&row.plate)?.wells.push(row);
         Ok(())
     }
 
     /// A row of `windows.parquet`.
     ///
     /// # Errors
-    /// As [`WindowTable::push`].
+    /// The disk refuses.
     pub fn window(&mut self, row: AssayWindow) -> Result<(), WriteError> {
-        if self
-            .plate_windows
-            .first()
-            .is_some_and(|first| first.plate != row.plate)
-        {
-            self.end_windows()?;
-        }
-        self.plate_windows.push(row);
+        self.plate(&row.plate)?.windows.push(row);
         Ok(())
     }
 
-    fn end_wells(&mut self) -> Result<(), WriteError> {
-        let mut wells = std::mem::take(&mut self.plate_wells);
-        wells.sort_by(|a, b| (a.well, &a.disease).cmp(&(b.well, &b.disease)));
-        wells.iter().try_for_each(|row| self.wells.push(row))
+    fn plate(&mut self, plate: &Barcode) -> Result<&mut PlateScores, WriteError> {
+        if self.at_hand.as_ref().is_some_and(|(at_hand, _)| at_hand != plate) {
+            self.set_aside()?;
+        }
+        let (_, scores) = self
+            .at_hand
+            .get_or_insert_with(|| (plate.clone(), PlateScores::default()));
+        Ok(scores)
     }
 
-    fn end_windows(&mut self) -> Result<(), WriteError> {
-        let mut windows = std::mem::take(&mut self.plate_windows);
-        windows.sort_by(|a, b| a.disease.cmp(&b.disease));
-        windows.iter().try_for_each(|row| self.windows.push(row))
-    }
-
-    /// Everything that a comparison found; `plates`: the order in which it read them ([`wellspring_workloads::compare::Design::plates`]).
-    ///
-    /// # Errors
-    /// As the tables' own `push`.
-    pub fn all(&mut self, comparison: &ScreenComparison, plates: &[Barcode]) -> Result<(), WriteError> {
-        let place: HashMap<&Barcode, usize> = plates.iter().zip(0..).collect();
-        let place = |plate: &Barcode| place.get(plate).copied();
-        let mut wells: Vec<&WellScore> = comparison.wells.iter().collect();
-        wells.sort_by_key(|row| place(&row.plate));
-        let mut windows: Vec<&AssayWindow> = comparison.windows.iter().collect();
-        windows.sort_by_key(|row| place(&row.plate));
-        wells.into_iter().try_for_each(|row| self.well(row.clone()))?;
-        windows.into_iter().try_for_each(|row| self.window(row.clone()))?;
-        comparison.rows.iter().try_for_each(|row| self.row(row))?;
-        comparison.compounds.iter().try_for_each(|row| self.compound(row))
+    fn set_aside(&mut self) -> Result<(), WriteError> {
+        if let Some((plate, scores)) = self.at_hand.take() {
+            self.places.insert(plate, self.aside.put(&scores)?);
+        }
+        Ok(())
     }
 
     /// Completes all files; gives the number of comparisons.
@@ -441,8 +423,18 @@ impl ComparisonTables {
     /// # Errors
     /// The disk refuses.
     pub fn finish(mut self) -> Result<u64, WriteError> {
-        self.end_wells()?;
-        self.end_windows()?;
+        self.set_aside()?;
+        let aside = self.aside.finish()?;
+        for place in self.places.into_values() {
+            let PlateScores {
+                mut wells,
+                mut windows,
+            } = aside.get(place)?;
+            wells.sort_by(|a, b| (a.well, &a.disease).cmp(&(b.well, &b.disease)));
+            windows.sort_by(|a, b| a.disease.cmp(&b.disease));
+            wells.iter().try_for_each(|row| self.wells.push(row))?;
+            windows.iter().try_for_each(|row| self.windows.push(row))?;
+        }
         self.compounds.finish()?;
         self.wells.finish()?;
         self.windows.finish()?;

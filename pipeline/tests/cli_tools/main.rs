@@ -9,6 +9,7 @@
 mod compare;
 mod drift;
 mod relate;
+mod run;
 mod tables;
 
 use std::collections::BTreeMap;

@@ -128,12 +128,21 @@ fn find(names: &[Option<String>], name: Option<&str>) -> Option<u32> {
 /// Collects what each well was given.
 #[derive(Debug, Default)]
 pub struct DesignBuilder {
-    plates: BTreeMap<Barcode, u32>,
+    plates: BTreeMap<Barcode, Counted>,
+    /// Plates numbered so far.
+    numbered: usize,
     diseases: BTreeMap<Option<String>, u32>,
     compounds: BTreeMap<Option<String>, u32>,
     /// Plate, role, disease, compound; each once after [`DesignBuilder::compact`].
     seen: Vec<(u32, u8, u32, u32)>,
     distinct: usize,
+}
+
+/// A plate's number, and its wells.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    number: u32,
+    wells: usize,
 }
 
 /// Entries after which repeated ones are taken out again.
@@ -142,12 +151,16 @@ const COMPACT_AT: usize = 1 << 16;
 impl DesignBuilder {
     /// Adds one well.
     pub fn add(&mut self, plate: &Barcode, treatment: &Treatment) {
-        let plate = match self.plates.get(plate) {
-            Some(&id) => id,
+        let plate = match self.plates.get_mut(plate) {
+            Some(known) => {
+                known.wells += 1;
+                known.number
+            }
             None => {
-                let id = number(self.plates.len());
-                self.plates.insert(plate.clone(), id);
-                id
+                let number = number(self.numbered);
+                self.numbered += 1;
+                self.plates.insert(plate.clone(), Counted { number, wells: 1 });
+                number
             }
         };
         let disease = name(&mut self.diseases, treatment.disease.as_deref());
@@ -167,6 +180,15 @@ impl DesignBuilder {
         }
     }
 
+    /// Forgets a plate; gives how many wells of it were added.
+    pub fn forget(&mut self, plate: &Barcode) -> usize {
+        let Some(forgotten) = self.plates.remove(plate) else {
+            return 0;
+        };
+        self.seen.retain(|&(plate, ..)| plate != forgotten.number);
+        forgotten.wells
+    }
+
     fn compact(&mut self) {
         self.seen.sort_unstable();
         self.seen.dedup();
@@ -181,15 +203,18 @@ impl DesignBuilder {
         if self.plates.is_empty() {
             return Err(CompareError::NoProfiles);
         }
-        let names = [self.plates.len(), self.diseases.len(), self.compounds.len()];
+        let names = [self.numbered, self.diseases.len(), self.compounds.len()];
         if names.iter().any(|&n| u32::try_from(n).is_err()) {
             return Err(CompareError::TooLarge);
         }
         self.compact();
-        let (plates, plate_ids) = sorted(std::mem::take(&mut self.plates));
+        let plates = std::mem::take(&mut self.plates).into_iter();
+        let (plates, plate_ids) = sorted(plates.map(|(name, plate)| (name, plate.number)), self.numbered);
         let none = name(&mut self.diseases, None);
-        let (diseases, disease_ids) = sorted(std::mem::take(&mut self.diseases));
-        let (compounds, compound_ids) = sorted(std::mem::take(&mut self.compounds));
+        let named = self.diseases.len();
+        let (diseases, disease_ids) = sorted(std::mem::take(&mut self.diseases), named);
+        let named = self.compounds.len();
+        let (compounds, compound_ids) = sorted(std::mem::take(&mut self.compounds), named);
         let none = disease_ids[none as usize];
         let mut seen: Vec<(u32, u8, u32, u32)> = self
             .seen
@@ -352,10 +377,10 @@ fn name(names: &mut BTreeMap<Option<String>, u32>, name: Option<&str>) -> u32 {
     *names.entry(name.map(str::to_owned)).or_insert(next)
 }
 
-/// Names in order, and where each number went.
-fn sorted<K>(names: BTreeMap<K, u32>) -> (Vec<K>, Vec<u32>) {
-    let mut to = vec![0; names.len()];
-    let mut list = Vec::with_capacity(names.len());
+/// Names in order, and where each of the numbers below `numbered` went.
+fn sorted<K>(names: impl IntoIterator<Item = (K, u32)>, numbered: usize) -> (Vec<K>, Vec<u32>) {
+    let mut to = vec![0; numbered];
+    let mut list = Vec::with_capacity(numbered);
     for (at, (name, id)) in names.into_iter().enumerate() {
         to[id as usize] = number(at);
         list.push(name);

@@ -1,0 +1,290 @@
+//! From fields to wells: the fields of a plate enter in the plan's order, their rows go to the tables as they come, and
+//! the profiles of the plate's wells leave.
+//!
+//! Memory is one plate's profiles. Fails where the disk does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+use crate::events::FieldFeatures;
+use crate::quality::MEASURES;
+use crate::report::{FlagCount, PlateFacts};
+use crate::results::{
+    FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow, QualityTable, WriteError,
+};
+use crate::runs::Run;
+use crate::wells::{FieldCount, held_back, plate_facts};
+
+/// Reads fields plate by plate.
+pub(super) struct FieldReader<'a> {
+    run: &'a Run,
+    features: FeatureTable,
+    quality: QualityTable,
+    profiles: ProfileTable,
+    flags: BTreeMap<String, (u64, u64)>,
+    left_out: Vec<String>,
+    plate: Option<PlateInHand>,
+}
+
+/// What a plate's fields came to.
+pub(super) struct PlateProfiles {
+    /// Of wells with enough passing fields, by well; none where the plate is held back.
+    pub(super) wells: Vec<WellProfile>,
+    pub(super) facts: PlateFacts,
+    /// What the watch over control wells follows besides profiles.
+    pub(super) measured: BTreeMap<String, f64>,
+}
+
+/// What all fields came to besides profiles.
+pub(super) struct FieldFacts {
+    pub(super) flags: Vec<FlagCount>,
+    /// Fields, wells and plates that were left out, in words.
+    pub(super) left_out: Vec<String>,
+}
+
+struct PlateInHand {
+    barcode: Barcode,
+    treatments: BTreeMap<WellPosition, Treatment>,
+    counts: BTreeMap<WellPosition, FieldCount>,
+    well: Option<WellInHand>,
+    /// Sum and number of the focus slopes of reference wells, by channel.
+    focus: BTreeMap<String, (f64, u32)>,
+    profiles: Vec<WellProfile>,
+}
+
+/// The one well whose fields are being read: they lie side by side in the plan's order.
+struct WellInHand {
+    well: WellPosition,
+    count: FieldCount,
+    sum: Vec<f64>,
+}
+
+/// The measure of focus that is followed from plate to plate.
+const FOCUS: &str = "PowerLogLogSlope";
+
+impl PlateInHand {
+    fn see_focus(&mut self, features: &FieldFeatures) {
+        for channel in &features.quality {
+            let slope = channel.measures.iter().find(|(name, _)| name == FOCUS);
+            if let Some((_, slope)) = slope.filter(|(_, slope)| slope.is_finite()) {
+                let entry = self.focus.entry(channel.channel.to_string()).or_default();
+                entry.0 += slope;
+                entry.1 += 1;
+            }
+        }
+    }
+}
+
+impl<'a> FieldReader<'a> {
+    pub(super) fn create(run: &'a Run, provenance: &Provenance, out: &Path) -> Result<Self, WriteError> {
+        let model = &run.card.name;
+        let channels: Vec<_> = run
+            .screen
+            .images
+            .channels
+            .iter()
+            .map(|c| c.name.clone())
+            .collect();
+        Ok(Self {
+            run,
+            features: FeatureTable::create(out, model, run.width(), provenance)?,
+            quality: QualityTable::create(out, &channels, &MEASURES.map(|(name, _)| name), provenance)?,
+            profiles: ProfileTable::create(out, model, run.width(), provenance)?,
+            flags: BTreeMap::new(),
+            left_out: Vec::new(),
+            plate: None,
+        })
+    }
+
+    pub(super) fn start_plate(&mut self, barcode: &Barcode, treatments: BTreeMap<WellPosition, Treatment>) {
+        self.plate = Some(PlateInHand {
+            barcode: barcode.clone(),
+            treatments,
+            counts: BTreeMap::new(),
+            well: None,
+            focus: BTreeMap::new(),
+            profiles: Vec::new(),
+        });
+    }
+
+    pub(super) fn push(&mut self, features: &FieldFeatures) -> Result<(), WriteError> {
+        let Some(plate) = &mut self.plate else {
+            return Ok(());
+        };
+        // Planned fields have a treatment; a plate map that changed since leaves the field out of everything.
+        let Some(treatment) = plate.treatments.get(&features.field.well) else {
+            self.left_out
+                .push(format!("{}: no longer in the plate map", features.field));
+            return Ok(());
+        };
+        let treatment_role = treatment.role;
+        let verdict = verdict(features, &mut self.flags);
+        self.features.push(&FeatureRow {
+            field: &features.field,
+            treatment,
+            quality: &verdict,
+            values: &features.embedding,
+        })?;
+        self.quality.push(&QualityRow {
+            field: &features.field,
+            quality: &verdict,
+            values: &measures(features),
+        })?;
+        if plate
+            .well
+            .as_ref()
+            .is_some_and(|well| well.well != features.field.well)
+        {
+            self.end_well();
+        }
+        let Some(plate) = &mut self.plate else {
+            return Ok(());
+        };
+        if treatment_role == Role::Reference {
+            plate.see_focus(features);
+        }
+        let well = plate.well.get_or_insert_with(|| WellInHand {
+            well: features.field.well,
+            count: FieldCount::default(),
+            sum: vec![0.0; features.embedding.len()],
+        });
+        well.count.fields += 1;
+        if features.passed {
+            well.count.passed += 1;
+            for (sum, value) in well.sum.iter_mut().zip(&features.embedding) {
+                *sum += f64::from(*value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The mean of the well's passing fields becomes its profile, if enough passed.
+    fn end_well(&mut self) {
+        let Some(plate) = &mut self.plate else {
+            return;
+        };
+        let Some(WellInHand { well, count, sum }) = plate.well.take() else {
+            return;
+        };
+        plate.counts.insert(well, count);
+        let Some(treatment) = plate.treatments.get(&well) else {
+            return;
+        };
+        if !self.run.screen.quality.well_counts(count.passed, count.fields) {
+            self.left_out.push(format!(
+                "plate {} well {well}: {} of {} fields passed quality control, too few for a profile",
+                plate.barcode, count.passed, count.fields
+            ));
+            return;
+        }
+        let passed = f64::from(count.passed);
+        plate.profiles.push(WellProfile {
+            plate: plate.barcode.clone(),
+            well,
+            treatment: treatment.clone(),
+            fields: count.passed,
+            cell_count: None,
+            values: sum.iter().map(|sum| (sum / passed) as f32).collect(),
+        });
+    }
+
+    /// What the plate at hand came to.
+    pub(super) fn end_plate(&mut self) -> Result<Option<PlateProfiles>, WriteError> {
+        self.end_well();
+        let Some(plate) = self.plate.take() else {
+            return Ok(None);
+        };
+        let PlateInHand {
+            barcode,
+            treatments,
+            counts,
+            focus,
+            mut profiles,
+            ..
+        } = plate;
+        let reason = held_back(&self.run.screen.quality, &treatments, &counts);
+        // Held back, its profiles stay in the table, for whoever wants to judge the gate.
+        for profile in &profiles {
+            self.profiles.push(profile, reason.is_some())?;
+        }
+        if let Some(reason) = reason {
+            profiles.clear();
+            self.left_out.push(format!(
+                "plate {barcode} is held back from the comparison: {reason}"
+            ));
+        }
+        Ok(Some(PlateProfiles {
+            wells: profiles,
+            facts: plate_facts(&barcode, &treatments, &counts),
+            measured: measured_scalars(&counts, &focus),
+        }))
+    }
+
+    /// Completes the tables.
+    pub(super) fn finish(self) -> Result<FieldFacts, WriteError> {
+        self.features.finish()?;
+        self.quality.finish()?;
+        self.profiles.finish()?;
+        let flags = self.flags.into_iter();
+        Ok(FieldFacts {
+            flags: flags
+                .map(|(flag, (fields, failed))| FlagCount { flag, fields, failed })
+                .collect(),
+            left_out: self.left_out,
+        })
+    }
+}
+
+/// What the watch over control wells follows besides profiles: the share of fields that failed quality control, and
+/// the mean focus slope of reference wells in each channel.
+fn measured_scalars(
+    counts: &BTreeMap<WellPosition, FieldCount>,
+    focus: &BTreeMap<String, (f64, u32)>,
+) -> BTreeMap<String, f64> {
+    let fields: u32 = counts.values().map(|count| count.fields).sum();
+    let failed: u32 = counts.values().map(|count| count.fields - count.passed).sum();
+    let mut scalars = BTreeMap::new();
+    if fields > 0 {
+        scalars.insert("failed_fields".to_owned(), f64::from(failed) / f64::from(fields));
+    }
+    for (channel, (sum, number)) in focus {
+        scalars.insert(format!("{FOCUS}:{channel}"), sum / f64::from(*number));
+    }
+    scalars
+}
+
+/// The verdict with flags as the tables write them; counts them for the report.
+fn verdict(features: &FieldFeatures, counts: &mut BTreeMap<String, (u64, u64)>) -> FieldQuality {
+    let mut flags = Vec::new();
+    for channel in &features.quality {
+        for flag in &channel.flags {
+            let name = flag.split(':').next().unwrap_or(flag);
+            let count = counts.entry(format!("{name}: {}", channel.channel)).or_default();
+            count.0 += 1;
+            count.1 += u64::from(!features.passed);
+            flags.push(format!("{} {flag}", channel.channel));
+        }
+    }
+    FieldQuality {
+        passed: features.passed,
+        flags,
+    }
+}
+
+fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {
+    features
+        .quality
+        .iter()
+        .flat_map(|channel| {
+            MEASURES.iter().map(|(name, _)| {
+                let measured = channel.measures.iter().find(|(found, _)| found == name);
+                measured
+                    .map(|(_, value)| *value)
+                    .filter(|value| value.is_finite())
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,204 @@
+//! Where a comparison's findings go: all of them into the tables, the first of each kind to the report, and rows and
+//! compounds to whoever publishes them.
+//!
+//! The plates of a screen enter, one at a time; rows are written as they are found, and [`Shown`] leaves. A run and
+//! `wellspring compare` are this one path. Memory is what a page can show. Fails where plates cannot be read, the disk
+//! refuses, or the screen cannot be compared.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+
+use wellspring_workloads::compare::{
+    AssayWindow, Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Note,
+    ScreenComparison, Sink, StreamError, WellScore, stream,
+};
+use wellspring_workloads::profile::WellProfile;
+use wellspring_workloads::words::Barcode;
+
+use super::findings::{Findings, FindingsWriter};
+use crate::results::{ComparisonTables, Provenance, WriteError};
+use crate::scratch::ScratchError;
+
+/// Most of each kind that the report is given; it shows fewer.
+const MOST_ROWS: usize = 4_000;
+const MOST_COMPOUNDS: usize = 1_000;
+const MOST_WELLS: usize = 4_000;
+const MOST_WINDOWS: usize = 1_000;
+const MOST_NOTES: usize = 200;
+
+/// A comparison was not completed.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundError {
+    /// The screen cannot be compared.
+    #[error(transparent)]
+    Screen(CompareError),
+    /// A plate's profiles cannot be read.
+    #[error(transparent)]
+    Read(Box<dyn Error + Send + Sync>),
+    /// A table cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Findings cannot be put aside.
+    #[error(transparent)]
+    Aside(#[from] ScratchError),
+}
+
+/// Takes what a comparison finds.
+#[derive(Debug)]
+struct Found {
+    tables: ComparisonTables,
+    findings: Option<FindingsWriter>,
+    shown: ScreenComparison,
+    rows: usize,
+    compounds: usize,
+    calls: BTreeMap<Call, usize>,
+    most_harmful: Option<CompoundSummary>,
+    notes: usize,
+}
+
+/// What of the findings a report can show.
+#[derive(Debug)]
+pub struct Shown {
+    /// The first of everything.
+    pub comparison: ScreenComparison,
+    /// Rows of `comparisons.parquet`.
+    pub rows: usize,
+    /// What the report must say of the compounds that it was not given.
+    pub beyond: Option<String>,
+    /// Of all toxic compounds, the one that is furthest beside the axis.
+    pub most_harmful: Option<CompoundSummary>,
+    /// Rows and compounds, where they were to be put aside.
+    pub findings: Option<Findings>,
+}
+
+/// Compares the plates of a design into the tables of the folder `out`.
+///
+/// `read` gives the profiles of a plate, as [`stream`] wants them; `aside`: takes rows and compounds for publishing.
+///
+/// # Errors
+/// [`FoundError`]; no table is left behind.
+pub fn compare_plates<W, E>(
+    design: &Design,
+    settings: &ComparisonSettings,
+    mut read: impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send,
+    aside: Option<FindingsWriter>,
+    provenance: &Provenance,
+    out: &Path,
+) -> Result<Shown, FoundError>
+where
+    W: Borrow<WellProfile> + Send + Sync,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut found = Found {
+        tables: ComparisonTables::create(out, provenance)?,
+        findings: aside,
+        shown: ScreenComparison::default(),
+        rows: 0,
+        compounds: 0,
+        calls: BTreeMap::new(),
+        most_harmful: None,
+        notes: 0,
+    };
+    let spool = tempfile::tempfile_in(out).map_err(|source| ScratchError {
+        folder: out.to_owned(),
+        doing: "made",
+        source,
+    })?;
+    let read = |plate: &Barcode| read(plate).map_err(|error| FoundError::Read(error.into()));
+    match stream(design, settings, read, spool, &mut found) {
+        Ok(()) => found.finish(),
+        Err(StreamError::Compare(error)) => Err(FoundError::Screen(error)),
+        Err(StreamError::Caller(error)) => Err(error),
+    }
+}
+
+impl Found {
+    /// Completes the tables.
+    fn finish(self) -> Result<Shown, FoundError> {
+        self.tables.finish()?;
+        let beyond = (self.compounds > self.shown.compounds.len()).then(|| {
+            let calls = self.calls.iter().map(|(call, count)| format!("{count} {call}"));
+            format!(
+                "This page was given the first {} of {} compounds; compounds.parquet has all: {}",
+                self.shown.compounds.len(),
+                self.compounds,
+                calls.collect::<Vec<_>>().join(", ")
+            )
+        });
+        let mut comparison = self.shown;
+        if let (Some(last), true) = (comparison.notes.last_mut(), self.notes > MOST_NOTES) {
+            let more = self.notes - MOST_NOTES;
+            last.text
+                .push_str(&format!("; and {more} more notes of this kind or another"));
+        }
+        Ok(Shown {
+            comparison,
+            rows: self.rows,
+            beyond,
+            most_harmful: self.most_harmful,
+            findings: self.findings.map(FindingsWriter::finish).transpose()?,
+        })
+    }
+}
+
+fn keep<T>(kept: &mut Vec<T>, most: usize, found: T) {
+    if kept.len() < most {
+        kept.push(found);
+    }
+}
+
+impl Sink for Found {
+    type Error = FoundError;
+
+    fn well(&mut self, score: WellScore) -> Result<(), FoundError> {
+        if self.shown.wells.len() < MOST_WELLS {
+            self.shown.wells.push(score.clone());
+        }
+        Ok(self.tables.well(score)?)
+    }
+
+    fn window(&mut self, window: AssayWindow) -> Result<(), FoundError> {
+        if self.shown.windows.len() < MOST_WINDOWS {
+            self.shown.windows.push(window.clone());
+        }
+        Ok(self.tables.window(window)?)
+    }
+
+    fn row(&mut self, row: Comparison) -> Result<(), FoundError> {
+        self.tables.row(&row)?;
+        if let Some(findings) = &mut self.findings {
+            findings.row(&row)?;
+        }
+        self.rows += 1;
+        keep(&mut self.shown.rows, MOST_ROWS, row);
+        Ok(())
+    }
+
+    fn compound(&mut self, summary: CompoundSummary) -> Result<(), FoundError> {
+        self.tables.compound(&summary)?;
+        if let Some(findings) = &mut self.findings {
+            findings.compound(&summary)?;
+        }
+        self.compounds += 1;
+        *self.calls.entry(summary.call).or_default() += 1;
+        let harm = |summary: &CompoundSummary| summary.max_off_z.unwrap_or(0.0);
+        if summary.toxic_dose.is_some()
+            && self
+                .most_harmful
+                .as_ref()
+                .is_none_or(|worst| harm(&summary).total_cmp(&harm(worst)).is_ge())
+        {
+            self.most_harmful = Some(summary.clone());
+        }
+        keep(&mut self.shown.compounds, MOST_COMPOUNDS, summary);
+        Ok(())
+    }
+
+    fn note(&mut self, note: Note) -> Result<(), FoundError> {
+        self.notes += 1;
+        keep(&mut self.shown.notes, MOST_NOTES, note);
+        Ok(())
+    }
+}
