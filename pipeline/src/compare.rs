@@ -11,6 +11,8 @@ mod findings;
 mod found;
 mod kept;
 mod planned;
+mod signatures;
+mod whole;
 
 use std::path::Path;
 
@@ -23,7 +25,7 @@ use crate::collect::Collection;
 use crate::drift::Watch;
 use crate::error::{Stage, StageError};
 use crate::report::{FlagCount, PlateFacts};
-use crate::results::{ComparisonTables, Provenance};
+use crate::results::{ComparisonTables, Provenance, feature_names};
 use crate::runs::Run;
 use fields::FieldReader;
 use kept::KeptWriter;
@@ -32,6 +34,8 @@ pub use findings::{Finding, Findings, FindingsWriter};
 pub use found::{FoundError, Shown, compare_plates};
 pub use kept::KeptProfiles;
 pub use planned::Planned;
+pub use signatures::MatrixError;
+pub use whole::ReplicateCounts;
 
 /// What a run comes to.
 #[derive(Debug)]
@@ -115,6 +119,7 @@ fn compare_kept(
             &run.screen.comparison,
             read,
             Some(aside),
+            &feature_names(&run.card.name, run.width()),
             provenance,
             out,
         )

@@ -219,6 +219,7 @@ fn write_report(
         comparison: shown.ok().map(|shown| &shown.comparison),
         comparison_failed: failed.as_deref(),
         drift: compared.drift.report.as_ref(),
+        replicates: shown.ok().map(|shown| shown.replicates),
         question: run.screen.comparison.question,
         dose_unit: &run.screen.comparison.dose_unit,
         plates: &compared.plates,

@@ -135,6 +135,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         &screen.comparison,
         read,
         None,
+        &tables.features,
         &provenance,
         out,
     )?;
@@ -291,6 +292,7 @@ fn write_report(
         comparison: Some(&shown.comparison),
         comparison_failed: None,
         drift: drift.report.as_ref(),
+        replicates: Some(shown.replicates),
         question: screen.comparison.question,
         dose_unit: &screen.comparison.dose_unit,
         plates: &planned.facts,

@@ -11,13 +11,15 @@ use std::error::Error;
 use std::path::Path;
 
 use wellspring_workloads::compare::{
-    AssayWindow, Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Note,
-    ScreenComparison, Sink, StreamError, WellScore, stream,
+    Activity, AssayWindow, Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Note,
+    Perturbation, PlateRows, ScreenComparison, Sink, StreamError, WellScore, stream,
 };
 use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::words::Barcode;
 
 use super::findings::{Findings, FindingsWriter};
+use super::signatures::MatrixError;
+use super::whole::{ReplicateCounts, WholeProfiles};
 use crate::results::{ComparisonTables, Provenance, WriteError};
 use crate::scratch::ScratchError;
 
@@ -40,6 +42,9 @@ pub enum FoundError {
     /// A table cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Compounds cannot be compared with the disease signatures.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
     /// Findings cannot be put aside.
     #[error(transparent)]
     Aside(#[from] ScratchError),
@@ -49,6 +54,7 @@ pub enum FoundError {
 #[derive(Debug)]
 struct Found {
     tables: ComparisonTables,
+    whole: WholeProfiles,
     findings: Option<FindingsWriter>,
     shown: ScreenComparison,
     rows: usize,
@@ -67,6 +73,8 @@ pub struct Shown {
     pub rows: usize,
     /// What the report must say of the compounds that it was not given.
     pub beyond: Option<String>,
+    /// How many treatments replicate.
+    pub replicates: ReplicateCounts,
     /// Of all toxic compounds, the one that is furthest beside the axis.
     pub most_harmful: Option<CompoundSummary>,
     /// Rows and compounds, where they were to be put aside.
@@ -75,7 +83,8 @@ pub struct Shown {
 
 /// Compares the plates of a design into the tables of the folder `out`.
 ///
-/// `read` gives the profiles of a plate, as [`stream`] wants them; `aside`: takes rows and compounds for publishing.
+/// `read` gives the profiles of a plate, as [`stream`] wants them, and `features` the names of their values; `aside` takes
+/// rows and compounds for publishing.
 ///
 /// # Errors
 /// [`FoundError`]; no table is left behind.
@@ -84,6 +93,7 @@ pub fn compare_plates<W, E>(
     settings: &ComparisonSettings,
     mut read: impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send,
     aside: Option<FindingsWriter>,
+    features: &[String],
     provenance: &Provenance,
     out: &Path,
 ) -> Result<Shown, FoundError>
@@ -93,6 +103,7 @@ where
 {
     let mut found = Found {
         tables: ComparisonTables::create(out, provenance)?,
+        whole: WholeProfiles::new(settings, features, provenance, out)?,
         findings: aside,
         shown: ScreenComparison::default(),
         rows: 0,
@@ -118,6 +129,7 @@ impl Found {
     /// Completes the tables.
     fn finish(self) -> Result<Shown, FoundError> {
         self.tables.finish()?;
+        let replicates = self.whole.finish()?;
         let beyond = (self.compounds > self.shown.compounds.len()).then(|| {
             let calls = self.calls.iter().map(|(call, count)| format!("{count} {call}"));
             format!(
@@ -137,6 +149,7 @@ impl Found {
             comparison,
             rows: self.rows,
             beyond,
+            replicates,
             most_harmful: self.most_harmful,
             findings: self.findings.map(FindingsWriter::finish).transpose()?,
         })
@@ -151,6 +164,18 @@ fn keep<T>(kept: &mut Vec<T>, most: usize, found: T) {
 
 impl Sink for Found {
     type Error = FoundError;
+
+    fn plate(&mut self, plate: PlateRows<'_>) -> Result<(), FoundError> {
+        Ok(self.whole.plate(&plate)?)
+    }
+
+    fn perturbation(&mut self, profile: Perturbation) -> Result<(), FoundError> {
+        Ok(self.whole.perturbation(&profile)?)
+    }
+
+    fn activity(&mut self, activity: Activity) -> Result<(), FoundError> {
+        Ok(self.whole.activity(&activity)?)
+    }
 
     fn well(&mut self, score: WellScore) -> Result<(), FoundError> {
         if self.shown.wells.len() < MOST_WELLS {
@@ -167,6 +192,10 @@ impl Sink for Found {
     }
 
     fn row(&mut self, row: Comparison) -> Result<(), FoundError> {
+        // Rows come after all plates.
+        for note in self.whole.complete_matrix()? {
+            self.note(note)?;
+        }
         self.tables.row(&row)?;
         if let Some(findings) = &mut self.findings {
             findings.row(&row)?;
@@ -176,7 +205,8 @@ impl Sink for Found {
         Ok(())
     }
 
-    fn compound(&mut self, summary: CompoundSummary) -> Result<(), FoundError> {
+    fn compound(&mut self, mut summary: CompoundSummary) -> Result<(), FoundError> {
+        summary.best_model_specificity = self.whole.specificity(&summary);
         self.tables.compound(&summary)?;
         if let Some(findings) = &mut self.findings {
             findings.compound(&summary)?;

@@ -244,6 +244,7 @@ mod tests {
             q_value: None,
             p_off: None,
             q_off: None,
+            map_q_value: None,
             call: Call::Inactive,
         })))
     }

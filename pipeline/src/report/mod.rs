@@ -22,6 +22,7 @@ use wellspring_workloads::words::{Barcode, WellPosition};
 pub use montage::{Montage, MontageError, Tile};
 pub use page::render;
 
+use crate::compare::ReplicateCounts;
 use crate::results::tables::Provenance;
 
 /// The page could not be made.
@@ -47,6 +48,8 @@ pub struct ReportInput<'a> {
     pub comparison_failed: Option<&'a str>,
     /// What the watch over the control wells saw; `None` where there was none.
     pub drift: Option<&'a DriftReport>,
+    /// How many treatments replicate; `None` where nothing was compared.
+    pub replicates: Option<ReplicateCounts>,
     /// What the screen asks: decides which words and which curve the page shows.
     pub question: Question,
     /// Unit of the doses, such as `uM`.

@@ -7,6 +7,7 @@ use wellspring_workloads::compare::{Call, Comparison, Measure, Question, ScreenC
 use super::html::{Safe, put};
 use super::number::{count, counted, duration};
 use super::{ReportError, ReportInput, calls, charts, drift, matrix, plate};
+use crate::compare::ReplicateCounts;
 
 const STYLE: &str = include_str!("style.css");
 /// Most dose curves; the best ranked are drawn.
@@ -166,6 +167,9 @@ fn findings(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenCompar
              reference well from the mean of the others.</p>"
         }
     });
+    if let Some(counts) = input.replicates {
+        replicates(out, counts);
+    }
     if !comparison.notes.is_empty() {
         const SHOWN: usize = 20;
         out.push_str("<ul class=\"notes\">");
@@ -176,6 +180,33 @@ fn findings(out: &mut String, input: &ReportInput<'_>, comparison: &ScreenCompar
             put!(out, "<li>and {} more</li>", comparison.notes.len() - SHOWN);
         }
         out.push_str("</ul>");
+    }
+}
+
+/// How many treatments replicate, in a sentence.
+fn replicates(out: &mut String, counts: ReplicateCounts) {
+    let percent = |part: u64, whole: u64| {
+        let tenths = (1000.0 * part as f64 / whole as f64).round() / 10.0;
+        format!("{tenths} %")
+    };
+    if counts.treatments > 0 && counts.retrieved == 0 {
+        out.push_str("<p>No treatment has replicates: whether they agree cannot be told.</p>");
+    } else if counts.retrieved > 0 {
+        put!(
+            out,
+            "<p>{} of {} treatments with replicates ({}) are told from the controls by them (mean average precision).",
+            count(counts.active),
+            count(counts.retrieved),
+            percent(counts.active, counts.retrieved)
+        );
+        if counts.correlated > 0 {
+            put!(
+                out,
+                " Percent replicating: {}.",
+                percent(counts.replicating, counts.correlated)
+            );
+        }
+        out.push_str("</p>");
     }
 }
 

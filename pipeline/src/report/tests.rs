@@ -45,6 +45,7 @@ fn input(run: &RunFacts) -> ReportInput<'_> {
         comparison: None,
         comparison_failed: None,
         drift: None,
+        replicates: None,
         question: Question::Response,
         dose_unit: "uM",
         plates: &[],
@@ -80,6 +81,7 @@ fn row(compound: Option<&str>, dose: Option<f64>, on_axis: f64, call: Call) -> C
         q_value: Some(0.02),
         p_off: None,
         q_off: None,
+        map_q_value: None,
         call,
     }
 }
@@ -153,6 +155,7 @@ fn comparison(compound: &str) -> ScreenComparison {
         best_dose: Some(10.0),
         best_rescue: Some(0.0),
         best_specificity: None,
+        best_model_specificity: None,
         best_off_z: Some(1.0),
         best_cell_ratio: None,
         top: 1.0,
@@ -162,6 +165,7 @@ fn comparison(compound: &str) -> ScreenComparison {
         toxic_dose: None,
         therapeutic_window: None,
         best_effect_z_support: None,
+        best_map_q_value: None,
         curve: Some(curve),
         off_curve: None,
         cell_curve: None,
@@ -198,6 +202,7 @@ fn comparison(compound: &str) -> ScreenComparison {
         axis_length: 3.0,
     };
     ScreenComparison {
+        activities: Vec::new(),
         rows,
         compounds: vec![summary],
         windows: vec![window],
@@ -402,6 +407,7 @@ fn a_screen_without_anything_still_has_a_page() {
     assert_well_formed(&page);
     assert!(page.contains("no well profiles"));
     let empty = ScreenComparison {
+        activities: Vec::new(),
         rows: Vec::new(),
         compounds: Vec::new(),
         windows: Vec::new(),
@@ -428,4 +434,38 @@ fn the_same_input_gives_the_same_page() {
         ..input(&run)
     };
     assert_eq!(render(&input).unwrap(), render(&input).unwrap());
+}
+
+#[test]
+fn the_page_says_how_many_treatments_replicate() {
+    let run = facts();
+    let comparison = ScreenComparison::default();
+    let counts = crate::compare::ReplicateCounts {
+        treatments: 700,
+        retrieved: 640,
+        active: 80,
+        correlated: 640,
+        replicating: 96,
+    };
+    let page = render(&ReportInput {
+        comparison: Some(&comparison),
+        replicates: Some(counts),
+        ..input(&run)
+    })
+    .unwrap();
+    assert!(
+        page.contains("80 of 640 treatments with replicates (12.5 %) are told from the controls"),
+        "{page}"
+    );
+    assert!(page.contains("Percent replicating: 15 %"), "{page}");
+    let none = render(&ReportInput {
+        comparison: Some(&comparison),
+        replicates: Some(crate::compare::ReplicateCounts {
+            treatments: 3,
+            ..Default::default()
+        }),
+        ..input(&run)
+    })
+    .unwrap();
+    assert!(none.contains("No treatment has replicates"), "{none}");
 }

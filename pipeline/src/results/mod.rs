@@ -4,25 +4,31 @@
 //! under a `.partial` name and renamed when complete, so a file that exists under its own name is whole. The same
 //! rows give the same bytes. Everything here blocks: call it from a blocking thread.
 
+pub mod activity;
 pub mod atomic;
 pub mod drift;
 pub mod error;
 pub mod json;
 pub mod parquet;
+pub mod perturbations;
 pub mod read;
 pub mod scores;
+pub mod signatures;
 pub mod tables;
 
+pub use activity::ActivityTable;
 pub use atomic::AtomicFile;
 pub use drift::DriftTable;
 pub use error::{ReadError, WriteError};
 pub use json::{JsonLines, write_json};
-pub use parquet::{Cell, Column, ColumnKind, TableWriter};
+pub use parquet::{Cell, Cells, Column, ColumnKind, SharedText, TableWriter};
+pub use perturbations::PerturbationTable;
 pub use read::{
     Block, Blocks, FeatureColumns, PlaceError, ProfileFile, Role as ColumnRole, RoleNames, Roles, RowPlace,
 };
 pub use scores::{ComparisonTables, CompoundTable, WellTable, WindowTable};
+pub use signatures::SignatureTable;
 pub use tables::{
     ComparisonTable, FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow,
-    QualityTable,
+    QualityTable, feature_names,
 };

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufWriter;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -138,6 +139,40 @@ impl From<Option<f64>> for Cell<'_> {
     }
 }
 
+/// Text that many rows share: kept once, however often it is written.
+#[derive(Debug, Clone)]
+pub struct SharedText(ByteArray);
+
+impl From<&str> for SharedText {
+    fn from(text: &str) -> Self {
+        Self(ByteArray::from(text.as_bytes().to_vec()))
+    }
+}
+
+/// Cells of one column, one for each of many rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Cells<'a> {
+    /// Text, or missing.
+    Texts(&'a [Option<SharedText>]),
+    /// The same in every row.
+    Same(Option<&'a SharedText>),
+    /// Integers.
+    Ints(&'a [i64]),
+    /// Numbers; NaN is missing.
+    Numbers(&'a [f64]),
+}
+
+impl Cells<'_> {
+    fn len(&self) -> Option<usize> {
+        match self {
+            Self::Texts(cells) => Some(cells.len()),
+            Self::Same(_) => None,
+            Self::Ints(cells) => Some(cells.len()),
+            Self::Numbers(cells) => Some(cells.len()),
+        }
+    }
+}
+
 /// The cells of one column waiting for their row group. `present` is empty for required columns.
 #[derive(Debug)]
 enum Waiting {
@@ -203,6 +238,59 @@ impl Buffer {
         };
         if self.column.optional {
             self.present.push(i16::from(filled));
+        }
+    }
+
+    /// The first cell of `rows` that may not stand in this column, as its row and what it is.
+    fn refuses(&self, cells: Cells<'_>) -> Option<(usize, &'static str)> {
+        let column = &self.column;
+        let missing = |at: Option<usize>| at.filter(|_| !column.optional).map(|at| (at, "nothing"));
+        match (cells, column.kind) {
+            (Cells::Texts(cells), ColumnKind::Text) => missing(cells.iter().position(Option::is_none)),
+            (Cells::Same(cell), ColumnKind::Text) => missing(cell.is_none().then_some(0)),
+            (Cells::Ints(_), ColumnKind::Int64) => None,
+            (Cells::Numbers(cells), kind) if kind.is_float() => {
+                missing(cells.iter().position(|cell| cell.is_nan())).map(|(at, _)| (at, "NaN"))
+            }
+            (Cells::Texts(_) | Cells::Same(_), _) => Some((0, "text")),
+            (Cells::Ints(_), _) => Some((0, "an integer")),
+            (Cells::Numbers(_), _) => Some((0, "a number")),
+        }
+    }
+
+    /// Appends the cells of rows `rows`, which [`refuses`](Self::refuses) did not refuse.
+    fn extend(&mut self, cells: Cells<'_>, rows: Range<usize>) {
+        let n = rows.len();
+        if self.column.optional {
+            match cells {
+                Cells::Texts(cells) => self
+                    .present
+                    .extend(cells[rows.clone()].iter().map(|cell| i16::from(cell.is_some()))),
+                Cells::Same(cell) => self
+                    .present
+                    .extend(std::iter::repeat_n(i16::from(cell.is_some()), n)),
+                Cells::Ints(_) => self.present.extend(std::iter::repeat_n(1, n)),
+                Cells::Numbers(cells) => self
+                    .present
+                    .extend(cells[rows.clone()].iter().map(|cell| i16::from(!cell.is_nan()))),
+            }
+        }
+        let there = |cell: &&f64| !cell.is_nan();
+        match (cells, &mut self.values) {
+            (Cells::Texts(cells), Waiting::Text(values)) => {
+                values.extend(cells[rows].iter().flatten().map(|text| text.0.clone()));
+            }
+            (Cells::Same(Some(text)), Waiting::Text(values)) => {
+                values.extend(std::iter::repeat_n(text.0.clone(), n));
+            }
+            (Cells::Ints(cells), Waiting::Int64(values)) => values.extend_from_slice(&cells[rows]),
+            (Cells::Numbers(cells), Waiting::Float64(values)) => {
+                values.extend(cells[rows].iter().filter(there));
+            }
+            (Cells::Numbers(cells), Waiting::Float32(values)) => {
+                values.extend(cells[rows].iter().filter(there).map(|&cell| cell as f32));
+            }
+            _ => {}
         }
     }
 
@@ -368,6 +456,59 @@ impl TableWriter {
         self.waiting += 1;
         if self.waiting >= self.group_rows {
             self.write_group().map_err(|source| self.encode(source))?;
+        }
+        Ok(())
+    }
+
+    /// Appends `rows` rows at once, column by column, to a table without features. What does not fit changes nothing.
+    ///
+    /// # Errors
+    /// Another number of columns or cells, cells of another kind, a missing cell in a required column, a table that has
+    /// features, or the disk refuses.
+    pub fn append(&mut self, columns: &[Cells<'_>], rows: usize) -> Result<(), WriteError> {
+        let width = |what, expected, got| {
+            let path = self.place.target().to_owned();
+            let row = self.rows + 1;
+            Err(WriteError::Width {
+                path,
+                row,
+                what,
+                expected,
+                got,
+            })
+        };
+        if columns.len() != self.cells.len() {
+            return width("columns", self.cells.len(), columns.len());
+        }
+        if self.width != 0 {
+            return width("features", self.width, 0);
+        }
+        if let Some(got) = columns.iter().filter_map(Cells::len).find(|&n| n != rows) {
+            return width("cells", rows, got);
+        }
+        for (buffer, cells) in self.cells.iter().zip(columns) {
+            if let (Some((at, got)), true) = (buffer.refuses(*cells), rows > 0) {
+                return Err(WriteError::Cell {
+                    path: self.place.target().to_owned(),
+                    row: self.rows + 1 + at as u64,
+                    column: buffer.column.name.clone(),
+                    expected: buffer.column.kind.name(),
+                    got,
+                });
+            }
+        }
+        let mut start = 0;
+        while start < rows {
+            let end = rows.min(start + self.group_rows - self.waiting);
+            for (buffer, cells) in self.cells.iter_mut().zip(columns) {
+                buffer.extend(*cells, start..end);
+            }
+            self.waiting += end - start;
+            self.rows += (end - start) as u64;
+            start = end;
+            if self.waiting >= self.group_rows {
+                self.write_group().map_err(|source| self.encode(source))?;
+            }
         }
         Ok(())
     }

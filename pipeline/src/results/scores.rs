@@ -55,6 +55,7 @@ impl CompoundTable {
             "best_dose",
             "best_rescue",
             "best_specificity",
+            "best_model_specificity",
             "best_off_z",
             "best_cell_ratio",
             "top",
@@ -64,6 +65,7 @@ impl CompoundTable {
             "toxic_dose",
             "therapeutic_window",
             "best_effect_z_support",
+            "best_map_q_value",
         ];
         columns.extend(numbers.map(|name| Column::optional(name, Float64)));
         columns.extend(
@@ -96,6 +98,7 @@ impl CompoundTable {
             row.best_dose.into(),
             row.best_rescue.into(),
             row.best_specificity.into(),
+            row.best_model_specificity.into(),
             row.best_off_z.into(),
             row.best_cell_ratio.into(),
             row.top.into(),
@@ -105,6 +108,7 @@ impl CompoundTable {
             row.toxic_dose.into(),
             row.therapeutic_window.into(),
             row.best_effect_z_support.into(),
+            row.best_map_q_value.into(),
         ];
         let words = row
             .curve

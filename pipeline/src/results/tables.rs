@@ -53,7 +53,8 @@ pub fn feature_name(model: &str, i: usize) -> String {
     format!("{model}_{i}")
 }
 
-fn feature_names(model: &str, width: usize) -> Vec<String> {
+/// The names of `width` feature columns of `model`.
+pub fn feature_names(model: &str, width: usize) -> Vec<String> {
     (0..width).map(|i| feature_name(model, i)).collect()
 }
 
@@ -384,6 +385,7 @@ impl ComparisonTable {
             Column::optional("q_value", Float64),
             Column::optional("p_off", Float64),
             Column::optional("q_off", Float64),
+            Column::optional("map_q_value", Float64),
             Column::required("call", Text),
         ];
         Ok(Self {
@@ -426,6 +428,7 @@ impl ComparisonTable {
             Cell::number(row.q_value),
             Cell::number(row.p_off),
             Cell::number(row.q_off),
+            Cell::number(row.map_q_value),
             Cell::Text(row.call.as_str()),
         ];
         self.table.push(&cells, &[])

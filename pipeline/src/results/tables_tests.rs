@@ -179,6 +179,7 @@ fn comparisons_keep_every_component_and_the_contract_columns() {
             q_value: Some(0.5),
             p_off: None,
             q_off: None,
+            map_q_value: None,
             call: Call::RescueHit,
         })
         .unwrap();

@@ -8,6 +8,7 @@
 
 mod compare;
 mod drift;
+mod oracles;
 mod relate;
 mod run;
 mod tables;

@@ -147,6 +147,9 @@ fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
         "compounds.parquet",
         "wells.parquet",
         "windows.parquet",
+        "signatures.parquet",
+        "activity.parquet",
+        "perturbations.parquet",
     ] {
         let read = |out: &str| std::fs::read(path(out).join(file)).unwrap();
         assert!(read("run") == read("again"), "{file}");

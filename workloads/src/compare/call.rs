@@ -99,7 +99,7 @@ fn summary(treated: &[Row], phenotype: &[Row], settings: &ComparisonSettings) ->
     };
     let usable = |row: &Row| {
         is_clean(&row.row, limits)
-            && is_replicated(row.row.effect_z_support, limits)
+            && is_replicated(row.row.effect_z_support, row.row.map_q_value, limits)
             && row.effect >= limits.hit_top
             && row.row.q_value.is_some_and(|q| q < limits.q)
     };
@@ -168,6 +168,7 @@ fn summary(treated: &[Row], phenotype: &[Row], settings: &ComparisonSettings) ->
         best_dose: best.row.dose,
         best_rescue: best.row.rescue,
         best_specificity: best.row.specificity,
+        best_model_specificity: None,
         best_off_z: best.row.off_z,
         best_cell_ratio: best.row.cell_ratio,
         top,
@@ -180,6 +181,7 @@ fn summary(treated: &[Row], phenotype: &[Row], settings: &ComparisonSettings) ->
             .filter(|(toxic, _)| *toxic > 0.0)
             .map(|(t, e)| (t / e).log10()),
         best_effect_z_support: best.row.effect_z_support,
+        best_map_q_value: best.row.map_q_value,
         curve,
         off_curve,
         cell_curve,
@@ -261,8 +263,10 @@ fn is_clean(row: &Comparison, limits: &Thresholds) -> bool {
         && row.cell_ratio.is_none_or(|ratio| ratio >= limits.hit_cell_ratio)
 }
 
-fn is_replicated(effect_z_support: Option<f64>, limits: &Thresholds) -> bool {
+/// By the effect of its wells, or because they find each other among the controls.
+fn is_replicated(effect_z_support: Option<f64>, map_q_value: Option<f64>, limits: &Thresholds) -> bool {
     effect_z_support.is_some_and(|z| z >= limits.replicate_z)
+        || map_q_value.is_some_and(|q| q < limits.replicate_map_q)
 }
 
 fn shows_harm(well: &WellEffect, limits: &Thresholds) -> bool {
@@ -287,7 +291,7 @@ fn compound_call(
     let large = summary.top.abs() >= limits.active_top;
     // A distance has no unit in which a limit would mean the same in every assay: significance alone counts.
     let active = significant && (settings.question == Question::Activity || (shaped && large));
-    let clean = is_replicated(summary.best_effect_z_support, limits)
+    let clean = is_replicated(summary.best_effect_z_support, summary.best_map_q_value, limits)
         && summary.best_off_z.is_some_and(|z| z < limits.off_z)
         && summary
             .best_cell_ratio
@@ -313,7 +317,7 @@ fn dose_call(row: &Row, summary: &CompoundSummary, settings: &ComparisonSettings
     } else if significant
         && summary.call == Call::RescueHit
         && row.effect >= limits.hit_top
-        && is_replicated(scores.effect_z_support, limits)
+        && is_replicated(scores.effect_z_support, scores.map_q_value, limits)
         && is_clean(scores, limits)
     {
         Call::RescueHit

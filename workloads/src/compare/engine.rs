@@ -13,6 +13,7 @@ use std::panic::resume_unwind;
 
 use rayon::prelude::*;
 
+use super::activity::{self, Activities, Activity, Perturbation};
 use super::design::Design;
 use super::finished::Finished;
 use super::frames::{self, Fitted, Fitting};
@@ -25,10 +26,30 @@ use super::{
 use crate::profile::WellProfile;
 use crate::words::Barcode;
 
+/// The wells of a plate in the space in which they are compared.
+#[derive(Debug, Clone, Copy)]
+pub struct PlateRows<'a> {
+    /// The plate.
+    pub plate: &'a Barcode,
+    /// By well.
+    pub wells: &'a [&'a WellProfile],
+    /// One per well: aligned where the screen aligns plates, else scaled per plate.
+    pub rows: &'a [Vec<f64>],
+    /// Whether they are aligned: their columns are then no features.
+    pub aligned: bool,
+}
+
 /// Takes what a comparison finds, as it is found.
 pub trait Sink {
     /// Why it could not be taken.
     type Error;
+    /// The rows of a plate that has at least one axis, before its scores; for measures over whole profiles.
+    ///
+    /// # Errors
+    /// Where they cannot be taken; the comparison ends.
+    fn plate(&mut self, _plate: PlateRows<'_>) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// A well's score. Plates in the order of [`Design::plates`], then by disease.
     ///
     /// # Errors
@@ -39,6 +60,21 @@ pub trait Sink {
     /// # Errors
     /// Where it cannot be taken; the comparison ends.
     fn window(&mut self, window: AssayWindow) -> Result<(), Self::Error>;
+    /// The consensus profile of a treatment, once its wells are complete; those complete with one plate by disease, compound
+    /// and dose.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn perturbation(&mut self, _profile: Perturbation) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    /// How alike the wells of a treatment are, after all plates and before all rows; by disease, compound and dose.
+    ///
+    /// # Errors
+    /// Where it cannot be taken; the comparison ends.
+    fn activity(&mut self, _activity: Activity) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// A row, in the order of [`super::ScreenComparison::rows`], after all wells.
     ///
     /// # Errors
@@ -111,6 +147,7 @@ where
 
     let mut done = Finished::new(design, settings, spool)?;
     let mut open = Open::new(design, settings);
+    let mut activities = Activities::new(design, settings);
     let mut last: Vec<usize> = (0..design.series().len()).collect();
     last.sort_by_key(|&series| design.series()[series].last);
     let mut closing = last.as_slice();
@@ -123,16 +160,33 @@ where
             .zip(places.clone())
             .map(|(wells, place)| {
                 let framed = fitted.frame(place, wells, settings);
-                plates::score(wells, &framed, settings)
+                let (panels, notes) = plates::score(wells, &framed, settings);
+                let aligned = framed.aligned.is_some();
+                let rows = framed.aligned.unwrap_or(framed.rows);
+                let effects = activity::effects(place, wells, &rows, &panels, settings);
+                (panels, notes, (rows, aligned), effects)
             })
             .collect();
-        for (place, (panels, notes)) in places.clone().zip(scored) {
+        for ((place, wells), (panels, notes, (rows, aligned), effects)) in
+            places.clone().zip(&sorted).zip(scored)
+        {
             for note in notes {
                 if reasons.len() < REASONS && !scored_any {
                     reasons.push(note.clone());
                 }
                 sink.note(note).map_err(StreamError::Caller)?;
             }
+            if let (Some(panel), false) = (panels.first(), rows.is_empty()) {
+                sink.plate(PlateRows {
+                    plate: panel.plate,
+                    wells,
+                    rows: &rows,
+                    aligned,
+                })
+                .map_err(StreamError::Caller)?;
+            }
+            drop(rows);
+            activities.add(place, effects);
             for panel in &panels {
                 scored_any = true;
                 let plate = panel.plate.clone();
@@ -153,13 +207,16 @@ where
         for (series, rows) in open.close(complete) {
             done.put(series, &rows)?;
         }
+        activities.close(complete, &mut done, sink)?;
         open.forget(places.end.saturating_sub(1));
+        activities.forget(places.end.saturating_sub(1));
         Ok(())
     })?;
     if !scored_any {
         return Err(CompareError::NothingScored { notes: reasons }.into());
     }
-    done.leave(&open.into_samples(), sink)
+    let support = activities.finish(&mut done, sink)?;
+    done.leave(&open.into_samples(), &support, sink)
 }
 
 type Sorted<'w> = Vec<&'w WellProfile>;

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use super::activity::Support;
 use super::call::{self, Standing};
 use super::design::{Design, Kind};
 use super::engine::{Sink, StreamError};
@@ -115,10 +118,22 @@ impl<'d, S: Spool> Finished<'d, S> {
         Ok(())
     }
 
-    /// Every row and compound, with all that needed the whole screen. `samples`: null controls of all plates.
+    /// Puts anything else aside, until it is brought back.
+    pub(super) fn aside(&mut self, value: &impl Serialize) -> Result<Place, CompareError> {
+        self.shelf.put(value)
+    }
+
+    /// What was put aside.
+    pub(super) fn bring<T: DeserializeOwned>(&mut self, place: Place) -> Result<T, CompareError> {
+        self.shelf.get(place)
+    }
+
+    /// Every row and compound, with all that needed the whole screen. `samples`: null controls of all plates; `support`:
+    /// what replicate retrieval says of the rows.
     pub(super) fn leave<K: Sink>(
         mut self,
         samples: &BTreeMap<(u32, bool), Sample>,
+        support: &Support,
         sink: &mut K,
     ) -> Result<(), StreamError<K::Error>> {
         let nulls = self.pooled_nulls(samples);
@@ -145,7 +160,7 @@ impl<'d, S: Spool> Finished<'d, S> {
                 let q = self.corrected(&series, kind);
                 let mut at = 0;
                 for chunk in series.chunks(CHUNK) {
-                    let chunk = self.load(chunk, kind, &q, &mut at, &nulls, &rivals)?;
+                    let chunk = self.load(chunk, kind, &q, &mut at, &nulls, &rivals, support)?;
                     let settings = self.settings;
                     let called: Vec<Result<Called, CompareError>> = chunk
                         .into_par_iter()
@@ -261,6 +276,10 @@ impl<'d, S: Spool> Finished<'d, S> {
     }
 
     /// Reads series back and gives their rows what the whole screen says of them.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each says one thing of the whole screen, and only here"
+    )]
     fn load(
         &mut self,
         series: &[usize],
@@ -269,6 +288,7 @@ impl<'d, S: Spool> Finished<'d, S> {
         at: &mut usize,
         nulls: &PooledNulls,
         rivals: &[Rival],
+        support: &Support,
     ) -> Result<Vec<Part>, CompareError> {
         let mut parts = Vec::with_capacity(series.len());
         for &id in series {
@@ -288,7 +308,7 @@ impl<'d, S: Spool> Finished<'d, S> {
                 rows: self.shelf.get(waiting.place)?,
                 phenotype: phenotype.map(|place| self.shelf.bytes(place)).transpose()?,
             };
-            for row in &mut part.rows {
+            for (number, row) in part.rows.iter_mut().enumerate() {
                 if row.pooled {
                     let null = nulls.get(&(key.disease, kind == Kind::Counter, row.row.n_wells));
                     if let Some(null) = null.and_then(Option::as_ref) {
@@ -300,6 +320,7 @@ impl<'d, S: Spool> Finished<'d, S> {
                 row.row.q_value = q;
                 row.row.q_off = q_off;
                 if kind == Kind::Treated {
+                    row.row.map_q_value = support.q(id, number);
                     row.row.specificity = specificity(rivals, key.compound, key.disease, &row.row);
                 }
             }

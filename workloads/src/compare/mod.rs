@@ -9,12 +9,13 @@
 //! must be), `frames` and [`scale`] (the space of the comparison), `plates` and [`axis`] (0 at the reference, 1 at the
 //! phenotype; controls are scored on an axis built without them), [`window`] (Z′, SSMD), `series` (wells of a treatment
 //! over its plates), [`null`] and `pool` (p-values), `finished` and `spool` (until the screen is complete),
-//! [`multiple`] (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `engine` carries
+//! [`activity`] (replicates among controls, whole profiles), [`multiple`] (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `engine` carries
 //! plates through them.
 //!
 //! It fails on profiles that contradict each other (duplicate wells, differing widths, values that are not finite)
 //! and when nothing at all can be scored. One plate that cannot be scored is a [`Note`], and has no rows.
 
+pub mod activity;
 pub mod axis;
 pub mod buscar;
 mod call;
@@ -39,9 +40,10 @@ mod tally;
 pub mod trend;
 pub mod window;
 
+pub use activity::{Activity, ActivitySettings, Consensus, Level, MapNull, Perturbation};
 pub use curve::CurveLoss;
 pub use design::{Design, DesignBuilder, WIDEST};
-pub use engine::{Sink, StreamError, stream};
+pub use engine::{PlateRows, Sink, StreamError, stream};
 pub use error::CompareError;
 pub use result::{
     AicTable, AssayWindow, Call, Censoring, Comparison, CompoundSummary, CurveModel, CurveParameters,

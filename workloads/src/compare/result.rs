@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sink;
 use super::window::WindowVerdict;
+use super::{Activity, Sink};
 use crate::words::{Barcode, WellPosition};
 
 /// What a biologist reads. Serialised and displayed as snake_case text.
@@ -67,6 +67,8 @@ pub struct ScreenComparison {
     pub rows: Vec<Comparison>,
     /// One per disease x compound; by disease, then rank.
     pub compounds: Vec<CompoundSummary>,
+    /// One per disease x compound x dose, and one per disease x compound after its doses.
+    pub activities: Vec<Activity>,
     /// One per plate x disease; by plate, then disease.
     pub windows: Vec<AssayWindow>,
     /// One per well x disease; by plate, well, then disease. A reference well shared by diseases occurs once for each.
@@ -98,6 +100,11 @@ impl Sink for ScreenComparison {
 
     fn window(&mut self, window: AssayWindow) -> Result<(), Infallible> {
         self.windows.push(window);
+        Ok(())
+    }
+
+    fn activity(&mut self, activity: Activity) -> Result<(), Infallible> {
+        self.activities.push(activity);
         Ok(())
     }
 
@@ -185,6 +192,8 @@ pub struct Comparison {
     pub p_off: Option<f64>,
     /// `p_off` corrected over the disease's treated rows.
     pub q_off: Option<f64>,
+    /// Corrected p of its mean average precision ([`Activity::corrected_p_value`]), of treated wells.
+    pub map_q_value: Option<f64>,
     /// What to make of it.
     pub call: Call,
 }
@@ -211,6 +220,10 @@ pub struct CompoundSummary {
     pub best_rescue: Option<f64>,
     /// [`Comparison::specificity`] at the best dose.
     pub best_specificity: Option<f64>,
+    /// At the best dose, rescue along the signature of the disease it was tested on, less the largest along any other
+    /// signature of the screen ([`crate::signature::Specificity`]): below 0 it brings another disease back further.
+    /// `None` with one signature, and where the matrix was not made.
+    pub best_model_specificity: Option<f64>,
     /// Off-axis robust z at the best dose.
     pub best_off_z: Option<f64>,
     /// Cell ratio at the best dose.
@@ -229,6 +242,8 @@ pub struct CompoundSummary {
     pub therapeutic_window: Option<f64>,
     /// The effect z that at least half of the wells at the best dose reach.
     pub best_effect_z_support: Option<f64>,
+    /// [`Comparison::map_q_value`] at the best dose.
+    pub best_map_q_value: Option<f64>,
     /// The dose curve; `None` with fewer than four distinct doses above 0.
     pub curve: Option<DoseCurve>,
     /// Off-axis robust z against dose, without its points.
@@ -456,6 +471,10 @@ pub enum NoteKind {
     ConstantFeatures,
     /// Fewer than four doses: no curve.
     FewDoses,
+    /// Treatments without replicates, or with more than are compared.
+    FewReplicates,
+    /// There is no disease signature to compare with.
+    NoSignature,
 }
 
 /// Something a reader of the results must know.

@@ -405,6 +405,7 @@ impl<'d> Open<'d> {
                 q_value: None,
                 p_off: None,
                 q_off: None,
+                map_q_value: None,
                 call: match key.kind {
                     Kind::Reference => Call::Reference,
                     Kind::Phenotype => Call::Phenotype,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CompareError, CurveLoss};
+use super::{ActivitySettings, CompareError, Consensus, CurveLoss};
 
 /// What the screen asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,6 +83,8 @@ pub struct Thresholds {
     /// Effect robust z that at least half of a hit's wells reach at its best dose (of two replicates both); 0 asks for
     /// none below the controls' median.
     pub replicate_z: f64,
+    /// Replicates also support a hit where the corrected p of their mean average precision is below this; 0: never.
+    pub replicate_map_q: f64,
     /// Reference wells with a compound whose effect has at least this cosine with the way to the phenotype mimic it,
     /// from 0 to 1.
     pub mimic_cosine: f64,
@@ -104,6 +106,7 @@ impl Default for Thresholds {
             toxic_cell_ratio: 0.5,
             hit_cell_ratio: 0.7,
             replicate_z: 3.0,
+            replicate_map_q: 0.0,
             mimic_cosine: 0.5,
             aic_margin: 2.0,
             exact_combinations: 100_000,
@@ -126,6 +129,10 @@ pub struct ComparisonSettings {
     pub null_from: NullFrom,
     /// How p-values become q-values.
     pub correction: Correction,
+    /// How replicate retrieval is judged.
+    pub activity: ActivitySettings,
+    /// How the wells of a treatment become one profile.
+    pub consensus: Consensus,
     /// Seed of every drawn null.
     pub seed: u64,
     /// What a residual of a dose curve costs.
@@ -144,6 +151,8 @@ impl Default for ComparisonSettings {
             fit_on: FitOn::default(),
             null_from: NullFrom::default(),
             correction: Correction::default(),
+            activity: ActivitySettings::default(),
+            consensus: Consensus::default(),
             seed: 0,
             curve_loss: CurveLoss::default(),
             dose_unit: "uM".to_owned(),
@@ -179,6 +188,13 @@ impl ComparisonSettings {
         };
         if !(0.0..=1.0).contains(&t.mimic_cosine) {
             return refuse("thresholds.mimic_cosine", t.mimic_cosine, "a number from 0 to 1");
+        }
+        if !(0.0..=1.0).contains(&t.replicate_map_q) {
+            return refuse(
+                "thresholds.replicate_map_q",
+                t.replicate_map_q,
+                "a number from 0 to 1",
+            );
         }
         if !(t.q > 0.0 && t.q < 1.0) {
             return refuse("thresholds.q", t.q, "a number above 0 and below 1");

@@ -184,6 +184,33 @@ fn retrieval(
     } else {
         total = negatives.count();
     }
+    let mut ahead = 0;
+    let ahead = before[..positives].iter().map(|before| {
+        ahead += before;
+        ahead
+    });
+    of_ranks(ahead, positives, total, || harmonics[total])
+}
+
+/// Of a profile whose replicates and negatives lie at these distances, both ascending.
+pub(crate) fn of_distances(replicates: &[f32], negatives: &[f32]) -> Retrieval {
+    // Equals let the replicate pass.
+    let ahead = replicates
+        .iter()
+        .map(|replicate| negatives.partition_point(|negative| negative < replicate) as u32);
+    let total = replicates.len() + negatives.len();
+    of_ranks(ahead, replicates.len(), total, || {
+        (1..=total).map(|k| 1.0 / k as f64).sum()
+    })
+}
+
+/// `ahead`: negatives before each replicate, from the nearest replicate on; `harmonic`: H_total.
+fn of_ranks(
+    ahead: impl Iterator<Item = u32>,
+    positives: usize,
+    total: usize,
+    harmonic: impl Fn() -> f64,
+) -> Retrieval {
     let mut retrieval = Retrieval {
         positives: positives as u32,
         total: total as u32,
@@ -192,15 +219,14 @@ fn retrieval(
     if positives == 0 || total == positives {
         return retrieval;
     }
-    let (mut ahead, mut sum) = (0, 0.0);
-    for (found, before) in before[..positives].iter().enumerate() {
-        ahead += before;
+    let mut sum = 0.0;
+    for (found, ahead) in ahead.enumerate() {
         let found = (found + 1) as f64;
         sum += found / (found + f64::from(ahead));
     }
     let ap = sum / positives as f64;
     retrieval.average_precision = Some(ap);
-    retrieval.normalised = Some(normalise(ap, positives, total, harmonics[total]));
+    retrieval.normalised = Some(normalise(ap, positives, total, harmonic()));
     retrieval
 }
 

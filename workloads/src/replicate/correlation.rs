@@ -3,6 +3,8 @@
 //!
 //! It fails without two groups of replicates.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use super::similarity::{Directions, centred};
@@ -162,6 +164,54 @@ pub fn percent_replicating(
         null,
         left_out: directions.missing(),
     })
+}
+
+/// The correlation from which on replicates of groups of these sizes replicate, from a sample of the screen's rows:
+/// `group[i]` is the group of row `i`. `sizes`: groups by their number of rows. `None` without replicates, or without
+/// rows of two groups.
+pub(crate) fn threshold(
+    rows: &FeatureMatrix,
+    group: &[usize],
+    sizes: &BTreeMap<usize, u64>,
+    settings: ReplicatingSettings,
+) -> Option<f64> {
+    let centred = centred(rows);
+    let directions = Directions::of(&centred);
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (row, &group) in group.iter().enumerate() {
+        if directions.exists(row) {
+            members.entry(group).or_default().push(row);
+        }
+    }
+    let members: Vec<Vec<usize>> = members.into_values().collect();
+    let typical = median_size(sizes)?;
+    if members.len() < 2 {
+        return None;
+    }
+    let pairs = settings
+        .pairs
+        .unwrap_or_else(|| typical as u32 - 1)
+        .clamp(1, MOST_PAIRS);
+    Some(quantile(
+        &null(&members, &directions, pairs, settings),
+        settings.quantile,
+    ))
+}
+
+/// Median size of the groups with at least two rows.
+fn median_size(sizes: &BTreeMap<usize, u64>) -> Option<f64> {
+    let groups = || sizes.range(2..);
+    let n: u64 = groups().map(|(_, n)| n).sum();
+    let at = |place: u64| {
+        let mut before = 0;
+        groups()
+            .find(|(_, n)| {
+                before += *n;
+                before > place
+            })
+            .map(|(size, _)| *size as f64)
+    };
+    Some(0.5 * (at(n.checked_sub(1)? / 2)? + at(n / 2)?))
 }
 
 /// Medians of random pairs of rows of different groups, ascending. Every value has a random stream of its own.

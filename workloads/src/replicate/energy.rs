@@ -100,9 +100,24 @@ pub fn energy_test(
     controls: &FeatureMatrix,
     settings: EnergySettings,
 ) -> Result<EnergyTest, EnergyError> {
+    Ok(test(&Distances::of(replicates, controls)?, settings))
+}
+
+/// The test from the distances of `n` rows, row after row, of which the `first` are the replicates: at least
+/// [`LEAST_REPLICATES`], and at least one control.
+pub(crate) fn test_of_distances(
+    all: Vec<f64>,
+    n: usize,
+    first: usize,
+    settings: EnergySettings,
+) -> Option<EnergyTest> {
+    let usable = first >= LEAST_REPLICATES && n > first && all.len() == n * n;
+    usable.then(|| test(&Distances::new(all, n, first), settings))
+}
+
+fn test(distances: &Distances, settings: EnergySettings) -> EnergyTest {
     // Divisions that differ by less are ties: sums of the same distances in another order.
     const TIE: f64 = 1e-12;
-    let distances = Distances::of(replicates, controls)?;
     let distance = distances.energy_of_first();
     let least = distance - TIE * (1.0 + distance.abs());
     let (n, k) = (distances.n, distances.first);
@@ -143,11 +158,11 @@ pub fn energy_test(
             (p_value(reached, settings.permutations as usize), false)
         }
     };
-    Ok(EnergyTest {
+    EnergyTest {
         distance,
         p_value,
         exact,
-    })
+    }
 }
 
 /// All Euclidean distances of replicates and controls together, and their sums by row.
@@ -200,14 +215,18 @@ impl Distances {
                 *out = square.sqrt();
             }
         });
+        Ok(Self::new(all, n, replicates.len()))
+    }
+
+    fn new(all: Vec<f64>, n: usize, first: usize) -> Self {
         let of_row: Vec<f64> = all.chunks_exact(n).map(|row| row.iter().sum()).collect();
-        Ok(Self {
+        Self {
             n,
-            first: replicates.len(),
+            first,
             total: of_row.iter().sum(),
             all,
             of_row,
-        })
+        }
     }
 
     fn energy_of_first(&self) -> f64 {

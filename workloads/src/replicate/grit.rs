@@ -111,16 +111,37 @@ pub fn grit(rows: &FeatureMatrix, places: &[GritPlace]) -> Result<Vec<Grit>, Gri
             Grit {
                 perturbation,
                 group,
-                grit: z_score(&to_group, &to_controls),
+                grit: Spread::of(&to_controls).and_then(|spread| spread.z(&to_group)),
             }
         })
         .collect())
 }
 
-fn z_score(values: &[f64], reference: &[f64]) -> Option<f64> {
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let centre = mean(reference);
-    let variance =
-        reference.iter().map(|v| (v - centre) * (v - centre)).sum::<f64>() / reference.len() as f64;
-    (!values.is_empty() && variance > 0.0).then(|| (mean(values) - centre) / variance.sqrt())
+/// Mean and population SD of a profile's correlations with controls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread {
+    mean: f64,
+    sd: f64,
+}
+
+impl Spread {
+    /// `None` where they do not differ.
+    pub(crate) fn of(to_controls: &[f64]) -> Option<Self> {
+        let mean = mean(to_controls);
+        let variance =
+            to_controls.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / to_controls.len() as f64;
+        (variance > 0.0).then(|| Self {
+            mean,
+            sd: variance.sqrt(),
+        })
+    }
+
+    /// Where the mean of correlations with the group lies; `None` without any.
+    pub(crate) fn z(&self, to_group: &[f64]) -> Option<f64> {
+        (!to_group.is_empty()).then(|| (mean(to_group) - self.mean) / self.sd)
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }

@@ -93,7 +93,7 @@ pub struct GroupPrecision {
 }
 
 /// Numbers of pairs of a profile: replicates P, and all pairs L.
-type Pairs = (u32, u32);
+pub(crate) type Pairs = (u32, u32);
 
 /// mAP of every group; `group[i]` is the group of `retrievals[i]`, `None` for controls. Rows leave by group.
 ///
@@ -119,41 +119,71 @@ pub fn mean_average_precision(
         .iter_mut()
         .map(|(&group, members)| members.mean(group))
         .collect();
-    // Groups with the same numbers of pairs have the same null.
-    let mut alike: BTreeMap<&[Pairs], Vec<usize>> = BTreeMap::new();
-    for (row, members) in groups.values().enumerate() {
-        alike.entry(&members.pairs).or_default().push(row);
-    }
-    nulls.prepare(alike.keys().copied(), settings);
-    let nulls = &*nulls;
-    let found: Vec<(usize, f64, bool)> = alike
-        .par_iter()
-        .flat_map_iter(|(pairs, of_null)| {
-            let mut null = nulls.of(pairs, settings);
-            // Counting once costs less than sorting once.
-            if of_null.len() > 1 {
-                null.values.sort_unstable_by(f64::total_cmp);
-                null.sorted = true;
-            }
-            let p: Vec<(usize, f64, bool)> = of_null
-                .iter()
-                .map(|&row| {
-                    (
-                        row,
-                        null.p(rows[row].mean_average_precision, settings.rule),
-                        null.exact,
-                    )
-                })
-                .collect();
-            p
-        })
+    let asked: Vec<(&[Pairs], f64)> = groups
+        .values()
+        .zip(&rows)
+        .map(|(members, row)| (members.pairs.as_slice(), row.mean_average_precision))
         .collect();
-    for (row, p, exact) in found {
-        rows[row].p_value = p;
-        rows[row].exact = exact;
+    for (row, (p, exact)) in rows.iter_mut().zip(p_values(&asked, settings, nulls)) {
+        row.p_value = p;
+        row.exact = exact;
     }
     correct(&mut rows, settings);
     rows
+}
+
+/// Arrays of draws made for groups at a time, and kept between calls: 20 MB of 10,000 draws.
+const MOST_DRAWN: usize = 512;
+
+/// p of groups by the numbers of pairs of their profiles, ascending, and their mean AP; and whether the null lists every
+/// ranking. Not corrected.
+pub(crate) fn p_values(
+    groups: &[(&[Pairs], f64)],
+    settings: MapSettings<'_>,
+    nulls: &mut Nulls,
+) -> Vec<(f64, bool)> {
+    // Groups with the same numbers of pairs have the same null.
+    let mut alike: BTreeMap<&[Pairs], Vec<usize>> = BTreeMap::new();
+    for (row, (pairs, _)) in groups.iter().enumerate() {
+        alike.entry(pairs).or_default().push(row);
+    }
+    let alike: Vec<(&[Pairs], Vec<usize>)> = alike.into_iter().collect();
+    let mut out = vec![(1.0, false); groups.len()];
+    let mut start = 0;
+    while start < alike.len() {
+        // Of long lists of pairs only as many at a time as memory is meant for.
+        let mut arrays = 0;
+        let taken = alike[start..].iter().take_while(|(pairs, _)| {
+            arrays += pairs.len();
+            arrays <= MOST_DRAWN
+        });
+        let end = start + taken.count().max(1);
+        let chunk = &alike[start..end];
+        start = end;
+        nulls.prepare(chunk.iter().map(|(pairs, _)| *pairs), settings);
+        let drawn = &*nulls;
+        let found: Vec<(usize, f64, bool)> = chunk
+            .par_iter()
+            .flat_map_iter(|(pairs, of_null)| {
+                let mut null = drawn.of(pairs, settings);
+                // Counting once costs less than sorting once.
+                if of_null.len() > 1 {
+                    null.values.sort_unstable_by(f64::total_cmp);
+                    null.sorted = true;
+                }
+                let p: Vec<(usize, f64, bool)> = of_null
+                    .iter()
+                    .map(|&row| (row, null.p(groups[row].1, settings.rule), null.exact))
+                    .collect();
+                p
+            })
+            .collect();
+        for (row, p, exact) in found {
+            out[row] = (p, exact);
+        }
+        nulls.shrink();
+    }
+    out
 }
 
 #[derive(Default)]
@@ -185,23 +215,34 @@ impl Group {
 
 fn correct(rows: &mut [GroupPrecision], settings: MapSettings<'_>) {
     let p: Vec<Option<f64>> = rows.iter().map(|row| Some(row.p_value)).collect();
-    let q = match settings.correction {
-        MapCorrection::BenjaminiHochberg => benjamini_hochberg(&p),
+    let families = match settings.correction {
+        MapCorrection::BenjaminiHochberg => None,
         MapCorrection::Hierarchical { family } => {
-            let family: Vec<usize> = rows.iter().map(|row| family[row.group]).collect();
-            match settings.rule {
-                NullRule::Independent => hierarchical(&p, &family),
-                NullRule::Copairs => {
-                    let families = copairs_hierarchical(&p, &family, settings.threshold);
-                    families.into_iter().map(|Family { q, .. }| q).collect()
-                }
-            }
+            Some(rows.iter().map(|row| family[row.group]).collect::<Vec<_>>())
         }
     };
+    let q = corrected(&p, families.as_deref(), settings.rule, settings.threshold);
     for (row, q) in rows.iter_mut().zip(q) {
         row.corrected_p_value = q.unwrap_or(1.0);
         row.below_p = row.p_value < settings.threshold;
         row.below_corrected_p = row.corrected_p_value < settings.threshold;
+    }
+}
+
+/// p-values after correction: by Benjamini-Hochberg, or in two stages where each has a family.
+pub(crate) fn corrected(
+    p: &[Option<f64>],
+    families: Option<&[usize]>,
+    rule: NullRule,
+    threshold: f64,
+) -> Vec<Option<f64>> {
+    match (families, rule) {
+        (None, _) => benjamini_hochberg(p),
+        (Some(family), NullRule::Independent) => hierarchical(p, family),
+        (Some(family), NullRule::Copairs) => {
+            let families = copairs_hierarchical(p, family, threshold);
+            families.into_iter().map(|Family { q, .. }| q).collect()
+        }
     }
 }
 
@@ -238,6 +279,13 @@ impl Nulls {
             .map(|&key| draw(key, settings.seed, settings.draws))
             .collect();
         self.drawn.extend(missing.into_iter().zip(drawn));
+    }
+
+    /// Forgets what was drawn where it has become much.
+    fn shrink(&mut self) {
+        if self.drawn.len() > MOST_DRAWN {
+            self.drawn.clear();
+        }
     }
 
     /// The null of a group whose profiles have these numbers of pairs, ascending.

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::vectors::Vectors;
-use super::{SignatureError, SignatureSettings};
+use super::{SignatureError, SignatureSettings, TreatedCells};
 use crate::compare::null::seed_for;
 use crate::matrix::FeatureMatrix;
 use crate::profile::{Role, Treatment};
@@ -174,29 +174,36 @@ impl SignatureGatherer {
         }
         for disease in diseases {
             let reference = side(Role::Reference, &|own| own.is_none() || own == disease);
+            let own = side(Role::Reference, &|own| own.is_some() && own == disease);
             let phenotype = side(Role::Phenotype, &|own| own == disease);
             let treated = side(Role::Treated, &|own| own == disease);
             let name = disease.map(str::to_owned);
             let diseased = mean(rows, &phenotype);
+            let healthy = mean(rows, &reference);
+            let on_healthy_cells = self.settings.treated == TreatedCells::Healthy;
+            if let (Some(healthy), true, false) = (&healthy, on_healthy_cells, own.is_empty()) {
+                self.reservoir(Origin::Healthy, plate, &own, healthy, wells, rows);
+            }
             if let Some(diseased) = &diseased {
                 let origin = Origin::Disease(name.clone());
                 self.reservoir(origin, plate, &phenotype, diseased, wells, rows);
             }
-            if let (Some(diseased), Some(healthy)) = (&diseased, mean(rows, &reference)) {
+            if let (Some(diseased), Some(healthy)) = (&diseased, &healthy) {
                 let signature = self.signatures.entry(name.clone()).or_default();
                 signature.sum.resize(rows.width(), 0.0);
-                for ((sum, d), h) in signature.sum.iter_mut().zip(diseased).zip(&healthy) {
+                for ((sum, d), h) in signature.sum.iter_mut().zip(diseased).zip(healthy) {
                     *sum += d - h;
                 }
                 signature.plates += 1;
                 signature.wells += phenotype.len();
-                signature.healthy_wells += shared.len();
+                signature.healthy_wells += shared.len() + if on_healthy_cells { own.len() } else { 0 };
             }
             if treated.is_empty() {
                 continue;
             }
             // Without a disease and without its controls, the compound was given to healthy cells.
             let origin = match (diseased, disease) {
+                _ if on_healthy_cells => healthy.map(|mean| (Origin::Healthy, mean)),
                 (Some(mean), _) => Some((Origin::Disease(name.clone()), mean)),
                 (None, None) => mean(rows, &shared).map(|mean| (Origin::Healthy, mean)),
                 (None, Some(_)) => None,
@@ -207,6 +214,7 @@ impl SignatureGatherer {
                     plate: plate.clone(),
                     wells: treated.len(),
                     reason: match disease {
+                        _ if on_healthy_cells => "the plate has no reference well for them".to_owned(),
                         Some(disease) => format!("the plate has no phenotype well of disease {disease}"),
                         None => "the plate has no reference well".to_owned(),
                     },

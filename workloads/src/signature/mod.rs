@@ -2,7 +2,8 @@
 //! not only the one it was tested on.
 //!
 //! Aligned wells enter plate by plate ([`gather`]); one column of scores per disease leaves through a callback
-//! ([`mod@score`]), with p from control wells ([`tail`]) and q, and short lists of the best ([`top`]).
+//! ([`mod@score`]), with p from control wells ([`tail`]) and q, short lists of the best ([`top`]), and how far an effect is one on its own
+//! disease alone ([`specificity`]).
 //! Formulas: SCIENCE 6.1, 6.2, 6.5. Fails on plates that contradict each other and where no disease has controls.
 
 mod error;
@@ -10,6 +11,7 @@ pub mod gather;
 mod null;
 pub mod score;
 mod settings;
+pub mod specificity;
 pub mod tail;
 pub mod top;
 pub mod vectors;
@@ -17,6 +19,7 @@ pub mod vectors;
 pub use error::SignatureError;
 pub use gather::{Effect, LeftOut, Origin, Signature, SignatureGatherer, SignatureScreen};
 pub use score::{SignatureColumn, score};
-pub use settings::SignatureSettings;
+pub use settings::{SignatureSettings, TreatedCells};
+pub use specificity::Specificity;
 pub use top::{Match, RankBy, TopMatches};
 pub use vectors::Vectors;

@@ -5,9 +5,22 @@ use super::SignatureError;
 /// Most control wells that a null may draw from: indices are kept in 32 bits, with room to spare.
 const MOST_POOL_WELLS: usize = 1 << 20;
 
-/// How nulls are built.
+/// Which cells the compounds were given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TreatedCells {
+    /// Those of the disease a well names (rescue screens); a well that names none, on a plate whose disease controls
+    /// all name one, holds healthy cells.
+    #[default]
+    Diseased,
+    /// Healthy ones, whatever disease a well names (response screens): effects begin at the reference wells.
+    Healthy,
+}
+
+/// How effects are measured and nulls are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignatureSettings {
+    /// Which cells the compounds were given to.
+    pub treated: TreatedCells,
     /// Up to this many combinations of control wells are enumerated (SCIENCE 6.5).
     pub exact_combinations: u32,
     /// Draws otherwise; at least 1.
@@ -25,6 +38,7 @@ pub struct SignatureSettings {
 impl Default for SignatureSettings {
     fn default() -> Self {
         Self {
+            treated: TreatedCells::default(),
             exact_combinations: 100_000,
             draws: 10_000,
             seed: 0,

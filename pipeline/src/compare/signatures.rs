@@ -1,0 +1,185 @@
+//! The disease matrix of a screen: every compound against every disease signature.
+//!
+//! Plates enter in the space in which they are compared; `signatures.parquet` leaves, and how specific each compound is.
+//! Memory grows with treatments and diseases, not with wells. Fails where a plate contradicts the others or the disk
+//! refuses; a screen without a disease axis has no matrix, and a note that says so.
+
+use std::path::Path;
+
+use wellspring_workloads::compare::{ComparisonSettings, Note, NoteKind, PlateRows, Question};
+use wellspring_workloads::matrix::FeatureMatrix;
+use wellspring_workloads::profile::Treatment;
+use wellspring_workloads::signature::{
+    LeftOut, SignatureColumn, SignatureError, SignatureGatherer, SignatureSettings, Specificity,
+    TreatedCells, score,
+};
+use wellspring_workloads::words::WellPosition;
+
+use crate::results::{Provenance, SignatureTable, WriteError};
+
+/// Why there is no matrix.
+#[derive(Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// Plates contradict each other.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The table could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Gathers a screen plate by plate.
+#[derive(Debug)]
+pub(super) struct Signatures {
+    /// None in a screen without a disease axis.
+    gatherer: Option<SignatureGatherer>,
+    settings: SignatureSettings,
+    dose_unit: String,
+    plates: usize,
+}
+
+/// What the matrix came to.
+#[derive(Debug, Default)]
+pub(super) struct Matrix {
+    /// How specific compounds are; `None` with fewer than two signatures.
+    pub(super) specificity: Option<Specificity>,
+    /// What a reader must know.
+    pub(super) notes: Vec<Note>,
+}
+
+impl Signatures {
+    /// Nothing gathered yet.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub(super) fn new(comparison: &ComparisonSettings) -> Result<Self, MatrixError> {
+        let settings = SignatureSettings {
+            treated: match comparison.question {
+                Question::Response => TreatedCells::Healthy,
+                Question::Rescue | Question::Activity => TreatedCells::Diseased,
+            },
+            exact_combinations: comparison.thresholds.exact_combinations,
+            draws: comparison.thresholds.draws,
+            seed: comparison.seed,
+            ..SignatureSettings::default()
+        };
+        Ok(Self {
+            gatherer: match comparison.question {
+                Question::Activity => None,
+                Question::Rescue | Question::Response => Some(SignatureGatherer::new(&settings)?),
+            },
+            settings,
+            dose_unit: comparison.dose_unit.clone(),
+            plates: 0,
+        })
+    }
+
+    /// Takes a plate.
+    ///
+    /// # Errors
+    /// It contradicts the others.
+    pub(super) fn plate(&mut self, plate: &PlateRows<'_>) -> Result<(), MatrixError> {
+        let Some(gatherer) = &mut self.gatherer else {
+            return Ok(());
+        };
+        let wells: Vec<(WellPosition, &Treatment)> = plate
+            .wells
+            .iter()
+            .map(|well| (well.well, &well.treatment))
+            .collect();
+        let width = plate.rows.first().map_or(0, Vec::len);
+        let values = plate.rows.iter().flatten().map(|&value| value as f32).collect();
+        let rows = FeatureMatrix::from_values(width, values).map_err(|error| SignatureError::Width {
+            plate: plate.plate.clone(),
+            expected: error.expected,
+            found: error.found,
+        })?;
+        gatherer.plate(plate.plate, &wells, &rows)?;
+        self.plates += 1;
+        Ok(())
+    }
+
+    /// Scores what was gathered and writes `signatures.parquet` into folder `out`; a screen without signatures, or
+    /// without treated wells, has no such file.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn write(self, out: &Path, provenance: &Provenance) -> Result<Matrix, MatrixError> {
+        let Some(gatherer) = self.gatherer.filter(|_| self.plates > 0) else {
+            return Ok(Matrix {
+                notes: vec![note(
+                    "there are no disease signatures: the screen asks for activity, and has no phenotype wells to make \
+                     them of"
+                        .to_owned(),
+                )],
+                specificity: None,
+            });
+        };
+        let screen = match gatherer.finish() {
+            Ok(screen) => screen,
+            Err(error @ SignatureError::NoSignature) => {
+                return Ok(Matrix {
+                    notes: vec![note(error.to_string())],
+                    specificity: None,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut notes: Vec<Note> = left_out(&screen.left_out).collect();
+        if screen.effects.is_empty() {
+            notes.push(note(
+                "no treated well has controls to measure its effect from: there are no signatures to compare"
+                    .to_owned(),
+            ));
+            return Ok(Matrix {
+                specificity: None,
+                notes,
+            });
+        }
+        let mut specificity = (screen.signatures.len() > 1).then(|| Specificity::new(&screen));
+        let mut table = SignatureTable::create(out, &screen, &self.dose_unit, provenance)?;
+        score(&screen, &self.settings, |column: &SignatureColumn| {
+            if let Some(specificity) = &mut specificity {
+                specificity.take(column);
+            }
+            table.push(column).map_err(MatrixError::from)
+        })?;
+        table.finish()?;
+        Ok(Matrix { specificity, notes })
+    }
+}
+
+/// Most notes about wells that were left out.
+const MOST_NOTES: usize = 20;
+
+fn left_out(wells: &[LeftOut]) -> impl Iterator<Item = Note> {
+    let more = (wells.len() > MOST_NOTES).then(|| {
+        let more = wells.len() - MOST_NOTES;
+        note(format!(
+            "and wells of {more} more plates have no place among the disease signatures"
+        ))
+    });
+    let of = |wells: &LeftOut| Note {
+        kind: NoteKind::NoPhenotype,
+        plate: Some(wells.plate.clone()),
+        disease: wells.disease.clone(),
+        well: None,
+        column: None,
+        text: format!(
+            "plate {}: {} treated wells are not compared with the disease signatures: {}",
+            wells.plate, wells.wells, wells.reason
+        ),
+    };
+    wells.iter().take(MOST_NOTES).map(of).chain(more)
+}
+
+fn note(text: String) -> Note {
+    Note {
+        kind: NoteKind::NoSignature,
+        plate: None,
+        disease: None,
+        well: None,
+        column: None,
+        text,
+    }
+}

@@ -1,0 +1,162 @@
+//! The tables of whole profiles: disease signatures, replicates, consensus.
+//!
+//! Plates in the space of the comparison, consensus profiles and measured treatments enter as they are found;
+//! `signatures.parquet`, `perturbations.parquet` and `activity.parquet` leave, each where it has a row. Memory: what the
+//! signatures need, and a row group of each table. Fails where the disk refuses or plates contradict each other.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use wellspring_workloads::compare::{
+    Activity, ComparisonSettings, CompoundSummary, Level, Note, Perturbation, PlateRows,
+};
+use wellspring_workloads::signature::Specificity;
+
+use super::signatures::{Matrix, MatrixError, Signatures};
+use crate::results::{ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError};
+
+/// Columns of an aligned space.
+const ALIGNED: &str = "aligned";
+
+/// How many compounds at a dose replicate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReplicateCounts {
+    /// Compounds at a dose.
+    pub treatments: u64,
+    /// Those whose wells were looked for among the controls.
+    pub retrieved: u64,
+    /// Of these, those that are found (corrected p of the mean average precision).
+    pub active: u64,
+    /// Those whose wells were correlated.
+    pub correlated: u64,
+    /// Of these, those that replicate.
+    pub replicating: u64,
+}
+
+/// The tables of whole profiles, being written.
+#[derive(Debug)]
+pub(super) struct WholeProfiles {
+    out: PathBuf,
+    provenance: Provenance,
+    settings: ComparisonSettings,
+    features: Vec<String>,
+    aligned: bool,
+    /// Until all plates are there.
+    signatures: Option<Signatures>,
+    specificity: Option<Specificity>,
+    activity: Option<ActivityTable>,
+    perturbations: Option<PerturbationTable>,
+    counts: ReplicateCounts,
+}
+
+impl WholeProfiles {
+    /// Nothing found yet. What an earlier comparison left in `out` is removed: it need not come again.
+    pub(super) fn new(
+        settings: &ComparisonSettings,
+        features: &[String],
+        provenance: &Provenance,
+        out: &Path,
+    ) -> Result<Self, MatrixError> {
+        for file in [SignatureTable::FILE, ActivityTable::FILE, PerturbationTable::FILE] {
+            let path = out.join(file);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    let action = "remove";
+                    return Err(WriteError::Io { path, action, source }.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            signatures: Some(Signatures::new(settings)?),
+            out: out.to_owned(),
+            provenance: provenance.clone(),
+            settings: settings.clone(),
+            features: features.to_vec(),
+            aligned: false,
+            specificity: None,
+            activity: None,
+            perturbations: None,
+            counts: ReplicateCounts::default(),
+        })
+    }
+
+    /// Takes a plate.
+    pub(super) fn plate(&mut self, plate: &PlateRows<'_>) -> Result<(), MatrixError> {
+        self.aligned |= plate.aligned;
+        match &mut self.signatures {
+            Some(signatures) => signatures.plate(plate),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a consensus profile.
+    pub(super) fn perturbation(&mut self, profile: &Perturbation) -> Result<(), WriteError> {
+        let table = match &mut self.perturbations {
+            Some(table) => table,
+            None => {
+                let width = profile.values.len();
+                let names = if self.aligned || width != self.features.len() {
+                    crate::results::feature_names(ALIGNED, width)
+                } else {
+                    self.features.clone()
+                };
+                let table =
+                    PerturbationTable::create(&self.out, &names, self.settings.consensus, &self.provenance)?;
+                self.perturbations.insert(table)
+            }
+        };
+        table.push(profile)
+    }
+
+    /// Takes a measured treatment.
+    pub(super) fn activity(&mut self, row: &Activity) -> Result<(), WriteError> {
+        if row.level == Level::Dose {
+            let counts = &mut self.counts;
+            counts.treatments += 1;
+            counts.retrieved += u64::from(row.corrected_p_value.is_some());
+            counts.active += u64::from(row.below_corrected_p == Some(true));
+            counts.correlated += u64::from(row.replicates.is_some());
+            counts.replicating += u64::from(row.replicates == Some(true));
+        }
+        let table = match &mut self.activity {
+            Some(table) => table,
+            None => {
+                let table = ActivityTable::create(&self.out, &self.settings.dose_unit, &self.provenance)?;
+                self.activity.insert(table)
+            }
+        };
+        table.push(row)
+    }
+
+    /// Compares with the disease signatures, once: call it when all plates are there. Gives what a reader must know.
+    pub(super) fn complete_matrix(&mut self) -> Result<Vec<Note>, MatrixError> {
+        let Some(signatures) = self.signatures.take() else {
+            return Ok(Vec::new());
+        };
+        let Matrix {
+            specificity, notes, ..
+        } = signatures.write(&self.out, &self.provenance)?;
+        self.specificity = specificity;
+        Ok(notes)
+    }
+
+    /// How specific a compound is at its best dose, over all signatures.
+    pub(super) fn specificity(&self, summary: &CompoundSummary) -> Option<f64> {
+        let (disease, compound) = (summary.disease.as_deref(), summary.compound.as_deref());
+        self.specificity
+            .as_ref()?
+            .of(disease, compound, summary.best_dose)
+    }
+
+    /// Completes the tables.
+    pub(super) fn finish(self) -> Result<ReplicateCounts, WriteError> {
+        if let Some(table) = self.activity {
+            table.finish()?;
+        }
+        if let Some(table) = self.perturbations {
+            table.finish()?;
+        }
+        Ok(self.counts)
+    }
+}

@@ -1,0 +1,78 @@
+//! `perturbations.parquet`: the consensus profile of each treatment, for `wellspring relate` and `neighbours`, and for
+//! pycytominer, copairs and EFAAR_benchmarking: `Metadata_*` columns are text, all others are features.
+//!
+//! Profiles enter in the order the file should have, a whole file leaves; memory is one row group. Fails as
+//! [`TableWriter`] does.
+
+use std::path::Path;
+
+use wellspring_workloads::compare::{Consensus, Perturbation};
+
+use super::error::WriteError;
+use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+use super::tables::Provenance;
+
+/// `perturbations.parquet` being written.
+#[derive(Debug)]
+pub struct PerturbationTable(TableWriter);
+
+impl PerturbationTable {
+    /// The file's name.
+    pub const FILE: &'static str = "perturbations.parquet";
+
+    /// Opens the table in folder `dir`. `features`: names of the columns; `consensus`: how wells were made one.
+    ///
+    /// # Errors
+    /// The file cannot be created, or two features have one name.
+    pub fn create(
+        dir: &Path,
+        features: &[String],
+        consensus: Consensus,
+        provenance: &Provenance,
+    ) -> Result<Self, WriteError> {
+        let required = |name: &str| Column::required(name, ColumnKind::Text);
+        let optional = |name: &str| Column::optional(name, ColumnKind::Text);
+        let columns = vec![
+            optional("Metadata_disease"),
+            optional("Metadata_compound"),
+            optional("Metadata_dose"),
+            required("Metadata_role"),
+            required("Metadata_n_wells"),
+            required("Metadata_n_plates"),
+        ];
+        let mut pairs = provenance.pairs();
+        let word = match consensus {
+            Consensus::Mean => "mean",
+            Consensus::Median => "median",
+            Consensus::Modz => "modz",
+        };
+        pairs.push(("wellspring.consensus".to_owned(), word.to_owned()));
+        TableWriter::create(&dir.join(Self::FILE), columns, features, &pairs).map(Self)
+    }
+
+    /// Appends a treatment.
+    ///
+    /// # Errors
+    /// It has another number of features, or the disk refuses.
+    pub fn push(&mut self, profile: &Perturbation) -> Result<(), WriteError> {
+        let dose = profile.dose.map(|dose| dose.to_string());
+        let (wells, plates) = (profile.n_wells.to_string(), profile.n_plates.to_string());
+        let cells = [
+            Cell::text(profile.disease.as_deref()),
+            Cell::text(profile.compound.as_deref()),
+            Cell::text(dose.as_deref()),
+            Cell::Text("treated"),
+            Cell::Text(&wells),
+            Cell::Text(&plates),
+        ];
+        self.0.push(&cells, &profile.values)
+    }
+
+    /// Completes the file; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.0.finish()
+    }
+}

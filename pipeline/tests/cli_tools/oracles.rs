@@ -1,0 +1,366 @@
+//! The tables of whole profiles, through the binary, on the oracle screen of `../shared/oracles`: replicates, disease
+//! signatures and consensus profiles agree with the reference outputs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, as tests do, and say when they are skipped"
+)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::Value;
+
+use crate::{json, ok};
+
+/// Scores are written with seven digits.
+const SINGLE: f64 = 2e-6;
+/// Reference values are written with ten.
+const ROUNDING: f64 = 1e-6;
+
+fn oracle(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/oracles")
+        .join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: ../shared not present");
+    None
+}
+
+/// The rows of a CSV without quotes, by column.
+fn table(name: &str) -> Vec<HashMap<String, String>> {
+    let text = std::fs::read_to_string(oracle(name).unwrap()).unwrap();
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    lines
+        .map(|line| {
+            header
+                .iter()
+                .zip(line.split(','))
+                .map(|(k, v)| ((*k).to_owned(), v.to_owned()))
+                .collect()
+        })
+        .collect()
+}
+
+/// A little-endian C-order matrix of f32 or f64.
+fn matrix(name: &str) -> Vec<Vec<f64>> {
+    let bytes = std::fs::read(oracle(name).unwrap()).unwrap();
+    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..start]).unwrap();
+    let shape = header
+        .split("'shape': (")
+        .nth(1)
+        .unwrap()
+        .split(')')
+        .next()
+        .unwrap();
+    let width: usize = shape
+        .split(',')
+        .filter_map(|n| n.trim().parse().ok())
+        .nth(1)
+        .unwrap();
+    let values: Vec<f64> = if header.contains("<f8") {
+        let values = bytes[start..].chunks_exact(8);
+        values
+            .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    } else {
+        let values = bytes[start..].chunks_exact(4);
+        values
+            .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
+            .collect()
+    };
+    values.chunks_exact(width).map(<[f64]>::to_vec).collect()
+}
+
+/// The oracle screen as a table, and a screen file with these lines under `[comparison]`.
+fn write_screen(folder: &Path, comparison: &str) -> Option<()> {
+    oracle("efaar_tvn.npy")?;
+    let rows = matrix("efaar_tvn.npy");
+    let own = |plate: &str| match plate {
+        "P1" | "P4" => "D1",
+        "P2" | "P5" => "D2",
+        _ => "D3",
+    };
+    let features: String = (0..rows[0].len()).map(|i| format!(",tvn_{i}")).collect();
+    let mut text = format!(
+        "Metadata_Plate,Metadata_Well,Metadata_role,Metadata_disease,Metadata_compound,Metadata_dose,Metadata_Object_Count{features}\n"
+    );
+    for (row, values) in table("wells.csv").iter().zip(&rows) {
+        let (plate, role, state) = (&row["plate"], row["role"].as_str(), row["state"].as_str());
+        if role != "healthy" && state != own(plate) {
+            continue;
+        }
+        let (disease, compound, dose) = match role {
+            "healthy" => ("", "", ""),
+            "disease" => (state, "", ""),
+            _ => (state, row["compound"].as_str(), row["dose_um"].as_str()),
+        };
+        write!(
+            text,
+            "{plate},{},{role},{disease},{compound},{dose},{}",
+            row["well"], row["cell_count"]
+        )
+        .unwrap();
+        // The shortest text that reads back as the same f32.
+        values
+            .iter()
+            .for_each(|&value| write!(text, ",{}", value as f32).unwrap());
+        text.push('\n');
+    }
+    std::fs::write(folder.join("screen.csv"), text).unwrap();
+    let screen = format!(
+        "[screen]\nname = \"oracle\"\n[profiles]\n[controls]\nreference = {{ role = \"healthy\" }}\n\
+         phenotype = {{ role = \"disease\" }}\n[comparison]\nnormalise = \"none\"\n{comparison}\n[monitor]\nenabled = false\n"
+    );
+    std::fs::write(folder.join("screen.toml"), screen).unwrap();
+    Some(())
+}
+
+type Cells = HashMap<String, Field>;
+
+fn parquet(path: &Path) -> Vec<Cells> {
+    let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let pairs = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    for key in [
+        "wellspring.seed",
+        "wellspring.screen_sha256",
+        "wellspring.model_sha256",
+    ] {
+        assert!(
+            pairs.iter().any(|pair| pair.key == key),
+            "{} has no {key}",
+            path.display()
+        );
+    }
+    let rows = reader.get_row_iter(None).unwrap();
+    rows.map(|row| {
+        row.unwrap()
+            .get_column_iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    })
+    .collect()
+}
+
+fn text(cells: &Cells, column: &str) -> String {
+    match &cells[column] {
+        Field::Str(text) => text.clone(),
+        Field::Null => String::new(),
+        other => panic!("{column} is no text: {other}"),
+    }
+}
+
+fn number(cells: &Cells, column: &str) -> f64 {
+    match cells[column] {
+        Field::Double(value) => value,
+        Field::Float(value) => f64::from(value),
+        Field::Long(value) => value as f64,
+        _ => f64::NAN,
+    }
+}
+
+fn close(ours: f64, expected: f64, tolerance: f64, what: &str) {
+    assert!(
+        (ours - expected).abs() <= tolerance * (1.0 + expected.abs()),
+        "{what}: {ours}, {expected}"
+    );
+}
+
+const COMPARE: [&str; 8] = [
+    "compare",
+    "--features",
+    "screen.csv",
+    "--screen",
+    "screen.toml",
+    "--metadata",
+    "--out",
+    "out",
+];
+
+#[test]
+fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    if write_screen(folder.path(), "activity = { null = \"copairs\" }").is_none() {
+        return;
+    }
+    ok(folder.path(), &COMPARE);
+    let file = |name: &str| folder.path().join("out").join(name);
+
+    let activity = parquet(&file("activity.parquet"));
+    let of = |level: &str| -> BTreeMap<String, &Cells> {
+        let rows = activity.iter().filter(|row| text(row, "level") == level);
+        rows.map(|row| {
+            let name = format!("{}_{}", text(row, "disease"), text(row, "compound"));
+            let dose = number(row, "dose");
+            (
+                if dose.is_nan() {
+                    name
+                } else {
+                    format!("{name}_{dose}")
+                },
+                row,
+            )
+        })
+        .collect()
+    };
+    let (doses, compounds) = (of("dose"), of("compound"));
+    assert_eq!((doses.len(), compounds.len()), (720, 120));
+    for row in table("map_dose.csv") {
+        let ours = doses[&format!("{}_{}_{}", row["state"], row["compound"], row["dose_um"])];
+        for column in ["mean_average_precision", "mean_normalized_average_precision"] {
+            close(
+                number(ours, column),
+                row[column].parse().unwrap(),
+                ROUNDING,
+                column,
+            );
+        }
+        let (p, expected): (f64, f64) = (number(ours, "p_value"), row["p_value"].parse().unwrap());
+        let band = 4.0 * (expected * (1.0 - expected) / 10_001.0).sqrt() + 2.0 / 10_001.0;
+        assert!((p - expected).abs() <= band, "{p} {expected}");
+        assert_eq!(text(ours, "below_p").parse::<bool>().unwrap(), p < 0.05);
+    }
+    for row in table("energy_distance.csv") {
+        let ours = compounds[&format!("{}_{}", row["state"], row["compound"])];
+        close(
+            number(ours, "magnitude"),
+            row["energy_distance"].parse().unwrap(),
+            ROUNDING,
+            "magnitude",
+        );
+    }
+
+    let signatures = parquet(&file("signatures.parquet"));
+    assert_eq!(signatures.len(), 3 * 720);
+    let cosines = matrix("cosine_matrix.npy");
+    let rows = table("cosine_rows.csv");
+    let mut compared = 0;
+    for (i, of) in rows.iter().enumerate().filter(|(_, row)| row["kind"] != "sig") {
+        for (j, disease) in ["D1", "D2", "D3"].iter().enumerate() {
+            let ours = signatures.iter().find(|row| {
+                text(row, "disease") == *disease
+                    && text(row, "tested_on") == of["disease"]
+                    && text(row, "compound") == of["compound"]
+                    && number(row, "dose") == 10.0
+            });
+            let ours = ours.unwrap();
+            assert_eq!((number(ours, "n_wells"), number(ours, "n_plates")), (2.0, 2.0));
+            assert_eq!(text(ours, "cells"), "phenotype");
+            close(number(ours, "cosine"), cosines[i][j], SINGLE, &of["compound"]);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 360);
+
+    // Rescuers lead back along their own disease's signature more than along any other.
+    let called = parquet(&file("compounds.parquet"));
+    let hits: Vec<&Cells> = called
+        .iter()
+        .filter(|row| text(row, "call") == "rescue_hit")
+        .collect();
+    assert_eq!(hits.len(), 6);
+    for hit in hits {
+        assert!(
+            number(hit, "best_model_specificity") > 0.0,
+            "{}",
+            text(hit, "compound")
+        );
+    }
+    let calls = parquet(&file("comparisons.parquet"));
+    let tested = calls.iter().filter(|row| !number(row, "map_q_value").is_nan());
+    assert_eq!(tested.count(), 720);
+
+    let perturbations = parquet(&file("perturbations.parquet"));
+    let expected = matrix("agg_pert_mean.npy");
+    let by_name: BTreeMap<String, &Cells> = perturbations
+        .iter()
+        .map(|row| {
+            let parts =
+                ["Metadata_disease", "Metadata_compound", "Metadata_dose"].map(|column| text(row, column));
+            (parts.join("_"), row)
+        })
+        .collect();
+    for (row, expected) in table("agg_pert_rows.csv").iter().zip(&expected) {
+        let ours = by_name[&row["group"]];
+        assert_eq!(text(ours, "Metadata_n_wells"), "2");
+        for (i, expected) in expected.iter().enumerate() {
+            close(
+                number(ours, &format!("tvn_{i}")),
+                *expected,
+                ROUNDING,
+                &row["group"],
+            );
+        }
+    }
+    let page = std::fs::read_to_string(file("report.html")).unwrap();
+    assert!(
+        page.contains("of 720 treatments with replicates"),
+        "the report counts them"
+    );
+
+    // The consensus is what `neighbours` reads: of a toxic compound the nearest are toxic compounds.
+    let found: Value = json(
+        folder.path(),
+        &[
+            "neighbours",
+            "--profiles",
+            "out/perturbations.parquet",
+            "--by",
+            "Metadata_disease,Metadata_compound,Metadata_dose",
+            "--of",
+            "D1_C07_10",
+            "--k",
+            "2",
+            "--json",
+        ],
+    );
+    for near in found["nearest"].as_array().unwrap() {
+        let name = near["name"].as_str().unwrap();
+        assert!(
+            name.contains("C07"),
+            "the same compound on another dose or disease: {name}"
+        );
+    }
+}
+
+#[test]
+fn screens_without_a_phenotype_have_no_signatures_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    if write_screen(folder.path(), "").is_none() {
+        return;
+    }
+    ok(folder.path(), &COMPARE);
+    let signatures = folder.path().join("out/signatures.parquet");
+    assert!(signatures.exists());
+    let screen = std::fs::read_to_string(folder.path().join("screen.toml")).unwrap();
+    let screen = screen
+        .replace(
+            "phenotype = { role = \"disease\" }\n",
+            "exclude = { role = \"disease\" }\n",
+        )
+        .replace(
+            "[comparison]\n",
+            "[comparison]\nquestion = \"activity\"\nconsensus = \"median\"\n",
+        );
+    std::fs::write(folder.path().join("screen.toml"), screen).unwrap();
+    ok(folder.path(), &COMPARE);
+    assert!(!signatures.exists(), "an earlier comparison's file must not stay");
+    let run = std::fs::read_to_string(folder.path().join("out/run.json")).unwrap();
+    assert!(run.contains("there are no disease signatures"), "{run}");
+    assert_eq!(
+        parquet(&folder.path().join("out/activity.parquet")).len(),
+        720 + 120
+    );
+    assert_eq!(
+        parquet(&folder.path().join("out/perturbations.parquet")).len(),
+        720
+    );
+}
