@@ -14,7 +14,7 @@ mod generator;
 
 use generator::{Design, Screen, Truth, screen};
 use wellspring_workloads::compare::{
-    Call, ComparisonSettings, Correction, FitOn, Normalise, ScreenComparison, compare,
+    Call, ComparisonSettings, Correction, FitOn, Normalise, ScreenComparison, Thresholds, compare,
 };
 
 /// Counts over all screens of a design.
@@ -95,6 +95,26 @@ fn candidates() -> Vec<(String, ComparisonSettings)> {
                 },
             ));
         }
+    }
+    // What supports a hit: the effect of its wells, or that they find each other among the controls.
+    for (name, replicate_z, replicate_map_q) in [
+        ("effect z", 3.0, 0.0),
+        ("effect z or mAP q < 0.1", 3.0, 0.1),
+        ("mAP q < 0.1", 1e9, 0.1),
+        ("nothing asked", 0.0, 1.0),
+    ] {
+        let settings = ComparisonSettings::default();
+        candidates.push((
+            format!("standardise on reference, Bh, supported by {name}"),
+            ComparisonSettings {
+                thresholds: Thresholds {
+                    replicate_z,
+                    replicate_map_q,
+                    ..settings.thresholds.clone()
+                },
+                ..settings
+            },
+        ));
     }
     candidates
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use wellspring_workloads::aggregate::WellFields;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -59,7 +60,7 @@ struct PlateInHand {
 struct WellInHand {
     well: WellPosition,
     count: FieldCount,
-    sum: Vec<f64>,
+    fields: WellFields,
 }
 
 /// The measure of focus that is followed from plate to plate.
@@ -121,6 +122,7 @@ impl<'a> FieldReader<'a> {
             return Ok(());
         };
         let treatment_role = treatment.role;
+        let aggregate = self.run.screen.comparison.aggregate;
         let verdict = verdict(features, &mut self.flags);
         self.features.push(&FeatureRow {
             field: &features.field,
@@ -149,45 +151,43 @@ impl<'a> FieldReader<'a> {
         let well = plate.well.get_or_insert_with(|| WellInHand {
             well: features.field.well,
             count: FieldCount::default(),
-            sum: vec![0.0; features.embedding.len()],
+            fields: WellFields::new(aggregate, features.embedding.len()),
         });
         well.count.fields += 1;
         if features.passed {
             well.count.passed += 1;
-            for (sum, value) in well.sum.iter_mut().zip(&features.embedding) {
-                *sum += f64::from(*value);
-            }
+            well.fields.add(features.embedding.iter().copied(), 1.0);
         }
         Ok(())
     }
 
-    /// The mean of the well's passing fields becomes its profile, if enough passed.
+    /// The well's passing fields become its profile, if enough passed.
     fn end_well(&mut self) {
         let Some(plate) = &mut self.plate else {
             return;
         };
-        let Some(WellInHand { well, count, sum }) = plate.well.take() else {
+        let Some(WellInHand { well, count, fields }) = plate.well.take() else {
             return;
         };
         plate.counts.insert(well, count);
         let Some(treatment) = plate.treatments.get(&well) else {
             return;
         };
-        if !self.run.screen.quality.well_counts(count.passed, count.fields) {
+        let enough = self.run.screen.quality.well_counts(count.passed, count.fields);
+        let Some(values) = fields.profile().filter(|_| enough) else {
             self.left_out.push(format!(
                 "plate {} well {well}: {} of {} fields passed quality control, too few for a profile",
                 plate.barcode, count.passed, count.fields
             ));
             return;
-        }
-        let passed = f64::from(count.passed);
+        };
         plate.profiles.push(WellProfile {
             plate: plate.barcode.clone(),
             well,
             treatment: treatment.clone(),
             fields: count.passed,
             cell_count: None,
-            values: sum.iter().map(|sum| (sum / passed) as f32).collect(),
+            values,
         });
     }
 

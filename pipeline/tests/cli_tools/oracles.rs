@@ -15,7 +15,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::Value;
 
-use crate::{json, ok};
+use crate::{json, ok, stderr, wellspring};
 
 /// Scores are written with seven digits.
 const SINGLE: f64 = 2e-6;
@@ -150,7 +150,7 @@ fn parquet(path: &Path) -> Vec<Cells> {
     .collect()
 }
 
-fn text(cells: &Cells, column: &str) -> String {
+fn text_cell(cells: &Cells, column: &str) -> String {
     match &cells[column] {
         Field::Str(text) => text.clone(),
         Field::Null => String::new(),
@@ -196,9 +196,9 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
 
     let activity = parquet(&file("activity.parquet"));
     let of = |level: &str| -> BTreeMap<String, &Cells> {
-        let rows = activity.iter().filter(|row| text(row, "level") == level);
+        let rows = activity.iter().filter(|row| text_cell(row, "level") == level);
         rows.map(|row| {
-            let name = format!("{}_{}", text(row, "disease"), text(row, "compound"));
+            let name = format!("{}_{}", text_cell(row, "disease"), text_cell(row, "compound"));
             let dose = number(row, "dose");
             (
                 if dose.is_nan() {
@@ -226,7 +226,7 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
         let (p, expected): (f64, f64) = (number(ours, "p_value"), row["p_value"].parse().unwrap());
         let band = 4.0 * (expected * (1.0 - expected) / 10_001.0).sqrt() + 2.0 / 10_001.0;
         assert!((p - expected).abs() <= band, "{p} {expected}");
-        assert_eq!(text(ours, "below_p").parse::<bool>().unwrap(), p < 0.05);
+        assert_eq!(text_cell(ours, "below_p").parse::<bool>().unwrap(), p < 0.05);
     }
     for row in table("energy_distance.csv") {
         let ours = compounds[&format!("{}_{}", row["state"], row["compound"])];
@@ -246,14 +246,14 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
     for (i, of) in rows.iter().enumerate().filter(|(_, row)| row["kind"] != "sig") {
         for (j, disease) in ["D1", "D2", "D3"].iter().enumerate() {
             let ours = signatures.iter().find(|row| {
-                text(row, "disease") == *disease
-                    && text(row, "tested_on") == of["disease"]
-                    && text(row, "compound") == of["compound"]
+                text_cell(row, "disease") == *disease
+                    && text_cell(row, "tested_on") == of["disease"]
+                    && text_cell(row, "compound") == of["compound"]
                     && number(row, "dose") == 10.0
             });
             let ours = ours.unwrap();
             assert_eq!((number(ours, "n_wells"), number(ours, "n_plates")), (2.0, 2.0));
-            assert_eq!(text(ours, "cells"), "phenotype");
+            assert_eq!(text_cell(ours, "cells"), "phenotype");
             close(number(ours, "cosine"), cosines[i][j], SINGLE, &of["compound"]);
             compared += 1;
         }
@@ -264,14 +264,14 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
     let called = parquet(&file("compounds.parquet"));
     let hits: Vec<&Cells> = called
         .iter()
-        .filter(|row| text(row, "call") == "rescue_hit")
+        .filter(|row| text_cell(row, "call") == "rescue_hit")
         .collect();
     assert_eq!(hits.len(), 6);
     for hit in hits {
         assert!(
             number(hit, "best_model_specificity") > 0.0,
             "{}",
-            text(hit, "compound")
+            text_cell(hit, "compound")
         );
     }
     let calls = parquet(&file("comparisons.parquet"));
@@ -283,14 +283,14 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
     let by_name: BTreeMap<String, &Cells> = perturbations
         .iter()
         .map(|row| {
-            let parts =
-                ["Metadata_disease", "Metadata_compound", "Metadata_dose"].map(|column| text(row, column));
+            let parts = ["Metadata_disease", "Metadata_compound", "Metadata_dose"]
+                .map(|column| text_cell(row, column));
             (parts.join("_"), row)
         })
         .collect();
     for (row, expected) in table("agg_pert_rows.csv").iter().zip(&expected) {
         let ours = by_name[&row["group"]];
-        assert_eq!(text(ours, "Metadata_n_wells"), "2");
+        assert_eq!(text_cell(ours, "Metadata_n_wells"), "2");
         for (i, expected) in expected.iter().enumerate() {
             close(
                 number(ours, &format!("tvn_{i}")),
@@ -363,4 +363,76 @@ fn screens_without_a_phenotype_have_no_signatures_and_say_so() {
         parquet(&folder.path().join("out/perturbations.parquet")).len(),
         720
     );
+}
+
+/// Sites of a plate that is a screen of its own: what leaves as the consensus of single wells is the well.
+#[test]
+fn fields_become_wells_by_mean_or_median_and_a_well_without_a_passing_field_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    if oracle("sites.csv").is_none() {
+        return;
+    }
+    let (sites, values, wells) = (
+        table("sites.csv"),
+        matrix("sites_embeddings.npy"),
+        table("agg_wells.csv"),
+    );
+    let features: String = (0..values[0].len()).map(|i| format!(",net_{i}")).collect();
+    let mut text = format!(
+        "Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_quality,Metadata_role,Metadata_compound{features}\n"
+    );
+    let names: std::collections::BTreeSet<&String> = sites.iter().map(|site| &site["well"]).collect();
+    // A few wells are the controls; every other is a treatment of its own, named by itself.
+    let controls: Vec<&String> = names.iter().copied().take(8).collect();
+    for (site, values) in sites.iter().zip(&values) {
+        let well = &site["well"];
+        let (role, compound) = if controls.contains(&well) {
+            ("healthy", "")
+        } else {
+            ("treated", well.as_str())
+        };
+        let quality = if site["qc_pass"] == "1" { "pass" } else { "fail" };
+        write!(text, "P1,{well},{},{quality},{role},{compound}", site["site"]).unwrap();
+        values
+            .iter()
+            .for_each(|&value| write!(text, ",{}", value as f32).unwrap());
+        text.push('\n');
+    }
+    std::fs::write(folder.path().join("screen.csv"), text).unwrap();
+    for (how, file) in [("mean", "agg_mean.npy"), ("median", "agg_median.npy")] {
+        let screen = format!(
+            "[screen]\nname = \"sites\"\n[profiles]\n[controls]\nreference = {{ role = \"healthy\" }}\n[quality]\n\
+             min_fields = 1\nplate_failed_percent = 100\ncontrol_failed_percent = 100\n[comparison]\nquestion = \"activity\"\nnormalise = \"none\"\naggregate = \"{how}\"\n\
+             [monitor]\nenabled = false\n"
+        );
+        std::fs::write(folder.path().join("screen.toml"), screen).unwrap();
+        let output = wellspring(folder.path(), &COMPARE);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("0 of 4 fields passed quality control"),
+            "{}",
+            stderr(&output)
+        );
+        let expected: HashMap<&str, Vec<f64>> = wells
+            .iter()
+            .map(|row| row["well"].as_str())
+            .zip(matrix(file))
+            .collect();
+        assert_eq!(expected.len(), names.len() - 1);
+        let origin: Vec<f64> = (0..values[0].len())
+            .map(|i| {
+                let of_wells = controls.iter().filter_map(|well| expected.get(well.as_str()));
+                let (sum, n) = of_wells.fold((0.0, 0.0), |(sum, n), row| (sum + row[i], n + 1.0));
+                sum / n
+            })
+            .collect();
+        let found = parquet(&folder.path().join("out/perturbations.parquet"));
+        assert!(found.len() >= names.len() - 9, "{}", found.len());
+        for row in &found {
+            let expected = &expected[text_cell(row, "Metadata_compound").as_str()];
+            for (i, (expected, origin)) in expected.iter().zip(&origin).enumerate() {
+                close(number(row, &format!("net_{i}")), expected - origin, 1e-5, how);
+            }
+        }
+    }
 }

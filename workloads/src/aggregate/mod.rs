@@ -1,18 +1,21 @@
 //! From sites to wells to perturbations (SCIENCE 4): several rows of features become one.
 //!
 //! Rows and the groups they belong to enter, one row per group leaves, with how many missing values were skipped.
+//! [`WellFields`] takes the fields of a well one after the other.
 //! [`sites`] applies the quality verdicts first and keeps a record of everything it leaves out; [`cell_count`] takes a
 //! well's cell count out of its profile.
 //!
 //! It fails on a group without rows, on a row that does not exist, and on sites that contradict each other.
 
 pub mod cell_count;
+mod fields;
 mod modz;
 pub mod sites;
 
 use rayon::prelude::*;
 
 use crate::matrix::FeatureMatrix;
+pub use fields::{Aggregate, WellFields};
 pub use modz::{ModzSettings, weights as modz_weights};
 
 /// How the rows of a group become one.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use wellspring::results::{Block, ColumnRole, FeatureColumns, ProfileFile, RoleNames, Roles};
+use wellspring_workloads::aggregate::{Aggregate, WellFields};
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -184,21 +185,19 @@ impl Tables {
         self.label_at.iter().map(|at| label.get(*at)?.as_deref())
     }
 
-    /// The mean of rows that passed quality control, over the features that are compared.
-    pub(super) fn mean(&self, rows: &[Row]) -> anyhow::Result<Vec<f32>> {
-        let mut sums = vec![0.0f64; self.kept.len()];
-        let mut weight = 0.0;
+    /// Rows that passed quality control as one, over the features that are compared; `None` where none did.
+    pub(super) fn profile(&self, rows: &[Row], how: Aggregate) -> anyhow::Result<Option<Vec<f32>>> {
+        let mut fields = WellFields::new(how, self.kept.len());
         let mut values = Vec::new();
         for row in rows.iter().filter(|row| row.passed) {
             self.scratch
                 .read_row(row.record, self.all_features.len(), &mut values)?;
-            let cells = f64::from(row.averaged.max(1));
-            weight += cells;
-            for (sum, at) in sums.iter_mut().zip(&self.kept) {
-                *sum += cells * f64::from(values[*at]);
-            }
+            fields.add(
+                self.kept.iter().map(|at| values[*at]),
+                f64::from(row.averaged.max(1)),
+            );
         }
-        Ok(sums.iter().map(|sum| (sum / weight) as f32).collect())
+        Ok(fields.profile())
     }
 }
 

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use anyhow::Context;
 use wellspring::report::PlateFacts;
 use wellspring::wells::{FieldCount, held_back, plate_facts};
+use wellspring_workloads::aggregate::Aggregate;
 use wellspring_workloads::profile::{Treatment, WellProfile};
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -24,6 +26,7 @@ pub(super) struct PlateWells {
     pub(super) facts: PlateFacts,
     /// Rows that could not be used.
     pub(super) rows_left_out: u64,
+    aggregate: Aggregate,
     rows: PlateRows,
 }
 
@@ -88,22 +91,29 @@ impl PlateWells {
             wells: kept,
             facts,
             rows_left_out,
+            aggregate: screen.comparison.aggregate,
             rows: all,
         })
     }
 
-    /// The profiles of the wells that count: the means of their rows.
+    /// The profiles of the wells that count: their rows as one.
     pub(super) fn profiles(&self, tables: &Tables) -> anyhow::Result<Vec<WellProfile>> {
         let plate = &self.facts.barcode;
         let profile = |(treatment, well): &(Treatment, WellRows)| {
             let rows = &self.rows.rows[well.rows.clone()];
+            let values = tables.profile(rows, self.aggregate)?;
             Ok(WellProfile {
                 plate: plate.clone(),
                 well: well.well,
                 treatment: treatment.clone(),
                 fields: fields(rows),
                 cell_count: cells(rows),
-                values: tables.mean(rows)?,
+                values: values.with_context(|| {
+                    format!(
+                        "plate {plate} well {}: no field passed quality control",
+                        well.well
+                    )
+                })?,
             })
         };
         self.wells.iter().map(profile).collect()

@@ -5,6 +5,7 @@
 
 use anyhow::Context;
 use wellspring::memory::peak_rss_bytes;
+use wellspring::results::{Provenance, SignatureTable};
 use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::signature::vectors::cosines;
@@ -79,6 +80,7 @@ pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         )?;
         if cells == Cells::Healthy {
             product(&screen, printer)?;
+            write(&screen, printer)?;
         }
     }
     printer.push(
@@ -91,6 +93,40 @@ pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         .beside("the bar", BAR_BYTES)
         .at_most(1.0),
     )
+}
+
+/// The same scores once more, into `signatures.parquet`, as `wellspring compare` writes them.
+fn write(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let provenance = Provenance {
+        screen: "bench".to_owned(),
+        run: "bench".to_owned(),
+        screen_sha256: String::new(),
+        model: String::new(),
+        model_sha256: String::new(),
+        seed: 0,
+    };
+    let started = std::time::Instant::now();
+    let mut table = SignatureTable::create(folder.path(), screen, "uM", &provenance)?;
+    score(
+        screen,
+        &SignatureSettings::default(),
+        |column: &SignatureColumn| table.push(column).map_err(anyhow::Error::from),
+    )?;
+    let rows = table.finish()?;
+    let time = started.elapsed().as_secs_f64();
+    let bytes = std::fs::metadata(folder.path().join(SignatureTable::FILE))?.len();
+    printer.push(
+        Line::new(
+            "compare",
+            format!("the same, written as {rows} rows of signatures.parquet"),
+            time,
+            "s",
+        )
+        .beside("the bar", BAR_SECONDS)
+        .at_most(1.0),
+    )?;
+    printer.push(Line::new("compare", "signatures.parquet", bytes as f64, "bytes"))
 }
 
 /// The product by itself, beside what a product of large square matrices reaches in the same precision.
