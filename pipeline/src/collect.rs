@@ -401,6 +401,7 @@ mod tests {
             topic: Topic::Features,
             partition: 0,
             offset: 0,
+            id: String::new(),
             value: serde_json::to_vec(&features).unwrap(),
         }
     }

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use wellspring_kernels::KernelError;
 
 /// The stages of the flow, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -193,6 +194,14 @@ impl StageError {
             domain: Domain::Internal,
             retry: Retry::Never,
             source: source.into(),
+        }
+    }
+
+    /// A kernel failed: too little memory may pass, anything else is this program's or this machine's fault.
+    pub fn of_kernel(stage: Stage, error: KernelError) -> Self {
+        match error {
+            KernelError::OutOfMemory { .. } => Self::external(stage, FailureClass::OutOfMemory, error),
+            error => Self::internal(stage, error),
         }
     }
 

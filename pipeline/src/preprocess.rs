@@ -39,7 +39,7 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
     let recipe = Recipe::new(steps, image.shape()).map_err(unfit)?;
     let tiles = device
         .run(&recipe, &image)
-        .map_err(|error| StageError::internal(Stage::Preprocess, error))?;
+        .map_err(|error| StageError::of_kernel(Stage::Preprocess, error))?;
     Ok(Prepared { field, image, tiles })
 }
 

@@ -17,7 +17,7 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
     let Prepared { field, image, tiles } = prepared;
     let measured = device
         .quality(&image)
-        .map_err(|error| StageError::internal(Stage::Quality, error))?;
+        .map_err(|error| StageError::of_kernel(Stage::Quality, error))?;
     let settings = &field.run.screen.quality;
     let mut passed = true;
     let quality = measured

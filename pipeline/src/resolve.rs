@@ -33,7 +33,7 @@ pub struct StoredLetter {
 }
 
 /// Which letters are meant; what is empty or absent excludes none.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Ids, or beginnings of ids.
     pub ids: Vec<String>,

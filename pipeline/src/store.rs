@@ -4,6 +4,7 @@
 //! environment variables and instance roles, never from a screen file.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 pub struct ImageStore {
     uri: Arc<str>,
     store: Arc<dyn ObjectStore>,
+    /// Whether the last read that was tried to the end failed for a reason that may pass: then one try has to do, so
+    /// that a store that is away holds up nobody else's fields.
+    away: Arc<AtomicBool>,
 }
 
 /// An object as listed.
@@ -85,6 +89,7 @@ impl ImageStore {
         Ok(Self {
             uri: uri.into(),
             store,
+            away: Arc::default(),
         })
     }
 
@@ -96,7 +101,7 @@ impl ImageStore {
     /// Every object below `prefix` (the whole store when `None`), in path order.
     pub async fn list(&self, prefix: Option<&str>) -> Result<Vec<Listed>, StageError> {
         let prefix = prefix.map(Path::from);
-        let mut listed = retrying(Stage::Plan, &self.uri, || async {
+        let mut listed = retrying(Stage::Plan, &self.uri, &self.away, || async {
             self.store
                 .list(prefix.as_ref())
                 .map_ok(|meta| Listed {
@@ -115,7 +120,7 @@ impl ImageStore {
     pub async fn read(&self, path: &str) -> Result<Bytes, StageError> {
         let location = Path::from(path);
         let what = format!("{}/{path}", self.uri);
-        retrying(Stage::Fetch, &what, || async {
+        retrying(Stage::Fetch, &what, &self.away, || async {
             self.store.get(&location).await?.bytes().await
         })
         .await
@@ -142,8 +147,9 @@ fn s3(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let store = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
+        // Repeating is done here, where it is logged and bounded.
         .with_retry(RetryConfig {
-            max_retries: 3,
+            max_retries: 0,
             retry_timeout: Duration::from_secs(20),
             ..RetryConfig::default()
         })
@@ -160,7 +166,12 @@ fn s3(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
 }
 
 /// Repeats what may pass; turns what is left into a stage error that names the object.
-async fn retrying<T, F>(stage: Stage, what: &str, attempt: impl Fn() -> F) -> Result<T, StageError>
+async fn retrying<T, F>(
+    stage: Stage,
+    what: &str,
+    away: &AtomicBool,
+    attempt: impl Fn() -> F,
+) -> Result<T, StageError>
 where
     F: Future<Output = object_store::Result<T>>,
 {
@@ -169,10 +180,17 @@ where
     loop {
         tried += 1;
         let error = match attempt().await {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                away.store(false, Ordering::Relaxed);
+                return Ok(value);
+            }
             Err(source) => failure(stage, what, tried, source),
         };
-        if error.retry == Retry::Never || tried == ATTEMPTS {
+        if error.retry == Retry::Never {
+            return Err(error);
+        }
+        if tried == ATTEMPTS || away.load(Ordering::Relaxed) {
+            away.store(true, Ordering::Relaxed);
             return Err(error);
         }
         tracing::warn!(what, tried, %error, "object storage failed; trying again");
@@ -188,6 +206,7 @@ fn failure(stage: Stage, what: &str, tried: u32, source: object_store::Error) ->
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             FailureClass::Access
         }
+        _ if is_throttled(&source) => FailureClass::Throttled,
         _ => FailureClass::Network,
     };
     let source = ReadError {
@@ -196,9 +215,17 @@ fn failure(stage: Stage, what: &str, tried: u32, source: object_store::Error) ->
         source,
     };
     match class {
-        FailureClass::Network => StageError::external(stage, class, source),
+        FailureClass::Network | FailureClass::Throttled => StageError::external(stage, class, source),
         _ => StageError::input(stage, class, source),
     }
+}
+
+/// Whether the store asked for fewer requests. The client gives the answer's status only in words.
+fn is_throttled(error: &object_store::Error) -> bool {
+    let text = crate::error::chain(error);
+    ["status code: 429", "status code: 503", "<Code>SlowDown</Code>"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 /// Between half of `backoff` and all of it, so that workers that failed together do not return together.

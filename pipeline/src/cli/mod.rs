@@ -9,6 +9,7 @@ mod calls;
 mod check;
 mod common;
 mod compare;
+mod dead_letters;
 mod devices;
 mod doctor;
 mod drift;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Worker(worker::Args),
     /// Announce plates, or see which there are.
     Plates(plates::Args),
+    /// See what failed for good, try it again, or say that it stands.
+    DeadLetters(dead_letters::Args),
     /// Compare profiles made here or elsewhere, without Kafka.
     Compare(compare::Args),
     /// See, extend or retire the reference that control wells are judged by.
@@ -87,6 +90,7 @@ impl Command {
             Command::Serve(args) => serve::execute(args),
             Command::Worker(args) => worker::execute(args),
             Command::Plates(args) => plates::execute(args),
+            Command::DeadLetters(args) => dead_letters::execute(args),
             Command::Compare(args) => compare::execute(args),
             Command::Drift(args) => drift::execute(args),
             Command::Relate(args) => relate::execute(&args),

@@ -80,6 +80,7 @@ struct Shared {
     held: Mutex<Held>,
     stop: AtomicBool,
     assignments: AtomicU64,
+    polls: AtomicU64,
     in_flight: Arc<Semaphore>,
     limit: usize,
     topic: Arc<str>,
@@ -119,6 +120,7 @@ impl ConsumerContext for LaneContext {
                         watermark: Watermark::default(),
                         settled: BTreeMap::new(),
                         standing: None,
+                        lost_a_ticket: false,
                     };
                     held.partitions.insert(partition.partition(), fresh);
                 }
@@ -157,6 +159,7 @@ impl Lane {
             held: Mutex::default(),
             stop: AtomicBool::new(false),
             assignments: AtomicU64::new(1),
+            polls: AtomicU64::new(0),
             in_flight: Arc::new(Semaphore::new(limit)),
             limit,
             topic: topic.as_str().into(),
@@ -215,6 +218,7 @@ impl Lane {
             at_end: HashSet::new(),
             read: VecDeque::new(),
             waiting: BTreeMap::new(),
+            assignments: 0,
         };
         let publisher = Publisher {
             role: settings.role,
@@ -223,7 +227,6 @@ impl Lane {
             shared: shared.clone(),
             settled,
             failure: None,
-            lost_a_ticket: false,
         };
         let name = |part: &str| format!("{}-{part}", settings.role);
         let source = std::thread::Builder::new()
@@ -256,6 +259,12 @@ impl Lane {
     /// How often partitions were assigned to this lane so far.
     pub fn assignments(&self) -> u64 {
         self.shared.assignments.load(Ordering::Relaxed) - 1
+    }
+
+    /// How often the lane has asked Kafka for records so far. It never stops doing so, or the group would take slow
+    /// work for a dead worker.
+    pub fn polls(&self) -> u64 {
+        self.shared.polls.load(Ordering::Relaxed)
     }
 
     /// Waits for both threads. Blocking.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::Topic;
@@ -22,6 +22,8 @@ pub struct TailRecord {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
+    /// CloudEvents attribute `ce_id`; empty where there is none.
+    pub id: String,
     /// The value; empty for a tombstone.
     pub value: Vec<u8>,
 }
@@ -99,6 +101,7 @@ impl Tail {
                     topic,
                     partition: message.partition(),
                     offset: message.offset(),
+                    id: id(&message).unwrap_or_default(),
                     value: message.payload().unwrap_or_default().to_vec(),
                 }))
             }
@@ -118,4 +121,9 @@ impl Tail {
             source,
         }
     }
+}
+
+fn id(message: &BorrowedMessage<'_>) -> Option<String> {
+    let header = message.headers()?.iter().find(|header| header.key == "ce_id")?;
+    Some(String::from_utf8_lossy(header.value?).into_owned())
 }

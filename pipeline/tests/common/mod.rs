@@ -170,9 +170,14 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// A broker of its own, and its address.
 pub(crate) fn start_broker(models: &Path, data: &Path) -> (Running, String) {
+    start_broker_at(models, data, "127.0.0.1:0")
+}
+
+/// A broker that listens at `address`.
+pub(crate) fn start_broker_at(models: &Path, data: &Path, address: &str) -> (Running, String) {
     let mut child = Running(
         wellspring(models)
-            .args(["broker", "--listen", "127.0.0.1:0", "--data"])
+            .args(["broker", "--listen", address, "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -35,6 +35,8 @@ pub(super) struct HeldPartition {
     pub(super) settled: BTreeMap<i64, Settled>,
     /// `None` until the first record is read and the partition is marked.
     pub(super) standing: Option<Standing>,
+    /// Whether a ticket of the partition was lost: then its mark stays, as after a death.
+    pub(super) lost_a_ticket: bool,
 }
 
 impl Held {
@@ -54,7 +56,7 @@ impl Held {
     ) {
         let mut list = TopicPartitionList::new();
         for (id, partition) in &mut self.partitions {
-            if !which(*id) {
+            if !which(*id) || partition.lost_a_ticket {
                 continue;
             }
             // Taken, so that it is released once.

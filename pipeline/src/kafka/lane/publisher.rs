@@ -37,7 +37,6 @@ pub(super) struct Publisher {
     pub(super) shared: Arc<Shared>,
     pub(super) settled: Receiver<Settled>,
     pub(super) failure: Option<StageError>,
-    pub(super) lost_a_ticket: bool,
 }
 
 /// A batch: which records it answers and where that leaves their partitions.
@@ -59,13 +58,11 @@ impl Publisher {
                 break;
             }
         }
-        // The end of a process in good order is no death. A ticket that got lost is: its stage panicked.
-        if !self.lost_a_ticket {
-            let (topic, consumer) = (self.shared.topic.clone(), self.consumer.clone());
-            self.shared
-                .held()
-                .release(&topic, &consumer, CommitMode::Sync, |_| true);
-        }
+        // The end of a process in good order is no death.
+        let (topic, consumer) = (self.shared.topic.clone(), self.consumer.clone());
+        self.shared
+            .held()
+            .release(&topic, &consumer, CommitMode::Sync, |_| true);
         self.failure.map_or(Ok(()), Err)
     }
 
@@ -109,7 +106,10 @@ impl Publisher {
             }
             Outcome::Stop(error) => self.fail(error),
             Outcome::Dropped => {
-                self.lost_a_ticket = true;
+                // A stage panicked.
+                if let Some(partition) = self.shared.held().partitions.get_mut(&position.partition) {
+                    partition.lost_a_ticket = true;
+                }
                 self.fail(StageError::internal(
                     Stage::Publish,
                     format!(

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Source {
     pub(super) read: VecDeque<(u64, OwnedMessage)>,
     /// Records not due yet, one for each partition that waits.
     pub(super) waiting: BTreeMap<i32, (u64, OwnedMessage)>,
+    /// Assignments up to here are known to be read.
+    pub(super) assignments: u64,
 }
 
 /// What became of a record that was to be handed over.
@@ -58,6 +61,7 @@ enum Given {
 impl Source {
     pub(super) fn run(mut self) -> Result<(), StageError> {
         while !self.shared.stopping() {
+            self.notice_assignments();
             // One permit per record.
             let Ok(permit) = self.shared.in_flight.clone().try_acquire_owned() else {
                 self.poll_paused()?;
@@ -85,6 +89,27 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// The client keeps a partition paused that moved away while it was, so what is new here has to be resumed. What
+    /// was read under an earlier assignment is worth nothing.
+    fn notice_assignments(&mut self) {
+        let assignments = self.shared.assignments.load(Ordering::Relaxed);
+        if assignments == self.assignments {
+            return;
+        }
+        self.assignments = assignments;
+        self.paused = true;
+        let held = self.shared.held();
+        let current = |id: i32, assignment: u64| {
+            held.partitions
+                .get(&id)
+                .is_some_and(|p| p.assignment == assignment)
+        };
+        self.waiting
+            .retain(|id, (assignment, _)| current(*id, *assignment));
+        self.read
+            .retain(|(assignment, message)| current(message.partition(), *assignment));
     }
 
     /// The next record to begin: one that became due, one read before, or one from Kafka.
@@ -117,6 +142,7 @@ impl Source {
 
     /// One poll. A record of a partition that is not held was revoked between the fetch and now; its owner reads it.
     fn poll(&mut self, timeout: Duration) -> Result<Option<(u64, OwnedMessage)>, StageError> {
+        self.shared.polls.fetch_add(1, Ordering::Relaxed);
         let message = match self.consumer.poll(timeout) {
             None => return Ok(None),
             Some(Err(KafkaError::PartitionEOF(partition))) => {

@@ -1,0 +1,254 @@
+//! Lanes against the embedded broker: what is in flight is bounded, polling goes on, what is not due waits, what ends
+//! every process is recognised, and a producer that was too slow is made anew.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::wait_for;
+use wellspring::clock::now_ms;
+use wellspring::error::{Stage, StageError};
+use wellspring::failures::DUE;
+use wellspring::kafka::lane::{Lane, LaneSettings, Work};
+use wellspring::kafka::producer::{BatchProducer, Committed};
+use wellspring::kafka::tail::{Polled, Tail};
+use wellspring::kafka::topics::{Topic, create_missing};
+use wellspring::kafka::{KafkaSettings, OutRecord};
+use wellspring::track::Outcome;
+use wellspring_broker::EmbeddedBroker;
+
+/// A broker in this process, and how to reach it.
+struct Broker {
+    kafka: KafkaSettings,
+    broker: Option<EmbeddedBroker>,
+    runtime: tokio::runtime::Runtime,
+    _folder: tempfile::TempDir,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let broker = runtime
+            .block_on(EmbeddedBroker::start(folder.path(), "127.0.0.1:0"))
+            .unwrap();
+        let kafka = KafkaSettings::new(broker.bootstrap(), "test", "lane");
+        runtime.block_on(create_missing(&kafka)).unwrap();
+        Self {
+            kafka,
+            broker: Some(broker),
+            runtime,
+            _folder: folder,
+        }
+    }
+
+    fn lane(&self, topic: Topic, role: &'static str, in_flight: usize) -> (Lane, Work) {
+        let settings = LaneSettings {
+            topic,
+            role,
+            in_flight,
+            until_drained: false,
+        };
+        Lane::open(&self.kafka, &settings).unwrap()
+    }
+
+    /// A lane of another process of the same role.
+    fn other_lane(&self, topic: Topic, role: &'static str, in_flight: usize) -> (Lane, Work) {
+        let kafka = KafkaSettings::new(&self.kafka.bootstrap, "test", "other");
+        let settings = LaneSettings {
+            topic,
+            role,
+            in_flight,
+            until_drained: false,
+        };
+        Lane::open(&kafka, &settings).unwrap()
+    }
+
+    fn publish(&self, records: &[OutRecord]) {
+        let producer = BatchProducer::open(&self.kafka, "test").unwrap();
+        assert_eq!(producer.publish(records).unwrap(), Committed::Yes);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(broker) = self.broker.take() {
+            self.runtime.block_on(broker.shutdown()).unwrap();
+        }
+    }
+}
+
+fn record(topic: Topic, key: &str) -> OutRecord {
+    OutRecord::of_bytes(topic, key, key, "test", key.as_bytes().to_vec())
+}
+
+fn end(lane: Lane, work: Work) {
+    (lane.stopper())();
+    drop(work);
+    lane.join().unwrap();
+}
+
+#[test]
+fn a_lane_without_room_reads_no_more_and_polls_on() {
+    let broker = Broker::start();
+    let all: Vec<OutRecord> = (0..200)
+        .map(|i| record(Topic::Tasks, &format!("key {i}")))
+        .collect();
+    broker.publish(&all);
+    let (lane, work) = broker.lane(Topic::Tasks, "worker", 4);
+    // Nothing of this is settled: the engine behind the lane is stuck.
+    let mut stuck: Vec<_> = (0..4).map(|_| work.recv_blocking().unwrap()).collect();
+    let (polls, assignments) = (lane.polls(), lane.assignments());
+    wait_for("polls of a full lane", || lane.polls() >= polls + 50);
+    assert!(work.try_recv().is_err(), "more than the limit was handed out");
+    let mut seen = BTreeSet::new();
+    while seen.len() < all.len() {
+        let tracked = stuck.pop().unwrap_or_else(|| work.recv_blocking().unwrap());
+        assert!(
+            seen.insert(tracked.value.key.clone()),
+            "{} came twice",
+            tracked.value.key
+        );
+        tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    }
+    assert_eq!(lane.assignments(), assignments, "the group rebalanced");
+    end(lane, work);
+}
+
+/// The client keeps partitions paused that move away while they are: they were never read again when they came back.
+#[test]
+fn a_partition_that_moved_while_it_was_paused_is_read_when_it_comes_back() {
+    let broker = Broker::start();
+    let all: Vec<OutRecord> = (0..200)
+        .map(|i| record(Topic::Tasks, &format!("key {i}")))
+        .collect();
+    broker.publish(&all);
+    let (lane, work) = broker.lane(Topic::Tasks, "worker", 1);
+    let stuck = work.recv_blocking().unwrap();
+    let (other, others_work) = broker.other_lane(Topic::Tasks, "worker", 1);
+    wait_for("the other lane's share", || other.assignments() > 0);
+    // It ends with one record in work, which it does not answer.
+    let unanswered = others_work.recv_blocking().unwrap();
+    drop(others_work);
+    (other.stopper())();
+    unanswered
+        .ticket
+        .settle(Outcome::Stop(StageError::internal(Stage::Embed, "no answer")));
+    assert!(other.join().is_err());
+    let mut seen = BTreeSet::from([stuck.value.key.clone()]);
+    stuck.ticket.settle(Outcome::Publish(Vec::new()));
+    wait_for("every record", || {
+        while let Ok(tracked) = work.try_recv() {
+            assert!(
+                seen.insert(tracked.value.key.clone()),
+                "{} came twice",
+                tracked.value.key
+            );
+            tracked.ticket.settle(Outcome::Publish(Vec::new()));
+        }
+        seen.len() == all.len()
+    });
+    end(lane, work);
+}
+
+#[test]
+fn a_record_that_is_not_due_waits_and_holds_up_no_other_partition() {
+    let broker = Broker::start();
+    let in_partition = |key: &str, partition: i32, due: Option<u64>| OutRecord {
+        partition: Some(partition),
+        headers: due.map(|due| (DUE, due.to_string())).into_iter().collect(),
+        ..record(Topic::Retries, key)
+    };
+    let in_an_hour = now_ms() + 3_600_000;
+    broker.publish(&[
+        in_partition("later", 0, Some(in_an_hour)),
+        in_partition("behind it", 0, None),
+        in_partition("overdue", 1, Some(now_ms().saturating_sub(1))),
+    ]);
+    let (lane, work) = broker.lane(Topic::Retries, "retrier", 8);
+    let next = || {
+        let tracked = work.recv_blocking().unwrap();
+        let key = tracked.value.key.clone();
+        tracked.ticket.settle(Outcome::Publish(Vec::new()));
+        key
+    };
+    assert_eq!(next(), "overdue");
+    broker.publish(&[in_partition("another", 1, None)]);
+    assert_eq!(next(), "another");
+    let polls = lane.polls();
+    wait_for("polls of a lane that waits", || lane.polls() >= polls + 20);
+    assert!(work.try_recv().is_err());
+    end(lane, work);
+}
+
+#[test]
+fn a_record_that_ends_process_after_process_is_handed_out_as_deadly_at_the_fifth_attempt() {
+    let broker = Broker::start();
+    broker.publish(&[record(Topic::Tasks, "poison")]);
+    for attempt in 1..=4 {
+        let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
+        let tracked = work.recv_blocking().unwrap();
+        assert!(!tracked.value.deadly, "attempt {attempt}");
+        // What a panic in a stage does.
+        drop(tracked);
+        drop(work);
+        assert!(lane.join().is_err());
+    }
+    let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
+    let tracked = work.recv_blocking().unwrap();
+    assert!(tracked.value.deadly);
+    tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    end(lane, work);
+    // It is out of the way, and what comes after it is innocent.
+    broker.publish(&[record(Topic::Tasks, "poison")]);
+    let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
+    let tracked = work.recv_blocking().unwrap();
+    assert!(!tracked.value.deadly);
+    tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    end(lane, work);
+}
+
+#[test]
+fn a_process_that_stops_by_its_own_decision_is_no_death() {
+    let broker = Broker::start();
+    broker.publish(&[record(Topic::Tasks, "innocent")]);
+    for attempt in 1..=6 {
+        let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
+        let tracked = work.recv_blocking().unwrap();
+        assert!(!tracked.value.deadly, "attempt {attempt}");
+        let error = StageError::internal(Stage::Embed, "the weights are missing");
+        tracked.ticket.settle(Outcome::Stop(error));
+        drop(work);
+        assert!(lane.join().is_err());
+    }
+}
+
+#[test]
+fn a_producer_fenced_for_its_own_slowness_is_made_anew_and_repeats_nothing() {
+    let broker = Broker::start();
+    let keys = ["a", "b", "c", "d", "e"];
+    let all: Vec<OutRecord> = keys.iter().map(|key| record(Topic::Tasks, key)).collect();
+    broker.publish(&all);
+    // Longer than a transaction may take; the broker aborts it meanwhile.
+    fail::cfg("slow.sent", "1*sleep(6500)").unwrap();
+    let (lane, work) = broker.lane(Topic::Tasks, "slow", 8);
+    for _ in keys {
+        let tracked = work.recv_blocking().unwrap();
+        let answer = record(Topic::Features, &tracked.value.key);
+        tracked.ticket.settle(Outcome::Publish(vec![answer]));
+    }
+    end(lane, work);
+    let mut tail = Tail::open(&broker.kafka, &[Topic::Features]).unwrap();
+    let (mut answers, mut ended) = (Vec::new(), 0);
+    while ended < tail.partitions() {
+        match tail.poll(Duration::from_secs(60)).unwrap() {
+            Polled::Record(record) => answers.push(String::from_utf8(record.value).unwrap()),
+            Polled::AtEnd => ended += 1,
+            Polled::Nothing => panic!("nothing is heard of the features"),
+        }
+    }
+    answers.sort();
+    assert_eq!(answers, keys);
+}
