@@ -7,6 +7,7 @@
 mod compare;
 mod decode;
 mod embed;
+mod faults;
 mod kernels;
 mod pipeline;
 
@@ -45,6 +46,8 @@ enum Bench {
     Compare(compare::Args),
     /// Whole runs in a process of their own: fields per second, and memory that must not grow with the plate.
     Pipeline(pipeline::Args),
+    /// Processes killed at random moments: what is lost, what comes twice, how long until work goes on.
+    Faults(faults::Args),
 }
 
 /// One measurement.
@@ -135,6 +138,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Embed(args) => embed::execute(&args, &mut printer),
         Bench::Compare(args) => compare::execute(&args, &mut printer),
         Bench::Pipeline(args) => pipeline::execute(&args, &mut printer),
+        Bench::Faults(args) => faults::execute(&args, &mut printer),
     };
     // What was measured before something failed is worth seeing.
     printer.finish();

@@ -116,6 +116,7 @@ fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
                 topic: Topic::Features,
                 partition: 0,
                 offset: i64::from(index),
+                id: String::new(),
                 value: serde_json::to_vec(&features(&run, &plate, index, &map)).unwrap(),
             };
             collection.take(&record).unwrap();

@@ -1,0 +1,164 @@
+//! Faults, and what is left after them: processes that die at every edge between two steps, stores that come back,
+//! events nobody can read. Each counts records at the end: none lost, none twice.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod fleet;
+mod records;
+mod store;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use common::{models, run_json, simulate, small_plate, start_broker, wellspring};
+use serde_json::Value;
+use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::tail::{Polled, Tail, TailRecord};
+use wellspring::kafka::topics::Topic;
+
+/// Every edge, and what it lets pass before it kills.
+const EDGES: [(&str, &str); 18] = [
+    ("planner.read", "return"),
+    ("planner.plan", "return"),
+    ("planner.sent", "return"),
+    ("planner.committed", "return"),
+    ("worker.read", "9*off->return"),
+    ("worker.fetch", "9*off->return"),
+    ("worker.decode", "9*off->return"),
+    ("worker.preprocess", "9*off->return"),
+    ("worker.quality", "9*off->return"),
+    ("worker.embed", "9*off->return"),
+    ("worker.sent", "return"),
+    ("worker.committed", "return"),
+    ("collector.collect", "5*off->return"),
+    ("collector.compare", "return"),
+    // The plate's profiles, and then the comparisons.
+    ("collector.sent", "return"),
+    ("collector.committed", "return"),
+    ("collector.committed", "1*off->return"),
+    ("collector.finish", "return"),
+];
+
+/// Fields of [`few_wells`].
+const FIELDS: u64 = 24;
+
+#[test]
+fn a_process_killed_at_any_edge_loses_nothing_and_repeats_nothing() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let edges = Mutex::new(EDGES.iter().enumerate());
+    std::thread::scope(|scope| {
+        // What dies is missed by its group for some seconds; several wait at once.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some((number, (edge, action))) = edges.lock().unwrap().next() else {
+                        return;
+                    };
+                    let prefix = format!("edge-{number}");
+                    let run = || run(&models, folder.path(), &bootstrap, &prefix);
+                    let killed = run()
+                        .env("FAILPOINTS", format!("{edge}={action}"))
+                        .output()
+                        .unwrap();
+                    assert_eq!(
+                        killed.status.signal(),
+                        Some(libc::SIGABRT),
+                        "{edge}: {}",
+                        String::from_utf8_lossy(&killed.stderr)
+                    );
+                    let (code, summary) = run_json(&mut run());
+                    assert_eq!(
+                        (code, &summary["fields_done"]),
+                        (0, &Value::from(FIELDS)),
+                        "{edge}: {summary}"
+                    );
+                    assert_eq!(
+                        (&summary["lost"], &summary["dead_letters"]),
+                        (&Value::from(0), &Value::from(0)),
+                        "{edge}"
+                    );
+                    let kafka = KafkaSettings::new(&bootstrap, &prefix, "test");
+                    for topic in [Topic::Tasks, Topic::Features, Topic::Profiles] {
+                        let counts = by_subject(&records(&kafka, topic));
+                        let twice = counts.values().filter(|count| **count > 1).count();
+                        assert_eq!((counts.len(), twice), (FIELDS as usize, 0), "{edge}, {topic:?}");
+                    }
+                    let finished = records(&kafka, Topic::Status)
+                        .iter()
+                        .filter(|status| json(status)["status"] == "run_finished")
+                        .count();
+                    assert_eq!(finished, 1, "{edge}");
+                }
+            });
+        }
+    });
+}
+
+/// A run of the plate in `folder` under `prefix`, with its results in a folder of that name.
+fn run(models: &Path, folder: &Path, bootstrap: &str, prefix: &str) -> Command {
+    let mut command = wellspring(models);
+    command.arg("run").arg(folder.join("plates/screen.toml"));
+    command.args(["--json", "--kafka", bootstrap, "--prefix", prefix, "--out"]);
+    command.arg(folder.join(prefix));
+    command
+}
+
+/// One plate of 24 wells with one field each, both controls among them: quick to run.
+fn few_wells(folder: &Path) {
+    simulate(
+        folder,
+        &small_plate("\"DNA\"").replace("fields = 2", "fields = 1"),
+    );
+    let plates = folder.join("plates");
+    let map = plates.join("platemap.csv");
+    let rows = std::fs::read_to_string(&map).unwrap();
+    let kept = |well: &str| ["01", "02", "03"].contains(&&well[1..]);
+    let few: Vec<&str> = rows
+        .lines()
+        .filter(|row| row.starts_with("plate,") || row.split(',').nth(1).is_some_and(kept))
+        .collect();
+    std::fs::write(&map, few.join("\n")).unwrap();
+    for image in std::fs::read_dir(plates.join("images/SMALL0001")).unwrap() {
+        let image = image.unwrap();
+        let name = image.file_name().into_string().unwrap();
+        if !name.split('_').nth(1).is_some_and(kept) {
+            std::fs::remove_file(image.path()).unwrap();
+        }
+    }
+}
+
+/// All committed records of a topic.
+fn records(kafka: &KafkaSettings, topic: Topic) -> Vec<TailRecord> {
+    let mut tail = Tail::open(kafka, &[topic]).unwrap();
+    let (mut records, mut ended) = (Vec::new(), 0);
+    while ended < tail.partitions() {
+        match tail.poll(common::PATIENCE).unwrap() {
+            Polled::Record(record) => records.push(record),
+            Polled::AtEnd => ended += 1,
+            Polled::Nothing => panic!("nothing is heard of {topic:?}"),
+        }
+    }
+    records
+}
+
+fn json(record: &TailRecord) -> Value {
+    serde_json::from_slice(&record.value).unwrap()
+}
+
+/// How often each well and field occurs.
+fn by_subject(records: &[TailRecord]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        let value = json(record);
+        let subject = format!("{} {} {}", value["plate"], value["well"], value["field"]);
+        *counts.entry(subject).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,181 @@
+//! Records that cannot be worked on: poison, failures that pass, events nobody can read, and records seen twice.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+
+use serde_json::Value;
+use wellspring::kafka::producer::{BatchProducer, Committed};
+use wellspring::kafka::topics::{Topic, create_missing};
+use wellspring::kafka::{KafkaSettings, OutRecord};
+
+use crate::common::{dead_letters, models, run_json, start_broker, wellspring};
+use crate::{FIELDS, by_subject, few_wells, records, run};
+
+#[test]
+fn a_field_that_kills_the_process_becomes_a_dead_letter_and_the_rest_of_the_plate_is_done() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let mut deaths = 0;
+    let summary = loop {
+        let ended = run(&models, folder.path(), &bootstrap, "poison")
+            .env("FAILPOINTS", "worker.decode@SMALL0001/A02/1=return")
+            .output()
+            .unwrap();
+        if ended.status.signal() != Some(libc::SIGABRT) {
+            assert_eq!(ended.status.code(), Some(1));
+            break serde_json::from_slice::<Value>(&ended.stdout).unwrap();
+        }
+        deaths += 1;
+        assert!(deaths < 6, "the field kills for ever");
+    };
+    assert_eq!(deaths, 4);
+    assert_eq!(
+        (
+            &summary["fields_done"],
+            &summary["fields_failed"],
+            &summary["lost"]
+        ),
+        (&Value::from(FIELDS - 1), &Value::from(1), &Value::from(0))
+    );
+    let letters = dead_letters(&folder.path().join("poison"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!(
+        (&letters[0]["class"], &letters[0]["well"]),
+        (&"poison".into(), &"A02".into())
+    );
+    let counts = by_subject(&records(
+        &KafkaSettings::new(&bootstrap, "poison", "test"),
+        Topic::Features,
+    ));
+    assert!(counts.len() as u64 == FIELDS - 1 && counts.values().all(|count| *count == 1));
+}
+
+#[test]
+fn a_failure_that_passes_is_tried_again_and_leaves_no_trace() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let faults =
+        "worker.fetch@SMALL0001/A02/1=2*return(network);worker.embed@SMALL0001/B03/1=1*return(out_of_memory)";
+    let mut command = run(&models, folder.path(), &bootstrap, "passing");
+    command.env("FAILPOINTS", faults).args(["--retry-delays", "0,0"]);
+    let (code, summary) = run_json(&mut command);
+    assert_eq!(
+        (code, &summary["fields_done"]),
+        (0, &Value::from(FIELDS)),
+        "{summary}"
+    );
+    let kafka = KafkaSettings::new(&bootstrap, "passing", "test");
+    assert_eq!(records(&kafka, Topic::Retries).len(), 3);
+    let counts = by_subject(&records(&kafka, Topic::Features));
+    assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
+}
+
+#[test]
+fn at_least_once_a_crash_repeats_records_under_the_same_ids_and_the_results_are_the_same() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let start = || {
+        let mut command = run(&models, folder.path(), &bootstrap, "repeated");
+        command.args(["--delivery", "at-least-once"]);
+        command
+    };
+    // The features are at the broker, the offsets they answer are not.
+    let killed = start().env("FAILPOINTS", "worker.sent=return").output().unwrap();
+    assert_eq!(killed.status.signal(), Some(libc::SIGABRT));
+    let (code, summary) = run_json(&mut start());
+    assert_eq!(
+        (code, &summary["fields_done"], &summary["lost"]),
+        (0, &Value::from(FIELDS), &Value::from(0))
+    );
+    let features = records(
+        &KafkaSettings::new(&bootstrap, "repeated", "test"),
+        Topic::Features,
+    );
+    assert!(
+        features.len() as u64 > FIELDS,
+        "nothing was repeated, so nothing is shown"
+    );
+    let ids: BTreeSet<&str> = features.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(ids.len() as u64, FIELDS);
+    assert_eq!(by_subject(&features).len() as u64, FIELDS);
+}
+
+#[test]
+fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_planned_once() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let kafka = KafkaSettings::new(&bootstrap, "events", "test");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(create_missing(&kafka)).unwrap();
+    let mut huge = b"{\"plate\":\"SMALL0001\",\"more\":\"".to_vec();
+    // The largest that a producer of ours sends and the broker takes; cut short, so that it ends in the middle.
+    huge.resize(15 << 20, b'x');
+    let unreadable: Vec<Vec<u8>> = vec![
+        b"\xff\xfe\x00plate".to_vec(),
+        b"{\"run\":\"events\"}".to_vec(),
+        b"{\"plate\":17}".to_vec(),
+        b"[1,2,3]".to_vec(),
+        Vec::new(),
+        huge,
+    ];
+    let mut events: Vec<Vec<u8>> = unreadable.clone();
+    // From the future, of a newer version: it says which plate, and that is all that is needed.
+    events.push(
+        b"{\"plate\":\"SMALL0001\",\"version\":99,\"time\":\"2999-01-01T00:00:00Z\",\"new\":{\"a\":[1]}}"
+            .to_vec(),
+    );
+    for (number, event) in events.into_iter().enumerate() {
+        let id = format!("event {number}");
+        let record = OutRecord::of_bytes(Topic::Plates, "SMALL0001", id, "wellspring.plate-ready.v1", event);
+        let producer = BatchProducer::open(&kafka, "test").unwrap();
+        assert_eq!(producer.publish([&record]).unwrap(), Committed::Yes);
+    }
+    let (code, summary) = run_json(&mut run(&models, folder.path(), &bootstrap, "events"));
+    assert_eq!(
+        (code, &summary["fields_done"]),
+        (1, &Value::from(FIELDS)),
+        "{summary}"
+    );
+    let letters = dead_letters(&folder.path().join("events"));
+    assert_eq!(letters.len(), unreadable.len());
+    assert!(
+        letters.iter().all(|letter| letter["class"] == "bad_event"),
+        "{letters:?}"
+    );
+    let sizes: BTreeSet<u64> = letters
+        .iter()
+        .filter_map(|l| l["original_bytes"].as_u64())
+        .collect();
+    assert!(sizes.contains(&(15 << 20)), "{sizes:?}");
+    // Announced twice more after it is done, by the command.
+    let announced = wellspring(&models)
+        .args([
+            "plates",
+            "announce",
+            "SMALL0001",
+            "SMALL0001",
+            "--prefix",
+            "events",
+            "--kafka",
+            &bootstrap,
+        ])
+        .status();
+    assert!(announced.unwrap().success());
+    let (code, _) = run_json(&mut run(&models, folder.path(), &bootstrap, "events"));
+    assert_eq!(code, 1);
+    for topic in [Topic::Tasks, Topic::Features] {
+        let counts = by_subject(&records(&kafka, topic));
+        assert!(
+            counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1),
+            "{topic:?}"
+        );
+    }
+}
