@@ -75,7 +75,7 @@ fn serve(root: PathBuf, refuse: Arc<AtomicUsize>) -> String {
 fn answer(mut connection: TcpStream, root: &Path, refuse: &AtomicUsize) -> Option<()> {
     let mut lines = BufReader::new(connection.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
-    while lines.next()?.ok()? != "" {}
+    while !lines.next()?.ok()?.is_empty() {}
     let target = request.split(' ').nth(1)?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let key = path

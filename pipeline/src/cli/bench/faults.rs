@@ -15,7 +15,7 @@ use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::tail::{Polled, Tail};
 use wellspring::kafka::topics::Topic;
 use wellspring::resolve::read_letters;
-use wellspring_workloads::simulate::{Simulation, SimulationSettings, Stain};
+use wellspring_workloads::simulate::{GeneratedCompounds, Simulation, SimulationSettings, Stain};
 
 use super::{Line, Printer, Random};
 use crate::cli::common;
@@ -89,7 +89,7 @@ struct Count {
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
-    let mut settings = SimulationSettings {
+    let settings = SimulationSettings {
         name: "FAULTS".to_owned(),
         wells: WELLS,
         plates: 1,
@@ -97,9 +97,20 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         channels: vec![Stain::Dna],
         height: 240,
         width: 240,
+        cells_per_field: 20.0,
+        cell_diameter: 48.0,
+        generated: GeneratedCompounds {
+            rescue: 1,
+            toxic: 1,
+            inactive: 6,
+        },
+        doses: vec![0.1, 1.0, 5.0, 20.0],
+        replicates: 1,
+        healthy_wells: 16,
+        disease_wells: 16,
+        fill_with_controls: true,
         ..SimulationSettings::default()
     };
-    settings.replicates = 1;
     let plate = folder.path().join("plate");
     std::fs::create_dir_all(&plate)?;
     write_plates(
