@@ -27,11 +27,12 @@ use crate::error::{Stage, StageError};
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{ComparisonTables, Provenance, feature_names};
 use crate::runs::Run;
+use crate::transforms::read_transform;
 use fields::FieldReader;
 use kept::KeptWriter;
 
 pub use findings::{Finding, Findings, FindingsWriter};
-pub use found::{FoundError, Shown, compare_plates};
+pub use found::{FoundError, Profiled, Shown, compare_plates};
 pub use kept::KeptProfiles;
 pub use planned::Planned;
 pub use signatures::MatrixError;
@@ -59,11 +60,12 @@ pub struct Compared {
 }
 
 /// Writes the field and well tables into `out` while it builds profiles, then compares into its own tables there.
+/// `provenance` gets the hash of the alignment, where there is one.
 pub fn compare(
     run: &Run,
     collection: &mut Collection,
     map: Option<&PlateMap>,
-    provenance: &Provenance,
+    provenance: &mut Provenance,
     out: &Path,
 ) -> Result<Compared, StageError> {
     let screen = &run.screen;
@@ -108,18 +110,22 @@ fn compare_kept(
     run: &Run,
     planned: &mut Planned,
     profiles: &KeptProfiles,
-    provenance: &Provenance,
+    provenance: &mut Provenance,
     out: &Path,
 ) -> Result<Result<Shown, CompareError>, StageError> {
     let found = planned.design().map_err(FoundError::Screen).and_then(|design| {
         let aside = FindingsWriter::create(out)?;
+        let profiled = Profiled {
+            features: &feature_names(&run.card.name, run.width()),
+            earlier: read_transform(&run.screen.comparison.transform)?,
+        };
         let read = |plate: &Barcode| profiles.plate(plate);
         compare_plates(
             &design,
             &run.screen.comparison,
+            profiled,
             read,
             Some(aside),
-            &feature_names(&run.card.name, run.width()),
             provenance,
             out,
         )

@@ -115,6 +115,9 @@ pub enum ComparisonRecord {
     Dose {
         /// The run.
         run: RunId,
+        /// sha256 of the alignment, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transform_sha256: Option<String>,
         /// All components of the comparison.
         #[serde(flatten)]
         comparison: Box<Comparison>,
@@ -123,6 +126,9 @@ pub enum ComparisonRecord {
     Compound {
         /// The run.
         run: RunId,
+        /// sha256 of the alignment, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transform_sha256: Option<String>,
         /// The call, the dose curve and all components.
         #[serde(flatten)]
         summary: Box<CompoundSummary>,

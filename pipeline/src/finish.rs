@@ -81,17 +81,18 @@ pub fn finish(
     surroundings: &Surroundings,
     out: &Path,
 ) -> Result<(RunSummary, Compared), StageError> {
-    let provenance = Provenance {
+    let mut provenance = Provenance {
         screen: run.screen.name.to_string(),
         run: run.id.clone(),
         screen_sha256: run.screen.hash(),
         model: run.card.name.clone(),
         model_sha256: run.card.weights.content_sha256.clone(),
         seed: run.screen.comparison.seed,
+        transform_sha256: None,
     };
     // A map that cannot be read has failed every plate in planning, with its reason; the tables are then empty.
     let map = runtime.block_on(read_plate_map(&run.screen)).ok();
-    let mut compared = compare(run, collection, map.as_ref(), &provenance, out)?;
+    let mut compared = compare(run, collection, map.as_ref(), &mut provenance, out)?;
     failpoint::pass("collector", "compare");
     compared
         .drift
@@ -103,7 +104,7 @@ pub fn finish(
     }
     letters.finish().map_err(disk)?;
 
-    publish::publish(run, collection, &mut compared, kafka)?;
+    publish::publish(run, collection, &mut compared, &provenance, kafka)?;
 
     let progress = collection.progress();
     let summary = RunSummary {

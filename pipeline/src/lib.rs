@@ -38,4 +38,5 @@ pub mod store;
 pub mod submit;
 pub mod topology;
 pub mod track;
+pub mod transforms;
 pub mod wells;

@@ -17,8 +17,8 @@ use std::io::Cursor;
 use files::{Row, close, number, table};
 use wellspring_workloads::compare::{
     Activity, ActivitySettings, AssayWindow, Comparison, ComparisonSettings, CompoundSummary, Consensus,
-    Correction, Design, Level, MapNull, Note, NoteKind, Perturbation, Question, Sink, WellScore, compare,
-    stream,
+    Correction, Design, Frame, Level, MapNull, Note, NoteKind, Perturbation, Question, Sink, WellScore,
+    compare, stream,
 };
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -334,7 +334,19 @@ fn streamed(profiles: &[WellProfile], settings: &ComparisonSettings) -> Profiles
     let design = Design::of(profiles.iter().map(|well| (&well.plate, &well.treatment))).unwrap();
     let mut found = Profiles::default();
     let read = |plate: &Barcode| -> Result<Vec<&WellProfile>, Infallible> { Ok(plates[plate].clone()) };
-    stream(&design, settings, read, Cursor::new(Vec::new()), &mut found).unwrap();
+    let names: Vec<String> = (0..profiles[0].values.len())
+        .map(|column| column.to_string())
+        .collect();
+    let frame = Frame::fit(&design, settings, &names, None, read).unwrap();
+    stream(
+        &design,
+        settings,
+        &frame,
+        read,
+        Cursor::new(Vec::new()),
+        &mut found,
+    )
+    .unwrap();
     found
 }
 

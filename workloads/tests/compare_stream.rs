@@ -11,13 +11,17 @@ use std::io::Cursor;
 
 use proptest::prelude::*;
 use wellspring_workloads::compare::{
-    Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Normalise, NoteKind,
+    Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Frame, Normalise, NoteKind,
     NullFrom, Question, ScreenComparison, Spool, StreamError, WIDEST, compare, stream,
 };
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 const WIDTH: usize = 16;
+
+fn names() -> Vec<String> {
+    (0..WIDTH).map(|column| format!("f_{column}")).collect()
+}
 
 /// Seeded noise, close to normal: the sum of twelve uniforms.
 struct Noise(u64);
@@ -128,7 +132,7 @@ fn streamed(
     let design = Design::of(wells.iter().map(|well| (&well.plate, &well.treatment)))?;
     let mut result = ScreenComparison::default();
     let mut reads = Vec::new();
-    let read = |plate: &Barcode| -> Result<Vec<WellProfile>, Infallible> {
+    let mut read = |plate: &Barcode| -> Result<Vec<WellProfile>, Infallible> {
         reads.push(plate.clone());
         Ok(wells
             .iter()
@@ -136,7 +140,8 @@ fn streamed(
             .cloned()
             .collect())
     };
-    stream(&design, settings, read, spool, &mut result)?;
+    let frame = Frame::fit(&design, settings, &names(), None, &mut read)?;
+    stream(&design, settings, &frame, &mut read, spool, &mut result)?;
     Ok((result, reads))
 }
 
@@ -251,7 +256,16 @@ fn what_reading_or_writing_fails_with_comes_back_and_a_changed_table_is_refused(
     let design = Design::of(wells.iter().map(|well| (&well.plate, &well.treatment))).unwrap();
     let run = |read: &mut (dyn FnMut(&Barcode) -> Result<Vec<WellProfile>, &'static str> + Send)| {
         let mut result = Tables::default();
-        stream(&design, &plain(), read, Cursor::new(Vec::new()), &mut result).unwrap_err()
+        let frame = Frame::default();
+        stream(
+            &design,
+            &plain(),
+            &frame,
+            read,
+            Cursor::new(Vec::new()),
+            &mut result,
+        )
+        .unwrap_err()
     };
     let error = run(&mut |plate| {
         if plate.as_str() == "P02" {

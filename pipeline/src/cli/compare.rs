@@ -17,13 +17,14 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use wellspring::compare::{Planned, Shown, compare_plates};
+use wellspring::compare::{Planned, Profiled, Shown, compare_plates};
 use wellspring::drift::Watch;
 use wellspring::plan::read_plate_map;
 use wellspring::report::{ReportInput, RunFacts, render};
 use wellspring::results::{AtomicFile, FeatureColumns, FeatureTable, Provenance, write_json};
 use wellspring::runs::run_id;
 use wellspring::scratch;
+use wellspring::transforms::read_transform;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
@@ -59,6 +60,9 @@ pub(crate) struct Args {
     /// columns, with or without `Metadata_`.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     metadata: Option<String>,
+    /// Align with this file, an alignment of earlier plates (`transforms/*.json`), instead of fitting one.
+    #[arg(long, value_name = "FILE")]
+    transform: Option<PathBuf>,
     /// Which columns are features: names or patterns such as `Cells_*`. Default: recognised.
     #[arg(long, value_name = "PATTERNS", default_value = "")]
     columns: String,
@@ -101,6 +105,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         let absolute = std::path::absolute(path)?;
         screen.plate_map.file = absolute.to_string_lossy().into_owned();
     }
+    let named = args.transform.as_ref().map(|path| path.to_string_lossy());
+    let earlier = read_transform(named.as_deref().unwrap_or(&screen.comparison.transform))?;
     refuse_a_runs_folder(&args.out)?;
 
     let out = &args.out;
@@ -120,7 +126,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         planned.add(wells.facts, wells.wells.iter().map(|(treatment, _)| treatment));
     }
     let mut left_out = left_out.notes();
-    let provenance = provenance(&screen, &tables.features);
+    let mut provenance = provenance(&screen, &tables.features);
     let drift = planned.judge(&screen, &provenance)?;
     left_out.extend(drift.left_out.iter().cloned());
     if planned.wells == 0 {
@@ -133,10 +139,13 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let shown = compare_plates(
         &planned.design()?,
         &screen.comparison,
+        Profiled {
+            features: &tables.features,
+            earlier,
+        },
         read,
         None,
-        &tables.features,
-        &provenance,
+        &mut provenance,
         out,
     )?;
     drift.write(out, &provenance)?;
@@ -255,6 +264,7 @@ fn provenance(screen: &Screen, features: &[String]) -> Provenance {
         model: card.map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
         model_sha256: card.map_or_else(String::new, |card| card.weights.content_sha256.clone()),
         seed: screen.comparison.seed,
+        transform_sha256: None,
     }
 }
 

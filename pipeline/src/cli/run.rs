@@ -10,8 +10,10 @@ use wellspring::collector::{Collector, Wanted};
 use wellspring::compare::Compared;
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
 use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::results::feature_names;
 use wellspring::runs::{Run, Runs};
 use wellspring::topology::{Role, planner, retrier, worker};
+use wellspring::transforms::read_transform;
 use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
 
@@ -39,6 +41,9 @@ pub(crate) struct Args {
     /// Prefix of topics and groups.
     #[arg(long, default_value = "wellspring", env = "WELLSPRING_PREFIX")]
     prefix: String,
+    /// Align with this file, an alignment of earlier plates (`transforms/*.json`), instead of fitting one.
+    #[arg(long, value_name = "FILE")]
+    transform: Option<PathBuf>,
     #[command(flatten)]
     delivery: DeliveryArgs,
     #[command(flatten)]
@@ -52,7 +57,10 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let screen = read_screen(&args.screen)?;
+    let mut screen = read_screen(&args.screen)?;
+    if let Some(path) = &args.transform {
+        screen.comparison.transform = std::path::absolute(path)?.to_string_lossy().into_owned();
+    }
     let out = match (&args.out, &screen.output.folder) {
         (Some(out), _) => out.clone(),
         (None, Some(folder)) => PathBuf::from(folder),
@@ -61,6 +69,10 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&out)
         .with_context(|| format!("the output folder '{}' cannot be made", out.display()))?;
     let run = Run::open(screen)?;
+    // Read again when plates are compared: here only so that a wrong file is an error now and not after the last field.
+    if let Some(transform) = read_transform(&run.screen.comparison.transform)? {
+        transform.check_features(&feature_names(&run.card.name, run.width()))?;
+    }
 
     let runtime = runtime()?;
     let plates = runtime.block_on(plates_of(&run))?;

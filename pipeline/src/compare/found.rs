@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
+use wellspring_workloads::align::FittedTransform;
 use wellspring_workloads::compare::{
-    Activity, AssayWindow, Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Note,
-    Perturbation, PlateRows, ScreenComparison, Sink, StreamError, WellScore, stream,
+    Activity, AssayWindow, Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design,
+    Frame, Note, Perturbation, PlateRows, ScreenComparison, Sink, StreamError, WellScore, stream,
 };
 use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::words::Barcode;
@@ -22,6 +23,7 @@ use super::signatures::MatrixError;
 use super::whole::{ReplicateCounts, WholeProfiles};
 use crate::results::{ComparisonTables, Provenance, WriteError};
 use crate::scratch::ScratchError;
+use crate::transforms::{TransformError, keep_transform};
 
 /// Most of each kind that the report is given; it shows fewer.
 const MOST_ROWS: usize = 4_000;
@@ -48,6 +50,18 @@ pub enum FoundError {
     /// Findings cannot be put aside.
     #[error(transparent)]
     Aside(#[from] ScratchError),
+    /// An alignment cannot be read or kept.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+}
+
+/// What the features are called, and by what they are aligned.
+#[derive(Debug)]
+pub struct Profiled<'a> {
+    /// The columns' names.
+    pub features: &'a [String],
+    /// An alignment fitted before.
+    pub earlier: Option<FittedTransform>,
 }
 
 /// Takes what a comparison finds.
@@ -83,24 +97,30 @@ pub struct Shown {
 
 /// Compares the plates of a design into the tables of the folder `out`.
 ///
-/// `read` gives the profiles of a plate, as [`stream`] wants them, and `features` the names of their values; `aside` takes
-/// rows and compounds for publishing.
+/// `read` gives the profiles of a plate, as [`stream`] wants them; `aside`: takes rows and compounds for publishing.
+/// The alignment is kept in the folder, and `provenance` gets its hash.
 ///
 /// # Errors
 /// [`FoundError`]; no table is left behind.
 pub fn compare_plates<W, E>(
     design: &Design,
     settings: &ComparisonSettings,
+    profiled: Profiled<'_>,
     mut read: impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send,
     aside: Option<FindingsWriter>,
-    features: &[String],
-    provenance: &Provenance,
+    provenance: &mut Provenance,
     out: &Path,
 ) -> Result<Shown, FoundError>
 where
     W: Borrow<WellProfile> + Send + Sync,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    let mut read = |plate: &Barcode| read(plate).map_err(|error| FoundError::Read(error.into()));
+    let Profiled { features, earlier } = profiled;
+    let frame = Frame::fit(design, settings, features, earlier, &mut read).map_err(ended)?;
+    if let Some(transform) = frame.transform() {
+        provenance.transform_sha256 = Some(keep_transform(out, transform)?);
+    }
     let mut found = Found {
         tables: ComparisonTables::create(out, provenance)?,
         whole: WholeProfiles::new(settings, features, provenance, out)?,
@@ -117,11 +137,14 @@ where
         doing: "made",
         source,
     })?;
-    let read = |plate: &Barcode| read(plate).map_err(|error| FoundError::Read(error.into()));
-    match stream(design, settings, read, spool, &mut found) {
-        Ok(()) => found.finish(),
-        Err(StreamError::Compare(error)) => Err(FoundError::Screen(error)),
-        Err(StreamError::Caller(error)) => Err(error),
+    stream(design, settings, &frame, read, spool, &mut found).map_err(ended)?;
+    found.finish()
+}
+
+fn ended(error: StreamError<FoundError>) -> FoundError {
+    match error {
+        StreamError::Compare(error) => FoundError::Screen(error),
+        StreamError::Caller(error) => error,
     }
 }
 

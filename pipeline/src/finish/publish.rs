@@ -15,6 +15,7 @@ use crate::events::{ComparisonRecord, RunId, Status, WellRecord};
 use crate::kafka::producer::{BatchProducer, Committed};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
+use crate::results::Provenance;
 use crate::runs::Run;
 use crate::scratch::ScratchError;
 use crate::{failpoint, ids};
@@ -27,6 +28,7 @@ pub(super) fn publish(
     run: &Run,
     collection: &Collection,
     compared: &mut Compared,
+    provenance: &Provenance,
     kafka: &KafkaSettings,
 ) -> Result<(), StageError> {
     if collection.finished {
@@ -47,6 +49,7 @@ pub(super) fn publish(
     let findings = findings.and_then(|shown| shown.findings.take());
     let mut batches = Batches {
         run: &run.id,
+        transform: provenance.transform_sha256.as_deref(),
         findings: findings.into_iter().flatten(),
         bytes: BATCH_BYTES,
         before: collection.comparisons_published,
@@ -113,6 +116,8 @@ struct Batch {
 /// Comparisons in batches.
 struct Batches<'r, I> {
     run: &'r RunId,
+    /// sha256 of the alignment.
+    transform: Option<&'r str>,
     findings: I,
     /// Bytes after which a batch is full.
     bytes: usize,
@@ -132,7 +137,7 @@ impl<I: Iterator<Item = Result<Finding, ScratchError>>> Batches<'_, I> {
             if self.published <= self.before {
                 continue;
             }
-            let record = comparison_record(self.run, finding).map_err(network)?;
+            let record = comparison_record(self.run, self.transform, finding).map_err(network)?;
             bytes += record.value.len();
             records.push(record);
             if bytes >= self.bytes {
@@ -173,7 +178,12 @@ fn profile_records(
     Ok(records)
 }
 
-fn comparison_record(run: &RunId, finding: Finding) -> Result<OutRecord, KafkaFailure> {
+fn comparison_record(
+    run: &RunId,
+    transform: Option<&str>,
+    finding: Finding,
+) -> Result<OutRecord, KafkaFailure> {
+    let transform_sha256 = transform.map(str::to_owned);
     const KIND: &str = "wellspring.comparison.v1";
     let record = match finding {
         Finding::Row(row) => {
@@ -183,6 +193,7 @@ fn comparison_record(run: &RunId, finding: Finding) -> Result<OutRecord, KafkaFa
             let id = format!("{run}/{disease}/{key}/{dose}/comparison");
             let record = ComparisonRecord::Dose {
                 run: run.clone(),
+                transform_sha256,
                 comparison: row,
             };
             OutRecord::new(Topic::Comparisons, key, id, KIND, &record)
@@ -193,6 +204,7 @@ fn comparison_record(run: &RunId, finding: Finding) -> Result<OutRecord, KafkaFa
             let id = format!("{run}/{disease}/{key}/summary");
             let record = ComparisonRecord::Compound {
                 run: run.clone(),
+                transform_sha256,
                 summary,
             };
             OutRecord::new(Topic::Comparisons, key, id, KIND, &record)
@@ -254,6 +266,7 @@ mod tests {
         let run = "run".to_owned();
         let mut batches = Batches {
             run: &run,
+            transform: None,
             findings: (0..25).map(finding),
             bytes: 4_000,
             before,

@@ -428,6 +428,11 @@ fn provenance(out: &mut String, input: &ReportInput<'_>) {
     row("Screen definition, sha256", &run.provenance.screen_sha256, true);
     row("Model", &run.provenance.model, false);
     row("Model weights, sha256", &run.provenance.model_sha256, true);
+    row(
+        "Alignment, sha256",
+        run.provenance.transform_sha256.as_deref().unwrap_or_default(),
+        true,
+    );
     row("Seed", &run.provenance.seed.to_string(), true);
     row("Engine", &run.engine, false);
     row("Device", &run.device, false);

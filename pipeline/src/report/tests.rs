@@ -22,6 +22,7 @@ fn facts() -> RunFacts {
             model: "net".to_owned(),
             model_sha256: "3d".to_owned(),
             seed: 42,
+            transform_sha256: None,
         },
         description: String::new(),
         finished: "2026-01-02 03:04 UTC".to_owned(),

@@ -29,11 +29,17 @@ pub struct Provenance {
     pub model_sha256: String,
     /// Seed of every stochastic step.
     pub seed: u64,
+    /// sha256 of the alignment, hexadecimal: `transforms/<sha256>.json`. `None` where nothing was aligned, and in files
+    /// of features and profiles, which are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform_sha256: Option<String>,
 }
 
 impl Provenance {
     /// As key-value pairs.
     pub(super) fn pairs(&self) -> Vec<(String, String)> {
+        let transform = self.transform_sha256.iter();
+        let transform = transform.map(|hash| ("wellspring.transform_sha256".to_owned(), hash.clone()));
         [
             ("wellspring.screen", self.screen.clone()),
             ("wellspring.run", self.run.clone()),
@@ -44,7 +50,9 @@ impl Provenance {
             ("wellspring.version", env!("CARGO_PKG_VERSION").to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        .into_iter()
+        .chain(transform)
+        .collect()
     }
 }
 

@@ -17,6 +17,7 @@ fn provenance() -> Provenance {
         model: "net".to_owned(),
         model_sha256: "3d".to_owned(),
         seed: 42,
+        transform_sha256: None,
     }
 }
 

@@ -201,6 +201,7 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
         model: card.name.clone(),
         model_sha256: card.weights.content_sha256.clone(),
         seed: screen.comparison.seed,
+        transform_sha256: None,
     };
     for name in ["fields", "wells", "expected"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod align;
 mod compare;
 mod drift;
 mod oracles;

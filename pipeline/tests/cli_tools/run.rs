@@ -99,13 +99,14 @@ fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
     screen.resolve_paths(&folder.path().to_string_lossy());
     let map = PlateMap::parse(&plate_map(), "map.csv", &screen.plate_map).unwrap();
     let run = Run::open(screen).unwrap();
-    let provenance = Provenance {
+    let mut provenance = Provenance {
         screen: run.screen.name.to_string(),
         run: run.id.clone(),
         screen_sha256: run.screen.hash(),
         model: run.card.name.clone(),
         model_sha256: run.card.weights.content_sha256.clone(),
         seed: run.screen.comparison.seed,
+        transform_sha256: None,
     };
     let mut collection = Collection::open(&run.id, folder.path(), BTreeSet::new()).unwrap();
     for plate in PLATES {
@@ -122,7 +123,7 @@ fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
             collection.take(&record).unwrap();
         }
     }
-    let compared = compare(&run, &mut collection, Some(&map), &provenance, &path("run")).unwrap();
+    let compared = compare(&run, &mut collection, Some(&map), &mut provenance, &path("run")).unwrap();
     assert_eq!((compared.plate_count, compared.well_count), (4, 96));
     let shown = compared.comparison.unwrap();
     let published: Vec<Finding> = shown.findings.unwrap().map(Result::unwrap).collect();

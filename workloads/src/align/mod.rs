@@ -13,6 +13,7 @@ mod clusters;
 mod error;
 mod fit;
 pub mod harmony;
+mod held_out;
 pub mod moments;
 pub mod pca;
 mod saved;

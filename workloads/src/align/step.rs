@@ -57,6 +57,8 @@ pub enum ScaleMethod {
     Standardise,
     /// `(x − median) / (1.4826 MAD)`.
     RobustMad,
+    /// `x − median`: the plate's centre, whatever a few of its wells are.
+    Centre,
 }
 
 /// One step. Where a step says *per plate*, it is fitted on each plate's own wells, at every time: nothing of it is

@@ -117,6 +117,20 @@ impl FittedTransform {
         &self.steps
     }
 
+    /// Whether a plate needs control wells of its own to be aligned.
+    pub fn needs_controls(&self) -> bool {
+        self.steps.iter().any(|step| {
+            matches!(
+                step,
+                FittedStep::Coral { .. }
+                    | FittedStep::Scale {
+                        on: FitOn::Reference,
+                        ..
+                    }
+            )
+        })
+    }
+
     /// Refuses features other than those of the fit.
     ///
     /// # Errors
@@ -222,9 +236,25 @@ fn scale(
     method: ScaleMethod,
     on: FitOn,
 ) -> Result<FeatureMatrix, AlignError> {
+    let scaler = fit_scale(rows, controls, method, on)?;
+    let mut out = FeatureMatrix::zeros(rows.len(), rows.width());
+    for (i, row) in rows.rows().enumerate() {
+        scaler.apply_to(row, out.row_mut(i));
+    }
+    Ok(out)
+}
+
+/// What [`scale`] scales by.
+pub(super) fn fit_scale(
+    rows: &FeatureMatrix,
+    controls: &[usize],
+    method: ScaleMethod,
+    on: FitOn,
+) -> Result<Scaler, AlignError> {
     let fit = match method {
         ScaleMethod::Standardise => Scaler::standardise,
         ScaleMethod::RobustMad => Scaler::robust,
+        ScaleMethod::Centre => Scaler::median,
     };
     let all: Vec<&[f32]> = rows.rows().collect();
     let mut scaler = match on {
@@ -254,9 +284,5 @@ fn scale(
             scaler.scale[column] = if flat { 0.0 } else { plate.scale[column] };
         }
     }
-    let mut out = FeatureMatrix::zeros(rows.len(), rows.width());
-    for (i, row) in all.iter().enumerate() {
-        scaler.apply_to(row, out.row_mut(i));
-    }
-    Ok(out)
+    Ok(scaler)
 }

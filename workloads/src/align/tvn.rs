@@ -149,6 +149,11 @@ impl CoralSettings {
     /// # Errors
     /// [`AlignError::FewControls`] below two controls, and where the decomposition does not converge.
     pub fn whitening(&self, controls: &FeatureMatrix) -> Result<Mat<f64>, AlignError> {
+        Ok(self.weighted_whitening(controls)?.0)
+    }
+
+    /// As [`CoralSettings::whitening`], and the weight of one well in the covariance.
+    pub(super) fn weighted_whitening(&self, controls: &FeatureMatrix) -> Result<(Mat<f64>, f64), AlignError> {
         self.check()?;
         let (n, d) = (controls.len(), controls.width());
         if n < 2 {
@@ -172,7 +177,8 @@ impl CoralSettings {
         let centred = centred_rows(controls, &mean);
         if n >= d {
             let eigen = symmetric_eigen(inner_square(centred.as_ref()).as_ref())?;
-            return Ok(eigen.map(|value| (weight * value.max(0.0) + floor).sqrt().recip()));
+            let root = eigen.map(|value| (weight * value.max(0.0) + floor).sqrt().recip());
+            return Ok((root, weight));
         }
         // CᵀC and CCᵀ share their eigenvalues, and CCᵀ is the smaller: Σ^{-½} is floor^{-½} off the controls' span.
         let Eigen { values, vectors } = symmetric_eigen(gram(controls, &mean).as_ref())?;
@@ -192,7 +198,7 @@ impl CoralSettings {
         for i in 0..d {
             root[(i, i)] += rest;
         }
-        Ok(root)
+        Ok((root, weight))
     }
 
     /// `Σ^{½}` of the controls of all plates, for [`CoralSettings::recolour`].

@@ -58,6 +58,9 @@ pub struct Design {
     series: Vec<Series>,
     /// Per place in the order: the last place at which the plate's null controls are needed.
     needed_until: Vec<u32>,
+    /// Per place in the order: reference wells.
+    reference: Vec<usize>,
+    wells: usize,
     most_open: usize,
 }
 
@@ -94,6 +97,16 @@ impl Design {
 
     pub(super) fn needed_until(&self, place: usize) -> usize {
         self.needed_until.get(place).copied().unwrap_or(0) as usize
+    }
+
+    /// Wells of all plates.
+    pub(super) fn wells(&self) -> usize {
+        self.wells
+    }
+
+    /// Reference wells of each plate, in the order of the plates.
+    pub(super) fn reference_wells(&self) -> &[usize] {
+        &self.reference
     }
 
     pub(super) fn disease(&self, id: u32) -> Option<&str> {
@@ -143,6 +156,7 @@ pub struct DesignBuilder {
 struct Counted {
     number: u32,
     wells: usize,
+    reference: usize,
 }
 
 /// Entries after which repeated ones are taken out again.
@@ -151,15 +165,22 @@ const COMPACT_AT: usize = 1 << 16;
 impl DesignBuilder {
     /// Adds one well.
     pub fn add(&mut self, plate: &Barcode, treatment: &Treatment) {
+        let reference = usize::from(treatment.role == Role::Reference);
         let plate = match self.plates.get_mut(plate) {
             Some(known) => {
                 known.wells += 1;
+                known.reference += reference;
                 known.number
             }
             None => {
                 let number = number(self.numbered);
                 self.numbered += 1;
-                self.plates.insert(plate.clone(), Counted { number, wells: 1 });
+                let counted = Counted {
+                    number,
+                    wells: 1,
+                    reference,
+                };
+                self.plates.insert(plate.clone(), counted);
                 number
             }
         };
@@ -208,6 +229,8 @@ impl DesignBuilder {
             return Err(CompareError::TooLarge);
         }
         self.compact();
+        let wells = self.plates.values().map(|plate| plate.wells).sum();
+        let reference: Vec<usize> = self.plates.values().map(|plate| plate.reference).collect();
         let plates = std::mem::take(&mut self.plates).into_iter();
         let (plates, plate_ids) = sorted(plates.map(|(name, plate)| (name, plate.number)), self.numbered);
         let none = name(&mut self.diseases, None);
@@ -274,6 +297,8 @@ impl DesignBuilder {
             most.max(open)
         });
         Ok(Design {
+            wells,
+            reference: order.iter().map(|&plate| reference[plate as usize]).collect(),
             order: order
                 .iter()
                 .map(|&plate| plates[plate as usize].clone())

@@ -1,7 +1,7 @@
 //! The comparison of a screen of any size: plates pass by, one after the other; rows leave.
 //!
-//! What each well was given is known first ([`Design`]); then each plate's profiles are read once (twice where scaling
-//! needs the other plates) in the design's order, scored, added to open treatments and forgotten. Finished treatments
+//! What each well was given is known first ([`Design`]), then what the plates have in common ([`Frame`]); then each
+//! plate's profiles are read once in the design's order, scored, added to open treatments and forgotten. Finished treatments
 //! wait in a [`Spool`] until the last plate, when false discovery rates and calls are known. Memory holds a few plates,
 //! the treatments that are open ([`Design::most_open`]), names, and 32 bytes per row.
 //!
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::activity::{self, Activities, Activity, Perturbation};
 use super::design::Design;
 use super::finished::Finished;
-use super::frames::{self, Fitted, Fitting};
+use super::frames::Frame;
 use super::plates;
 use super::series::Open;
 use super::spool::Spool;
@@ -109,8 +109,8 @@ const REASONS: usize = 64;
 /// Compares a screen plate by plate.
 ///
 /// `read` gives the profiles of a plate: those that were added to `design`, or fewer where some could not be used. It is
-/// called for each of [`Design::plates`] in order, twice over with [`super::Normalise::RobustMad`], and from another
-/// thread while plates are scored. `spool` holds finished rows until the end; it is written from its end on.
+/// called for each of [`Design::plates`] in order, from another thread while plates are scored. `frame` was fitted on
+/// the same plates, or with an earlier alignment. `spool` holds finished rows until the end; it is written from its end on.
 ///
 /// # Errors
 /// [`StreamError::Caller`] with what `read` or `sink` failed with; [`StreamError::Compare`] where settings are out of
@@ -118,6 +118,7 @@ const REASONS: usize = 64;
 pub fn stream<W, E, K>(
     design: &Design,
     settings: &ComparisonSettings,
+    frame: &Frame,
     mut read: impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send,
     spool: impl Spool,
     sink: &mut K,
@@ -129,22 +130,9 @@ where
 {
     settings.check()?;
     let mut width = None;
-    let fitted = if frames::needs_a_pass(settings) {
-        let mut fitting = Fitting::default();
-        batches(design, &mut read, |_, plates| {
-            let sorted = checked(plates, &mut width)?;
-            let measured: Vec<_> = sorted
-                .par_iter()
-                .map(|wells| Fitting::measure(wells, settings))
-                .collect();
-            measured.into_iter().for_each(|scaler| fitting.add(scaler));
-            Ok(())
-        })?;
-        fitting.finish()
-    } else {
-        Fitted::default()
-    };
-
+    for note in &frame.notes {
+        sink.note(note.clone()).map_err(StreamError::Caller)?;
+    }
     let mut done = Finished::new(design, settings, spool)?;
     let mut open = Open::new(design, settings);
     let mut activities = Activities::new(design, settings);
@@ -159,7 +147,10 @@ where
             .par_iter()
             .zip(places.clone())
             .map(|(wells, place)| {
-                let framed = fitted.frame(place, wells, settings);
+                let framed = match frame.frame(place, wells, settings) {
+                    Ok(framed) => framed,
+                    Err(note) => return (Vec::new(), vec![note], (Vec::new(), false), Vec::new()),
+                };
                 let (panels, notes) = plates::score(wells, &framed, settings);
                 let aligned = framed.aligned.is_some();
                 let rows = framed.aligned.unwrap_or(framed.rows);
@@ -219,9 +210,9 @@ where
     done.leave(&open.into_samples(), &support, sink)
 }
 
-type Sorted<'w> = Vec<&'w WellProfile>;
+pub(super) type Sorted<'w> = Vec<&'w WellProfile>;
 
-fn checked<'w, W: Borrow<WellProfile>>(
+pub(super) fn checked<'w, W: Borrow<WellProfile>>(
     plates: &'w [(&Barcode, Vec<W>)],
     width: &mut Option<usize>,
 ) -> Result<Vec<Sorted<'w>>, CompareError> {
@@ -233,7 +224,7 @@ fn checked<'w, W: Borrow<WellProfile>>(
 
 /// Hands plates to `work` in the design's order, as many at a time as there are threads, and reads the next ones
 /// meanwhile.
-fn batches<'d, W, E>(
+pub(super) fn batches<'d, W, E>(
     design: &'d Design,
     read: &mut (impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send),
     mut work: impl FnMut(Range<usize>, &[(&'d Barcode, Vec<W>)]) -> Result<(), StreamError<E>>,

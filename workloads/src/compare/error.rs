@@ -1,6 +1,7 @@
 //! Why a screen could not be compared. Every error names plate, well or column, and what to do.
 
 use super::Note;
+use crate::align::AlignError;
 use crate::words::{Barcode, WellPosition};
 
 /// Why a screen could not be compared.
@@ -90,6 +91,9 @@ pub enum CompareError {
         /// The well.
         well: WellPosition,
     },
+    /// The alignment that was asked for cannot be fitted, or an earlier one not be used.
+    #[error("the plates cannot be aligned: {0}")]
+    Align(#[from] AlignError),
     /// More plates, compounds or diseases than can be numbered.
     #[error("the screen has more than four billion plates, compounds or diseases: compare it in parts")]
     TooLarge,

@@ -6,7 +6,7 @@
 //! `f64`; the same profiles in any order, on any number of threads, give the same bytes.
 //!
 //! The flow is the file list: [`design`] (which plates carry what, and the order to read them), `input` (what a profile
-//! must be), `frames` and [`scale`] (the space of the comparison), `plates` and [`axis`] (0 at the reference, 1 at the
+//! must be), [`Frame`] and [`scale`] (the space of the comparison, fitted over all plates by `fitting`), `plates` and [`axis`] (0 at the reference, 1 at the
 //! phenotype; controls are scored on an axis built without them), [`window`] (Z′, SSMD), `series` (wells of a treatment
 //! over its plates), [`null`] and `pool` (p-values), `finished` and `spool` (until the screen is complete),
 //! [`activity`] (replicates among controls, whole profiles), [`multiple`] (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `engine` carries
@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod finished;
 pub mod fisher;
+mod fitting;
 mod frames;
 mod input;
 pub mod multiple;
@@ -45,17 +46,22 @@ pub use curve::CurveLoss;
 pub use design::{Design, DesignBuilder, WIDEST};
 pub use engine::{PlateRows, Sink, StreamError, stream};
 pub use error::CompareError;
+pub use frames::Frame;
 pub use result::{
     AicTable, AssayWindow, Call, Censoring, Comparison, CompoundSummary, CurveModel, CurveParameters,
     DoseCurve, DosePoint, Measure, Note, NoteKind, ScreenComparison, WellScore,
 };
-pub use settings::{ComparisonSettings, Correction, FitOn, Normalise, NullFrom, Question, Thresholds};
+pub use settings::{
+    Align, AlignmentSettings, ComparisonSettings, Correction, FitOn, Normalise, NullFrom, Question,
+    Thresholds,
+};
 pub use spool::Spool;
 pub use window::WindowVerdict;
 
 use std::convert::Infallible;
 use std::io::Cursor;
 
+use crate::align::FittedTransform;
 use crate::profile::WellProfile;
 
 /// Compares every treatment of the screen with its plate's controls.
@@ -70,6 +76,22 @@ pub fn compare(
     profiles: &[WellProfile],
     settings: &ComparisonSettings,
 ) -> Result<ScreenComparison, CompareError> {
+    let width = profiles.first().map_or(0, |well| well.values.len());
+    let features: Vec<String> = (0..width).map(|column| column.to_string()).collect();
+    compare_framed(profiles, settings, &features, None).map(|(found, _)| found)
+}
+
+/// As [`compare`], with the features' names and an alignment fitted before, where there is one; gives also the space in
+/// which the wells were compared.
+///
+/// # Errors
+/// As [`Frame::fit`] and [`compare`].
+pub fn compare_framed(
+    profiles: &[WellProfile],
+    settings: &ComparisonSettings,
+    features: &[String],
+    earlier: Option<FittedTransform>,
+) -> Result<(ScreenComparison, Frame), CompareError> {
     let mut sorted: Vec<&WellProfile> = profiles.iter().collect();
     sorted.sort_by(|a, b| (&a.plate, a.well).cmp(&(&b.plate, b.well)));
     let design = Design::of(sorted.iter().map(|well| (&well.plate, &well.treatment)))?;
@@ -79,11 +101,17 @@ pub fn compare(
         Ok(wells.copied().collect())
     };
     let mut found = ScreenComparison::default();
-    match stream(&design, settings, read, Cursor::new(Vec::new()), &mut found) {
-        Ok(()) => {}
-        Err(StreamError::Compare(error)) => return Err(error),
+    let compared = Frame::fit(&design, settings, features, earlier, read).and_then(|frame| {
+        let spool = Cursor::new(Vec::new());
+        stream(&design, settings, &frame, read, spool, &mut found)?;
+        Ok(frame)
+    });
+    match compared {
+        Ok(frame) => {
+            found.sort();
+            Ok((found, frame))
+        }
+        Err(StreamError::Compare(error)) => Err(error),
         Err(StreamError::Caller(never)) => match never {},
     }
-    found.sort();
-    Ok(found)
 }

@@ -406,7 +406,7 @@ fn note_scaling(
     framed: &Framed,
     settings: &ComparisonSettings,
 ) {
-    let fitted = frames::fit_wells(wells, settings.fit_on).len();
+    let fitted = frames::fitted_wells(wells, settings.fit_on).count();
     let scaler = framed.scaler.as_ref();
     if scaler.is_some() && fitted < FEW_CONTROLS {
         let text = format!(

@@ -475,6 +475,10 @@ pub enum NoteKind {
     FewReplicates,
     /// There is no disease signature to compare with.
     NoSignature,
+    /// The aligned space is not as it was asked for.
+    Alignment,
+    /// The plate could not be aligned; it was not scored.
+    NotAligned,
 }
 
 /// Something a reader of the results must know.

@@ -31,10 +31,9 @@ const FLAT_SHARE: f64 = 1e-6;
 const LEAST_SHARE: f64 = 0.5;
 
 impl Scaler {
-    /// Divides no column by less than half its population SD over `wells`, all wells of the plate. Dropped columns
-    /// stay dropped.
-    pub fn floored(mut self, wells: &[&[f32]]) -> Self {
-        let plate = Self::standardise(wells);
+    /// Divides no column by less than half its population SD over all wells of the plate: `plate` is
+    /// [`Scaler::standardise`] of them. Dropped columns stay dropped.
+    pub fn floored(mut self, plate: &Self) -> Self {
         for (column, scale) in self.scale.iter_mut().enumerate() {
             let flat_on_plate = plate.flat_columns.binary_search(&column).is_ok();
             if *scale == 0.0 || flat_on_plate {
@@ -72,6 +71,14 @@ impl Scaler {
             scale,
             flat_columns,
         }
+    }
+
+    /// Median of each column; nothing is divided.
+    pub fn median(rows: &[&[f32]]) -> Self {
+        let mut scaler = Self::robust(rows);
+        scaler.scale.fill(1.0);
+        scaler.flat_columns.clear();
+        scaler
     }
 
     /// pycytominer's `mad_robustize`: `epsilon` (1e-18 there) is added to every divisor. Only for parity: a column

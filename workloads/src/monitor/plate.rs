@@ -191,7 +191,7 @@ fn window(
 ) -> (Option<f64>, Option<f64>) {
     let reference: Vec<&[f32]> = healthy.iter().map(|w| w.values.as_slice()).collect();
     let everything: Vec<&[f32]> = plate.iter().map(|w| w.values.as_slice()).collect();
-    let scaler = Scaler::standardise(&reference).floored(&everything);
+    let scaler = Scaler::standardise(&reference).floored(&Scaler::standardise(&everything));
     let scaled =
         |wells: &[&WellProfile]| -> Vec<Vec<f64>> { wells.iter().map(|w| scaler.apply(&w.values)).collect() };
     let (healthy, ill) = (scaled(healthy), scaled(ill));

@@ -85,7 +85,8 @@ impl Screen {
         read::read(text, file_name)
     }
 
-    /// Makes relative paths (store, plate map, illumination, output folder) absolute against `base_dir`, the folder
+    /// Makes relative paths (store, plate map, illumination, output folder, drift
+    /// reference, transform) absolute against `base_dir`, the folder
     /// of the screen file, with `/` between. URIs (`scheme://...`) and absolute paths stay.
     pub fn resolve_paths(&mut self, base_dir: &str) {
         let paths = [
@@ -94,6 +95,7 @@ impl Screen {
             self.preprocess.illumination.as_mut(),
             self.output.folder.as_mut(),
             (!self.monitor.reference.is_empty()).then_some(&mut self.monitor.reference),
+            (!self.comparison.transform.is_empty()).then_some(&mut self.comparison.transform),
         ];
         for path in paths.into_iter().flatten() {
             let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();

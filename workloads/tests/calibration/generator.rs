@@ -86,6 +86,9 @@ pub(crate) struct Screen {
     pub(crate) profiles: Vec<WellProfile>,
     /// By disease and compound.
     pub(crate) truth: BTreeMap<(String, String), Truth>,
+    /// By compound: distance beside the axis at each of [`DOSES`].
+    #[allow(dead_code, reason = "the tests that share this file ask for calls only")]
+    pub(crate) beside: BTreeMap<String, [f64; 6]>,
 }
 
 struct Compound {
@@ -149,7 +152,20 @@ pub(crate) fn screen(design: &Design) -> Screen {
             })
         })
         .collect();
-    Screen { profiles, truth }
+    let beside = biology
+        .compounds
+        .iter()
+        .map(|compound| {
+            let length = compound.off_axis.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let at = DOSES.map(|dose| length * compound.effect(dose));
+            (compound.name.clone(), at)
+        })
+        .collect();
+    Screen {
+        profiles,
+        truth,
+        beside,
+    }
 }
 
 impl Biology {

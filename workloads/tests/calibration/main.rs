@@ -16,7 +16,7 @@ use wellspring_workloads::profile::{Role, WellProfile};
 
 #[track_caller]
 fn every_call_is_right(design: Design) {
-    let Screen { profiles, truth } = screen(&design);
+    let Screen { profiles, truth, .. } = screen(&design);
     let result = compare(&profiles, &ComparisonSettings::default()).unwrap();
     assert_eq!(result.compounds.len(), 120, "40 compounds on 3 diseases");
     let mut wrong = Vec::new();

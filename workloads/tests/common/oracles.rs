@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use wellspring_workloads::compare::{ComparisonSettings, Normalise};
+use wellspring_workloads::compare::{Align, ComparisonSettings, Normalise};
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 
 /// The oracle file, or `None` with a line that says so.
@@ -121,6 +121,7 @@ pub(crate) fn screen(values: &str) -> Option<Vec<WellProfile>> {
 pub(crate) fn aligned() -> ComparisonSettings {
     ComparisonSettings {
         normalise: Normalise::None,
+        align: Align::None,
         ..ComparisonSettings::default()
     }
 }

@@ -41,6 +41,7 @@ fn provenance() -> Provenance {
         model: "net".to_owned(),
         model_sha256: "11".to_owned(),
         seed: 1,
+        transform_sha256: None,
     }
 }
 

@@ -105,6 +105,7 @@ fn write(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> 
         model: String::new(),
         model_sha256: String::new(),
         seed: 0,
+        transform_sha256: None,
     };
     let started = std::time::Instant::now();
     let mut table = SignatureTable::create(folder.path(), screen, "uM", &provenance)?;
