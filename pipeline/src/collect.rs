@@ -13,10 +13,11 @@ use std::path::Path;
 
 use wellspring_workloads::words::{Barcode, WellPosition};
 
-use crate::error::{Stage, StageError};
+use crate::error::{Domain, Stage, StageError};
 use crate::events::{DeadLetter, FieldFeatures, LetterAction, RunId, Status};
 use crate::kafka::tail::TailRecord;
 use crate::kafka::topics::Topic;
+use crate::schemas::{Schemas, Unreadable};
 
 /// One run's fields, as far as they have arrived.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Collection {
     /// Whether all comparisons are on their topic already.
     pub finished: bool,
     scratch: Scratch,
+    /// How to read what lies in the scratch file.
+    schemas: Schemas,
 }
 
 #[derive(Debug)]
@@ -121,36 +124,38 @@ impl Collection {
             comparisons_published: 0,
             finished: false,
             scratch: Scratch::open(folder)?,
+            schemas: Schemas::default(),
         })
     }
 
     /// Takes a record of any topic; those of other runs change nothing.
     pub fn take(&mut self, record: &TailRecord) -> Result<(), StageError> {
         match record.topic {
-            Topic::Features => match serde_json::from_slice::<FieldFeatures>(&record.value) {
-                Ok(features) if features.run == self.run => self.take_features(&features, &record.value)?,
+            Topic::Features => match record.read::<FieldFeatures>() {
+                Ok(features) if features.run == self.run => self.take_features(&features, record)?,
                 Ok(_) => {}
-                Err(error) => unreadable(record, &error),
+                Err(error) => pass_over(record, error)?,
             },
-            Topic::DeadLetters => match serde_json::from_slice::<DeadLetter>(&record.value) {
+            Topic::DeadLetters => match record.read::<DeadLetter>() {
                 Ok(letter) => self.take_letter(record.offset, letter),
-                Err(error) => unreadable(record, &error),
+                Err(error) => pass_over(record, error)?,
             },
-            Topic::Status => match serde_json::from_slice::<Status>(&record.value) {
+            Topic::Status => match record.read::<Status>() {
                 Ok(status) if *status.run() == self.run => self.take_status(status),
                 Ok(_) => {}
-                Err(error) => unreadable(record, &error),
+                Err(error) => pass_over(record, error)?,
             },
             _ => {}
         }
         Ok(())
     }
 
-    fn take_features(&mut self, features: &FieldFeatures, bytes: &[u8]) -> Result<(), StageError> {
+    fn take_features(&mut self, features: &FieldFeatures, record: &TailRecord) -> Result<(), StageError> {
+        self.schemas = record.schemas.clone();
         let plate = self.plates.entry(features.field.plate.clone()).or_default();
         let field = (features.field.well, features.field.field);
         if let std::collections::btree_map::Entry::Vacant(entry) = plate.records.entry(field) {
-            entry.insert(self.scratch.append(bytes)?);
+            entry.insert(self.scratch.append(&record.value)?);
         }
         Ok(())
     }
@@ -304,9 +309,10 @@ impl Collection {
             .plates
             .get(plate)
             .map(|plate| plate.records.values().copied().collect::<Vec<_>>());
-        let scratch = &self.scratch;
+        let (scratch, schemas) = (&self.scratch, &self.schemas);
         Ok(spans.unwrap_or_default().into_iter().map(move |span| {
-            serde_json::from_slice(&scratch.read(span)?)
+            schemas
+                .read(Topic::Features, &scratch.read(span)?)
                 .map_err(|error| StageError::internal(Stage::Collect, error))
         }))
     }
@@ -318,9 +324,15 @@ fn failed_field(letter: &DeadLetter) -> Option<(WellPosition, u32)> {
     Some((letter.well?, letter.field?)).filter(|_| letter.stage != Stage::Plan)
 }
 
-fn unreadable(record: &TailRecord, error: &serde_json::Error) {
-    let (topic, partition, offset) = (record.topic.suffix(), record.partition, record.offset);
-    tracing::warn!(topic, partition, offset, %error, "a record cannot be read and is passed over");
+/// Passes over a record that cannot be read; one that could be, if the registry answered, is an error.
+pub(crate) fn pass_over(record: &TailRecord, error: Unreadable) -> Result<(), StageError> {
+    let error = record.unreadable(error).stage_error(Stage::Collect);
+    if error.domain == Domain::Internal {
+        return Err(error);
+    }
+    let message = error.chain();
+    tracing::warn!(message, "a record is passed over");
+    Ok(())
 }
 
 /// Records on disk, appended and read at random. The file has no name, so nothing is left behind by a crash.
@@ -403,6 +415,8 @@ mod tests {
             offset: 0,
             id: String::new(),
             value: serde_json::to_vec(&features).unwrap(),
+            time_ms: 0,
+            schemas: Schemas::default(),
         }
     }
 

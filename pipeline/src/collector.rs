@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::collect::{Collection, Progress};
+use crate::collect::{Collection, Progress, pass_over};
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{LetterAction, RunId, Status};
 use crate::failpoint;
@@ -69,13 +69,12 @@ impl Collector {
         for _ in 0..1_000 {
             match self.tail.poll(wait).map_err(network)? {
                 Polled::Record(record) => {
-                    let Ok(OfRun { run }) = serde_json::from_slice(&record.value) else {
-                        tracing::warn!(
-                            topic = record.topic.suffix(),
-                            record.offset,
-                            "a record cannot be read and is passed over"
-                        );
-                        continue;
+                    let run = match record.read() {
+                        Ok(OfRun { run }) => run,
+                        Err(error) => {
+                            pass_over(&record, error)?;
+                            continue;
+                        }
                     };
                     match run {
                         Some(run) => {
@@ -94,7 +93,7 @@ impl Collector {
                     }
                     wait = Duration::ZERO;
                 }
-                Polled::AtEnd => {}
+                Polled::AtEnd(_) => {}
                 Polled::Nothing => break,
             }
         }
@@ -123,7 +122,7 @@ impl Collector {
     fn is_reopened(&self, run: &RunId, record: &TailRecord) -> bool {
         self.wanted == Wanted::Unfinished
             && self.closed.contains(run)
-            && match serde_json::from_slice(&record.value) {
+            && match record.read() {
                 Ok(Status::LettersResolved {
                     action: LetterAction::Retried,
                     offsets,
@@ -166,7 +165,7 @@ fn network(error: KafkaFailure) -> StageError {
 }
 
 /// The runs that are finished, and the offsets of the dead letters that were tried again.
-fn past(kafka: &KafkaSettings) -> Result<(HashSet<RunId>, BTreeSet<i64>), KafkaFailure> {
+pub(crate) fn past(kafka: &KafkaSettings) -> Result<(HashSet<RunId>, BTreeSet<i64>), KafkaFailure> {
     let (mut finished, mut retried) = (HashSet::new(), BTreeSet::new());
     for status in read_statuses(kafka)? {
         match status {
@@ -194,14 +193,15 @@ pub fn read_statuses(kafka: &KafkaSettings) -> Result<Vec<Status>, KafkaFailure>
     let mut statuses = Vec::new();
     loop {
         match tail.poll(Duration::from_secs(10))? {
-            Polled::Record(record) => match serde_json::from_slice(&record.value) {
+            Polled::Record(record) => match record.read() {
                 Ok(status) => statuses.push(status),
                 Err(error) => {
-                    tracing::warn!(%error, record.offset, "a status cannot be read and is passed over")
+                    let message = crate::error::chain(&record.unreadable(error));
+                    tracing::warn!(message, "a status is passed over");
                 }
             },
             // The status topic has one partition, so its end is the end.
-            Polled::AtEnd => return Ok(statuses),
+            Polled::AtEnd(_) => return Ok(statuses),
             Polled::Nothing => {
                 return Err(KafkaFailure::Silent {
                     bootstrap: kafka.bootstrap.clone(),

@@ -1,9 +1,9 @@
 //! Every record that travels on Kafka, with the meaning of its fields.
 //!
-//! Values are JSON, so that lab automation can write plate events by hand and any consumer can read the rest;
-//! vectors are base64 of little-endian `f32`. Unknown fields are ignored on reading (a newer producer may add
-//! some); missing required fields are an error that names them. Ids are deterministic: the same work has the same
-//! id, whichever worker did it and however often.
+//! Values are Avro or JSON ([`crate::schemas`]; `pipeline/schemas` has the schema of every topic). Vectors are
+//! little-endian `f32`, in JSON as base64 of these bytes. Unknown fields are ignored on reading (a newer producer may
+//! add some); missing required fields are an error that names them. Fields stand in the order of their schema. Ids are
+//! deterministic: the same work has the same id, whichever worker did it and however often.
 
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{Comparison, CompoundSummary};
@@ -87,7 +87,7 @@ pub struct FieldFeatures {
     /// Quality per channel.
     pub quality: Vec<ChannelMeasures>,
     /// Channel embeddings one after the other in the screen's channel order.
-    #[serde(with = "f32_base64")]
+    #[serde(with = "f32_bytes")]
     pub embedding: Vec<f32>,
 }
 
@@ -103,7 +103,7 @@ pub struct WellRecord {
     /// How many passing fields were averaged.
     pub fields: u32,
     /// Mean embedding of the passing fields.
-    #[serde(with = "f32_base64")]
+    #[serde(with = "f32_bytes")]
     pub embedding: Vec<f32>,
 }
 
@@ -200,7 +200,8 @@ pub enum Status {
     RunSubmitted {
         /// The run.
         run: RunId,
-        /// The checked screen.
+        /// The checked screen; JSON text in Avro.
+        #[serde(with = "json_text")]
         screen: Box<Screen>,
         /// Plates that were announced with it; the run is done when all of them are.
         plates: Vec<Barcode>,
@@ -249,12 +250,12 @@ pub enum Status {
     LettersResolved {
         /// The run; empty for letters of no run.
         run: RunId,
+        /// The letters' plates.
+        plates: Vec<Barcode>,
         /// What was done.
         action: LetterAction,
         /// Offsets of the letters on the dead-letter topic.
         offsets: Vec<i64>,
-        /// Their plates.
-        plates: Vec<Barcode>,
         /// When, in milliseconds since 1970 UTC.
         time_ms: u64,
     },
@@ -284,27 +285,99 @@ impl Status {
     }
 }
 
-/// `Vec<f32>` as base64 of its little-endian bytes.
-mod f32_base64 {
+/// `Vec<f32>` as its little-endian bytes, in JSON as their base64.
+mod f32_bytes {
+    use std::fmt;
+
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        serializer.serialize_str(&STANDARD.encode(bytes))
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&STANDARD.encode(bytes))
+        } else {
+            serializer.serialize_bytes(&bytes)
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-        use serde::de::Error;
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)?;
-        let (values, rest) = bytes.as_chunks::<4>();
-        if !rest.is_empty() {
-            return Err(D::Error::custom(
-                "an embedding's bytes must be a whole number of 4-byte floats",
-            ));
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Floats)
+        } else {
+            deserializer.deserialize_bytes(Floats)
         }
-        Ok(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+
+    struct Floats;
+
+    impl Visitor<'_> for Floats {
+        type Value = Vec<f32>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("32-bit floats as bytes, or as base64 of them")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<f32>, E> {
+            let (values, rest) = bytes.as_chunks::<4>();
+            if !rest.is_empty() {
+                return Err(E::custom(
+                    "an embedding's bytes must be a whole number of 4-byte floats",
+                ));
+            }
+            Ok(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<f32>, E> {
+            self.visit_bytes(&STANDARD.decode(text).map_err(E::custom)?)
+        }
+    }
+}
+
+/// A value as it is in JSON, and as JSON text in Avro: for what has a format of its own.
+mod json_text {
+    use std::fmt;
+    use std::marker::PhantomData;
+
+    use serde::de::value::MapAccessDeserializer;
+    use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+    use serde::{Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return value.serialize(serializer);
+        }
+        let text = serde_json::to_string(value).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        // A status is buffered until its kind is known, and a buffer does not say what it was read from.
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+
+    struct Either<T>(PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned> Visitor<'de> for Either<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object, or JSON text of one")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            serde_json::from_str(text).map_err(E::custom)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
     }
 }

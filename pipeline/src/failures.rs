@@ -179,11 +179,6 @@ fn forwarded(topic: Topic, original: &Inbound, id: String) -> OutRecord {
             .unwrap_or("wellspring.record")
             .to_owned()
             .into(),
-        content_type: original
-            .header("content-type")
-            .unwrap_or("application/json")
-            .to_owned()
-            .into(),
         partition: None,
         headers: Vec::new(),
     }
@@ -200,8 +195,8 @@ pub fn returned(record: &Inbound) -> Option<OutRecord> {
 }
 
 /// Where a record of the tasks topic belongs, as far as its bytes tell.
-pub fn place_of_task(record: &Inbound) -> Place {
-    serde_json::from_slice::<FieldTask>(&record.value).map_or_else(
+pub fn place_of_task(ticket: &Ticket) -> Place {
+    ticket.read::<FieldTask>(Stage::Source).map_or_else(
         |_| Place::default(),
         |task| {
             let field: FieldId = task.field;

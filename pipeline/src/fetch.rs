@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use wellspring_kernels::Illumination;
 
 use crate::dead_letters::Place;
-use crate::error::{FailureClass, Stage, StageError};
+use crate::error::{Stage, StageError};
 use crate::events::{ChannelImages, FieldTask, RunId};
 use crate::failpoint;
 use crate::failures::{place_of_task, settle, settle_deadly, settle_field};
@@ -77,13 +77,13 @@ pub async fn run(
             fetching.join_next().await;
         }
         if value.deadly {
-            settle_deadly(ticket, place_of_task(&value));
+            let place = place_of_task(&ticket);
+            settle_deadly(ticket, place);
             continue;
         }
-        let task: Arc<FieldTask> = match serde_json::from_slice(&value.value) {
+        let task: Arc<FieldTask> = match ticket.read(Stage::Source) {
             Ok(task) => Arc::new(task),
             Err(error) => {
-                let error = StageError::input(Stage::Source, FailureClass::BadEvent, error);
                 settle(ticket, Place::default(), error);
                 continue;
             }

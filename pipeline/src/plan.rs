@@ -42,7 +42,7 @@ pub fn run(
 ) {
     let mut planned = Planned::default();
     while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
-        let parsed = serde_json::from_slice::<PlateReady>(&value.value);
+        let parsed = ticket.read::<PlateReady>(Stage::Plan);
         if value.deadly {
             let place = parsed.map_or_else(|_| Place::default(), |event| place_of(&event));
             settle_deadly(ticket, place);
@@ -50,8 +50,7 @@ pub fn run(
         }
         let event = match parsed {
             Ok(event) => event,
-            Err(source) => {
-                let error = StageError::input(Stage::Plan, FailureClass::BadEvent, BadPlateEvent { source });
+            Err(error) => {
                 settle(ticket, Place::default(), error);
                 continue;
             }
@@ -128,13 +127,6 @@ impl Planned {
         let of = (run.clone(), plate.clone());
         self.known.contains(&of) || self.here.get(&of) == Some(&assignment)
     }
-}
-
-/// A plate event that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("the plate event is not readable; it must be JSON such as {{\"plate\":\"BR00117006\"}}")]
-struct BadPlateEvent {
-    source: serde_json::Error,
 }
 
 fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageError> {

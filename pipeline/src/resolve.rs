@@ -106,18 +106,19 @@ pub fn read_letters(kafka: &KafkaSettings) -> Result<Vec<StoredLetter>, KafkaFai
     let mut letters = Vec::new();
     loop {
         match tail.poll(Duration::from_secs(10))? {
-            Polled::Record(record) => match serde_json::from_slice(&record.value) {
+            Polled::Record(record) => match record.read() {
                 Ok(letter) => letters.push(StoredLetter {
                     offset: record.offset,
                     letter,
                     resolved: resolved.get(&record.offset).copied(),
                 }),
                 Err(error) => {
-                    tracing::warn!(%error, record.offset, "a dead letter cannot be read and is passed over");
+                    let message = crate::error::chain(&record.unreadable(error));
+                    tracing::warn!(message, "a dead letter is passed over");
                 }
             },
             // The topic has one partition, so its end is the end.
-            Polled::AtEnd => return Ok(letters),
+            Polled::AtEnd(_) => return Ok(letters),
             Polled::Nothing => {
                 return Err(KafkaFailure::Silent {
                     bootstrap: kafka.bootstrap.clone(),

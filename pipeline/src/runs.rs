@@ -14,7 +14,7 @@ use wellspring_workloads::screen::Screen;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{RunId, Status};
-use crate::kafka::tail::{Polled, Tail};
+use crate::kafka::tail::{Polled, Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::preprocess::IlluminationCache;
@@ -127,8 +127,8 @@ impl Runs {
                         return;
                     }
                     match polled {
-                        Ok(Polled::Record(record)) => runs.learn(&record.value),
-                        Ok(Polled::AtEnd | Polled::Nothing) => {}
+                        Ok(Polled::Record(record)) => runs.learn(&record),
+                        Ok(Polled::AtEnd(_) | Polled::Nothing) => {}
                         Err(error) => {
                             let message = crate::error::chain(&error);
                             tracing::error!(message, "the status topic cannot be followed");
@@ -199,8 +199,8 @@ impl Runs {
         runs
     }
 
-    fn learn(&self, value: &[u8]) {
-        match serde_json::from_slice::<Status>(value) {
+    fn learn(&self, record: &TailRecord) {
+        match record.read::<Status>() {
             Ok(Status::RunSubmitted { run, screen, .. }) => {
                 let opened = Run::open(*screen).map(Arc::new).map_err(|error| {
                     let message = crate::error::chain(&error);
@@ -211,7 +211,10 @@ impl Runs {
                 self.changed.notify_all();
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "a status record cannot be read and is passed over"),
+            Err(error) => {
+                let message = crate::error::chain(&record.unreadable(error));
+                tracing::warn!(message, "a status record is passed over");
+            }
         }
     }
 

@@ -9,13 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::error::StageError;
+use crate::error::{Stage, StageError};
 use crate::events::Origin;
 use crate::failures::RetryPolicy;
 use crate::kafka::OutRecord;
 use crate::kafka::lane::Inbound;
+use crate::kafka::topics::Topic;
+use crate::kafka::trace::{TRACEPARENT, traceparent};
+use crate::schemas::Schemas;
 
 /// A record's place: which assignment of which partition it was read under, and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +65,10 @@ pub struct LaneFacts {
     pub worker: String,
     /// When failed work is tried again.
     pub retries: RetryPolicy,
+    /// What is on the topic.
+    pub of: Topic,
+    /// How to read it.
+    pub schemas: Schemas,
 }
 
 /// The obligation to settle one record.
@@ -107,6 +115,13 @@ impl Ticket {
         &self.record
     }
 
+    /// The event in the record. Blocks where its schema has to be asked for at a registry.
+    pub fn read<E: DeserializeOwned>(&self, stage: Stage) -> Result<E, StageError> {
+        let LaneFacts { of, schemas, .. } = &*self.facts;
+        let event = schemas.read(*of, &self.record.value);
+        event.map_err(|unreadable| unreadable.at(stage, self.origin()))
+    }
+
     /// Which assignment of the partition it was read under.
     pub fn position(&self) -> Position {
         self.position
@@ -122,8 +137,22 @@ impl Ticket {
         self.send(outcome);
     }
 
-    fn send(&mut self, outcome: Outcome) {
+    /// What is made of a record belongs to its trace.
+    fn hand_trace_on(&self, records: &mut [OutRecord]) {
+        let Some(parent) = self.record.header(TRACEPARENT) else {
+            return;
+        };
+        for record in records {
+            let trace = traceparent(Some(parent), &record.id);
+            record.headers.push((TRACEPARENT, trace));
+        }
+    }
+
+    fn send(&mut self, mut outcome: Outcome) {
         if let Some(sender) = self.settled.take() {
+            if let Outcome::Publish(records) = &mut outcome {
+                self.hand_trace_on(records);
+            }
             let settled = Settled {
                 position: self.position,
                 outcome,
@@ -245,6 +274,8 @@ mod tests {
             topic: "tasks".into(),
             worker: "w".to_owned(),
             retries: RetryPolicy::default(),
+            of: Topic::Tasks,
+            schemas: Schemas::default(),
         };
         Ticket::new(position, Arc::new(facts), Arc::default(), permit, sender.clone())
     }

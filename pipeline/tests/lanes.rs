@@ -245,7 +245,7 @@ fn a_producer_fenced_for_its_own_slowness_is_made_anew_and_repeats_nothing() {
     while ended < tail.partitions() {
         match tail.poll(Duration::from_secs(60)).unwrap() {
             Polled::Record(record) => answers.push(String::from_utf8(record.value).unwrap()),
-            Polled::AtEnd => ended += 1,
+            Polled::AtEnd(_) => ended += 1,
             Polled::Nothing => panic!("nothing is heard of the features"),
         }
     }

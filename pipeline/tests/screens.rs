@@ -374,7 +374,7 @@ fn lose_a_worker(models: &Path, bootstrap: String, prefix: &str) {
     let mut seen = Vec::new();
     let read = |tail: &mut Tail, seen: &mut Vec<String>| {
         if let Polled::Record(record) = tail.poll(Duration::from_millis(50)).unwrap() {
-            let features: FieldFeatures = serde_json::from_slice(&record.value).unwrap();
+            let features: FieldFeatures = record.read().unwrap();
             seen.push(features.field.to_string());
         }
         seen.len()

@@ -10,6 +10,8 @@ use wellspring::kafka::topics::MAX_RETRIES;
 use wellspring::kafka::{Delivery, KafkaSettings};
 use wellspring::plan;
 use wellspring::runs::Run;
+use wellspring::schemas::registry::{Credentials, RegistrySettings};
+use wellspring::schemas::{Format, Schemas};
 use wellspring::topology::{Role, WorkerSettings};
 use wellspring_kernels::{Device, DeviceChoice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
@@ -23,6 +25,8 @@ pub(crate) struct KafkaArgs {
     pub(crate) bootstrap: String,
     #[command(flatten)]
     pub(crate) names: NameArgs,
+    #[command(flatten)]
+    pub(crate) schemas: SchemaArgs,
 }
 
 /// Names on Kafka.
@@ -111,12 +115,69 @@ fn parse_delays(text: &str) -> Result<Delays, String> {
 }
 
 impl KafkaArgs {
-    pub(crate) fn settings(&self) -> KafkaSettings {
+    pub(crate) fn settings(&self) -> anyhow::Result<KafkaSettings> {
         let instance = self.names.instance.clone().unwrap_or_else(default_instance);
-        KafkaSettings {
+        Ok(KafkaSettings {
             delivery: self.names.delivery.delivery,
+            schemas: self.schemas.open()?,
             ..KafkaSettings::new(&self.bootstrap, &self.names.prefix, instance)
+        })
+    }
+}
+
+/// How records are written.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SchemaArgs {
+    /// A schema registry that speaks Confluent's protocol: records carry its ids. Its account comes from
+    /// WELLSPRING_SCHEMA_REGISTRY_USER and _PASSWORD, or _TOKEN.
+    #[arg(long, value_name = "URL", env = "WELLSPRING_SCHEMA_REGISTRY")]
+    schema_registry: Option<String>,
+    /// Never register a schema there.
+    #[arg(long, env = "WELLSPRING_SCHEMA_REGISTRY_LOOK_UP_ONLY")]
+    schema_registry_look_up_only: bool,
+    /// What records are written as: avro or json. Both are always read.
+    #[arg(long, default_value = "avro", env = "WELLSPRING_FORMAT", value_parser = parse_format)]
+    format: Format,
+}
+
+fn parse_format(word: &str) -> Result<Format, String> {
+    match word {
+        "avro" => Ok(Format::Avro),
+        "json" => Ok(Format::Json),
+        _ => Err("formats are avro and json".to_owned()),
+    }
+}
+
+impl SchemaArgs {
+    pub(crate) fn open(&self) -> anyhow::Result<Schemas> {
+        let Some(url) = self.schema_registry.clone().filter(|url| !url.is_empty()) else {
+            return Ok(Schemas::new(self.format, None)?);
+        };
+        if self.format == Format::Json {
+            bail!("a schema registry is for Avro; leave out --format json, or --schema-registry");
         }
+        let variable = |name: &str| {
+            let value = std::env::var(format!("WELLSPRING_SCHEMA_REGISTRY_{name}")).ok();
+            value.filter(|value| !value.is_empty())
+        };
+        let credentials = match (variable("TOKEN"), variable("USER"), variable("PASSWORD")) {
+            (Some(token), None, None) => Credentials::Bearer { token },
+            (None, Some(user), password) => Credentials::Basic {
+                user,
+                password: password.unwrap_or_default(),
+            },
+            (None, None, None) => Credentials::None,
+            _ => bail!(
+                "set WELLSPRING_SCHEMA_REGISTRY_USER and WELLSPRING_SCHEMA_REGISTRY_PASSWORD, or \
+                 WELLSPRING_SCHEMA_REGISTRY_TOKEN, not both, and no password without a user"
+            ),
+        };
+        let settings = RegistrySettings {
+            url,
+            credentials,
+            look_up_only: self.schema_registry_look_up_only,
+        };
+        Ok(Schemas::new(self.format, Some(settings))?)
     }
 }
 

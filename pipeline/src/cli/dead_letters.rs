@@ -8,6 +8,7 @@ use wellspring::clock::{now_ms, parse_moment, rfc3339};
 use wellspring::dead_letters::{original, subject};
 use wellspring::error::FailureClass;
 use wellspring::events::{DeadLetter, LetterAction};
+use wellspring::kafka::topics::Topic;
 use wellspring::resolve::{Filter, StoredLetter, read_letters, resolve};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -154,7 +155,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List { filter, all, output } => {
             let filter = filter.filter();
-            for stored in read_letters(&output.kafka.settings())? {
+            for stored in read_letters(&output.kafka.settings()?)? {
                 if filter.takes(&stored.letter) && (all || stored.resolved.is_none()) {
                     print(&stored, output.json, None)?;
                 }
@@ -174,7 +175,7 @@ fn deal_with(args: ResolveArgs, action: LetterAction) -> anyhow::Result<ExitCode
             "say which letters are meant, by id, --class, --run, --plate, --well, --field, --since or --until; or --all"
         );
     }
-    let resolution = resolve(&args.output.kafka.settings(), &filter, action, args.dry_run)?;
+    let resolution = resolve(&args.output.kafka.settings()?, &filter, action, args.dry_run)?;
     for stored in &resolution.done {
         let resolved = (!args.dry_run).then_some(action);
         let stored = StoredLetter {
@@ -204,7 +205,8 @@ fn show(ids: Vec<String>, output: &Output) -> anyhow::Result<ExitCode> {
         ids,
         ..Filter::default()
     };
-    let letters = read_letters(&output.kafka.settings())?;
+    let kafka = output.kafka.settings()?;
+    let letters = read_letters(&kafka)?;
     let mut found = false;
     for stored in letters.iter().filter(|stored| filter.takes(&stored.letter)) {
         found = true;
@@ -219,7 +221,13 @@ fn show(ids: Vec<String>, output: &Output) -> anyhow::Result<ExitCode> {
             Some(LetterAction::Retried) => "tried again",
             Some(LetterAction::Discarded) => "discarded",
         };
-        let bytes = original(letter);
+        let mut bytes = original(letter);
+        // Avro as JSON, where it can be read.
+        if let (Some(bytes), Some(topic)) = (&mut bytes, Topic::from_name(&kafka.prefix, &origin.topic))
+            && let Ok(json) = kafka.schemas.to_json(topic, bytes)
+        {
+            *bytes = json;
+        }
         let text = match bytes.as_deref().map(std::str::from_utf8) {
             Some(Ok(text)) => text.to_owned(),
             Some(Err(_)) => format!(

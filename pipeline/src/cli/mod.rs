@@ -17,11 +17,13 @@ mod models;
 mod neighbours;
 mod plates;
 mod relate;
+mod replay;
 mod run;
 pub(crate) mod say;
 mod serve;
 mod simulate;
 mod submit;
+mod topics;
 mod worker;
 
 use std::process::ExitCode;
@@ -59,6 +61,10 @@ pub(crate) enum Command {
     Plates(plates::Args),
     /// See what failed for good, try it again, or say that it stands.
     DeadLetters(dead_letters::Args),
+    /// Replay an earlier run's plates or features into a new run.
+    Replay(replay::Args),
+    /// Compare, create and alter topics, and read what is on them.
+    Topics(topics::Args),
     /// Compare profiles made here or elsewhere, without Kafka.
     Compare(compare::Args),
     /// See, extend or retire the reference that control wells are judged by.
@@ -91,6 +97,8 @@ impl Command {
             Command::Worker(args) => worker::execute(args),
             Command::Plates(args) => plates::execute(args),
             Command::DeadLetters(args) => dead_letters::execute(args),
+            Command::Replay(args) => replay::execute(args),
+            Command::Topics(args) => topics::execute(args),
             Command::Compare(args) => compare::execute(args),
             Command::Drift(args) => drift::execute(args),
             Command::Relate(args) => relate::execute(&args),

@@ -51,14 +51,14 @@ enum Command {
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Announce { plates, run, kafka } => {
-            let kafka = kafka.settings();
+            let kafka = kafka.settings()?;
             runtime()?.block_on(topics::create_missing(&kafka))?;
             submit::announce(&kafka, &plates, run.as_ref())?;
             say::line(format_args!("{} plates announced", plates.len()));
         }
         Command::Scan { screen } => return scan(&screen),
         Command::List { kafka } => {
-            for status in read_statuses(&kafka.settings())? {
+            for status in read_statuses(&kafka.settings()?)? {
                 if let Status::PlatePlanned {
                     run,
                     plate,

@@ -17,7 +17,9 @@ use wellspring::transforms::read_transform;
 use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
 
-use super::common::{ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, plates_of, read_screen, runtime};
+use super::common::{
+    ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, SchemaArgs, plates_of, read_screen, runtime,
+};
 use super::{calls, say};
 
 /// How often progress is shown.
@@ -49,6 +51,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     retries: RetryArgs,
     #[command(flatten)]
+    schemas: SchemaArgs,
+    #[command(flatten)]
     compute: ComputeArgs,
     /// End with one JSON line on standard output instead of the table of calls.
     #[arg(long)]
@@ -73,6 +77,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(transform) = read_transform(&run.screen.comparison.transform)? {
         transform.check_features(&feature_names(&run.card.name, run.width()))?;
     }
+    let schemas = args.schemas.open()?;
 
     let runtime = runtime()?;
     let plates = runtime.block_on(plates_of(&run))?;
@@ -96,6 +101,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         instance: format!("run-{}", run.id),
         delivery: args.delivery.delivery,
         retry_delays: args.retries.delays(&RUN_DELAYS),
+        schemas,
     };
     let announced = plates.len();
     say::note(format_args!(

@@ -39,7 +39,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let kafka = KafkaSettings {
         retry_delays: args.retries.delays(&SERVICE_DELAYS),
-        ..args.kafka.settings()
+        ..args.kafka.settings()?
     };
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("the output folder '{}' cannot be made", args.out.display()))?;

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
-    let kafka = args.kafka.settings();
+    let kafka = args.kafka.settings()?;
     let run = Run::open(read_screen(&args.screen)?)?;
     let plates = runtime.block_on(plates_of(&run))?;
     runtime.block_on(topics::create_missing(&kafka))?;

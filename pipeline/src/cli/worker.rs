@@ -31,7 +31,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let kafka = KafkaSettings {
         retry_delays: args.retries.delays(&SERVICE_DELAYS),
-        ..args.kafka.settings()
+        ..args.kafka.settings()?
     };
     let resources = ResourceSettings::default();
     let settings = args.compute.worker_settings(&resources, args.until_drained)?;

@@ -268,7 +268,7 @@ mod tests {
             run: &run,
             transform: None,
             findings: (0..25).map(finding),
-            bytes: 4_000,
+            bytes: 1_000,
             before,
             published: 0,
         };
@@ -277,7 +277,7 @@ mod tests {
             let batch = batches.next().unwrap();
             let bytes: usize = batch.records.iter().map(|record| record.value.len()).sum();
             let largest = batch.records.iter().map(|record| record.value.len()).max();
-            assert!(bytes < 4_000 + largest.unwrap_or(0), "{bytes}");
+            assert!(bytes < 1_000 + largest.unwrap_or(0), "{bytes}");
             let ids = batch.records.into_iter().map(|record| record.id).collect();
             all.push((ids, batches.published));
             if batch.last {

@@ -205,6 +205,8 @@ impl Lane {
             retries: RetryPolicy {
                 delays: kafka.retry_delays.clone(),
             },
+            of: settings.topic,
+            schemas: kafka.schemas.clone(),
         };
         let source = Source {
             consumer: consumer.clone(),

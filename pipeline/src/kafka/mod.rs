@@ -1,14 +1,17 @@
 //! The only user of rdkafka: connections, topics, the exactly-once lane, and tailing readers.
 //!
-//! - [`topics`] names the topics and creates them.
+//! - [`topics`] names the topics and creates them; [`admin`] compares them with what they should be, and alters them.
 //! - [`lane`] reads one topic as a group member and publishes what became of each record, offsets included, in
 //!   transactions.
-//! - [`tail`] reads whole topics from the beginning, outside any group.
+//! - [`tail`] reads whole topics, outside any group.
+//! - [`trace`] is the `traceparent` header.
 
+pub mod admin;
 pub mod lane;
 pub mod producer;
 pub mod tail;
 pub mod topics;
+pub mod trace;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use rdkafka::error::KafkaError;
 use serde::Serialize;
 
 use self::topics::Topic;
+use crate::schemas::{self, SchemaError, Schemas, Unwritable};
 
 /// How long one call to the broker may take before it is an error.
 pub const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,6 +40,8 @@ pub struct KafkaSettings {
     pub delivery: Delivery,
     /// When failed work is tried again ([`crate::failures::RetryPolicy`]).
     pub retry_delays: Vec<Duration>,
+    /// How records are written and read.
+    pub schemas: Schemas,
 }
 
 /// What a crash may do to records.
@@ -49,7 +55,7 @@ pub enum Delivery {
 }
 
 impl KafkaSettings {
-    /// Settings with the usual delivery and without retries.
+    /// Settings with the usual delivery, without retries, in Avro and without a schema registry.
     pub fn new(bootstrap: impl Into<String>, prefix: impl Into<String>, instance: impl Into<String>) -> Self {
         Self {
             bootstrap: bootstrap.into(),
@@ -57,6 +63,7 @@ impl KafkaSettings {
             instance: instance.into(),
             delivery: Delivery::default(),
             retry_delays: Vec::new(),
+            schemas: Schemas::default(),
         }
     }
 
@@ -97,14 +104,12 @@ pub struct OutRecord {
     pub topic: Topic,
     /// What must stay in order.
     pub key: String,
-    /// JSON, one of the types in [`crate::events`].
+    /// One of the types in [`crate::events`] as [`schemas::encode`] writes it; other bytes are published as they are.
     pub value: Vec<u8>,
     /// CloudEvents attribute `ce_id`: the same work has the same id.
     pub id: String,
     /// CloudEvents attribute `ce_type`.
     pub kind: Cow<'static, str>,
-    /// Media type of the value.
-    pub content_type: Cow<'static, str>,
     /// The partition; chosen by the key when absent.
     pub partition: Option<i32>,
     /// Further headers.
@@ -112,7 +117,7 @@ pub struct OutRecord {
 }
 
 impl OutRecord {
-    /// A record with `event` as its JSON value.
+    /// A record with `event` as its value, by the newest schema of `topic`.
     pub fn new<E: Serialize>(
         topic: Topic,
         key: impl Into<String>,
@@ -121,7 +126,7 @@ impl OutRecord {
         event: &E,
     ) -> Result<Self, KafkaFailure> {
         let value =
-            serde_json::to_vec(event).map_err(|source| KafkaFailure::Encode { what: kind, source })?;
+            schemas::encode(topic, event).map_err(|source| KafkaFailure::Encode { what: kind, source })?;
         Ok(Self::of_bytes(topic, key, id, kind, value))
     }
 
@@ -139,7 +144,6 @@ impl OutRecord {
             value,
             id: id.into(),
             kind: kind.into(),
-            content_type: "application/json".into(),
             partition: None,
             headers: Vec::new(),
         }
@@ -167,6 +171,16 @@ pub enum KafkaFailure {
         /// The broker's reason.
         reason: String,
     },
+    /// A topic could not be changed.
+    #[error("{what} of topic {topic} cannot be changed or read: {reason}")]
+    AlterTopic {
+        /// The topic.
+        topic: String,
+        /// What of it.
+        what: String,
+        /// The broker's reason.
+        reason: String,
+    },
     /// Another process took over this process's transactional id or its partitions for good.
     #[error(
         "another process runs under the instance name '{instance}'; give each process its own --instance"
@@ -187,14 +201,17 @@ pub enum KafkaFailure {
         /// Where.
         bootstrap: String,
     },
-    /// An event could not be written as JSON.
-    #[error("a {what} event could not be written as JSON")]
+    /// An event does not fit the schema of its topic.
+    #[error("a {what} event does not fit the schema of its topic")]
     Encode {
         /// The event's type.
         what: &'static str,
-        /// serde's error.
-        source: serde_json::Error,
+        /// What does not fit.
+        source: SchemaError,
     },
+    /// A record could not be brought into the form that is configured.
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
     /// A thread could not be started.
     #[error("a Kafka thread could not be started")]
     Thread(#[from] std::io::Error),

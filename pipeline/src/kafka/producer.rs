@@ -15,8 +15,10 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use super::trace::{TRACEPARENT, traceparent};
 use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings, OutRecord};
 use crate::failpoint;
+use crate::schemas::Framed;
 
 /// After this time the broker aborts what a dead process left open, and whoever took over its partitions can read its
 /// offsets. Kafka looks for such transactions every 10 s (`transaction.abort.timed.out.transaction.cleanup.interval.ms`),
@@ -35,6 +37,13 @@ pub enum Committed {
     /// The connection was lost, or the transaction outlived its timeout, in mid-commit. [`BatchProducer::reopen`]
     /// settles it either way; the group's committed offsets tell which.
     Unknown,
+}
+
+/// A record as it goes to Kafka.
+struct Ready<'a> {
+    record: &'a OutRecord,
+    name: String,
+    framed: Framed<'a>,
 }
 
 /// A producer with a transactional id; creating it fences the last process with the same id and aborts what it
@@ -126,6 +135,12 @@ impl BatchProducer {
         records: impl IntoIterator<Item = &'a OutRecord>,
         offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
     ) -> Result<Committed, KafkaFailure> {
+        // Before anything is begun: a record that cannot be written leaves no transaction open.
+        let records = records
+            .into_iter()
+            .map(|record| self.framed(record))
+            .collect::<Result<Vec<_>, _>>()?;
+        let records = records.as_slice();
         let begun = Instant::now();
         self.client.context().refused().take();
         match self.settings.delivery {
@@ -144,9 +159,16 @@ impl BatchProducer {
         }
     }
 
-    fn transaction<'a, C: ConsumerContext>(
+    fn framed<'a>(&self, record: &'a OutRecord) -> Result<Ready<'a>, KafkaFailure> {
+        let name = record.topic.name(&self.settings.prefix);
+        let schemas = &self.settings.schemas;
+        let framed = schemas.frame(record.topic, &name, &record.value)?;
+        Ok(Ready { record, name, framed })
+    }
+
+    fn transaction<C: ConsumerContext>(
         &self,
-        records: impl IntoIterator<Item = &'a OutRecord>,
+        records: &[Ready<'_>],
         offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
     ) -> Result<(), (Doing, KafkaError)> {
         self.client.begin_transaction().map_err(|e| (Doing::Sending, e))?;
@@ -169,9 +191,9 @@ impl BatchProducer {
             .map_err(|e| (Doing::Committing, e))
     }
 
-    fn acknowledged<'a, C: ConsumerContext>(
+    fn acknowledged<C: ConsumerContext>(
         &self,
-        records: impl IntoIterator<Item = &'a OutRecord>,
+        records: &[Ready<'_>],
         offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
     ) -> Result<(), (Doing, KafkaError)> {
         for record in records {
@@ -197,28 +219,32 @@ impl BatchProducer {
         self.role.split('-').next().unwrap_or_default()
     }
 
-    fn enqueue(&self, record: &OutRecord) -> Result<(), KafkaError> {
-        let name = record.topic.name(&self.settings.prefix);
+    fn enqueue(&self, ready: &Ready<'_>) -> Result<(), KafkaError> {
+        let Ready { record, name, framed } = ready;
         let time = crate::clock::rfc3339_now();
+        let begins_trace = record.headers.iter().all(|(key, _)| *key != TRACEPARENT);
+        let trace = begins_trace.then(|| traceparent(None, &record.id));
         let fixed = [
             ("ce_specversion", "1.0"),
             ("ce_id", record.id.as_str()),
             ("ce_type", &*record.kind),
             ("ce_source", "wellspring"),
             ("ce_time", time.as_str()),
-            ("content-type", &*record.content_type),
+            ("content-type", framed.content_type),
         ];
         let more = record.headers.iter().map(|(key, value)| (*key, value.as_str()));
-        let mut headers = OwnedHeaders::new_with_capacity(fixed.len() + record.headers.len());
-        for (key, value) in fixed.into_iter().chain(more) {
+        let schema = framed.schema.as_deref().map(|schema| ("ce_dataschema", schema));
+        let trace = trace.as_deref().map(|trace| (TRACEPARENT, trace));
+        let mut headers = OwnedHeaders::new_with_capacity(fixed.len() + record.headers.len() + 2);
+        for (key, value) in fixed.into_iter().chain(schema).chain(trace).chain(more) {
             headers = headers.insert(Header {
                 key,
                 value: Some(value),
             });
         }
-        let mut message = BaseRecord::to(&name)
+        let mut message = BaseRecord::to(name)
             .key(&record.key)
-            .payload(&record.value)
+            .payload(framed.value.as_ref())
             .headers(headers);
         if let Some(partition) = record.partition {
             message = message.partition(partition);

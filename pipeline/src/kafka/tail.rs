@@ -3,15 +3,20 @@
 //! What a run's state is made of can always be read again: the collector and every worker's list of screens are
 //! rebuilt this way after any crash.
 
+use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
+use serde::de::DeserializeOwned;
 
 use super::topics::Topic;
 use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+use crate::events::Origin;
+use crate::schemas::{Schemas, Unreadable, UnreadableAt};
 
 /// One committed record.
 #[derive(Debug)]
@@ -26,6 +31,30 @@ pub struct TailRecord {
     pub id: String,
     /// The value; empty for a tombstone.
     pub value: Vec<u8>,
+    /// When it was written, in milliseconds since 1970 UTC; 0 where the broker does not say.
+    pub time_ms: i64,
+    /// How to read it.
+    pub schemas: Schemas,
+}
+
+impl TailRecord {
+    /// The event in it.
+    pub fn read<E: DeserializeOwned>(&self) -> Result<E, Unreadable> {
+        self.schemas.read(self.topic, &self.value)
+    }
+
+    /// What is wrong with it, and where it is.
+    pub fn unreadable(&self, source: Unreadable) -> UnreadableAt {
+        UnreadableAt {
+            origin: Origin {
+                key: String::new(),
+                topic: self.topic.suffix().to_owned(),
+                partition: self.partition,
+                offset: self.offset,
+            },
+            source,
+        }
+    }
 }
 
 /// What a poll brought.
@@ -33,10 +62,22 @@ pub struct TailRecord {
 pub enum Polled {
     /// A record.
     Record(TailRecord),
-    /// One partition is read to its end, for now.
-    AtEnd,
+    /// This partition is read to its end, for now.
+    AtEnd(i32),
     /// Nothing new within the time given.
     Nothing,
+}
+
+/// Where to begin in a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the first record that is kept.
+    #[default]
+    Beginning,
+    /// At the first record written at this time or later, in milliseconds since 1970 UTC.
+    Time(i64),
+    /// At these offsets by partition; in other partitions nothing is read.
+    Offsets(BTreeMap<i32, i64>),
 }
 
 /// A reader of whole topics. Blocking.
@@ -44,12 +85,18 @@ pub struct Tail {
     consumer: BaseConsumer,
     prefix: String,
     bootstrap: String,
+    schemas: Schemas,
     partitions: usize,
 }
 
 impl Tail {
     /// Starts at the beginning of every partition of `topics`.
     pub fn open(kafka: &KafkaSettings, topics: &[Topic]) -> Result<Self, KafkaFailure> {
+        Self::open_at(kafka, topics, &Start::Beginning)
+    }
+
+    /// Starts at `start` in every partition of `topics`.
+    pub fn open_at(kafka: &KafkaSettings, topics: &[Topic], start: &Start) -> Result<Self, KafkaFailure> {
         let call = |doing| {
             move |source| KafkaFailure::Call {
                 doing,
@@ -68,11 +115,26 @@ impl Tail {
                 .fetch_metadata(Some(&name), BROKER_TIMEOUT)
                 .map_err(call("reading a topic's metadata"))?;
             for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+                let offset = match start {
+                    Start::Beginning => Offset::Beginning,
+                    Start::Time(ms) => Offset::Offset(*ms),
+                    Start::Offsets(offsets) => match offsets.get(&partition.id()) {
+                        Some(offset) => Offset::Offset(*offset),
+                        None => continue,
+                    },
+                };
                 assignment
-                    .add_partition_offset(&name, partition.id(), Offset::Beginning)
+                    .add_partition_offset(&name, partition.id(), offset)
                     .map_err(call("choosing where to read from"))?;
             }
         }
+        if matches!(start, Start::Time(_)) {
+            // Where nothing was written since, the answer is the end.
+            assignment = consumer
+                .offsets_for_times(assignment, BROKER_TIMEOUT)
+                .map_err(call("finding the offsets of a time"))?;
+        }
+        let partitions = assignment.count();
         consumer
             .assign(&assignment)
             .map_err(call("assigning partitions"))?;
@@ -80,7 +142,8 @@ impl Tail {
             consumer,
             prefix: kafka.prefix.clone(),
             bootstrap: kafka.bootstrap.clone(),
-            partitions: assignment.count(),
+            schemas: kafka.schemas.clone(),
+            partitions,
         })
     }
 
@@ -103,9 +166,11 @@ impl Tail {
                     offset: message.offset(),
                     id: id(&message).unwrap_or_default(),
                     value: message.payload().unwrap_or_default().to_vec(),
+                    time_ms: message.timestamp().to_millis().unwrap_or_default(),
+                    schemas: self.schemas.clone(),
                 }))
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => Ok(Polled::AtEnd),
+            Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Polled::AtEnd(partition)),
             Some(Err(error)) if super::lane::is_fatal(&error) => Err(self.call("reading", error)),
             Some(Err(error)) => {
                 tracing::warn!(%error, "reading; the client tries again");
@@ -126,4 +191,32 @@ impl Tail {
 fn id(message: &BorrowedMessage<'_>) -> Option<String> {
     let header = message.headers()?.iter().find(|header| header.key == "ce_id")?;
     Some(String::from_utf8_lossy(header.value?).into_owned())
+}
+
+/// Hands every committed record of a topic that is there now to `take`, from `start` on, until it says stop. Blocking.
+pub fn read_to_end<E: From<KafkaFailure>>(
+    kafka: &KafkaSettings,
+    topic: Topic,
+    start: &Start,
+    mut take: impl FnMut(&TailRecord) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
+    let mut tail = Tail::open_at(kafka, &[topic], start)?;
+    let mut ended = HashSet::new();
+    while ended.len() < tail.partitions {
+        match tail.poll(BROKER_TIMEOUT)? {
+            Polled::Record(record) => {
+                if take(&record)?.is_break() {
+                    break;
+                }
+            }
+            Polled::AtEnd(partition) => {
+                ended.insert(partition);
+            }
+            Polled::Nothing => {
+                let bootstrap = kafka.bootstrap.clone();
+                return Err(KafkaFailure::Silent { bootstrap }.into());
+            }
+        }
+    }
+    Ok(())
 }

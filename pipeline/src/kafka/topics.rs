@@ -75,7 +75,7 @@ impl Topic {
     }
 
     /// Partitions made when the topic is created: the most workers that can share it.
-    fn partitions(self) -> i32 {
+    pub(super) fn partitions(self) -> i32 {
         match self {
             Topic::Tasks => 32,
             Topic::Plates => 4,
@@ -87,7 +87,8 @@ impl Topic {
     }
 }
 
-/// Creates the topics that do not exist yet; existing ones are left as they are.
+/// Creates the topics that do not exist yet; existing ones are left as they are. Learns the ids of their schemas where a
+/// registry is configured, so that one that is away or refuses is an error now and not in mid-work.
 pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure> {
     let call = |doing| {
         move |source| KafkaFailure::Call {
@@ -132,6 +133,7 @@ pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure
             }
         }
     }
+    settings.schemas.register(&settings.prefix)?;
     Ok(())
 }
 

@@ -119,6 +119,8 @@ fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
                 offset: i64::from(index),
                 id: String::new(),
                 value: serde_json::to_vec(&features(&run, &plate, index, &map)).unwrap(),
+                time_ms: 0,
+                schemas: wellspring::schemas::Schemas::default(),
             };
             collection.take(&record).unwrap();
         }

@@ -141,7 +141,7 @@ fn records(kafka: &KafkaSettings, topic: Topic) -> Vec<TailRecord> {
     while ended < tail.partitions() {
         match tail.poll(common::PATIENCE).unwrap() {
             Polled::Record(record) => records.push(record),
-            Polled::AtEnd => ended += 1,
+            Polled::AtEnd(_) => ended += 1,
             Polled::Nothing => panic!("nothing is heard of {topic:?}"),
         }
     }
@@ -149,7 +149,8 @@ fn records(kafka: &KafkaSettings, topic: Topic) -> Vec<TailRecord> {
 }
 
 fn json(record: &TailRecord) -> Value {
-    serde_json::from_slice(&record.value).unwrap()
+    let json = record.schemas.to_json(record.topic, &record.value).unwrap();
+    serde_json::from_slice(&json).unwrap()
 }
 
 /// How often each well and field occurs.

@@ -60,6 +60,7 @@ suite! {
     topics:
         topics_that_cannot_be_are_refused
         topics_grow
+        all_topics_are_listed
         settings_are_shown_and_changed
         deleted_topics_begin_anew
         deleted_records_stay_deleted;

@@ -111,6 +111,18 @@ pub(crate) fn topics_grow(kafka: &Kafka) {
     assert_eq!(kafka.committed(&topic, 2), ["two"]);
 }
 
+/// librdkafka asks for all topics with three bytes too many, which the embedded broker once took for a broken request.
+pub(crate) fn all_topics_are_listed(kafka: &Kafka) {
+    let (one, other) = (kafka.topic("t", 1, &[]), kafka.topic("u", 2, &[]));
+    let consumer = kafka.consumer("lists", &[]);
+    let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
+    let partitions = |name: &str| {
+        let found = metadata.topics().iter().find(|topic| topic.name() == name);
+        found.unwrap().partitions().len()
+    };
+    assert_eq!((partitions(&one), partitions(&other)), (1, 2));
+}
+
 pub(crate) fn settings_are_shown_and_changed(kafka: &Kafka) {
     let topic = kafka.topic("t", 1, &[("retention.ms", "60000")]);
     let own = |value: &str| (value.to_owned(), false);

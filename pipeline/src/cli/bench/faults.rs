@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use wellspring::events::FieldFeatures;
 use wellspring::kafka::KafkaSettings;
-use wellspring::kafka::tail::{Polled, Tail};
+use wellspring::kafka::tail::{Polled, Tail, TailRecord};
 use wellspring::kafka::topics::Topic;
 use wellspring::resolve::read_letters;
 use wellspring_workloads::simulate::{GeneratedCompounds, Simulation, SimulationSettings, Stain};
@@ -328,8 +328,8 @@ impl Installation {
         let (mut fields, mut ended): (BTreeMap<String, usize>, usize) = (BTreeMap::new(), 0);
         while ended < tail.partitions() {
             match tail.poll(PATIENCE)? {
-                Polled::Record(record) => *fields.entry(subject(&record.value)?).or_default() += 1,
-                Polled::AtEnd => ended += 1,
+                Polled::Record(record) => *fields.entry(subject(&record)?).or_default() += 1,
+                Polled::AtEnd(_) => ended += 1,
                 Polled::Nothing => bail!("the features cannot be read"),
             }
         }
@@ -358,7 +358,7 @@ impl Seen {
 
     fn poll(&mut self) -> anyhow::Result<bool> {
         if let Polled::Record(record) = self.tail.poll(Duration::from_millis(20))? {
-            *self.fields.entry(subject(&record.value)?).or_default() += 1;
+            *self.fields.entry(subject(&record)?).or_default() += 1;
             return Ok(true);
         }
         Ok(false)
@@ -385,8 +385,8 @@ impl Seen {
     }
 }
 
-fn subject(value: &[u8]) -> anyhow::Result<String> {
-    let features: FieldFeatures = serde_json::from_slice(value)?;
+fn subject(record: &TailRecord) -> anyhow::Result<String> {
+    let features: FieldFeatures = record.read()?;
     Ok(features.field.to_string())
 }
 

@@ -1,0 +1,126 @@
+//! `wellspring replay`: an earlier run's plates or features into a new run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use wellspring::clock::{now_ms, parse_moment};
+use wellspring::kafka::tail::Start;
+use wellspring::kafka::topics;
+use wellspring::replay::{self, Selection};
+use wellspring_workloads::screen::ScreenName;
+use wellspring_workloads::words::Barcode;
+
+use super::common::{KafkaArgs, read_screen, runtime};
+use super::say;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  wellspring replay features rescue-pilot-1a2b3c4d --as rescue-robust --screen robust.toml\n  \
+                  wellspring replay plates rescue-pilot-1a2b3c4d --as rescue-again --plate BR00117006\n  \
+                  wellspring replay features rescue-pilot-1a2b3c4d --as first-week --until 2026-11-23T00:00:00Z\n\n\
+                  The new run is the screen under the name of --as. Replaying again under that name adds what is missing and \
+                  nothing else; members of the fleet that are at work do not notice."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Take over the features of a run and compare them anew, without embedding.
+    Features(Common),
+    /// Announce the plates of a run again, to be embedded anew.
+    Plates(Common),
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The run that is replayed (`wellspring plates list` shows runs).
+    run: String,
+    /// Name of the new run's screen.
+    #[arg(long = "as", value_name = "NAME")]
+    name: ScreenName,
+    /// Its screen file. Default: the screen of the old run.
+    #[arg(long, value_name = "FILE")]
+    screen: Option<PathBuf>,
+    /// Only these plates.
+    #[arg(long = "plate", value_name = "BARCODE")]
+    plates: Vec<Barcode>,
+    /// Only records written at this time or later: 2026-11-22T23:15:04Z, or 2h, 3d ago.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "from")]
+    since: Option<u64>,
+    /// Only records written before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<u64>,
+    /// Only records from this offset of this partition on; nothing of partitions that are not named.
+    #[arg(long, value_name = "PARTITION:OFFSET", value_parser = parse_offset)]
+    from: Vec<(i32, i64)>,
+    /// Print one JSON line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+pub(super) fn parse_time(text: &str) -> Result<u64, String> {
+    parse_moment(text, now_ms()).ok_or_else(|| {
+        format!("'{text}' is neither a time in UTC, such as 2026-11-22T23:15:04Z, nor a time ago, such as 2h or 3d")
+    })
+}
+
+pub(super) fn parse_offset(text: &str) -> Result<(i32, i64), String> {
+    let parts = text.split_once(':');
+    let numbers = parts.and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+    numbers
+        .filter(|(partition, offset)| *partition >= 0 && *offset >= 0)
+        .ok_or_else(|| format!("'{text}' is not PARTITION:OFFSET, such as 3:1500"))
+}
+
+impl Common {
+    fn selection(&self) -> anyhow::Result<Selection> {
+        let time = |ms: u64| i64::try_from(ms).context("the time is too far off");
+        let offsets: BTreeMap<i32, i64> = self.from.iter().copied().collect();
+        if offsets.len() != self.from.len() {
+            bail!("--from names a partition twice");
+        }
+        let start = match self.since {
+            Some(since) => Start::Time(time(since)?),
+            None if offsets.is_empty() => Start::Beginning,
+            None => Start::Offsets(offsets),
+        };
+        Ok(Selection {
+            plates: self.plates.clone(),
+            start,
+            until: self.until.map(time).transpose()?,
+        })
+    }
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let (common, of) = match args.what {
+        What::Features(common) => (common, "features"),
+        What::Plates(common) => (common, "plates"),
+    };
+    let kafka = common.kafka.settings()?;
+    let selection = common.selection()?;
+    let screen = common.screen.as_deref().map(read_screen).transpose()?;
+    runtime()?.block_on(topics::create_missing(&kafka))?;
+    let done = if of == "features" {
+        let scratch = std::env::temp_dir();
+        replay::features(&kafka, &common.run, &common.name, screen, &selection, &scratch)?
+    } else {
+        replay::plates(&kafka, &common.run, &common.name, screen, &selection)?
+    };
+    if common.json {
+        say::line(serde_json::to_string(&done)?);
+    } else {
+        say::line(format_args!(
+            "{}: {} plates, {} {of} replayed now, {} before",
+            done.run, done.plates, done.published, done.published_before
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}

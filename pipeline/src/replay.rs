@@ -1,0 +1,454 @@
+//! Replay: what an earlier run did, into a new run, beside everything that is going on.
+//!
+//! A run on the status topic and a [`Selection`] of its plates and records enter; a new run of the screen under another
+//! name leaves. Either its features are taken over ([`features`]: another comparison without embedding again), or its
+//! plates are announced again ([`plates`]). Readers of the log are no members of any group, so nobody who is at work
+//! notices. Replaying again under the same name adds what is missing and nothing else: a crash in between, or a second
+//! process, makes no record twice. What fails: a run that is not there, and features that another screen cannot use.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use wellspring_workloads::screen::{Screen, ScreenName};
+use wellspring_workloads::words::{Barcode, FieldId};
+
+use crate::clock::now_ms;
+use crate::collect::Collection;
+use crate::collector::{past, read_statuses};
+use crate::error::{Stage, StageError};
+use crate::events::{DeadLetter, FieldFeatures, PlateReady, RunId, Status};
+use crate::ids;
+use crate::kafka::producer::{BatchProducer, Committed};
+use crate::kafka::tail::{Start, TailRecord, read_to_end};
+use crate::kafka::topics::Topic;
+use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
+use crate::runs::{Run, RunError, run_id};
+use crate::submit::submit;
+
+/// Features in one transaction at most: what is in memory.
+const BATCH: usize = 500;
+/// Tries of an aborted transaction.
+const TRIES: usize = 10;
+
+/// What is replayed.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// These plates; all when empty.
+    pub plates: Vec<Barcode>,
+    /// From here on.
+    pub start: Start,
+    /// Only what was written before this time, in milliseconds since 1970 UTC.
+    pub until: Option<i64>,
+}
+
+impl Selection {
+    /// Whether it leaves nothing out of a plate.
+    fn is_whole(&self) -> bool {
+        self.start == Start::Beginning && self.until.is_none()
+    }
+
+    fn has(&self, plate: &Barcode) -> bool {
+        self.plates.is_empty() || self.plates.contains(plate)
+    }
+
+    fn is_before_end(&self, record: &TailRecord) -> bool {
+        self.until.is_none_or(|until| record.time_ms < until)
+    }
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replayed {
+    /// The new run.
+    pub run: RunId,
+    /// Its plates.
+    pub plates: usize,
+    /// Records published now: features, or announcements.
+    pub published: u64,
+    /// Records that an earlier replay of this name had published.
+    pub published_before: u64,
+}
+
+/// Why nothing was replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// No such run was submitted.
+    #[error("run '{run}' was never submitted; `wellspring plates list` shows runs and their plates")]
+    NoSuchRun {
+        /// The run.
+        run: RunId,
+    },
+    /// The new run would be the old one.
+    #[error("the new run would be '{run}' itself; choose another name with --as")]
+    SameRun {
+        /// The run.
+        run: RunId,
+    },
+    /// The selection has nothing of the run.
+    #[error("nothing of run '{run}' is selected; look at plates, times and offsets")]
+    Nothing {
+        /// The run.
+        run: RunId,
+    },
+    /// The features were made in another way than the new screen says.
+    #[error(
+        "the features of run '{run}' were made with another {part} than the screen has; take the plates anew with \
+         `wellspring replay plates`"
+    )]
+    OtherFeatures {
+        /// The run.
+        run: RunId,
+        /// The table of the screen file.
+        part: &'static str,
+    },
+    /// The screen cannot be run here.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFailure),
+    /// Gathering the old run.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// The old run as it was submitted.
+struct Old {
+    run: RunId,
+    screen: Screen,
+    plates: BTreeSet<Barcode>,
+}
+
+fn find(kafka: &KafkaSettings, run: &str) -> Result<Old, ReplayError> {
+    let mut found: Option<Old> = None;
+    for status in read_statuses(kafka)? {
+        if let Status::RunSubmitted {
+            run: of,
+            screen,
+            plates,
+            ..
+        } = status
+            && of == run
+        {
+            let old = found.get_or_insert_with(|| Old {
+                run: of,
+                screen: *screen,
+                plates: BTreeSet::new(),
+            });
+            old.plates.extend(plates);
+        }
+    }
+    found.ok_or_else(|| ReplayError::NoSuchRun { run: run.to_owned() })
+}
+
+impl Old {
+    /// The new run's screen: another one or the same, under the new name.
+    fn renamed(&self, screen: Option<Screen>, name: &ScreenName) -> Result<Screen, ReplayError> {
+        let mut screen = screen.unwrap_or_else(|| self.screen.clone());
+        screen.name = name.clone();
+        if run_id(&screen) == self.run {
+            return Err(ReplayError::SameRun {
+                run: self.run.clone(),
+            });
+        }
+        Ok(screen)
+    }
+
+    /// Whether the old features are what the new screen would make.
+    fn same_features(&self, screen: &Screen) -> Result<(), ReplayError> {
+        let parts = |screen: &Screen| {
+            [
+                ("[images] channels", serde_json::to_value(&screen.images.channels)),
+                ("[preprocess]", serde_json::to_value(&screen.preprocess)),
+                ("[model]", serde_json::to_value(&screen.model.name)),
+            ]
+        };
+        for ((part, old), (_, new)) in parts(&self.screen).into_iter().zip(parts(screen)) {
+            if old.ok() != new.ok() {
+                return Err(ReplayError::OtherFeatures {
+                    run: self.run.clone(),
+                    part,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Announces the plates of `old` again, to a run of `screen` (its own when absent) named `name`. By time or offset it
+/// takes the plates whose announcements, on the plates topic, are selected. Blocking.
+pub fn plates(
+    kafka: &KafkaSettings,
+    old: &str,
+    name: &ScreenName,
+    screen: Option<Screen>,
+    selection: &Selection,
+) -> Result<Replayed, ReplayError> {
+    let old = find(kafka, old)?;
+    let run = Run::open(old.renamed(screen, name)?)?;
+    let mut chosen = old.plates.clone();
+    if !selection.is_whole() {
+        let mut announced = BTreeSet::new();
+        read_to_end(kafka, Topic::Plates, &selection.start, |record| {
+            if selection.is_before_end(record)
+                && let Ok(event) = record.read::<PlateReady>()
+                && event.run.as_ref().is_none_or(|run| *run == old.run)
+            {
+                announced.insert(event.plate);
+            }
+            Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+        })?;
+        chosen.retain(|plate| announced.contains(plate));
+    }
+    chosen.retain(|plate| selection.has(plate));
+    if chosen.is_empty() {
+        return Err(ReplayError::Nothing { run: old.run });
+    }
+    let chosen: Vec<Barcode> = chosen.into_iter().collect();
+    let new = submit(kafka, &run, &chosen)?;
+    Ok(Replayed {
+        run: run.id,
+        plates: chosen.len(),
+        published: new.len() as u64,
+        published_before: (chosen.len() - new.len()) as u64,
+    })
+}
+
+/// Takes the features of `old` over into a run of `screen` (its own when absent) named `name`: the collector compares
+/// them anew. Fields that failed in `old` have failed in the new run too, unless only some records are selected: then
+/// these are all there is. `scratch` is a folder for temporary files. Blocking.
+pub fn features(
+    kafka: &KafkaSettings,
+    old: &str,
+    name: &ScreenName,
+    screen: Option<Screen>,
+    selection: &Selection,
+    scratch: &Path,
+) -> Result<Replayed, ReplayError> {
+    let old = find(kafka, old)?;
+    let screen = old.renamed(screen, name)?;
+    old.same_features(&screen)?;
+    let run = run_id(&screen);
+    // One name for the producer of this run's replay, wherever it runs: a second one fences the first, and sees what the
+    // first had committed.
+    let named = KafkaSettings {
+        instance: "replay".to_owned(),
+        ..kafka.clone()
+    };
+    let producer = BatchProducer::open(&named, &format!("replay-{run}"))?;
+    let there = There::read(kafka, &run)?;
+    let (mut collection, present, taken) = gather(kafka, &old, &run, selection, scratch)?;
+
+    let chosen: Vec<Barcode> = collection
+        .plates()
+        .filter(|plate| selection.has(plate) && (selection.is_whole() || taken.contains(*plate)))
+        .cloned()
+        .collect();
+    if chosen.is_empty() {
+        return Err(ReplayError::Nothing { run: old.run });
+    }
+    let mut replayed = Replayed {
+        run: run.clone(),
+        plates: chosen.len(),
+        published: 0,
+        published_before: present.len() as u64,
+    };
+    let unannounced: Vec<Barcode> = chosen
+        .iter()
+        .filter(|plate| !there.submitted.contains(*plate))
+        .cloned()
+        .collect();
+    if !unannounced.is_empty() {
+        let content = ids::content(unannounced.iter().map(Barcode::as_str));
+        let submitted_id = ids::of_run(&run, "submitted", &content);
+        let submitted = Status::RunSubmitted {
+            run: run.clone(),
+            screen: Box::new(screen),
+            plates: unannounced,
+            time_ms: now_ms(),
+        };
+        commit(
+            &producer,
+            kafka,
+            vec![status_record(&run, submitted_id, &submitted)?],
+        )?;
+    }
+    let letters: Vec<DeadLetter> = match selection.is_whole() {
+        true => collection.letters().into_iter().cloned().collect(),
+        false => Vec::new(),
+    };
+    for plate in chosen.iter().filter(|plate| !there.planned.contains(*plate)) {
+        let of_plate = letters
+            .iter()
+            .filter(|letter| letter.plate.as_ref() == Some(plate) && letter.run.is_some());
+        replayed.published += take_over(&producer, kafka, &mut collection, plate, &run, of_plate, &present)?;
+    }
+    Ok(replayed)
+}
+
+/// What the log has of the new run already.
+#[derive(Default)]
+struct There {
+    submitted: HashSet<Barcode>,
+    planned: HashSet<Barcode>,
+}
+
+impl There {
+    fn read(kafka: &KafkaSettings, run: &RunId) -> Result<Self, KafkaFailure> {
+        let mut there = Self::default();
+        for status in read_statuses(kafka)? {
+            match status {
+                Status::RunSubmitted { run: of, plates, .. } if of == *run => there.submitted.extend(plates),
+                Status::PlatePlanned { run: of, plate, .. } if of == *run => {
+                    there.planned.insert(plate);
+                }
+                _ => {}
+            }
+        }
+        Ok(there)
+    }
+}
+
+/// The selected records of the old run, the fields the new run has already, and the plates of which there are records.
+fn gather(
+    kafka: &KafkaSettings,
+    old: &Old,
+    new: &RunId,
+    selection: &Selection,
+    scratch: &Path,
+) -> Result<(Collection, HashSet<FieldId>, HashSet<Barcode>), ReplayError> {
+    #[derive(serde::Deserialize)]
+    struct OfField {
+        run: RunId,
+        #[serde(flatten)]
+        field: FieldId,
+    }
+    let (_, retried) = past(kafka)?;
+    let mut collection = Collection::open(&old.run, scratch, retried)?;
+    let (mut present, mut taken) = (HashSet::new(), HashSet::new());
+    for topic in [Topic::Status, Topic::DeadLetters] {
+        read_to_end(kafka, topic, &Start::Beginning, |record| {
+            collection.take(record)?;
+            Ok::<_, ReplayError>(ControlFlow::Continue(()))
+        })?;
+    }
+    read_to_end(kafka, Topic::Features, &selection.start, |record| {
+        let Ok(of) = record.read::<OfField>() else {
+            // The collection says what is wrong with it.
+            collection.take(record)?;
+            return Ok::<_, ReplayError>(ControlFlow::Continue(()));
+        };
+        if of.run == *new {
+            present.insert(of.field);
+        } else if of.run == old.run && selection.is_before_end(record) && selection.has(&of.field.plate) {
+            collection.take(record)?;
+            taken.insert(of.field.plate);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((collection, present, taken))
+}
+
+/// Publishes one plate of the new run: its features in batches, then its letters and its plan. The plan comes last and
+/// says that the plate is whole.
+fn take_over<'a>(
+    producer: &BatchProducer,
+    kafka: &KafkaSettings,
+    collection: &mut Collection,
+    plate: &Barcode,
+    run: &RunId,
+    letters: impl Iterator<Item = &'a DeadLetter>,
+    present: &HashSet<FieldId>,
+) -> Result<u64, ReplayError> {
+    // Made from the records of another run.
+    let content = ids::content([collection.run().as_str()]);
+    let (mut batch, mut copied, mut published) = (Vec::new(), HashSet::new(), 0);
+    for features in collection.fields(plate)? {
+        let features = FieldFeatures {
+            run: run.clone(),
+            ..features?
+        };
+        copied.insert((features.field.well, features.field.field));
+        if present.contains(&features.field) {
+            continue;
+        }
+        let id = ids::of_field(run, &features.field, "features", &content);
+        batch.push(OutRecord::new(
+            Topic::Features,
+            plate.as_str(),
+            id,
+            "wellspring.features.v1",
+            &features,
+        )?);
+        published += 1;
+        if batch.len() >= BATCH {
+            commit(producer, kafka, std::mem::take(&mut batch))?;
+        }
+    }
+    let mut failed = BTreeSet::new();
+    let mut plan_letters: BTreeMap<String, u32> = BTreeMap::new();
+    for letter in letters {
+        match (letter.well, letter.field) {
+            (Some(well), Some(field)) if letter.stage != Stage::Plan => {
+                // Tried again with success.
+                if copied.contains(&(well, field)) {
+                    continue;
+                }
+                failed.insert((well, field));
+            }
+            _ => {}
+        }
+        let letter = DeadLetter {
+            id: letter_id(run, &letter.id),
+            run: Some(run.clone()),
+            ..letter.clone()
+        };
+        if letter.stage == Stage::Plan || letter.field.is_none() {
+            plan_letters.insert(letter.id.clone(), letter.fields_lost);
+        }
+        batch.push(crate::dead_letters::record(&letter)?);
+    }
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let fields_planned = count(copied.len() + failed.len());
+    let planned = Status::PlatePlanned {
+        run: run.clone(),
+        plate: plate.clone(),
+        fields_expected: fields_planned + plan_letters.values().sum::<u32>(),
+        fields_planned,
+        dead_letters: count(plan_letters.len()),
+    };
+    batch.push(status_record(
+        run,
+        ids::of_plate(run, plate, "planned", &content),
+        &planned,
+    )?);
+    commit(producer, kafka, batch)?;
+    Ok(published)
+}
+
+fn letter_id(run: &RunId, old: &str) -> String {
+    let digest = Sha256::digest(format!("{run}\0{old}").as_bytes());
+    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn status_record(run: &RunId, id: String, status: &Status) -> Result<OutRecord, KafkaFailure> {
+    OutRecord::new(Topic::Status, run.clone(), id, "wellspring.status.v1", status)
+}
+
+fn commit(
+    producer: &BatchProducer,
+    kafka: &KafkaSettings,
+    records: Vec<OutRecord>,
+) -> Result<(), KafkaFailure> {
+    for _ in 0..TRIES {
+        if producer.publish(&records)? == Committed::Yes {
+            return Ok(());
+        }
+    }
+    Err(KafkaFailure::Aborted {
+        bootstrap: kafka.bootstrap.clone(),
+    })
+}

@@ -1,0 +1,231 @@
+//! Replay of a run's features and plates, on the embedded broker and on Apache Kafka.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use wellspring::events::{DeadLetter, FieldFeatures, PlateReady, Status};
+use wellspring::kafka::tail::Start;
+use wellspring::kafka::topics::Topic;
+use wellspring::kafka::{KafkaSettings, OutRecord};
+use wellspring::replay::{self, ReplayError, Selection};
+use wellspring::runs::run_id;
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::Barcode;
+
+use crate::{Broker, all, command, features, features_record, publish, text};
+
+const FIELDS: u32 = 1_203;
+
+fn screen(broker: &Broker) -> Screen {
+    let text = format!(
+        "[screen]\nname = \"old\"\n[images]\nstore = \"{}\"\nlayout = \"imagexpress\"\n\
+         channels = [{{ name = \"DNA\", match = \"w1\" }}]\n[plate_map]\nfile = \"/platemap.csv\"\n\
+         [controls]\nreference = {{ cell_line = \"WT\" }}\nphenotype = {{ cell_line = \"NF1\" }}\n",
+        broker.folder.path().display()
+    );
+    Screen::parse(&text, "old.toml").unwrap()
+}
+
+fn status(run: &str, status: &Value) -> OutRecord {
+    let status: Status = serde_json::from_value(status.clone()).unwrap();
+    OutRecord::new(Topic::Status, run, "id", "wellspring.status.v1", &status).unwrap()
+}
+
+/// A run of two plates: one with a batch and more of fields, of which one failed, and a small one.
+fn old_run(kafka: &KafkaSettings, screen: &Screen) -> String {
+    let run = run_id(screen);
+    let mut records = vec![status(
+        &run,
+        &serde_json::json!({"status": "run_submitted", "run": run, "screen": screen, "plates": ["P1", "P2"], "time_ms": 1}),
+    )];
+    for (plate, fields, failed) in [("P1", FIELDS, 1), ("P2", 2, 0)] {
+        records.push(status(
+            &run,
+            &serde_json::json!({"status": "plate_planned", "run": run, "plate": plate, "fields_expected": fields + failed,
+                "fields_planned": fields + failed, "dead_letters": 0}),
+        ));
+        records.extend((0..fields).map(|field| features_record(&features(&run, plate, field))));
+    }
+    let letter: DeadLetter = serde_json::from_value(serde_json::json!({
+        "id": "l1", "run": run, "class": "bad_image", "stage": "decode", "plate": "P1", "well": "A02", "field": 1,
+        "fields_lost": 1, "message": "m", "origin": {"topic": "t", "partition": 0, "offset": 0}, "time_ms": 5,
+    }))
+    .unwrap();
+    records.push(wellspring::dead_letters::record(&letter).unwrap());
+    publish(kafka, &records);
+    run
+}
+
+/// Fields per plate of a run, and whether any is there twice.
+fn counted(kafka: &KafkaSettings, run: &str) -> BTreeMap<String, usize> {
+    let mut seen = std::collections::HashSet::new();
+    let mut counts = BTreeMap::new();
+    for features in all::<FieldFeatures>(kafka, Topic::Features) {
+        if features.run == run {
+            assert!(seen.insert(features.field.clone()), "{} twice", features.field);
+            *counts.entry(features.field.plate.to_string()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn planned(kafka: &KafkaSettings, run: &str) -> Vec<(String, u32, u32, u32)> {
+    let mut found: Vec<_> = all::<Status>(kafka, Topic::Status)
+        .into_iter()
+        .filter_map(|status| match status {
+            Status::PlatePlanned {
+                run: of,
+                plate,
+                fields_expected,
+                fields_planned,
+                dead_letters,
+            } if of == run => Some((plate.to_string(), fields_expected, fields_planned, dead_letters)),
+            _ => None,
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn features_of_a_run(broker: &Broker) {
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let screen = screen(broker);
+    let old = old_run(&kafka, &screen);
+    let whole = Selection::default();
+    let scratch = broker.folder.path();
+    let replay = |name: &str, selection: &Selection| {
+        replay::features(&kafka, &old, &name.parse().unwrap(), None, selection, scratch)
+    };
+
+    // A replay that died in mid-plate: some features are there, the plan is not.
+    let mut renamed = screen.clone();
+    renamed.name = "again".parse().unwrap();
+    let new = run_id(&renamed);
+    let begun: Vec<OutRecord> = (0..700)
+        .map(|field| features_record(&features(&new, "P1", field)))
+        .collect();
+    publish(&kafka, &begun);
+
+    let done = replay("again", &whole).unwrap();
+    assert_eq!((done.run.as_str(), done.plates), (new.as_str(), 2));
+    assert_eq!(
+        (done.published, done.published_before),
+        (u64::from(FIELDS) + 2 - 700, 700)
+    );
+    let expected = BTreeMap::from([("P1".to_owned(), FIELDS as usize), ("P2".to_owned(), 2)]);
+    assert_eq!(counted(&kafka, &new), expected);
+    let plans = [
+        ("P1".to_owned(), FIELDS + 1, FIELDS + 1, 0),
+        ("P2".to_owned(), 2, 2, 0),
+    ];
+    assert_eq!(planned(&kafka, &new), plans);
+    let letters: Vec<DeadLetter> = all(&kafka, Topic::DeadLetters);
+    assert_eq!(
+        letters
+            .iter()
+            .filter(|letter| letter.run.as_ref() == Some(&new))
+            .count(),
+        1
+    );
+
+    // Twice under one name is one run.
+    let statuses = all::<Status>(&kafka, Topic::Status).len();
+    assert_eq!(replay("again", &whole).unwrap().published, 0);
+    assert_eq!(counted(&kafka, &new), expected);
+    assert_eq!(all::<Status>(&kafka, Topic::Status).len(), statuses);
+    assert_eq!(all::<DeadLetter>(&kafka, Topic::DeadLetters).len(), letters.len());
+    // The old run is as it was.
+    assert_eq!(counted(&kafka, &old), expected);
+
+    // By plate; by offset, here everything; by time, here nothing.
+    let one: Barcode = "P2".parse().unwrap();
+    let by_plate = Selection {
+        plates: vec![one],
+        ..Selection::default()
+    };
+    let done = replay("one-plate", &by_plate).unwrap();
+    assert_eq!((done.plates, done.published), (1, 2));
+    let from_zero = Selection {
+        start: Start::Offsets((0..8).map(|partition| (partition, 0)).collect()),
+        ..Selection::default()
+    };
+    assert_eq!(
+        replay("offsets", &from_zero).unwrap().published,
+        u64::from(FIELDS) + 2
+    );
+    let before_all = Selection {
+        until: Some(1),
+        ..Selection::default()
+    };
+    assert!(matches!(
+        replay("never", &before_all),
+        Err(ReplayError::Nothing { .. })
+    ));
+    let since_ever = Selection {
+        start: Start::Time(1),
+        ..Selection::default()
+    };
+    assert_eq!(
+        replay("times", &since_ever).unwrap().published,
+        u64::from(FIELDS) + 2
+    );
+
+    assert!(matches!(replay("old", &whole), Err(ReplayError::SameRun { .. })));
+    let unknown = replay::features(&kafka, "no-1", &"x".parse().unwrap(), None, &whole, scratch);
+    assert!(matches!(unknown, Err(ReplayError::NoSuchRun { .. })));
+    let mut other = screen.clone();
+    other.model.name = "another".to_owned();
+    let other = replay::features(&kafka, &old, &"x".parse().unwrap(), Some(other), &whole, scratch);
+    assert!(matches!(
+        other,
+        Err(ReplayError::OtherFeatures { part: "[model]", .. })
+    ));
+}
+
+fn plates_of_a_run(broker: &Broker) {
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let screen = screen(broker);
+    let old = old_run(&kafka, &screen);
+    let replay = |json: bool| {
+        let mut arguments = vec!["replay", "plates", old.as_str(), "--as", "anew", "--plate", "P1"];
+        arguments.extend(json.then_some("--json"));
+        command(&kafka, &arguments)
+    };
+    let first = replay(true);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    let line: Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!((&line["published"], &line["plates"]), (&1.into(), &1.into()));
+    let again = replay(false);
+    assert!(
+        text(&again.stdout).contains("0 plates replayed now, 1 before"),
+        "{}",
+        text(&again.stdout)
+    );
+    let announced: Vec<PlateReady> = all(&kafka, Topic::Plates);
+    assert_eq!(announced.len(), 1);
+    assert_eq!(announced[0].plate.as_str(), "P1");
+    assert_eq!(announced[0].run.as_deref(), line["run"].as_str());
+    assert_ne!(announced[0].run.as_ref(), Some(&old));
+    let missing = command(&kafka, &["replay", "plates", "no-1", "--as", "x"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).contains("never submitted"));
+}
+
+#[test]
+fn features_are_replayed_once_whatever_crashed_before() {
+    features_of_a_run(&Broker::embedded());
+}
+
+#[test]
+fn on_apache_kafka_too_features_are_replayed_once_whatever_crashed_before() {
+    if let Some(kafka) = Broker::apache() {
+        features_of_a_run(&kafka);
+    }
+}
+
+#[test]
+fn plates_are_announced_to_a_new_run_once() {
+    plates_of_a_run(&Broker::embedded());
+}
