@@ -25,6 +25,8 @@ use crate::cli::simulate::plate_writer::{Compression, write_plates};
 
 /// Longest wait for a run to end.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long the broker is not heard.
+const CUT: Duration = Duration::from_secs(10);
 /// Wells of the simulated plate.
 const WELLS: u32 = 96;
 
@@ -60,10 +62,19 @@ enum Fault {
     Serve,
     /// kill -9 of the embedded broker, which is started again at once.
     Broker,
+    /// The embedded broker is stopped for longer than sessions and transactions last, and wakes: to its clients, a
+    /// network that is cut and heals.
+    Cut,
 }
 
 impl Fault {
-    const ALL: [Fault; 4] = [Fault::Worker, Fault::Zombie, Fault::Serve, Fault::Broker];
+    const ALL: [Fault; 5] = [
+        Fault::Worker,
+        Fault::Zombie,
+        Fault::Serve,
+        Fault::Broker,
+        Fault::Cut,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -71,6 +82,7 @@ impl Fault {
             Fault::Zombie => "worker stopped and woken",
             Fault::Serve => "planner and collector killed",
             Fault::Broker => "broker killed",
+            Fault::Cut => "broker not heard for 10 s",
         }
     }
 }
@@ -138,7 +150,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     };
     let mut random = Random(args.seed);
     for fault in faults {
-        if *fault == Fault::Broker && args.kafka.is_some() {
+        if matches!(fault, Fault::Broker | Fault::Cut) && args.kafka.is_some() {
             continue;
         }
         let mut count = Count::default();
@@ -281,7 +293,7 @@ impl Installation {
                 break;
             }
             count.strikes += 1;
-            let struck = Instant::now();
+            let mut struck = Instant::now();
             match fault {
                 Fault::Worker => {
                     workers.clear();
@@ -300,6 +312,15 @@ impl Installation {
                 Fault::Broker => {
                     self.broker = None;
                     self.start_broker()?;
+                }
+                Fault::Cut => {
+                    if let Some(broker) = &self.broker {
+                        broker.signal(libc::SIGSTOP)?;
+                        std::thread::sleep(CUT);
+                        broker.signal(libc::SIGCONT)?;
+                        // Nothing can go on before.
+                        struck = Instant::now();
+                    }
                 }
             }
             // What was committed before the strike may be read only now; it is no recovery.
