@@ -16,6 +16,20 @@ pub fn peak_rss_bytes() -> u64 {
         .map_or(0, |kib| kib * 1024)
 }
 
+/// Blocks of at least so many bytes are the system's own.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE_BLOCK: libc::c_int = 256 << 10;
+
+/// Has glibc's allocator return every large block as soon as it is free, for work that passes over tables of any length:
+/// by itself it keeps such blocks, ever larger ones, among small ones that live long, and the holes between them add up.
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt takes no pointer; glibc guards its parameters with its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK);
+    }
+}
+
 /// Gives the allocator's free memory back to the system, where the allocator is glibc's: what threads that have ended
 /// used is otherwise kept for threads that will never come.
 pub fn give_back_free() {

@@ -23,8 +23,8 @@ use wellspring::plan::read_plate_map;
 use wellspring::report::{ReportInput, RunFacts, render};
 use wellspring::results::{AtomicFile, FeatureColumns, FeatureTable, Provenance, write_json};
 use wellspring::runs::run_id;
-use wellspring::scratch;
 use wellspring::transforms::read_transform;
+use wellspring::{memory, scratch};
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
@@ -100,6 +100,7 @@ struct RunFile<'a> {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    memory::return_large_blocks();
     let mut screen = common::read_screen(&args.screen)?;
     if let Some(path) = &args.platemap {
         let absolute = std::path::absolute(path)?;
@@ -113,6 +114,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(out).with_context(|| format!("the folder '{}' cannot be made", out.display()))?;
     let treatments = treatments(&args, &screen)?;
     let tables = read_tables(&args, &screen, &treatments)?;
+    // Blocks of rows were the largest of all that is held.
+    memory::give_back_free();
     let mut left_out = tables.left_out.clone();
     treatments.without_rows(&tables, &mut left_out);
     let mut rows_left_out = tables.rows_left_out;
@@ -160,7 +163,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         features: tables.features.len(),
         comparisons: shown.rows,
         seconds: started.elapsed().as_secs_f64(),
-        peak_rss_bytes: wellspring::memory::peak_rss_bytes(),
+        peak_rss_bytes: memory::peak_rss_bytes(),
         out,
     };
     if screen.output.report {

@@ -140,6 +140,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let mut collection = gathered?;
     // The engine and the images are gone; the comparison gets their memory.
     memory::give_back_free();
+    memory::return_large_blocks();
     say::progress("comparing");
     let (summary, compared) = finish(
         &run,

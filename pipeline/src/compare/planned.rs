@@ -16,8 +16,8 @@ use crate::drift::{DriftError, Watch, watch_plates};
 use crate::report::PlateFacts;
 use crate::results::Provenance;
 
-/// Plates whose wells the report may draw: more than it has room for.
-const MOST_FACTS: usize = 64;
+/// Wells that the report may draw: it has no room for more.
+const MOST_DRAWN: usize = 4_000;
 
 /// Plates before they are compared.
 #[derive(Debug)]
@@ -51,12 +51,13 @@ impl Planned {
     /// Takes a plate; `given`: of its wells that count, none where it is held back.
     pub fn add<'t>(&mut self, facts: PlateFacts, given: impl IntoIterator<Item = &'t Treatment>) {
         self.plates += 1;
+        let before = self.mapped_wells;
         self.mapped_wells += facts.wells.len();
         for treatment in given {
             self.wells += 1;
             self.design.add(&facts.barcode, treatment);
         }
-        if self.facts.len() < MOST_FACTS {
+        if before < MOST_DRAWN {
             self.facts.push(facts);
         }
     }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
 use parquet::errors::ParquetError;
@@ -26,8 +27,14 @@ use super::error::WriteError;
 /// Bytes of features held before a row group is written. Large enough that the footer of 6,400 columns stays small
 /// beside the data, small enough that a table of any length is written in tens of megabytes.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// Most rows of a row group, for tables without features.
+/// Most rows of a row group with features, for tables with few of them.
 const ROW_GROUP_ROWS: usize = 64 << 10;
+/// Fewest rows of a row group without features: several tables are written at once, and a row of theirs takes up to half
+/// a kilobyte.
+const PLAIN_GROUP_ROWS: usize = 8 << 10;
+/// A row group without features has so many times fewer rows than the table before it: the footer of a table of any
+/// length stays small.
+const PLAIN_GROUPS: usize = 64;
 /// zstd's own default: features are noise in their low bits, a higher level costs time and gains little.
 const ZSTD_LEVEL: i32 = 3;
 /// Written as the author of every file; no time, no host.
@@ -176,10 +183,32 @@ impl Cells<'_> {
 /// The cells of one column waiting for their row group. `present` is empty for required columns.
 #[derive(Debug)]
 enum Waiting {
-    Text(Vec<ByteArray>),
+    Text(Texts),
     Int64(Vec<i64>),
     Float64(Vec<f64>),
     Float32(Vec<f32>),
+}
+
+/// Texts one after the other: a cell of its own would take ten times its letters.
+#[derive(Debug, Default)]
+struct Texts {
+    letters: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn push(&mut self, text: &[u8]) {
+        self.letters.extend_from_slice(text);
+        self.ends.push(self.letters.len());
+    }
+
+    /// Gives all of them, and is empty.
+    fn take(&mut self) -> Vec<ByteArray> {
+        let letters = Bytes::from(std::mem::take(&mut self.letters));
+        let mut from = 0;
+        let cell = |to: usize| ByteArray::from(letters.slice(std::mem::replace(&mut from, to)..to));
+        self.ends.drain(..).map(cell).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -193,7 +222,7 @@ struct Buffer {
 impl Buffer {
     fn new(column: Column) -> Self {
         let values = match column.kind {
-            ColumnKind::Text => Waiting::Text(Vec::new()),
+            ColumnKind::Text => Waiting::Text(Texts::default()),
             ColumnKind::Int64 => Waiting::Int64(Vec::new()),
             ColumnKind::Float64 => Waiting::Float64(Vec::new()),
             ColumnKind::Float32 => Waiting::Float32(Vec::new()),
@@ -219,7 +248,7 @@ impl Buffer {
     fn push(&mut self, cell: Cell<'_>) {
         let filled = match (cell, &mut self.values) {
             (Cell::Text(text), Waiting::Text(values)) => {
-                values.push(ByteArray::from(text.as_bytes().to_vec()));
+                values.push(text.as_bytes());
                 true
             }
             (Cell::Int(int), Waiting::Int64(values)) => {
@@ -278,10 +307,11 @@ impl Buffer {
         let there = |cell: &&f64| !cell.is_nan();
         match (cells, &mut self.values) {
             (Cells::Texts(cells), Waiting::Text(values)) => {
-                values.extend(cells[rows].iter().flatten().map(|text| text.0.clone()));
+                let there = cells[rows].iter().flatten();
+                there.for_each(|text| values.push(text.0.data()));
             }
             (Cells::Same(Some(text)), Waiting::Text(values)) => {
-                values.extend(std::iter::repeat_n(text.0.clone(), n));
+                (0..n).for_each(|_| values.push(text.0.data()));
             }
             (Cells::Ints(cells), Waiting::Int64(values)) => values.extend_from_slice(&cells[rows]),
             (Cells::Numbers(cells), Waiting::Float64(values)) => {
@@ -310,8 +340,7 @@ impl Buffer {
             Waiting::Text(values) => {
                 writer
                     .typed::<ByteArrayType>()
-                    .write_batch(values, levels, None)?;
-                values.clear();
+                    .write_batch(&values.take(), levels, None)?;
             }
             Waiting::Int64(values) => {
                 writer.typed::<Int64Type>().write_batch(values, levels, None)?;
@@ -401,7 +430,10 @@ impl TableWriter {
             width: features.len(),
             features: Vec::new(),
             waiting: 0,
-            group_rows: (ROW_GROUP_BYTES / (4 * features.len().max(1))).clamp(1, ROW_GROUP_ROWS),
+            group_rows: match features.len() {
+                0 => PLAIN_GROUP_ROWS,
+                width => (ROW_GROUP_BYTES / (4 * width)).clamp(1, ROW_GROUP_ROWS),
+            },
             rows: 0,
         })
     }
@@ -564,6 +596,10 @@ impl TableWriter {
         group.close()?;
         self.features.clear();
         self.waiting = 0;
+        if self.width == 0 {
+            let rows = usize::try_from(self.rows).unwrap_or(usize::MAX);
+            self.group_rows = (rows / PLAIN_GROUPS).clamp(PLAIN_GROUP_ROWS, ROW_GROUP_ROWS);
+        }
         Ok(())
     }
 }

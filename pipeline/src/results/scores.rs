@@ -428,6 +428,9 @@ impl ComparisonTables {
     /// The disk refuses.
     pub fn finish(mut self) -> Result<u64, WriteError> {
         self.set_aside()?;
+        // What they gathered is not held beside what the wells do.
+        self.compounds.finish()?;
+        let comparisons = self.comparisons.finish()?;
         let aside = self.aside.finish()?;
         for place in self.places.into_values() {
             let PlateScores {
@@ -439,9 +442,8 @@ impl ComparisonTables {
             wells.iter().try_for_each(|row| self.wells.push(row))?;
             windows.iter().try_for_each(|row| self.windows.push(row))?;
         }
-        self.compounds.finish()?;
         self.wells.finish()?;
         self.windows.finish()?;
-        self.comparisons.finish()
+        Ok(comparisons)
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::CompareError;
+use super::names::{Names, NamesBuilder};
 use crate::profile::{Role, Treatment};
 use crate::words::Barcode;
 
@@ -53,8 +54,8 @@ impl Series {
 #[derive(Debug, Clone)]
 pub struct Design {
     order: Vec<Barcode>,
-    diseases: Vec<Option<String>>,
-    compounds: Vec<Option<String>>,
+    diseases: Names,
+    compounds: Names,
     series: Vec<Series>,
     /// Per place in the order: the last place at which the plate's null controls are needed.
     needed_until: Vec<u32>,
@@ -95,6 +96,13 @@ impl Design {
         &self.series
     }
 
+    /// Series in the order in which they are complete.
+    pub(super) fn by_last(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..number(self.series.len())).collect();
+        order.sort_by_key(|&series| self.series[series as usize].last);
+        order
+    }
+
     pub(super) fn needed_until(&self, place: usize) -> usize {
         self.needed_until.get(place).copied().unwrap_or(0) as usize
     }
@@ -110,20 +118,20 @@ impl Design {
     }
 
     pub(super) fn disease(&self, id: u32) -> Option<&str> {
-        self.diseases.get(id as usize)?.as_deref()
+        self.diseases.get(id)
     }
 
     pub(super) fn compound(&self, id: u32) -> Option<&str> {
-        self.compounds.get(id as usize)?.as_deref()
+        self.compounds.get(id)
     }
 
     pub(super) fn disease_id(&self, disease: Option<&str>) -> Option<u32> {
-        find(&self.diseases, disease)
+        self.diseases.find(disease)
     }
 
     /// The place of a series in the order of the result rows.
     pub(super) fn find(&self, disease: u32, kind: Kind, compound: Option<&str>) -> Option<usize> {
-        let compound = find(&self.compounds, compound)?;
+        let compound = self.compounds.find(compound)?;
         let key = SeriesKey {
             disease,
             kind,
@@ -133,19 +141,14 @@ impl Design {
     }
 }
 
-fn find(names: &[Option<String>], name: Option<&str>) -> Option<u32> {
-    let at = names.binary_search_by(|known| known.as_deref().cmp(&name)).ok()?;
-    u32::try_from(at).ok()
-}
-
 /// Collects what each well was given.
 #[derive(Debug, Default)]
 pub struct DesignBuilder {
     plates: BTreeMap<Barcode, Counted>,
     /// Plates numbered so far.
     numbered: usize,
-    diseases: BTreeMap<Option<String>, u32>,
-    compounds: BTreeMap<Option<String>, u32>,
+    diseases: NamesBuilder,
+    compounds: NamesBuilder,
     /// Plate, role, disease, compound; each once after [`DesignBuilder::compact`].
     seen: Vec<(u32, u8, u32, u32)>,
     distinct: usize,
@@ -184,8 +187,8 @@ impl DesignBuilder {
                 number
             }
         };
-        let disease = name(&mut self.diseases, treatment.disease.as_deref());
-        let compound = name(&mut self.compounds, treatment.compound.as_deref());
+        let disease = self.diseases.number(treatment.disease.as_deref());
+        let compound = self.compounds.number(treatment.compound.as_deref());
         let role = match treatment.role {
             Role::Reference => 0,
             Role::Phenotype => 1,
@@ -224,53 +227,43 @@ impl DesignBuilder {
         if self.plates.is_empty() {
             return Err(CompareError::NoProfiles);
         }
-        let names = [self.numbered, self.diseases.len(), self.compounds.len()];
-        if names.iter().any(|&n| u32::try_from(n).is_err()) {
+        let too_many_plates = u32::try_from(self.numbered).is_err();
+        if too_many_plates || self.diseases.too_large() || self.compounds.too_large() {
             return Err(CompareError::TooLarge);
         }
         self.compact();
         let wells = self.plates.values().map(|plate| plate.wells).sum();
         let reference: Vec<usize> = self.plates.values().map(|plate| plate.reference).collect();
-        let plates = std::mem::take(&mut self.plates).into_iter();
+        let plates = self.plates.into_iter();
         let (plates, plate_ids) = sorted(plates.map(|(name, plate)| (name, plate.number)), self.numbered);
-        let none = name(&mut self.diseases, None);
-        let named = self.diseases.len();
-        let (diseases, disease_ids) = sorted(std::mem::take(&mut self.diseases), named);
-        let named = self.compounds.len();
-        let (compounds, compound_ids) = sorted(std::mem::take(&mut self.compounds), named);
-        let none = disease_ids[none as usize];
-        let mut seen: Vec<(u32, u8, u32, u32)> = self
-            .seen
-            .iter()
-            .map(|&(plate, role, disease, compound)| {
-                (
-                    plate_ids[plate as usize],
-                    role,
-                    disease_ids[disease as usize],
-                    compound_ids[compound as usize],
-                )
-            })
-            .collect();
+        let (diseases, disease_ids) = self.diseases.finish();
+        let (compounds, compound_ids) = self.compounds.finish();
+        let mut seen = self.seen;
+        for (plate, _, disease, compound) in &mut seen {
+            *plate = plate_ids[*plate as usize];
+            *disease = disease_ids[*disease as usize];
+            *compound = compound_ids[*compound as usize];
+        }
+        drop((disease_ids, compound_ids));
         seen.sort_unstable();
         // (series, plate) pairs, by series then plate.
         let mut lies_on: Vec<(SeriesKey, u32)> = Vec::with_capacity(seen.len());
         for wells in seen.chunk_by(|a, b| a.0 == b.0) {
-            for (key, plate) in series_of_plate(wells, none) {
-                lies_on.push((key, plate));
-            }
+            lies_on.extend(series_of_plate(wells));
         }
+        drop(seen);
         lies_on.sort_unstable();
         lies_on.dedup();
-        let spans: Vec<&[(SeriesKey, u32)]> = lies_on.chunk_by(|a, b| a.0 == b.0).collect();
-        let order = reading_order(plates.len(), &spans);
+        let spans = || lies_on.chunk_by(|a, b| a.0 == b.0);
+        let order = reading_order(plates.len(), spans());
         let mut place = vec![0u32; plates.len()];
         for (at, &plate) in order.iter().enumerate() {
             place[plate as usize] = number(at);
         }
         let mut needed_until: Vec<u32> = (0..number(plates.len())).collect();
         let mut opens = vec![0i64; plates.len() + 1];
-        let mut series = Vec::with_capacity(spans.len());
-        for span in &spans {
+        let mut series = Vec::with_capacity(spans().count());
+        for span in spans() {
             let places = || span.iter().map(|(_, plate)| place[*plate as usize]);
             let (Some((key, _)), Some(first), Some(last)) = (span.first(), places().min(), places().max())
             else {
@@ -314,7 +307,9 @@ impl DesignBuilder {
 
 /// The series of one plate. Reference wells without a disease belong to each disease of the plate, and so do reference
 /// wells with a compound (see [`counter_screen`]).
-fn series_of_plate(wells: &[(u32, u8, u32, u32)], none: u32) -> Vec<(SeriesKey, u32)> {
+fn series_of_plate(wells: &[(u32, u8, u32, u32)]) -> Vec<(SeriesKey, u32)> {
+    // The absence of a name comes before all names.
+    let none = 0;
     let disease = |id: u32| (id != none).then_some(id);
     let counters = counter_screen(wells.iter().map(|&(_, role, id, _)| (role == 1, disease(id))));
     let targets: BTreeSet<u32> = wells
@@ -364,7 +359,7 @@ pub(super) fn counter_screen<D>(wells: impl Iterator<Item = (bool, Option<D>)>) 
 
 /// Plates that share a series of at most [`WIDEST`] plates stand together, by barcode; such clusters follow each other
 /// by their first barcode.
-fn reading_order(plates: usize, spans: &[&[(SeriesKey, u32)]]) -> Vec<u32> {
+fn reading_order<'s>(plates: usize, spans: impl Iterator<Item = &'s [(SeriesKey, u32)]>) -> Vec<u32> {
     let mut parent: Vec<u32> = (0..number(plates)).collect();
     fn root(parent: &mut [u32], mut at: u32) -> u32 {
         while parent[at as usize] != at {
@@ -394,12 +389,6 @@ fn reading_order(plates: usize, spans: &[&[(SeriesKey, u32)]]) -> Vec<u32> {
 /// A number that fits, because [`DesignBuilder::finish`] refuses what does not.
 fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-fn name(names: &mut BTreeMap<Option<String>, u32>, name: Option<&str>) -> u32 {
-    // `Option<String>` cannot be looked up by `Option<&str>`; a short-lived copy is the price.
-    let next = number(names.len());
-    *names.entry(name.map(str::to_owned)).or_insert(next)
 }
 
 /// Names in order, and where each of the numbers below `numbered` went.

@@ -3,7 +3,7 @@
 //! What each well was given is known first ([`Design`]), then what the plates have in common ([`Frame`]); then each
 //! plate's profiles are read once in the design's order, scored, added to open treatments and forgotten. Finished treatments
 //! wait in a [`Spool`] until the last plate, when false discovery rates and calls are known. Memory holds a few plates,
-//! the treatments that are open ([`Design::most_open`]), names, and 32 bytes per row.
+//! the treatments that are open ([`Design::most_open`]), and for each treatment of the screen its name and some 70 bytes.
 //!
 //! Fails where the caller's reading or writing does, and on profiles that contradict each other.
 
@@ -136,8 +136,7 @@ where
     let mut done = Finished::new(design, settings, spool)?;
     let mut open = Open::new(design, settings);
     let mut activities = Activities::new(design, settings);
-    let mut last: Vec<usize> = (0..design.series().len()).collect();
-    last.sort_by_key(|&series| design.series()[series].last);
+    let last = design.by_last();
     let mut closing = last.as_slice();
     let mut reasons = Vec::new();
     let mut scored_any = false;
@@ -192,7 +191,8 @@ where
                     .map_err(StreamError::Caller)?;
             }
         }
-        let ends = closing.partition_point(|&series| (design.series()[series].last as usize) < places.end);
+        let ends =
+            closing.partition_point(|&series| (design.series()[series as usize].last as usize) < places.end);
         let (complete, rest) = closing.split_at(ends);
         closing = rest;
         for (series, rows) in open.close(complete) {

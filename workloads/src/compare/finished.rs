@@ -1,8 +1,8 @@
 //! Treatments that are complete, until the whole screen is: false discovery rates need every p-value of a disease,
 //! ranks every score.
 //!
-//! Finished series enter in any order and wait in a spool; rows and compounds leave in the order of the result. Fails
-//! where the spool or the sink does.
+//! Finished series enter in any order and wait in a spool; rows and compounds leave in the order of the result. Memory
+//! is two numbers per series, and the different p-values. Fails where the spool or the sink does.
 
 use std::collections::BTreeMap;
 
@@ -12,46 +12,28 @@ use serde::de::DeserializeOwned;
 
 use super::activity::Support;
 use super::call::{self, Standing};
-use super::design::{Design, Kind};
+use super::design::{Design, Kind, SeriesKey};
 use super::engine::{Sink, StreamError};
-use super::multiple::{benjamini_hochberg, hierarchical};
+use super::multiple::{Corrected, Counts, benjamini_hochberg, of_group};
 use super::null::Null;
 use super::pool::Sample;
 use super::series::{Row, plan};
 use super::spool::{self, Place, Shelf, Spool};
 use super::tally::Tally;
-use super::{CompareError, ComparisonSettings, CompoundSummary, Correction};
+use super::{CompareError, ComparisonSettings, CompoundSummary, Correction, NullFrom};
 
 /// Series decoded, fitted and called at a time.
 const CHUNK: usize = 512;
 
-/// Where the rows of a series wait.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    place: Place,
-    /// Number of its first row.
-    first: usize,
-    rows: usize,
-}
-
-/// What is known of every row without reading it; NaN stands for nothing.
+/// p-values of the rows of one kind on one disease; with a hierarchical correction, of its series.
 #[derive(Default)]
-struct Numbers {
-    p_value: Vec<f64>,
-    p_off: Vec<f64>,
-    /// Only where there is more than one disease.
-    rescue: Vec<(u64, f64)>,
+struct Tests {
+    p_value: Counts,
+    p_off: Counts,
 }
 
-/// A row whose null is not known before the last plate.
-struct Pooled {
-    row: usize,
-    disease: u32,
-    counter: bool,
-    wells: usize,
-    effect: f64,
-    off_axis: f64,
-}
+/// Dose as bits, and a rescue.
+type Rescue = (u64, f64);
 
 /// What a null from all plates says of rows of so many wells: disease, counter-screen, wells.
 type PooledNulls = BTreeMap<(u32, bool, usize), Option<Null>>;
@@ -61,11 +43,13 @@ pub(super) struct Finished<'d, S> {
     design: &'d Design,
     settings: &'d ComparisonSettings,
     shelf: Shelf<S>,
-    /// Per series of the design.
-    waiting: Vec<Option<Waiting>>,
-    numbers: Numbers,
-    pooled: Vec<Pooled>,
-    many_diseases: bool,
+    /// Per series of the design, its rows; no place where it has none.
+    waiting: Vec<Place>,
+    /// Where there is more than one disease: per series, the rescue of its rows, and in the end the best rescue of the
+    /// same compound and dose on another disease.
+    rescues: Vec<Place>,
+    tests: BTreeMap<(u32, Kind), Tests>,
+    pooled: PooledNulls,
 }
 
 impl<'d, S: Spool> Finished<'d, S> {
@@ -74,48 +58,58 @@ impl<'d, S: Spool> Finished<'d, S> {
         settings: &'d ComparisonSettings,
         spool: S,
     ) -> Result<Self, CompareError> {
-        let diseases = |pair: &[super::design::Series]| pair[0].key.disease != pair[1].key.disease;
+        let series = design.series();
+        let many_diseases = series
+            .windows(2)
+            .any(|pair| pair[0].key.disease != pair[1].key.disease);
+        let rescues = if many_diseases { series.len() } else { 0 };
         Ok(Self {
             design,
             settings,
             shelf: Shelf::new(spool)?,
-            waiting: vec![None; design.series().len()],
-            numbers: Numbers::default(),
-            pooled: Vec::new(),
-            many_diseases: design.series().windows(2).any(diseases),
+            waiting: vec![Place::NONE; series.len()],
+            rescues: vec![Place::NONE; rescues],
+            tests: BTreeMap::new(),
+            pooled: PooledNulls::new(),
         })
     }
 
     /// Puts a series aside.
     pub(super) fn put(&mut self, series: usize, rows: &[Row]) -> Result<(), CompareError> {
         let key = self.design.series()[series].key;
-        let first = self.numbers.p_value.len();
-        for row in rows {
-            if row.pooled {
-                self.pooled.push(Pooled {
-                    row: self.numbers.p_value.len(),
-                    disease: key.disease,
-                    counter: key.kind == Kind::Counter,
-                    wells: row.row.n_wells,
-                    effect: row.effect,
-                    off_axis: row.row.off_axis,
-                });
+        self.waiting[series] = self.shelf.put(&rows)?;
+        for row in rows.iter().filter(|row| row.pooled) {
+            let counter = key.kind == Kind::Counter;
+            self.pooled.insert((key.disease, counter, row.row.n_wells), None);
+        }
+        if !rows.iter().any(|row| row.pooled) {
+            self.count(key, rows);
+        }
+        if key.kind == Kind::Treated && !self.rescues.is_empty() {
+            let rescues = rows.iter().filter_map(|row| Some((dose(row), row.row.rescue?)));
+            self.rescues[series] = self.shelf.put(&rescues.collect::<Vec<Rescue>>())?;
+        }
+        Ok(())
+    }
+
+    /// Counts the p-values of a series.
+    fn count(&mut self, key: SeriesKey, rows: &[Row]) {
+        if key.kind < Kind::Treated {
+            return;
+        }
+        let tests = self.tests.entry((key.disease, key.kind)).or_default();
+        let p_value = rows.iter().filter_map(|row| row.row.p_value);
+        let p_off = rows.iter().filter_map(|row| row.row.p_off);
+        match self.settings.correction {
+            Correction::Bh => {
+                p_value.for_each(|p| tests.p_value.add(p));
+                p_off.for_each(|p| tests.p_off.add(p));
             }
-            self.numbers.p_value.push(row.row.p_value.unwrap_or(f64::NAN));
-            self.numbers.p_off.push(row.row.p_off.unwrap_or(f64::NAN));
-            if self.many_diseases {
-                let dose = row.row.dose.map_or(u64::MAX, f64::to_bits);
-                self.numbers
-                    .rescue
-                    .push((dose, row.row.rescue.unwrap_or(f64::NAN)));
+            Correction::Hierarchical => {
+                of_group(p_value).into_iter().for_each(|p| tests.p_value.add(p));
+                of_group(p_off).into_iter().for_each(|p| tests.p_off.add(p));
             }
         }
-        self.waiting[series] = Some(Waiting {
-            place: self.shelf.put(&rows)?,
-            first,
-            rows: rows.len(),
-        });
-        Ok(())
     }
 
     /// Puts anything else aside, until it is brought back.
@@ -136,35 +130,31 @@ impl<'d, S: Spool> Finished<'d, S> {
         support: &Support,
         sink: &mut K,
     ) -> Result<(), StreamError<K::Error>> {
-        let nulls = self.pooled_nulls(samples);
-        let rivals = self.rivals();
-        let keys: Vec<(u32, Kind)> = self
-            .design
-            .series()
-            .iter()
-            .map(|series| (series.key.disease, series.key.kind))
+        self.judge_pooled(samples)?;
+        self.compare_diseases()?;
+        let tests: BTreeMap<(u32, Kind), [Corrected; 2]> = std::mem::take(&mut self.tests)
+            .into_iter()
+            .map(|(key, tests)| (key, [tests.p_value.corrected(), tests.p_off.corrected()]))
             .collect();
+        let (design, settings) = (self.design, self.settings);
         let mut start = 0;
-        for disease in keys.chunk_by(|a, b| a.0 == b.0) {
-            let name = disease.first().and_then(|&(id, _)| self.design.disease(id));
+        for of_disease in design.series().chunk_by(|a, b| a.key.disease == b.key.disease) {
+            let name = of_disease
+                .first()
+                .and_then(|series| design.disease(series.key.disease));
             let mut tally = Tally::default();
             let mut compounds: Vec<(Standing, Place)> = Vec::new();
-            for of_kind in disease.chunk_by(|a, b| a.1 == b.1) {
-                let series: Vec<usize> = (start..start + of_kind.len())
-                    .filter(|&series| self.waiting[series].is_some())
-                    .collect();
-                start += of_kind.len();
-                let Some(&(_, kind)) = of_kind.first() else {
+            for of_kind in of_disease.chunk_by(|a, b| a.key.kind == b.key.kind) {
+                let Some(SeriesKey { disease, kind, .. }) = of_kind.first().map(|series| series.key) else {
                     continue;
                 };
-                let q = self.corrected(&series, kind);
-                let mut at = 0;
-                for chunk in series.chunks(CHUNK) {
-                    let chunk = self.load(chunk, kind, &q, &mut at, &nulls, &rivals, support)?;
-                    let settings = self.settings;
-                    let called: Vec<Result<Called, CompareError>> = chunk
+                let tests = tests.get(&(disease, kind));
+                for chunk in of_kind.chunks(CHUNK) {
+                    let parts = self.load(start..start + chunk.len())?;
+                    start += chunk.len();
+                    let called: Vec<Result<Called, CompareError>> = parts
                         .into_par_iter()
-                        .map(|part| part.called(kind, settings))
+                        .map(|part| part.called(tests, support, settings))
                         .collect();
                     for called in called {
                         let called = called?;
@@ -184,22 +174,17 @@ impl<'d, S: Spool> Finished<'d, S> {
                 summary.rank = rank + 1;
                 sink.compound(summary).map_err(StreamError::Caller)?;
             }
-            for note in tally.notes(name, &self.settings.thresholds) {
+            for note in tally.notes(name, &settings.thresholds) {
                 sink.note(note).map_err(StreamError::Caller)?;
             }
         }
         Ok(())
     }
 
-    /// The nulls of rows on too many plates to hold, and their p-values.
-    fn pooled_nulls(&mut self, samples: &BTreeMap<(u32, bool), Sample>) -> PooledNulls {
-        let mut nulls: PooledNulls = self
-            .pooled
-            .iter()
-            .map(|row| ((row.disease, row.counter, row.wells), None))
-            .collect();
+    /// The nulls of rows on too many plates to hold; counts their p-values.
+    fn judge_pooled(&mut self, samples: &BTreeMap<(u32, bool), Sample>) -> Result<(), CompareError> {
         let (design, settings) = (self.design, self.settings);
-        nulls
+        self.pooled
             .par_iter_mut()
             .for_each(|(&(disease, counter, wells), null)| {
                 let name = design.disease(disease).unwrap_or_default();
@@ -209,147 +194,111 @@ impl<'d, S: Spool> Finished<'d, S> {
                 let sample = samples.get(&(disease, counter));
                 *null = sample.and_then(|sample| sample.null(wells, plan(settings, parts.into_iter())));
             });
-        for row in std::mem::take(&mut self.pooled) {
-            let null = nulls.get(&(row.disease, row.counter, row.wells));
-            if let Some(null) = null.and_then(Option::as_ref) {
-                let (p_value, p_off) = null.p_values(row.effect, row.off_axis, settings.question);
-                self.numbers.p_value[row.row] = p_value;
-                self.numbers.p_off[row.row] = p_off;
-            }
+        if self.pooled.is_empty() {
+            return Ok(());
         }
-        nulls
-    }
-
-    /// q-values of series of one kind on one disease, row by row: of `p_value`, of `p_off`.
-    fn corrected(&self, series: &[usize], kind: Kind) -> Vec<[Option<f64>; 2]> {
-        if kind < Kind::Treated {
-            let rows = series
-                .iter()
-                .filter_map(|&id| self.waiting[id])
-                .map(|w| w.rows)
-                .sum();
-            return vec![[None; 2]; rows];
-        }
-        let rows = || {
-            series
-                .iter()
-                .filter_map(|&id| self.waiting[id])
-                .enumerate()
-                .flat_map(|(number, waiting)| {
-                    (waiting.first..waiting.first + waiting.rows).map(move |row| (number, row))
-                })
+        let waits = |&series: &usize| {
+            let series = &design.series()[series];
+            series.key.kind >= Kind::Treated && (settings.null_from == NullFrom::Screen || series.wide())
         };
-        let corrected = |p: &[f64]| {
-            let p: Vec<Option<f64>> = rows()
-                .map(|(_, row)| Some(p[row]).filter(|p| !p.is_nan()))
-                .collect();
-            match self.settings.correction {
-                Correction::Bh => benjamini_hochberg(&p),
-                Correction::Hierarchical => {
-                    hierarchical(&p, &rows().map(|(number, _)| number).collect::<Vec<_>>())
-                }
-            }
-        };
-        let q = corrected(&self.numbers.p_value);
-        let q_off = corrected(&self.numbers.p_off);
-        q.into_iter().zip(q_off).map(|(q, off)| [q, off]).collect()
-    }
-
-    /// Rescue of every treated compound and dose, by compound, dose and disease; empty where there is one disease.
-    fn rivals(&self) -> Vec<Rival> {
-        if !self.many_diseases {
-            return Vec::new();
-        }
-        let mut rivals = Vec::new();
-        for (series, waiting) in self.design.series().iter().zip(&self.waiting) {
-            let (Kind::Treated, Some(waiting)) = (series.key.kind, waiting) else {
-                continue;
-            };
-            for &(dose, rescue) in &self.numbers.rescue[waiting.first..waiting.first + waiting.rows] {
-                if !rescue.is_nan() {
-                    rivals.push((series.key.compound, dose, series.key.disease, rescue));
-                }
+        for start in (0..design.series().len()).step_by(CHUNK) {
+            let chunk = start..(start + CHUNK).min(design.series().len());
+            let parts = self.load(chunk.filter(waits))?;
+            let judged = parts
+                .into_par_iter()
+                .map(|part| Ok((part.key, part.judged(settings)?)))
+                .collect::<Result<Vec<_>, CompareError>>()?;
+            for (key, rows) in judged {
+                self.count(key, &rows);
             }
         }
-        rivals.sort_by_key(|&(compound, dose, disease, _)| (compound, dose, disease));
-        rivals
+        Ok(())
     }
 
-    /// Reads series back and gives their rows what the whole screen says of them.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each says one thing of the whole screen, and only here"
-    )]
-    fn load(
-        &mut self,
-        series: &[usize],
-        kind: Kind,
-        q: &[[Option<f64>; 2]],
-        at: &mut usize,
-        nulls: &PooledNulls,
-        rivals: &[Rival],
-        support: &Support,
-    ) -> Result<Vec<Part>, CompareError> {
-        let mut parts = Vec::with_capacity(series.len());
-        for &id in series {
-            let Some(waiting) = self.waiting[id] else {
-                continue;
-            };
-            let key = self.design.series()[id].key;
-            let phenotype = match kind {
+    /// Gives every series the best rescue of its compound and doses on other diseases.
+    fn compare_diseases(&mut self) -> Result<(), CompareError> {
+        let design = self.design;
+        let compound = |&series: &u32| design.series()[series as usize].key.compound;
+        let mut by_compound: Vec<u32> = (0u32..)
+            .zip(&self.rescues)
+            .filter(|(_, place)| **place != Place::NONE)
+            .map(|(series, _)| series)
+            .collect();
+        by_compound.sort_by_key(compound);
+        for series in by_compound.chunk_by(|a, b| compound(a) == compound(b)) {
+            let rescues = series
+                .iter()
+                .map(|&series| self.shelf.get(self.rescues[series as usize]))
+                .collect::<Result<Vec<Vec<Rescue>>, _>>()?;
+            for (at, (&series, own)) in series.iter().zip(&rescues).enumerate() {
+                let others = || rescues.iter().enumerate().filter(|(other, _)| *other != at);
+                let best: Vec<Rescue> = own
+                    .iter()
+                    .filter_map(|&(dose, _)| {
+                        let same_dose = others().flat_map(|(_, rescues)| rescues);
+                        let same_dose = same_dose.filter(|rescue| rescue.0 == dose);
+                        let best = same_dose.map(|rescue| rescue.1).max_by(f64::total_cmp)?;
+                        Some((dose, best))
+                    })
+                    .collect();
+                self.rescues[series as usize] = self.shelf.put(&best)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads series back, with what the whole screen says of them.
+    fn load(&mut self, series: impl Iterator<Item = usize>) -> Result<Vec<Part<'_>>, CompareError> {
+        let Self {
+            design,
+            shelf,
+            waiting,
+            rescues,
+            pooled,
+            ..
+        } = self;
+        let mut parts = Vec::new();
+        for id in series.filter(|&id| waiting[id] != Place::NONE) {
+            let key = design.series()[id].key;
+            let phenotype = match key.kind {
                 Kind::Treated => {
-                    let compound = self.design.compound(key.compound);
-                    let own = compound.and(self.design.find(key.disease, Kind::Phenotype, compound));
-                    own.and_then(|own| self.waiting[own]).map(|own| own.place)
+                    let compound = design.compound(key.compound);
+                    compound.and(design.find(key.disease, Kind::Phenotype, compound))
                 }
                 _ => None,
             };
-            let mut part = Part {
-                rows: self.shelf.get(waiting.place)?,
-                phenotype: phenotype.map(|place| self.shelf.bytes(place)).transpose()?,
+            let mut bytes = |place: Option<&Place>| match place {
+                Some(&place) if place != Place::NONE => shelf.bytes(place).map(Some),
+                _ => Ok(None),
             };
-            for (number, row) in part.rows.iter_mut().enumerate() {
-                if row.pooled {
-                    let null = nulls.get(&(key.disease, kind == Kind::Counter, row.row.n_wells));
-                    if let Some(null) = null.and_then(Option::as_ref) {
-                        row.judge(null, self.settings.question);
-                    }
-                }
-                let [q, q_off] = q.get(*at).copied().unwrap_or_default();
-                *at += 1;
-                row.row.q_value = q;
-                row.row.q_off = q_off;
-                if kind == Kind::Treated {
-                    row.row.map_q_value = support.q(id, number);
-                    row.row.specificity = specificity(rivals, key.compound, key.disease, &row.row);
-                }
-            }
-            parts.push(part);
+            parts.push(Part {
+                id,
+                key,
+                rows: bytes(waiting.get(id))?.unwrap_or_default(),
+                phenotype: bytes(phenotype.and_then(|own| waiting.get(own)))?,
+                elsewhere: bytes(rescues.get(id))?,
+                pooled,
+            });
         }
         Ok(parts)
     }
 }
 
-/// Compound, dose, disease, rescue.
-type Rival = (u32, u64, u32, f64);
-
-fn specificity(rivals: &[Rival], compound: u32, disease: u32, row: &super::Comparison) -> Option<f64> {
-    let dose = row.dose.map_or(u64::MAX, f64::to_bits);
-    let from = rivals.partition_point(|rival| (rival.0, rival.1) < (compound, dose));
-    let best = rivals[from..]
-        .iter()
-        .take_while(|rival| (rival.0, rival.1) == (compound, dose))
-        .filter(|rival| rival.2 != disease)
-        .map(|rival| rival.3)
-        .max_by(f64::total_cmp)?;
-    Some(row.rescue? - best)
+fn dose(row: &Row) -> u64 {
+    row.row.dose.map_or(u64::MAX, f64::to_bits)
 }
 
-/// A series on its way out.
-struct Part {
-    rows: Vec<Row>,
-    /// Rows of phenotype wells that carry the compound, as bytes.
+/// A series on its way out, as bytes.
+struct Part<'p> {
+    /// Its number in the design.
+    id: usize,
+    key: SeriesKey,
+    rows: Vec<u8>,
+    /// Rows of phenotype wells that carry the compound.
     phenotype: Option<Vec<u8>>,
+    /// The best rescues on other diseases.
+    elsewhere: Option<Vec<u8>>,
+    pooled: &'p PooledNulls,
 }
 
 struct Called {
@@ -357,27 +306,82 @@ struct Called {
     summary: Option<CompoundSummary>,
 }
 
-impl Part {
-    fn called(mut self, kind: Kind, settings: &ComparisonSettings) -> Result<Called, CompareError> {
-        let summary = match kind {
-            Kind::Treated if !self.rows.is_empty() => {
+impl Part<'_> {
+    /// The rows, all with the p-values that their nulls give.
+    fn judged(&self, settings: &ComparisonSettings) -> Result<Vec<Row>, CompareError> {
+        let mut rows: Vec<Row> = spool::decoded(&self.rows)?;
+        for row in rows.iter_mut().filter(|row| row.pooled) {
+            let counter = self.key.kind == Kind::Counter;
+            let null = self.pooled.get(&(self.key.disease, counter, row.row.n_wells));
+            if let Some(null) = null.and_then(Option::as_ref) {
+                row.judge(null, settings.question);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn called(
+        self,
+        tests: Option<&[Corrected; 2]>,
+        support: &Support,
+        settings: &ComparisonSettings,
+    ) -> Result<Called, CompareError> {
+        let mut rows = self.judged(settings)?;
+        if let Some([p_value, p_off]) = tests {
+            let q = corrected(&rows, |row| row.row.p_value, p_value, settings.correction);
+            let q_off = corrected(&rows, |row| row.row.p_off, p_off, settings.correction);
+            for ((row, q), q_off) in rows.iter_mut().zip(q).zip(q_off) {
+                (row.row.q_value, row.row.q_off) = (q, q_off);
+            }
+        }
+        if let Some(elsewhere) = &self.elsewhere {
+            let elsewhere: Vec<Rescue> = spool::decoded(elsewhere)?;
+            for row in &mut rows {
+                let best = elsewhere.iter().find(|best| best.0 == dose(row));
+                row.row.specificity = row.row.rescue.zip(best).map(|(rescue, best)| rescue - best.1);
+            }
+        }
+        if self.key.kind == Kind::Treated {
+            for (number, row) in rows.iter_mut().enumerate() {
+                row.row.map_q_value = support.q(self.id, number);
+            }
+        }
+        let summary = match self.key.kind {
+            Kind::Treated if !rows.is_empty() => {
                 let phenotype: Vec<Row> = match &self.phenotype {
                     Some(bytes) => spool::decoded(bytes)?,
                     None => Vec::new(),
                 };
-                Some(call::summarise(&mut self.rows, &phenotype, settings))
+                Some(call::summarise(&mut rows, &phenotype, settings))
             }
             Kind::Counter => {
-                for row in &mut self.rows {
+                for row in &mut rows {
                     row.row.call = call::counter_call(row, settings);
                 }
                 None
             }
             _ => None,
         };
-        Ok(Called {
-            rows: self.rows,
-            summary,
-        })
+        Ok(Called { rows, summary })
+    }
+}
+
+/// q-values of the rows of a series.
+fn corrected(
+    rows: &[Row],
+    p: impl Fn(&Row) -> Option<f64>,
+    tests: &Corrected,
+    correction: Correction,
+) -> Vec<Option<f64>> {
+    let p: Vec<Option<f64>> = rows.iter().map(p).collect();
+    match correction {
+        Correction::Bh => p.iter().map(|p| p.and_then(|p| tests.q(p))).collect(),
+        Correction::Hierarchical => {
+            let first = of_group(p.iter().copied().flatten()).and_then(|p| tests.q(p));
+            let within = benjamini_hochberg(&p).into_iter();
+            within
+                .map(|within| within.zip(first).map(|(within, first)| within.max(first)))
+                .collect()
+        }
     }
 }

@@ -29,6 +29,7 @@ mod fitting;
 mod frames;
 mod input;
 pub mod multiple;
+mod names;
 pub mod null;
 mod plates;
 mod pool;

@@ -37,6 +37,69 @@ fn step_up(p: &[Option<f64>], factor: impl Fn(usize) -> f64) -> Vec<Option<f64>>
     q
 }
 
+/// p-values that are counted as they pass, for Benjamini-Hochberg without holding them: empirical p-values are few
+/// different ones, and equal p have equal q.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    /// Distinct ones by size with their numbers, and after `counted` more as they come.
+    p: Vec<(f64, u64)>,
+    counted: usize,
+}
+
+/// The q of every p that was counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Corrected(Vec<(f64, f64)>);
+
+/// p-values that are gathered before equal ones are put together.
+const GATHERED: usize = 4096;
+
+impl Counts {
+    /// Takes a p-value.
+    pub(super) fn add(&mut self, p: f64) {
+        if p.is_nan() {
+            return;
+        }
+        self.p.push((p, 1));
+        if self.p.len() >= GATHERED.max(2 * self.counted) {
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        self.p.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        self.p.dedup_by(|next, kept| {
+            let same = next.0.total_cmp(&kept.0).is_eq();
+            kept.1 += if same { next.1 } else { 0 };
+            same
+        });
+        self.counted = self.p.len();
+    }
+
+    /// Benjamini-Hochberg over all of them: the numbers of [`benjamini_hochberg`].
+    pub(super) fn corrected(mut self) -> Corrected {
+        self.count();
+        let mut rank = self.p.iter().map(|(_, count)| count).sum::<u64>();
+        let m = rank as f64;
+        let mut smallest = 1.0f64;
+        let mut q = Vec::with_capacity(self.p.len());
+        for (p, count) in self.p.into_iter().rev() {
+            smallest = smallest.min(p * m / rank as f64);
+            rank -= count;
+            q.push((p, smallest));
+        }
+        q.reverse();
+        Corrected(q)
+    }
+}
+
+impl Corrected {
+    /// The q of a p that was counted; `None` of any other.
+    pub(super) fn q(&self, p: f64) -> Option<f64> {
+        let at = self.0.binary_search_by(|(known, _)| known.total_cmp(&p)).ok()?;
+        self.0.get(at).map(|(_, q)| *q)
+    }
+}
+
 /// Two stages. First each group's smallest p, adjusted for the group's size (Šidák `1 − (1 − p)^m`), is corrected
 /// over the groups by Benjamini-Hochberg; then p within each group. A row's q is the larger of the two, so that it
 /// is significant only when its group is.
@@ -46,7 +109,7 @@ pub fn hierarchical(p: &[Option<f64>], group: &[usize]) -> Vec<Option<f64>> {
     let members = members(p, group);
     let first: Vec<Option<f64>> = members
         .iter()
-        .map(|rows| Some(1.0 - (1.0 - smallest(p, rows)?).powf(rows.len() as f64)))
+        .map(|rows| of_group(rows.iter().filter_map(|&row| p[row])))
         .collect();
     let first = benjamini_hochberg(&first);
     let mut q = vec![None; p.len()];
@@ -56,6 +119,16 @@ pub fn hierarchical(p: &[Option<f64>], group: &[usize]) -> Vec<Option<f64>> {
         }
     }
     q
+}
+
+/// The first stage's p of a group: its smallest, adjusted for its size. `None` of an empty group.
+pub(super) fn of_group(p: impl Iterator<Item = f64>) -> Option<f64> {
+    let (mut smallest, mut size) = (None, 0u32);
+    for p in p.filter(|p| !p.is_nan()) {
+        smallest = Some(smallest.map_or(p, |least: f64| least.min(p)));
+        size += 1;
+    }
+    Some(1.0 - (1.0 - smallest?).powf(f64::from(size)))
 }
 
 /// What copairs' hierarchical correction says of one p.
@@ -113,4 +186,28 @@ fn smallest(p: &[Option<f64>], rows: &[usize]) -> Option<f64> {
 
 fn within(p: &[Option<f64>], rows: &[usize]) -> Vec<Option<f64>> {
     benjamini_hochberg(&rows.iter().map(|&i| p[i]).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn counted_p_values_get_the_same_q_to_the_last_bit(
+            p in proptest::collection::vec(proptest::option::of(0u16..2000), 0..6000),
+        ) {
+            let p: Vec<Option<f64>> = p.iter().map(|p| p.map(|p| (1.0 + f64::from(p)) / 2001.0)).collect();
+            let mut counts = Counts::default();
+            p.iter().flatten().for_each(|p| counts.add(*p));
+            let corrected = counts.corrected();
+            for (p, q) in p.iter().zip(benjamini_hochberg(&p)) {
+                let counted = p.and_then(|p| corrected.q(p));
+                prop_assert_eq!(counted.map(f64::to_bits), q.map(f64::to_bits));
+            }
+            prop_assert_eq!(corrected.q(0.00001), None);
+        }
+    }
 }

@@ -261,10 +261,11 @@ impl<'d> Open<'d> {
     }
 
     /// Finishes series, each a list of rows by dose. A series without wells has none.
-    pub(super) fn close(&mut self, series: &[usize]) -> Vec<(usize, Vec<Row>)> {
+    pub(super) fn close(&mut self, series: &[u32]) -> Vec<(usize, Vec<Row>)> {
         let closing: Vec<(usize, BTreeMap<Option<u64>, OpenRow>)> = series
             .iter()
-            .filter_map(|&id| Some((id, self.rows.remove(&id)?)))
+            .map(|&id| id as usize)
+            .filter_map(|id| Some((id, self.rows.remove(&id)?)))
             .collect();
         // A null depends on the disease and on how many wells lie on which plate; many rows share one.
         let mut nulls: BTreeMap<NullKey<'_>, Option<Null>> = BTreeMap::new();

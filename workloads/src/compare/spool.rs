@@ -22,6 +22,11 @@ pub(super) struct Place {
     length: u32,
 }
 
+impl Place {
+    /// Where nothing lies: every value has a length.
+    pub(super) const NONE: Self = Self { at: 0, length: 0 };
+}
+
 /// Appends values, and reads them back.
 pub(super) struct Shelf<S> {
     spool: S,

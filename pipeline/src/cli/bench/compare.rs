@@ -1,7 +1,9 @@
 //! `bench compare`: the mathematics of the comparison, one file per area.
 //!
 //! Every area makes its input from a seed ([`input`]) and gives its seconds, beside what the machine can do at most
-//! where that is a fair measure ([`limits`]). `scripts/bench/compare` runs the Python peers on the same data in turn.
+//! where that is a fair measure ([`limits`]): matrix products for what multiplies matrices, copying memory for what passes
+//! over values. Dose curves do neither: their line has no limit. `scripts/bench/compare` runs the Python peers on the same
+//! data in turn.
 
 mod growth;
 mod hill;
@@ -14,7 +16,11 @@ mod signatures;
 mod sphere;
 mod tvn;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
 
 use super::Printer;
 
@@ -66,14 +72,24 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         return input::Curves::new(hill::CURVES).write(folder);
     }
     let wanted = |area| args.areas.is_empty() || args.areas.contains(&area);
-    let limited = [Area::Limits, Area::Scale, Area::Sphere, Area::Tvn];
+    if args.areas == [Area::Limits] {
+        return limits::Limits::print(printer);
+    }
+    let limited = [
+        Area::Scale,
+        Area::Sphere,
+        Area::Tvn,
+        Area::Map,
+        Area::Signatures,
+        Area::Growth,
+    ];
     let limits = if limited.into_iter().any(wanted) {
-        limits::Limits::measure()
+        limits::Limits::measure()?
     } else {
         limits::Limits::default()
     };
     if wanted(Area::Limits) {
-        limits.print(printer)?;
+        limits::Limits::print(printer)?;
     }
     if wanted(Area::Scale) {
         scale::measure(args, &limits, printer)?;
@@ -82,7 +98,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         sphere::measure(args, &limits, printer)?;
     }
     if wanted(Area::Map) {
-        precision::measure(args, printer)?;
+        precision::measure(args, &limits, printer)?;
     }
     if wanted(Area::Hill) {
         hill::measure(printer)?;
@@ -94,10 +110,28 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         screen::measure(printer)?;
     }
     if wanted(Area::Signatures) {
-        signatures::measure(args, printer)?;
+        signatures::measure(args, &limits, printer)?;
     }
     if wanted(Area::Growth) {
-        growth::measure(args, printer)?;
+        growth::measure(args, &limits, printer)?;
     }
     Ok(())
+}
+
+/// What this program prints when it is run once more, in a process of its own.
+fn own_process<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("this program does not know its own file")?;
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("this program cannot be started once more")?;
+    if output.stdout.is_empty() {
+        bail!(
+            "the measured process gave no result ({}); see its messages above",
+            output.status
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -108,7 +108,9 @@ impl ProfileFile {
         let wanted: Vec<usize> = metadata.iter().map(|i| self.columns.metadata_at[*i]).collect();
         let rows = match self.source {
             Source::Parquet(table) => Rows::Parquet(parquet::Rows::new(table, self.columns, wanted)),
-            Source::Delimited(table) => Rows::Delimited(delimited::Rows::new(table, self.columns, wanted)),
+            Source::Delimited(table) => {
+                Rows::Delimited(Box::new(delimited::Rows::new(table, self.columns, wanted)))
+            }
         };
         Blocks { rows, next_row: 1 }
     }
@@ -116,7 +118,7 @@ impl ProfileFile {
 
 enum Rows {
     Parquet(parquet::Rows),
-    Delimited(delimited::Rows),
+    Delimited(Box<delimited::Rows>),
 }
 
 /// The rows of a table, block after block. After an error it ends.

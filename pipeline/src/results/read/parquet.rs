@@ -1,22 +1,27 @@
 //! Tables as Parquet: flat columns of integers, floats, booleans and text.
 //!
 //! A block is a range of rows of one row group, read column by column: a file written as a single row group takes no
-//! more memory than one of many. Columns are decoded in parallel. Fails with the column.
+//! more memory than one of many. Of the footer only the places of the columns that are read are kept: it describes every
+//! column of every row group, in ten times the bytes. Columns are decoded in parallel. Fails with the column.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parquet::basic::{LogicalType, Type as Physical};
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::basic::{CompressionCodec, LogicalType, Type as Physical};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::{ColumnDescriptor, SchemaDescPtr};
 use rayon::prelude::*;
 
 use super::columns::{Columns, Found};
 use super::pread::Shared;
 use super::{Block, FeatureColumns, present};
+use crate::memory::give_back_free;
 use crate::results::error::ReadError;
 
 /// Features of a block, in bytes: large enough that a page is rarely decoded twice, small beside what a comparison
@@ -29,6 +34,7 @@ const COLUMNS_AT_ONCE: usize = 32;
 
 pub(super) struct Table {
     path: PathBuf,
+    bytes: Shared,
     file: SerializedFileReader<Shared>,
 }
 
@@ -43,6 +49,7 @@ impl Table {
             source,
         };
         let shared = Shared::new(File::open(path).map_err(io)?).map_err(io)?;
+        let bytes = shared.clone();
         let file = SerializedFileReader::new(shared).map_err(|source| ReadError::Parquet {
             path: path.to_owned(),
             source,
@@ -51,7 +58,7 @@ impl Table {
         let found: Vec<Found> = schema.columns().iter().map(|column| found(column)).collect();
         let columns = Columns::find(path, &found, wanted, reserved)?;
         let path = path.to_owned();
-        Ok((columns, Self { path, file }))
+        Ok((columns, Self { path, bytes, file }))
     }
 }
 
@@ -76,20 +83,84 @@ fn found(column: &ColumnDescriptor) -> Found {
 }
 
 pub(super) struct Rows {
-    table: Table,
-    columns: Columns,
-    /// Places in the file of the metadata columns to read.
-    metadata: Vec<usize>,
+    path: PathBuf,
+    bytes: Arc<Shared>,
+    schema: SchemaDescPtr,
+    /// Places in the file of the columns that are read: first so many of metadata, then the features.
+    read: Vec<usize>,
+    metadata: usize,
+    groups: Vec<Group>,
     /// Row group and row in it at which the next block begins.
     group: usize,
     at: usize,
 }
 
+/// The columns of one row group that are read.
+struct Group {
+    rows: usize,
+    chunks: Vec<Chunk>,
+}
+
+/// Where the cells of a column in a row group are.
+struct Chunk {
+    start: i64,
+    length: i64,
+    values: i64,
+    codec: CompressionCodec,
+    dictionary: bool,
+}
+
+impl Chunk {
+    fn of(column: &ColumnChunkMetaData) -> Self {
+        let dictionary = column.dictionary_page_offset();
+        Self {
+            start: dictionary.unwrap_or(column.data_page_offset()),
+            length: column.compressed_size(),
+            values: column.num_values(),
+            codec: column.compression_codec(),
+            dictionary: dictionary.is_some(),
+        }
+    }
+
+    /// What the reader of its pages asks for.
+    fn described(&self, column: &Arc<ColumnDescriptor>) -> Result<ColumnChunkMetaData, ParquetError> {
+        if self.start < 0 || self.length < 0 {
+            return Err(ParquetError::General(format!(
+                "column {} lies outside the file",
+                column.path().string()
+            )));
+        }
+        ColumnChunkMetaData::builder(Arc::clone(column))
+            .set_data_page_offset(self.start)
+            .set_dictionary_page_offset(self.dictionary.then_some(self.start))
+            .set_total_compressed_size(self.length)
+            .set_num_values(self.values)
+            .set_compression_codec(self.codec)
+            .build()
+    }
+}
+
 impl Rows {
     pub(super) fn new(table: Table, columns: Columns, metadata: Vec<usize>) -> Self {
+        let Table { path, bytes, file } = table;
+        let footer = file.metadata();
+        let (metadata, mut read) = (metadata.len(), metadata);
+        read.extend(&columns.features_at);
+        let groups = footer.row_groups().iter().map(|group| Group {
+            rows: usize::try_from(group.num_rows()).unwrap_or(0),
+            chunks: read.iter().map(|at| Chunk::of(group.column(*at))).collect(),
+        });
+        let groups = groups.collect();
+        let schema = footer.file_metadata().schema_descr_ptr();
+        // A footer of many row groups is many small blocks, which the allocator would keep.
+        drop(file);
+        give_back_free();
         Self {
-            table,
-            columns,
+            groups,
+            schema,
+            bytes: Arc::new(bytes),
+            path,
+            read,
             metadata,
             group: 0,
             at: 0,
@@ -97,24 +168,22 @@ impl Rows {
     }
 
     pub(super) fn next(&mut self) -> Option<Result<Block, ReadError>> {
-        let groups = self.table.file.num_row_groups();
-        while self.group < groups {
-            let group = self.table.file.metadata().row_group(self.group);
-            let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        while let Some(group) = self.groups.get(self.group) {
+            let rows = group.rows;
             if self.at >= rows {
                 (self.group, self.at) = (self.group + 1, 0);
                 continue;
             }
-            let width = self.columns.features.len().max(1);
+            let width = (self.read.len() - self.metadata).max(1);
             let most = (BLOCK_BYTES / (size_of::<f32>() * width)).clamp(1, BLOCK_ROWS);
             let count = most.min(rows - self.at);
-            let block = self.read(count);
+            let block = self.read(group, count);
             self.at += count;
             if block.is_err() {
-                self.group = groups;
+                self.group = self.groups.len();
             }
             return Some(block.map_err(|source| ReadError::Parquet {
-                path: self.table.path.clone(),
+                path: self.path.clone(),
                 source,
             }));
         }
@@ -122,31 +191,39 @@ impl Rows {
     }
 
     /// Reads `count` rows from where the block begins.
-    fn read(&self, count: usize) -> Result<Block, ParquetError> {
-        let group = self.table.file.get_row_group(self.group)?;
-        let column = |at: usize| -> Result<ColumnReader, ParquetError> {
-            let mut reader = group.get_column_reader(at)?;
+    fn read(&self, group: &Group, count: usize) -> Result<Block, ParquetError> {
+        let column = |(at, chunk): (&usize, &Chunk)| -> Result<ColumnReader, ParquetError> {
+            let column = self.schema.column(*at);
+            let bytes = Arc::clone(&self.bytes);
+            let pages = SerializedPageReader::new(bytes, &chunk.described(&column)?, group.rows, None)?;
+            let mut reader = get_column_reader(column, Box::new(pages));
             skip(&mut reader, self.at)?;
             Ok(reader)
         };
-        let metadata = self
-            .metadata
+        let (metadata, features) = self.read.split_at(self.metadata);
+        let (metadata_chunks, feature_chunks) = group.chunks.split_at(self.metadata);
+        let metadata = metadata
             .par_iter()
-            .map(|at| {
-                let texts = texts(&mut column(*at)?, count)?;
-                self.complete(*at, texts.len(), count)?;
+            .zip(metadata_chunks)
+            .map(|place| {
+                let texts = texts(&mut column(place)?, count)?;
+                self.complete(*place.0, texts.len(), count)?;
                 Ok(texts)
             })
             .collect::<Result<_, ParquetError>>()?;
-        let width = self.columns.features.len();
+        let width = features.len();
         let mut values = vec![0.0f32; count * width];
-        for (chunk, places) in self.columns.features_at.chunks(COLUMNS_AT_ONCE).enumerate() {
-            let first = chunk * COLUMNS_AT_ONCE;
+        let parts = features
+            .chunks(COLUMNS_AT_ONCE)
+            .zip(feature_chunks.chunks(COLUMNS_AT_ONCE));
+        for (part, (places, chunks)) in parts.enumerate() {
+            let first = part * COLUMNS_AT_ONCE;
             let decoded = places
                 .par_iter()
-                .map(|at| {
-                    let numbers = numbers(&mut column(*at)?, count)?;
-                    self.complete(*at, numbers.len(), count)?;
+                .zip(chunks)
+                .map(|place| {
+                    let numbers = numbers(&mut column(place)?, count)?;
+                    self.complete(*place.0, numbers.len(), count)?;
                     Ok(numbers)
                 })
                 .collect::<Result<Vec<Vec<f32>>, ParquetError>>()?;
@@ -171,10 +248,9 @@ impl Rows {
         if found == expected {
             return Ok(());
         }
-        let schema = self.table.file.metadata().file_metadata().schema_descr();
         Err(ParquetError::General(format!(
             "column {} ends {} rows early in row group {}",
-            schema.column(at).path().string(),
+            self.schema.column(at).path().string(),
             expected - found,
             self.group
         )))

@@ -201,14 +201,15 @@ impl<'d> Activities<'d> {
     /// Measures complete treatments and puts them aside, in the order given.
     pub(crate) fn close<S: Spool, K: Sink>(
         &mut self,
-        series: &[usize],
+        series: &[u32],
         aside: &mut Finished<'_, S>,
         sink: &mut K,
     ) -> Result<(), StreamError<K::Error>> {
         for chunk in series.chunks(CHUNK) {
             let closing: Vec<(usize, OpenTreatment)> = chunk
                 .iter()
-                .filter_map(|&id| Some((id, self.open.remove(&id)?)))
+                .map(|&id| id as usize)
+                .filter_map(|id| Some((id, self.open.remove(&id)?)))
                 .collect();
             let chances = self.chances(&closing);
             let (design, settings) = (self.design, self.settings);

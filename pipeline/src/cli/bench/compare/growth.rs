@@ -3,16 +3,17 @@
 //!
 //! Monitoring is off: it keeps every plate's controls. Two plates hold the replicates of 72 compounds at four doses; the tables grow by more plates and more compounds.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::Deserialize;
 use wellspring::results::{Cell, Column, ColumnKind, TableWriter};
 use wellspring_workloads::words::WellPosition;
 
-use super::Args;
 use super::input::PLATE_WELLS;
+use super::limits::Limits;
+use super::{Args, own_process};
 use crate::cli::bench::{Line, Printer, Random};
 use crate::cli::say;
 
@@ -48,7 +49,7 @@ struct Summary {
     peak_rss_bytes: u64,
 }
 
-pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
+pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
     std::fs::write(folder.path().join("screen.toml"), SCREEN)?;
     let mut first: Option<Summary> = None;
@@ -70,6 +71,8 @@ pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
             found.peak_rss_bytes as f64,
             "bytes",
         );
+        let bytes = (found.wells * args.features * size_of::<f32>()) as f64;
+        printer.push(limits.moved(&format!("{work}, values read"), bytes, found.seconds))?;
         let Some(first) = &first else {
             printer.push(time)?;
             printer.push(memory)?;
@@ -93,32 +96,22 @@ pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
 }
 
 fn run(folder: &Path, table: &Path) -> anyhow::Result<Summary> {
-    let program = std::env::current_exe().context("this program does not know its own file")?;
-    let output = Command::new(program)
-        .args([
-            "compare",
-            "--json",
-            "--screen",
-            "screen.toml",
-            "--out",
-            "out",
-            "--features",
-        ])
-        .arg(table)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("the comparison cannot be started")?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let (screen, out) = (folder.join("screen.toml"), folder.join("out"));
+    let paths = [
+        OsStr::new("--screen"),
+        screen.as_ref(),
+        "--out".as_ref(),
+        out.as_ref(),
+    ];
+    let start = ["compare", "--json"].map(OsStr::new);
+    let said = own_process(
+        start
+            .into_iter()
+            .chain(paths)
+            .chain(["--features".as_ref(), table.as_ref()]),
+    )?;
     let last = said.lines().last().unwrap_or_default();
-    match serde_json::from_str(last) {
-        Ok(summary) => Ok(summary),
-        Err(_) => bail!(
-            "the comparison gave no result ({}); see its messages above",
-            output.status
-        ),
-    }
+    serde_json::from_str(last).context("the comparison gave no result; see its messages above")
 }
 
 /// Wells on an axis with noise; a quarter of the compounds bring the disease back as the dose rises.

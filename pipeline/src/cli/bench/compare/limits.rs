@@ -1,52 +1,111 @@
-//! What this machine can do at most: products of large matrices, and copying memory. Measured in the same run as what
-//! is compared with it.
+//! What this machine can do at most: products of large matrices, and copying memory.
+//!
+//! Measured in the same run as what is compared with it, and in a process of its own: its buffers are larger than those
+//! of most of the work, whose peak of memory they would hide.
 
+use std::convert::Infallible;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
 use wellspring_workloads::linalg::inner_products;
 use wellspring_workloads::matrix::FeatureMatrix;
+use wellspring_workloads::signature::Vectors;
+use wellspring_workloads::signature::vectors::cosines;
 
+use super::own_process;
 use crate::cli::bench::{Line, Printer, Random, seconds};
 
 /// Rows of the two matrices whose product is timed, and their width.
 const PRODUCT: (usize, usize) = (4096, 384);
+/// Rows and width of the two in double precision.
+const SIDE: usize = 2048;
 /// Bytes of the copy: larger than caches.
 const COPY_BYTES: usize = 256 << 20;
 
 /// Measured limits.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Limits {
     /// Single-precision matrix products, floating point operations per second, all threads.
-    pub(crate) flops: f64,
+    pub(crate) singles: f64,
+    /// The same in double precision.
+    pub(crate) doubles: f64,
     /// Bytes read and written per second by a copy, all threads.
     pub(crate) bytes: f64,
 }
 
+/// A line as it is printed.
+#[derive(Debug, Deserialize)]
+struct Printed {
+    work: String,
+    ours: f64,
+}
+
 impl Limits {
-    /// Takes a few seconds.
-    pub(crate) fn measure() -> Self {
-        Self {
-            flops: product_rate(),
-            bytes: copy_rate(),
+    /// Asks a process of its own; takes a few seconds.
+    pub(super) fn measure() -> anyhow::Result<Self> {
+        let text = own_process(["bench", "compare", "--areas", "limits", "--json"])?;
+        let mut limits = Self::default();
+        for line in text.lines() {
+            let Printed { work, ours } = serde_json::from_str(line).context("the limits cannot be read")?;
+            for (name, limit) in limits.named() {
+                if work == name {
+                    *limit = ours * 1e9;
+                }
+            }
         }
+        if let Some((name, _)) = limits.named().iter().find(|(_, limit)| **limit == 0.0) {
+            bail!("the process that measures limits did not tell '{name}'");
+        }
+        Ok(limits)
     }
 
-    pub(super) fn print(&self, printer: &mut Printer) -> anyhow::Result<()> {
+    /// What they are called, in billions per second.
+    fn named(&mut self) -> [(String, &mut f64); 3] {
         let (rows, width) = PRODUCT;
-        printer.push(Line::new(
-            "compare",
-            format!("limit: product of {rows} x {width} by {width} x {rows}, f32"),
-            self.flops / 1e9,
-            "GFLOP/s",
-        ))?;
-        printer.push(Line::new(
-            "compare",
-            format!("limit: copy of {} MiB, read and written", COPY_BYTES >> 20),
-            self.bytes / 1e9,
-            "GB/s",
-        ))
+        [
+            (
+                format!("limit: product of {rows} x {width} by {width} x {rows}, f32"),
+                &mut self.singles,
+            ),
+            (
+                format!("limit: product of {SIDE} x {SIDE}, f64"),
+                &mut self.doubles,
+            ),
+            (
+                format!("limit: copy of {} MiB, read and written", COPY_BYTES >> 20),
+                &mut self.bytes,
+            ),
+        ]
+    }
+
+    /// Measures here, and prints.
+    pub(super) fn print(printer: &mut Printer) -> anyhow::Result<()> {
+        let mut limits = Self {
+            singles: single_rate(),
+            doubles: double_rate()?,
+            bytes: copy_rate(),
+        };
+        let units = ["GFLOP/s", "GFLOP/s", "GB/s"];
+        for ((name, limit), unit) in limits.named().into_iter().zip(units) {
+            printer.push(Line::new("compare", name, *limit / 1e9, unit))?;
+        }
+        Ok(())
+    }
+
+    /// A line of `operations` in `time`, beside what the machine can do.
+    pub(super) fn products(&self, work: &str, operations: f64, time: f64) -> Line {
+        let work = format!("{work}, products");
+        Line::new("compare", work, operations / time / 1e9, "GFLOP/s")
+            .beside("product of matrices, f64", self.doubles / 1e9)
+    }
+
+    /// A line of `bytes` moved in `time`, beside what the machine can do.
+    pub(super) fn moved(&self, work: &str, bytes: f64, time: f64) -> Line {
+        Line::new("compare", work, bytes / time / 1e9, "GB/s").beside("copying memory", self.bytes / 1e9)
     }
 }
 
-fn product_rate() -> f64 {
+fn single_rate() -> f64 {
     let (rows, width) = PRODUCT;
     let mut random = Random(3);
     let mut matrix = FeatureMatrix::zeros(rows, width);
@@ -54,10 +113,30 @@ fn product_rate() -> f64 {
     let mut out = vec![0.0; rows * rows];
     let time = seconds(|| {
         inner_products(&matrix, &matrix, &mut out);
-        Ok::<(), std::convert::Infallible>(())
+        Ok::<(), Infallible>(())
     });
     let Ok(time) = time;
     2.0 * (rows * rows * width) as f64 / time
+}
+
+fn double_rate() -> anyhow::Result<f64> {
+    let mut random = Random(3);
+    let mut square = Vectors::new(SIDE);
+    for _ in 0..SIDE {
+        let row: Vec<f64> = (0..SIDE).map(|_| random.unit() - 0.5).collect();
+        square.push(&row)?;
+    }
+    Ok(product_rate(&square, &square))
+}
+
+/// Operations per second of the products of all rows of two matrices, in double precision.
+pub(super) fn product_rate(a: &Vectors, b: &Vectors) -> f64 {
+    let time = seconds(|| {
+        std::hint::black_box(cosines(a, b));
+        Ok::<(), Infallible>(())
+    });
+    let Ok(time) = time;
+    2.0 * (a.len() * b.len() * a.width()) as f64 / time
 }
 
 fn copy_rate() -> f64 {
@@ -71,7 +150,7 @@ fn copy_rate() -> f64 {
             }
         });
         std::hint::black_box(&target);
-        Ok::<(), std::convert::Infallible>(())
+        Ok::<(), Infallible>(())
     });
     let Ok(time) = time;
     2.0 * COPY_BYTES as f64 / time

@@ -6,12 +6,13 @@ use wellspring_workloads::replicate::map::{MapSettings, Nulls, mean_average_prec
 
 use super::Args;
 use super::input::{CONTROLS, HEALTHY, PLATE_WELLS, Wells};
+use super::limits::Limits;
 use crate::cli::bench::{Line, Printer, seconds};
 
 /// Features of a profile: those of an aligned space.
 const FEATURES: usize = 128;
 
-pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
+pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> anyhow::Result<()> {
     let wells = Wells::new(args.plates, args.features);
     let width = FEATURES.min(args.features);
     let mut rows = FeatureMatrix::new(width);
@@ -42,5 +43,10 @@ pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         wells.values.len(),
         settings.draws
     );
-    printer.push(Line::new("compare", work, time, "s"))
+    printer.push(Line::new("compare", work.clone(), time, "s"))?;
+    // Of every treated well with its replicate and the healthy wells of its plate; ranks and draws are work on top of
+    // that.
+    let asked = groups.iter().flatten().count() as f64;
+    let operations = 2.0 * asked * (HEALTHY + 1) as f64 * width as f64;
+    printer.push(limits.products(&work, operations, time))
 }

@@ -35,15 +35,7 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
             args.features
         );
         printer.push(Line::new("compare", work.clone(), time, "s"))?;
-        printer.push(
-            Line::new(
-                "compare",
-                format!("{work}, values read and written"),
-                bytes / time / 1e9,
-                "GB/s",
-            )
-            .beside("copying memory", limits.bytes / 1e9),
-        )?;
+        printer.push(limits.moved(&format!("{work}, values read and written"), bytes, time))?;
     }
     Ok(())
 }

@@ -8,15 +8,15 @@ use wellspring::memory::peak_rss_bytes;
 use wellspring::results::{Provenance, SignatureTable};
 use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::{Role, Treatment};
-use wellspring_workloads::signature::vectors::cosines;
 use wellspring_workloads::signature::{
     RankBy, SignatureColumn, SignatureError, SignatureGatherer, SignatureScreen, SignatureSettings,
-    TopMatches, Vectors, score,
+    TopMatches, score,
 };
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use super::Args;
-use crate::cli::bench::{Line, Printer, Random, seconds};
+use super::limits::{Limits, product_rate};
+use crate::cli::bench::{Line, Printer, Random};
 
 /// Disease models, one plate each.
 const MODELS: usize = 500;
@@ -39,7 +39,7 @@ enum Cells {
     Healthy,
 }
 
-pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
+pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> anyhow::Result<()> {
     for (cells, name) in [
         (Cells::Healthy, "compounds on healthy cells"),
         (Cells::Diseased, "each compound on one model"),
@@ -78,8 +78,12 @@ pub(super) fn measure(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
             .beside("the bar", BAR_SECONDS)
             .at_most(1.0),
         )?;
+        let operations = 2.0 * (effects * MODELS * args.features) as f64;
+        printer.push(limits.products(&format!("cosine, rescue, p and q: {work}"), operations, time))?;
         if cells == Cells::Healthy {
-            product(&screen, printer)?;
+            let alone = product_rate(&screen.effect_vectors, &screen.signature_vectors);
+            let work = format!("{effects} effects and {MODELS} signatures alone");
+            printer.push(limits.products(&work, alone, 1.0))?;
             write(&screen, printer)?;
         }
     }
@@ -128,39 +132,6 @@ fn write(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> 
         .at_most(1.0),
     )?;
     printer.push(Line::new("compare", "signatures.parquet", bytes as f64, "bytes"))
-}
-
-/// The product by itself, beside what a product of large square matrices reaches in the same precision.
-fn product(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> {
-    const SIDE: usize = 2048;
-    let mut random = Random(3);
-    let mut square = Vectors::new(SIDE);
-    for _ in 0..SIDE {
-        let row: Vec<f64> = (0..SIDE).map(|_| random.unit() - 0.5).collect();
-        square.push(&row)?;
-    }
-    let rate = |a: &Vectors, b: &Vectors| {
-        let time = seconds(|| {
-            std::hint::black_box(cosines(a, b));
-            Ok::<(), std::convert::Infallible>(())
-        });
-        let Ok(time) = time;
-        2.0 * (a.len() * b.len() * a.width()) as f64 / time / 1e9
-    };
-    let peak = rate(&square, &square);
-    let ours = rate(&screen.effect_vectors, &screen.signature_vectors);
-    printer.push(
-        Line::new(
-            "compare",
-            format!(
-                "product of {} effects and {MODELS} signatures, f64",
-                screen.effects.len()
-            ),
-            ours,
-            "GFLOP/s",
-        )
-        .beside(format!("product of {SIDE} x {SIDE}, f64"), peak),
-    )
 }
 
 /// One plate per model, with its share of the compounds.

@@ -46,13 +46,5 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
     // Scatters of the controls, of all and of each plate, and two maps applied to all wells; the eigenvectors of each
     // plate are work on top of that.
     let operations = 2.0 * p * CONTROLS as f64 * d * d + 4.0 * n * d * d;
-    printer.push(
-        Line::new(
-            "compare",
-            format!("{work}, products"),
-            operations / time / 1e9,
-            "GFLOP/s",
-        )
-        .beside("product of matrices, f32", limits.flops / 1e9),
-    )
+    printer.push(limits.products(&work, operations, time))
 }
