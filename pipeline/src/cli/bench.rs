@@ -8,6 +8,7 @@ mod compare;
 mod decode;
 mod embed;
 mod faults;
+mod kafka;
 mod kernels;
 mod pipeline;
 
@@ -48,6 +49,8 @@ enum Bench {
     Pipeline(pipeline::Args),
     /// Processes killed at random moments: what is lost, what comes twice, how long until work goes on.
     Faults(faults::Args),
+    /// Feature records as bytes, through a Kafka and back, and into a collector.
+    Kafka(kafka::Args),
 }
 
 /// One measurement.
@@ -114,6 +117,15 @@ impl Line {
 }
 
 impl Line {
+    /// The least the ratio may be.
+    fn at_least(self, bar: f64) -> Self {
+        Self {
+            bar: Some(bar),
+            met: self.ratio.map(|ratio| ratio >= bar),
+            ..self
+        }
+    }
+
     /// The most the ratio may be.
     fn at_most(self, bar: f64) -> Self {
         Self {
@@ -139,6 +151,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Compare(args) => compare::execute(&args, &mut printer),
         Bench::Pipeline(args) => pipeline::execute(&args, &mut printer),
         Bench::Faults(args) => faults::execute(&args, &mut printer),
+        Bench::Kafka(args) => kafka::execute(&args, &mut printer),
     };
     // What was measured before something failed is worth seeing.
     printer.finish();
