@@ -1,7 +1,7 @@
 //! The disease matrix of a screen: every compound against every disease signature.
 //!
 //! Plates enter in the space in which they are compared; `signatures.parquet` leaves, and how specific each compound is.
-//! Memory grows with treatments and diseases, not with wells. Fails where a plate contradicts the others or the disk
+//! Memory grows with treatments and diseases, not with wells, up to a limit beyond which there is no matrix. Fails where a plate contradicts the others or the disk
 //! refuses; a screen without a disease axis has no matrix, and a note that says so.
 
 use std::path::Path;
@@ -17,6 +17,9 @@ use wellspring_workloads::words::WellPosition;
 
 use crate::results::{Provenance, SignatureTable, WriteError};
 
+/// Bytes of effects at most: 87,000 compounds at a dose, of 384 features.
+const MOST_BYTES: usize = 256 << 20;
+
 /// Why there is no matrix.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
@@ -31,11 +34,18 @@ pub enum MatrixError {
 /// Gathers a screen plate by plate.
 #[derive(Debug)]
 pub(super) struct Signatures {
-    /// None in a screen without a disease axis.
-    gatherer: Option<SignatureGatherer>,
+    gatherer: Gathering,
     settings: SignatureSettings,
     dose_unit: String,
     plates: usize,
+}
+
+#[derive(Debug)]
+enum Gathering {
+    On(Box<SignatureGatherer>),
+    /// A screen without a disease axis.
+    NoAxis,
+    TooMany,
 }
 
 /// What the matrix came to.
@@ -65,8 +75,10 @@ impl Signatures {
         };
         Ok(Self {
             gatherer: match comparison.question {
-                Question::Activity => None,
-                Question::Rescue | Question::Response => Some(SignatureGatherer::new(&settings)?),
+                Question::Activity => Gathering::NoAxis,
+                Question::Rescue | Question::Response => {
+                    Gathering::On(Box::new(SignatureGatherer::new(&settings)?))
+                }
             },
             settings,
             dose_unit: comparison.dose_unit.clone(),
@@ -79,7 +91,7 @@ impl Signatures {
     /// # Errors
     /// It contradicts the others.
     pub(super) fn plate(&mut self, plate: &PlateRows<'_>) -> Result<(), MatrixError> {
-        let Some(gatherer) = &mut self.gatherer else {
+        let Gathering::On(gatherer) = &mut self.gatherer else {
             return Ok(());
         };
         let wells: Vec<(WellPosition, &Treatment)> = plate
@@ -96,6 +108,9 @@ impl Signatures {
         })?;
         gatherer.plate(plate.plate, &wells, &rows)?;
         self.plates += 1;
+        if gatherer.effect_bytes() > MOST_BYTES {
+            self.gatherer = Gathering::TooMany;
+        }
         Ok(())
     }
 
@@ -105,24 +120,31 @@ impl Signatures {
     /// # Errors
     /// The disk refuses.
     pub(super) fn write(self, out: &Path, provenance: &Provenance) -> Result<Matrix, MatrixError> {
-        let Some(gatherer) = self.gatherer.filter(|_| self.plates > 0) else {
-            return Ok(Matrix {
-                notes: vec![note(
-                    "there are no disease signatures: the screen asks for activity, and has no phenotype wells to make \
-                     them of"
-                        .to_owned(),
-                )],
-                specificity: None,
-            });
+        let without = |why: &str| Matrix {
+            notes: vec![note(why.to_owned())],
+            specificity: None,
         };
+        let gatherer = match self.gatherer {
+            Gathering::On(gatherer) => gatherer,
+            Gathering::NoAxis => {
+                return Ok(without(
+                    "there are no disease signatures: the screen asks for activity, and has no phenotype wells to make \
+                     them of",
+                ));
+            }
+            Gathering::TooMany => {
+                return Ok(without(
+                    "compounds were not compared with the disease signatures: their effects need more than 256 MiB; \
+                     compare the plates of fewer compounds at a time",
+                ));
+            }
+        };
+        if self.plates == 0 {
+            return Ok(Matrix::default());
+        }
         let screen = match gatherer.finish() {
             Ok(screen) => screen,
-            Err(error @ SignatureError::NoSignature) => {
-                return Ok(Matrix {
-                    notes: vec![note(error.to_string())],
-                    specificity: None,
-                });
-            }
+            Err(error @ SignatureError::NoSignature) => return Ok(without(&error.to_string())),
             Err(error) => return Err(error.into()),
         };
         let mut notes: Vec<Note> = left_out(&screen.left_out).collect();

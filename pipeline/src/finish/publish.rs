@@ -23,7 +23,8 @@ use crate::{failpoint, ids};
 /// Bytes of comparisons that are published in one transaction.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Publishes profiles plate by plate and then the comparisons batch by batch; what was published before is left out.
+/// Publishes profiles plate by plate and then the comparisons batch by batch; what was published before is left out. The
+/// headers of comparisons say what made them.
 pub(super) fn publish(
     run: &Run,
     collection: &Collection,
@@ -57,6 +58,9 @@ pub(super) fn publish(
     };
     loop {
         let mut batch = batches.next()?;
+        for record in &mut batch.records {
+            record.headers.extend(provenance.headers());
+        }
         let status = if batch.last {
             let progress = collection.progress();
             Status::RunFinished {

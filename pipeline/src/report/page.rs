@@ -194,9 +194,9 @@ fn replicates(out: &mut String, counts: ReplicateCounts) {
     } else if counts.retrieved > 0 {
         put!(
             out,
-            "<p>{} of {} treatments with replicates ({}) are told from the controls by them (mean average precision).",
+            "<p>Of {} with replicates, those of {} ({}) find each other among the controls (mean average precision).",
+            counted(counts.retrieved, "treatment"),
             count(counts.active),
-            count(counts.retrieved),
             percent(counts.active, counts.retrieved)
         );
         if counts.correlated > 0 {

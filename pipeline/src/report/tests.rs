@@ -455,7 +455,7 @@ fn the_page_says_how_many_treatments_replicate() {
     })
     .unwrap();
     assert!(
-        page.contains("80 of 640 treatments with replicates (12.5 %) are told from the controls"),
+        page.contains("Of 640 treatments with replicates, those of 80 (12.5 %) find each other"),
         "{page}"
     );
     assert!(page.contains("Percent replicating: 15 %"), "{page}");

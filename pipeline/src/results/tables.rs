@@ -36,6 +36,15 @@ pub struct Provenance {
 }
 
 impl Provenance {
+    /// As headers of a record, in the way of CloudEvents extensions: names of lower-case letters and digits.
+    pub fn headers(&self) -> [(&'static str, String); 3] {
+        [
+            ("ce_seed", self.seed.to_string()),
+            ("ce_screensha256", self.screen_sha256.clone()),
+            ("ce_modelsha256", self.model_sha256.clone()),
+        ]
+    }
+
     /// As key-value pairs.
     pub(super) fn pairs(&self) -> Vec<(String, String)> {
         let transform = self.transform_sha256.iter();

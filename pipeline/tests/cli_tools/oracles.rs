@@ -118,7 +118,7 @@ fn write_screen(folder: &Path, comparison: &str) -> Option<()> {
     std::fs::write(folder.join("screen.csv"), text).unwrap();
     let screen = format!(
         "[screen]\nname = \"oracle\"\n[profiles]\n[controls]\nreference = {{ role = \"healthy\" }}\n\
-         phenotype = {{ role = \"disease\" }}\n[comparison]\nnormalise = \"none\"\n{comparison}\n[monitor]\nenabled = false\n"
+         phenotype = {{ role = \"disease\" }}\n[comparison]\nnormalise = \"none\"\nalign = \"none\"\n{comparison}\n[monitor]\nenabled = false\n"
     );
     std::fs::write(folder.join("screen.toml"), screen).unwrap();
     Some(())
@@ -302,7 +302,7 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
     }
     let page = std::fs::read_to_string(file("report.html")).unwrap();
     assert!(
-        page.contains("of 720 treatments with replicates"),
+        page.contains("Of 720 treatments with replicates"),
         "the report counts them"
     );
 

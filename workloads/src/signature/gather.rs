@@ -225,6 +225,11 @@ impl SignatureGatherer {
         Ok(())
     }
 
+    /// Bytes of the effects gathered so far: what memory grows with.
+    pub fn effect_bytes(&self) -> usize {
+        self.effects.len() * self.width.unwrap_or(0) * size_of::<f64>()
+    }
+
     /// Indices of the wells, by position.
     fn checked(
         &mut self,

@@ -15,8 +15,12 @@ use super::vectors::{dot, products};
 use super::{SignatureError, SignatureSettings};
 use crate::compare::multiple::benjamini_hochberg;
 
-/// Diseases scored at a time: enough for the product to run at full speed, few enough to hold.
+/// Diseases scored at a time: enough for the product to run at full speed.
 const SIGNATURE_BLOCK: usize = 32;
+/// Bytes of their scores at most, of more than one disease.
+const BLOCK_BYTES: usize = 128 << 20;
+/// Products, nine scores of a column, and what their p-values need, of an effect against a disease.
+const SCORE_BYTES: usize = 96;
 /// Effects of one product; the same whatever the number of threads, and so are the bytes.
 const EFFECT_BLOCK: usize = 512;
 
@@ -74,14 +78,16 @@ pub fn score<E: From<SignatureError>>(
     let classes = classes(screen, settings);
     let (width, effects) = (screen.effect_vectors.width(), screen.effects.len());
     let squares: Vec<f64> = screen.effect_vectors.rows().map(|row| dot(row, row)).collect();
-    let mut dots = vec![0.0; SIGNATURE_BLOCK.min(screen.signatures.len()) * effects];
+    let most = BLOCK_BYTES / (SCORE_BYTES * effects.max(1));
+    let block_size = SIGNATURE_BLOCK.min(most).clamp(1, screen.signatures.len().max(1));
+    let mut dots = vec![0.0; block_size * effects];
     let mut columns: Vec<SignatureColumn> = Vec::new();
     let blocks = screen
         .signature_vectors
         .as_slice()
-        .chunks(SIGNATURE_BLOCK * width.max(1));
+        .chunks(block_size * width.max(1));
     for (block, vectors) in blocks.enumerate() {
-        let first = block * SIGNATURE_BLOCK;
+        let first = block * block_size;
         let n = vectors.len() / width.max(1);
         let dots = &mut dots[..n * effects];
         dots.par_chunks_mut(EFFECT_BLOCK * n)
