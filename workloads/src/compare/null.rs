@@ -3,9 +3,16 @@
 //! A group of wells is compared with groups of as many control wells from the same plates: all of them where there
 //! are few enough, seeded draws otherwise. No p-value is 0. There is no null (`None`) where a plate has no usable
 //! control.
+//!
+//! The mean of k wells of a plate lies around the mean of its m controls with a variance of `1/k + 1/m`, in units of a
+//! well's. One leave-one-out control lies around the others as one well would. Several of them share their own mean, and
+//! theirs varies by `(m/(m-1))² (1/k - 1/m)` only: it is widened to the variance of wells that are no controls. Without
+//! that, and for k near m altogether, every group of replicates on one plate would look different.
+
+use std::borrow::Cow;
 
 use super::Question;
-use super::axis::{dot, norm};
+use super::axis::{self, dot, norm};
 use crate::random::Random;
 
 /// The null controls of one plate.
@@ -85,10 +92,27 @@ pub fn common_unit(units: impl Iterator<Item = (usize, impl AsRef<[f64]>)>) -> O
     (length > 0.0).then(|| sum.iter().map(|v| v / length).collect())
 }
 
+/// How many controls stand for the wells of a group: as many, but at most half of the controls, so that their mean is
+/// free to vary.
+fn used(pool: &Pool<'_>) -> usize {
+    pool.wells.min((pool.effects.len() / 2).max(1))
+}
+
+/// By how much means of [`used`] controls are spread out, to vary as the mean of wells that are no controls.
+fn widening(pool: &Pool<'_>) -> f64 {
+    let (wells, controls, used) = (pool.wells as f64, pool.effects.len() as f64, used(pool) as f64);
+    if pool.wells < 2 || pool.effects.len() < 2 {
+        return 1.0;
+    }
+    let leave_one_out = controls / (controls - 1.0);
+    let theirs = leave_one_out * leave_one_out * (1.0 / used - 1.0 / controls);
+    ((1.0 / wells + 1.0 / controls) / theirs).sqrt()
+}
+
 /// Builds the null of a group with `pools[p].wells` wells on plate `p`.
 ///
-/// A plate with fewer controls than wells takes all of its controls, with their weights raised to that of the
-/// wells. `None` when a plate has no control or the axes cancel.
+/// A plate with fewer controls than twice the wells takes half of its controls, with their weights raised to that of
+/// the wells. `None` when a plate has no control or the axes cancel.
 pub fn build(pools: &[Pool<'_>], plan: Plan) -> Option<Null> {
     if pools.is_empty()
         || pools
@@ -101,7 +125,7 @@ pub fn build(pools: &[Pool<'_>], plan: Plan) -> Option<Null> {
     let controls = Controls::of(pools, &unit);
     let combinations = pools.iter().try_fold(1u64, |product, pool| {
         product
-            .checked_mul(choose(pool.effects.len(), pool.wells.min(pool.effects.len()))?)
+            .checked_mul(choose(pool.effects.len(), used(pool))?)
             .filter(|&c| c <= u64::from(plan.exact_combinations))
     });
     let mut effects = Vec::new();
@@ -111,10 +135,7 @@ pub fn build(pools: &[Pool<'_>], plan: Plan) -> Option<Null> {
         effects.push(effect);
         off_axis.push(off);
     };
-    let mut chosen: Vec<Vec<usize>> = pools
-        .iter()
-        .map(|pool| (0..pool.wells.min(pool.effects.len())).collect())
-        .collect();
+    let mut chosen: Vec<Vec<usize>> = pools.iter().map(|pool| (0..used(pool)).collect()).collect();
     if combinations.is_some() {
         loop {
             keep(&chosen);
@@ -162,19 +183,30 @@ impl Controls {
         let mut first = Vec::new();
         let mut weight = Vec::new();
         let mut effects = Vec::new();
-        let mut rows: Vec<&[f64]> = Vec::new();
+        let mut rows: Vec<Cow<'_, [f64]>> = Vec::new();
         for pool in pools {
             first.push(effects.len());
-            let used = pool.wells.min(pool.effects.len());
-            weight.push(pool.wells as f64 / (used * total) as f64);
-            effects.extend_from_slice(pool.effects);
-            rows.extend_from_slice(pool.scaled);
+            weight.push(pool.wells as f64 / (used(pool) * total) as f64);
+            let factor = widening(pool);
+            if factor == 1.0 {
+                effects.extend_from_slice(pool.effects);
+                rows.extend(pool.scaled.iter().map(|row| Cow::Borrowed(*row)));
+                continue;
+            }
+            let wider = |value: f64, mean: f64| mean + factor * (value - mean);
+            let mean = pool.effects.iter().sum::<f64>() / pool.effects.len() as f64;
+            effects.extend(pool.effects.iter().map(|effect| wider(*effect, mean)));
+            let centre = axis::mean(pool.scaled).unwrap_or_default();
+            rows.extend(pool.scaled.iter().map(|row| {
+                let row = row.iter().zip(&centre).map(|(value, mean)| wider(*value, *mean));
+                Cow::Owned(row.collect())
+            }));
         }
         let n = rows.len();
         let mut gram = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {
-                let product = dot(rows[i], rows[j]);
+                let product = dot(&rows[i], &rows[j]);
                 gram[i * n + j] = product;
                 gram[j * n + i] = product;
             }

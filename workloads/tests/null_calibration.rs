@@ -1,0 +1,154 @@
+//! p-values on wells that all come from one distribution: no more of them are small than chance makes, however few
+//! controls there are, however many replicates lie on a plate, and whatever the features were scaled by.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests outside test functions: a failure there is a failed test"
+)]
+
+use wellspring_workloads::compare::{Call, ComparisonSettings, FitOn, Normalise, Question, compare};
+use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::words::WellPosition;
+
+/// Seeded noise, close to normal: the sum of twelve uniforms.
+struct Noise(u64);
+
+impl Noise {
+    fn normal(&mut self) -> f64 {
+        let mut uniform = || {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 11) as f64 / (1u64 << 53) as f64
+        };
+        (0..12).map(|_| uniform()).sum::<f64>() - 6.0
+    }
+}
+
+/// How a screen of noise is laid out.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    plates: usize,
+    controls: usize,
+    compounds: usize,
+    /// Wells of a compound on each plate.
+    replicates: usize,
+    width: usize,
+}
+
+/// Controls of one or two roles, and compounds that do nothing.
+fn noise(layout: Layout, rescue: bool, seed: u64) -> Vec<WellProfile> {
+    let mut noise = Noise(seed);
+    let mut wells = Vec::new();
+    for plate in 0..layout.plates {
+        let mut next = 0u16;
+        let mut add = |role: Role, compound: Option<usize>, place: f64| {
+            let (row, column) = (next / 48, next % 48);
+            next += 1;
+            let values = (0..layout.width).map(|i| {
+                let axis = if i % 2 == 0 { 3.0 } else { -3.0 };
+                (5.0 + place * axis + noise.normal()) as f32
+            });
+            wells.push(WellProfile {
+                plate: format!("P{plate}").parse().unwrap(),
+                well: WellPosition::new(row as u8 + 1, column as u8 + 1).unwrap(),
+                treatment: Treatment {
+                    role,
+                    disease: (rescue && role != Role::Reference).then(|| "D".to_owned()),
+                    compound: compound.map(|i| format!("C{i:02}")),
+                    dose: compound.map(|_| 1.0),
+                },
+                fields: 1,
+                cell_count: None,
+                values: values.collect(),
+            });
+        };
+        for _ in 0..layout.controls {
+            add(Role::Reference, None, 0.0);
+            if rescue {
+                add(Role::Phenotype, None, 1.0);
+            }
+        }
+        for compound in 0..layout.compounds {
+            for _ in 0..layout.replicates {
+                add(Role::Treated, Some(compound), if rescue { 1.0 } else { 0.0 });
+            }
+        }
+    }
+    wells
+}
+
+/// Shares of compounds with p of at most 0.05 along and beside the axis, and the calls that are not `inactive`.
+fn shares(layout: Layout, settings: &ComparisonSettings) -> (f64, f64, usize) {
+    let rescue = settings.question == Question::Rescue;
+    let (mut along, mut beside, mut rows, mut called) = (0, 0, 0, 0);
+    for seed in 1..=3 {
+        let result = compare(&noise(layout, rescue, seed), settings).unwrap();
+        for row in result.rows.iter().filter(|row| row.compound.is_some()) {
+            rows += 1;
+            along += usize::from(row.p_value.unwrap() <= 0.05);
+            beside += usize::from(row.p_off.unwrap() <= 0.05);
+        }
+        let calls = result.compounds.iter().map(|compound| compound.call);
+        called += calls.filter(|call| *call != Call::Inactive).count();
+    }
+    assert_eq!(rows, 3 * layout.compounds);
+    (along as f64 / rows as f64, beside as f64 / rows as f64, called)
+}
+
+#[test]
+fn replicates_of_nothing_are_not_active() {
+    let layout = |plates, controls, replicates, width| Layout {
+        plates,
+        controls,
+        compounds: 40,
+        replicates,
+        width,
+    };
+    for layout in [
+        layout(4, 12, 2, 36),
+        layout(1, 12, 4, 36),
+        layout(2, 16, 16, 24),
+        layout(4, 24, 2, 200),
+        layout(1, 24, 1, 200),
+        layout(2, 48, 6, 100),
+    ] {
+        for (normalise, fit_on) in [
+            (Normalise::Standardise, FitOn::Reference),
+            (Normalise::Standardise, FitOn::All),
+            (Normalise::None, FitOn::Reference),
+        ] {
+            let settings = ComparisonSettings {
+                question: Question::Activity,
+                normalise,
+                fit_on,
+                ..ComparisonSettings::default()
+            };
+            let (along, _, called) = shares(layout, &settings);
+            // 120 p-values, and those of one plate share its controls: before, up to all of them were small.
+            assert!(along <= 0.15, "{layout:?} {normalise:?} {fit_on:?}: {along}");
+            assert!(called <= 2, "{layout:?} {normalise:?} {fit_on:?}: {called} calls");
+        }
+    }
+}
+
+#[test]
+fn replicates_on_one_plate_rescue_nothing_by_chance() {
+    for (plates, controls, replicates) in [(1, 24, 4), (2, 16, 8), (2, 48, 3)] {
+        let layout = Layout {
+            plates,
+            controls,
+            compounds: 40,
+            replicates,
+            width: 24,
+        };
+        let settings = ComparisonSettings {
+            normalise: Normalise::None,
+            ..ComparisonSettings::default()
+        };
+        let (along, beside, called) = shares(layout, &settings);
+        assert!(along <= 0.15 && beside <= 0.15, "{layout:?}: {along} {beside}");
+        assert!(called <= 2, "{layout:?}: {called} calls");
+    }
+}
