@@ -95,4 +95,48 @@ mod tests {
         assert_eq!(jonckheere(&[(1.0, 3.0), (2.0, 3.0)]), None);
         assert_eq!(jonckheere(&[(1.0, 3.0), (1.0, 4.0)]), None);
     }
+
+    /// Mean and variance of the statistic over all orders of the values, counted.
+    #[test]
+    fn jonckheere_has_the_mean_and_variance_of_all_orders() {
+        let doses = [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0];
+        for values in [
+            [3.0, 1.0, 2.0, 5.0, 4.0, 7.0, 6.0],
+            [1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 5.0],
+        ] {
+            let statistic = |order: &[f64]| -> f64 {
+                let pairs = (0..7).flat_map(|i| (0..7).map(move |j| (i, j)));
+                let rising = pairs.filter(|&(i, j)| doses[i] < doses[j]);
+                rising
+                    .map(|(i, j)| match order[i].total_cmp(&order[j]) {
+                        std::cmp::Ordering::Less => 1.0,
+                        std::cmp::Ordering::Equal => 0.5,
+                        std::cmp::Ordering::Greater => 0.0,
+                    })
+                    .sum()
+            };
+            let mut all = Vec::new();
+            orders(&mut values.to_vec(), 7, &mut |order| all.push(statistic(order)));
+            assert_eq!(all.len(), 5040);
+            let n = all.len() as f64;
+            let mean = all.iter().sum::<f64>() / n;
+            let variance = all.iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / n;
+            let z = (statistic(&values) - mean) / variance.sqrt();
+            let expected = Normal::new(0.0, 1.0).unwrap().sf(z);
+            let points: Vec<(f64, f64)> = doses.into_iter().zip(values).collect();
+            let found = jonckheere(&points).unwrap();
+            assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+        }
+    }
+
+    /// Heap's algorithm.
+    fn orders(values: &mut [f64], k: usize, see: &mut impl FnMut(&[f64])) {
+        if k <= 1 {
+            return see(values);
+        }
+        for i in 0..k {
+            orders(values, k - 1, see);
+            values.swap(if k % 2 == 0 { i } else { 0 }, k - 1);
+        }
+    }
 }

@@ -393,11 +393,12 @@ fn as_f32(rows: &[Vec<f64>]) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn scaling_equals_norm_mad_controls_and_norm_standardize_controls() {
-    let (Some(wells), Some(raw), Some(mad), Some(standard), Some(centre), Some(scale)) = (
+fn scaling_equals_norm_mad_controls_norm_mad_all_and_norm_standardize_controls() {
+    let (Some(wells), Some(raw), Some(mad), Some(all), Some(standard), Some(centre), Some(scale)) = (
         table("wells.csv"),
         matrix("embeddings_raw.npy"),
         matrix("norm_mad_controls.npy"),
+        matrix("norm_mad_all_head64.npy"),
         matrix("norm_standardize_controls_head64.npy"),
         matrix("norm_mad_center_per_plate.npy"),
         matrix("norm_mad_scale_per_plate.npy"),
@@ -429,7 +430,14 @@ fn scaling_equals_norm_mad_controls_and_norm_standardize_controls() {
             );
         }
         let standardise = Scaler::standardise(&healthy);
+        let on_all: Vec<&[f32]> = rows.iter().map(|&i| raw[i].as_slice()).collect();
+        let on_all = Scaler::robust(&on_all);
         for &i in &rows {
+            if let Some(expected) = all.get(i) {
+                for (ours, expected) in on_all.apply(&raw[i]).iter().zip(expected) {
+                    close(*ours, *expected, 1e-6, "norm_mad_all_head64");
+                }
+            }
             for (ours, expected) in robust.apply(&raw[i]).iter().zip(&mad[i]) {
                 close(*ours, *expected, 1e-6, "norm_mad_controls");
             }

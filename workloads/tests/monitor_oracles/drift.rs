@@ -1,10 +1,12 @@
 //! The detectors of `workloads::monitor` against `drift_metrics.csv`, `drift_reference.json` and `drift_cov_lw.npy`.
 
+use wellspring_workloads::compare::buscar::two_sample_p;
 use wellspring_workloads::linalg::{fix_signs, symmetric_eigen};
 use wellspring_workloads::monitor::{
     Between, Chart, Gaussian, TwoSamples, chi_squared_limit, cusum_limit, gamma_of, median_distance,
     stability_index, standing, width, within,
 };
+use wellspring_workloads::signature::vectors::{Vectors, cosines};
 
 use crate::files::{Row, close, matrix, number, oracle, table};
 
@@ -208,6 +210,56 @@ fn components_and_charts_agree_with_drift_metrics_csv() {
         ] {
             close(ours, number(expected, column), STATISTIC, column);
         }
+    }
+}
+
+/// Columns of the table that are no detector of ours: the samples that we compare are those of the table.
+#[test]
+fn distributions_spread_and_direction_agree_with_drift_metrics_csv() {
+    let Some(oracle) = load() else { return };
+    let wells = Gaussian::fit(&views(&oracle.reference)).unwrap();
+    let mut eigen = symmetric_eigen(wells.covariance().as_ref()).unwrap();
+    fix_signs(&mut eigen.vectors);
+    let component = |rows: &[Vec<f64>], j: usize| -> Vec<f64> {
+        let along = |row: &Vec<f64>| {
+            row.iter()
+                .enumerate()
+                .map(|(i, x)| x * eigen.vectors[(i, j)])
+                .sum()
+        };
+        rows.iter().map(along).collect()
+    };
+    // The trace of the covariance does not change with shrinkage; theirs divides by n - 1.
+    let spread = |rows: &[Vec<f64>]| {
+        let fitted = Gaussian::fit(&views(rows)).unwrap();
+        let n = rows.len() as f64;
+        (0..16).map(|i| fitted.covariance()[(i, i)]).sum::<f64>() * n / (n - 1.0)
+    };
+    let reference_mean = mean(&oracle.reference);
+    for (plate, expected) in oracle.plates.iter().zip(&oracle.metrics) {
+        for j in 0..4 {
+            let p = two_sample_p(&component(&oracle.reference, j), &component(plate, j));
+            let column = format!("ks_p_pc{}", j + 1);
+            close(p, number(expected, &column), STATISTIC, &column);
+        }
+        close(
+            spread(plate) / spread(&oracle.reference),
+            number(expected, "var_ratio"),
+            STATISTIC,
+            "var_ratio",
+        );
+        let one = |row: &[f64]| {
+            let mut one = Vectors::new(row.len());
+            one.push(row).unwrap();
+            one
+        };
+        let cosine = cosines(&one(&mean(plate)), &one(&reference_mean))[0];
+        close(
+            cosine,
+            number(expected, "cos_to_ref_mean"),
+            STATISTIC,
+            "cos_to_ref_mean",
+        );
     }
 }
 
