@@ -6,6 +6,7 @@
 
 pub mod aggregate;
 pub mod align;
+pub mod columns;
 pub mod compare;
 pub mod layout;
 pub mod linalg;

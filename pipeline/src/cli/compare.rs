@@ -4,8 +4,10 @@
 //! those that `wellspring run` writes for the same features and screen. Fails where tables contradict each other or
 //! nothing can be compared.
 
+mod inputs;
 mod join;
 mod left_out;
+mod read_as;
 mod tables;
 mod treatments;
 mod wells;
@@ -15,23 +17,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::Serialize;
 use wellspring::compare::{Planned, Profiled, Shown, compare_plates};
 use wellspring::drift::Watch;
-use wellspring::plan::read_plate_map;
 use wellspring::report::{ReportInput, RunFacts, render};
-use wellspring::results::{AtomicFile, FeatureColumns, FeatureTable, Provenance, write_json};
-use wellspring::runs::run_id;
+use wellspring::results::{AtomicFile, FeatureTable, Provenance, write_json};
 use wellspring::transforms::read_transform;
 use wellspring::{memory, scratch};
+use wellspring_workloads::compare::NoteKind;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
-use super::{calls, common, say};
+use super::{calls, say};
+pub(crate) use inputs::Inputs;
+use inputs::{Opened, provenance};
 use left_out::LeftOut;
-use tables::{Reading, Tables};
-use treatments::Treatments;
+use read_as::ReadAs;
 use wells::PlateWells;
 
 #[derive(Debug, clap::Args)]
@@ -43,29 +45,14 @@ use wells::PlateWells;
                   averaged. A feature missing in more than 5 % of the rows is dropped, then rows that miss one. Exit 1: compared, but some plates or rows had to be left out."
 )]
 pub(crate) struct Args {
-    /// Feature or profile tables; all with the same features.
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    features: Vec<PathBuf>,
-    /// The screen file: controls and comparison settings are taken from it; its images are not read.
-    #[arg(long, value_name = "SCREEN.toml")]
-    screen: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
     /// Folder of the results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What each well was given. Default: the screen's plate map, else the tables' own columns.
-    #[arg(long, value_name = "FILE")]
-    platemap: Option<PathBuf>,
-    /// Take what each well was given from the tables' own columns that are no features, and from those of FILE, where
-    /// one is given: its rows are matched by site_id, well_id, or plate and well. The screen's selectors name these
-    /// columns, with or without `Metadata_`.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    metadata: Option<String>,
     /// Align with this file, an alignment of earlier plates (`transforms/*.json`), instead of fitting one.
     #[arg(long, value_name = "FILE")]
     transform: Option<PathBuf>,
-    /// Which columns are features: names or patterns such as `Cells_*`. Default: recognised.
-    #[arg(long, value_name = "PATTERNS", default_value = "")]
-    columns: String,
     /// End with one JSON line on standard output instead of the table of calls.
     #[arg(long)]
     json: bool,
@@ -94,6 +81,7 @@ struct RunFile<'a> {
     provenance: &'a Provenance,
     version: &'static str,
     tables: &'a [PathBuf],
+    columns: &'a ReadAs,
     notes: &'a [String],
     definition: &'a Screen,
 }
@@ -101,21 +89,20 @@ struct RunFile<'a> {
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     memory::return_large_blocks();
-    let mut screen = common::read_screen(&args.screen)?;
-    if let Some(path) = &args.platemap {
-        let absolute = std::path::absolute(path)?;
-        screen.plate_map.file = absolute.to_string_lossy().into_owned();
-    }
+    let screen = args.inputs.screen()?;
     let named = args.transform.as_ref().map(|path| path.to_string_lossy());
     let earlier = read_transform(named.as_deref().unwrap_or(&screen.comparison.transform))?;
     refuse_a_runs_folder(&args.out)?;
-
     let out = &args.out;
-    std::fs::create_dir_all(out).with_context(|| format!("the folder '{}' cannot be made", out.display()))?;
-    let treatments = treatments(&args, &screen)?;
-    let tables = read_tables(&args, &screen, &treatments)?;
+    let Opened {
+        screen,
+        treatments,
+        tables,
+    } = args.inputs.open(screen, out)?;
     // Blocks of rows were the largest of all that is held.
     memory::give_back_free();
+    let read_as = ReadAs::new(&screen, &tables, &treatments);
+    say::note(read_as.line());
     let mut left_out = tables.left_out.clone();
     treatments.without_rows(&tables, &mut left_out);
     let mut rows_left_out = tables.rows_left_out;
@@ -181,13 +168,15 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         .iter()
         .cloned()
         .chain(drift.notes.iter().cloned())
+        .chain(read_as.doubts())
         .chain(comparison.notes.iter().map(|note| note.text.clone()))
         .collect();
     let file = RunFile {
         summary: &summary,
         provenance: &provenance,
         version: env!("CARGO_PKG_VERSION"),
-        tables: &args.features,
+        tables: &args.inputs.features,
+        columns: &read_as,
         notes: &notes,
         definition: &screen,
     };
@@ -203,7 +192,13 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             say::line(format!("report: {}", out.join("report.html").display()));
         }
     }
-    Ok(if left_out.is_empty() {
+    let not_scored = comparison.notes.iter().any(|note| {
+        matches!(
+            note.kind,
+            NoteKind::NoAxis | NoteKind::NoReference | NoteKind::NoPhenotype
+        )
+    });
+    Ok(if left_out.is_empty() && !not_scored {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -219,56 +214,6 @@ fn refuse_a_runs_folder(out: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// The plate map of the command line, of the screen, or the tables' own columns.
-fn treatments(args: &Args, screen: &Screen) -> anyhow::Result<Treatments> {
-    if args.platemap.is_none() && (args.metadata.is_some() || screen.plate_map.file.is_empty()) {
-        return Ok(Treatments::own(screen));
-    }
-    let map = common::runtime()?.block_on(read_plate_map(screen)).context(
-        "give the plate map with --platemap, or --metadata where the tables say what each well was given",
-    )?;
-    Ok(Treatments::Map(map))
-}
-
-fn read_tables(args: &Args, screen: &Screen, treatments: &Treatments) -> anyhow::Result<Tables> {
-    let features = if args.columns.is_empty() {
-        let patterns = screen.profiles.as_ref().map(|profiles| profiles.features.clone());
-        FeatureColumns::from_patterns(patterns.unwrap_or_default())
-    } else {
-        FeatureColumns::from_text(&args.columns)
-    };
-    let metadata = args.metadata.as_deref().filter(|file| !file.is_empty());
-    let reading = Reading {
-        paths: &args.features,
-        features,
-        metadata: metadata.map(Path::new),
-        labels: match treatments {
-            Treatments::Map(_) => Vec::new(),
-            Treatments::Own(_) => Treatments::columns(screen),
-        },
-        scratch: &args.out,
-    };
-    Tables::read(&reading, screen)
-}
-
-/// As a run writes it, where the features are those of the screen's network.
-fn provenance(screen: &Screen, features: &[String]) -> Provenance {
-    let family = features
-        .first()
-        .and_then(|name| name.rsplit_once('_'))
-        .map_or("", |(family, _)| family);
-    let card = wellspring_models::find_card(family).filter(|card| card.name == screen.model.name);
-    Provenance {
-        screen: screen.name.to_string(),
-        run: run_id(screen),
-        screen_sha256: screen.hash(),
-        model: card.map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
-        model_sha256: card.map_or_else(String::new, |card| card.weights.content_sha256.clone()),
-        seed: screen.comparison.seed,
-        transform_sha256: None,
-    }
 }
 
 fn write_report(

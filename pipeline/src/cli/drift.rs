@@ -1,7 +1,10 @@
-//! `wellspring drift`: the reference that control wells are judged by, which a comparison leaves in its output folder.
+//! `wellspring drift`: control wells judged by those of accepted plates, and the reference that holds these.
 //!
-//! A reference file enters; what it holds is shown, a judged plate is accepted into it, or it is put aside. Fails where
-//! the file cannot be read or written, and where a plate was not judged by it.
+//! Tables enter and every plate is judged, without comparing anything; or a reference file enters, which a comparison
+//! leaves in its output folder: what it holds is shown, a judged plate is accepted into it, or it is put aside. Fails
+//! where a file cannot be read or written, and where a plate was not judged by the reference.
+
+mod judge;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +21,8 @@ use super::say;
     after_help = "A comparison of a screen with more plates than its reference needs (10) judges the others by the \
                   first ones and writes drift.parquet and drift-reference.json. To judge later plates by the same \
                   reference, name the file in their screen:\n\n  [monitor]\n  reference = \"out/drift-reference.json\"\n  \
-                  action = \"quarantine\"\n\nExamples:\n  wellspring drift show out/drift-reference.json\n  wellspring \
+                  action = \"quarantine\"\n\nExamples:\n  wellspring drift judge --profiles plates/*.parquet --screen screen.toml --out drift\n  wellspring \
+                  drift show out/drift-reference.json\n  wellspring \
                   drift accept out/drift-reference.json P0123 P0124\n  wellspring drift reset out/drift-reference.json"
 )]
 pub(crate) struct Args {
@@ -28,6 +32,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// Judge the controls of every plate of some tables, and compare nothing. Exit 1: a plate is on alert, or something
+    /// was left out.
+    Judge(judge::Args),
     /// Show what a reference is of, its plates, and the plates judged by it.
     Show {
         /// The reference, such as out/drift-reference.json.
@@ -54,6 +61,7 @@ enum Action {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.action {
+        Action::Judge(args) => return judge::execute(&args),
         Action::Show { reference } => show(&read_reference(&reference)?),
         Action::Accept {
             reference,

@@ -224,3 +224,76 @@ fn a_screen_that_asks_for_a_watch_and_is_too_small_is_told() {
     );
     assert!(said.contains("actoin") && said.contains("action"), "{said}");
 }
+
+/// Monitoring without a run and without calls, on tables made elsewhere.
+#[test]
+fn plates_of_tables_are_judged_without_a_comparison() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_plates(folder, "wells.csv", 1..14, &[12]);
+    let (code, _, said) = compare(folder, "[monitor]\ncomponents = 6\n", "wells.csv", "compared");
+    assert_eq!(code, Some(0), "{said}");
+    let judge = |table: &str, out: &str, more: &[&str]| {
+        let base = [
+            "drift",
+            "judge",
+            "--profiles",
+            table,
+            "--screen",
+            "screen.toml",
+            "--out",
+            out,
+        ];
+        let arguments: Vec<&str> = base.iter().chain(more).copied().collect();
+        let output = wellspring(folder, &arguments);
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let (code, told, said) = judge("wells.csv", "judged", &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let of_plate = |plate: &str| {
+        told.lines()
+            .find(|line| line.starts_with(plate))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(
+        of_plate("P12").contains("alert") && of_plate("P12").contains("mean_within"),
+        "{told}"
+    );
+    assert!(
+        of_plate("P01").contains("reference") && !of_plate("P13").contains("alert"),
+        "{told}"
+    );
+    let read = |out: &str, name: &str| std::fs::read(folder.join(out).join(name)).unwrap();
+    for name in [DriftTable::FILE, "drift-reference.json"] {
+        assert!(read("judged", name) == read("compared", name), "{name}");
+    }
+    assert!(!folder.join("judged/comparisons.parquet").exists());
+
+    // Later plates by the same reference; none of them is on alert.
+    write_plates(folder, "later.csv", 20..22, &[]);
+    let screen = format!("{SCREEN}[monitor]\ncomponents = 6\nreference = \"judged/drift-reference.json\"\n");
+    std::fs::write(folder.join("screen.toml"), screen).unwrap();
+    let (code, told, said) = judge("later.csv", "later", &["--json"]);
+    assert_eq!(code, Some(0), "{said}{told}");
+    let lines: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line["plate"].as_str().unwrap())
+            .collect::<Vec<_>>(),
+        ["P20", "P21"]
+    );
+
+    // Too few plates to judge by.
+    std::fs::write(folder.join("screen.toml"), SCREEN).unwrap();
+    let (code, _, said) = judge("later.csv", "few", &[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("2 plates") && said.contains("[monitor] reference"),
+        "{said}"
+    );
+}

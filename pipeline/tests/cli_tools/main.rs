@@ -7,8 +7,11 @@
 )]
 
 mod align;
+mod bad_files;
+mod bad_tables;
 mod compare;
 mod drift;
+mod made_up;
 mod oracles;
 mod relate;
 mod run;

@@ -10,65 +10,101 @@ pub use error::{PlateMapError, PlateMapErrors, PlateMapProblem};
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
+use crate::columns::{self, Plain, grid_name, is_missing};
 use crate::screen::{PlateMapSettings, nearest};
 use crate::words::{Barcode, WellPosition};
 
 /// The largest plate map that is read, in bytes: 1000 plates of 1536 wells fit.
 pub const MAX_PLATE_MAP_BYTES: usize = 128 << 20;
 
-/// Column names recognised without being named in the screen file, in order of preference, in any case.
+/// What the columns of a map are for, and the plain names (see [`columns::plain`]) that are recognised without being
+/// named in the screen file, in order of preference.
 const USUAL: [(&str, &[&str]); 5] = [
-    (
-        "plate",
-        &["plate", "barcode", "Metadata_Plate", "Assay_Plate_Barcode"],
-    ),
-    ("well", &["well", "well_position", "Metadata_Well"]),
+    ("plate", columns::PLATE),
+    ("well", columns::WELL),
     (
         "compound",
         &[
             "compound",
-            "Metadata_compound",
+            "compound_name",
+            "compound_id",
             "broad_sample",
-            "Metadata_broad_sample",
             "pert_iname",
-            "Metadata_pert_iname",
-            "JCP2022",
-            "Metadata_JCP2022",
+            "jcp2022",
             "perturbation",
-            "Metadata_perturbation",
             "treatment",
-            "Metadata_treatment",
+            "pert_name",
+            "drug",
+            "sirna",
+            "gene",
+            "gene_name",
+            "gene_symbol",
         ],
     ),
     (
         "dose",
         &[
             "dose",
-            "Metadata_dose",
             "concentration",
-            "Metadata_concentration",
-            "mmoles_per_liter",
-            "Metadata_mmoles_per_liter",
+            "conc",
+            "compound_concentration",
+            "treatment_concentration",
             "treatment_conc",
-            "Metadata_treatment_conc",
-            "Treatment_Concentration",
-            "Metadata_Treatment_Concentration",
+            "mmoles_per_liter",
         ],
     ),
-    (
-        "disease",
-        &[
-            "disease",
-            "Metadata_disease",
-            "disease_condition",
-            "Metadata_disease_condition",
-        ],
-    ),
+    ("disease", &["disease", "disease_model", "disease_condition"]),
 ];
 
-/// Names of columns that a plate map is read from where the screen names none, in any case.
-pub fn usual_columns() -> impl Iterator<Item = &'static str> {
-    USUAL.iter().flat_map(|(_, names)| names.iter().copied())
+/// Plain names of the columns that say what a well was given where the screen names none.
+pub fn usual_columns() -> impl Iterator<Item = String> {
+    let given = USUAL.iter().filter(|(role, _)| !["plate", "well"].contains(role));
+    let plain = given.flat_map(|(_, names)| names.iter().map(|name| (*name).to_owned()));
+    plain.chain(USUAL[3].1.iter().flat_map(|name| dose::names_with_unit(name)))
+}
+
+/// Which columns say what a well was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GivenColumns {
+    /// The compound's; `None` where there is none, or the screen has one compound for all.
+    pub compound: Option<String>,
+    /// The dose's.
+    pub dose: Option<String>,
+    /// The disease model's.
+    pub disease: Option<String>,
+}
+
+impl GivenColumns {
+    /// Among the columns of a map, as the screen or else their usual names say.
+    pub fn of(columns: &[String], settings: &PlateMapSettings) -> Self {
+        let named = &settings.columns;
+        let plain = Plain::of(columns);
+        let find = |role: usize, name: &Option<String>| {
+            let at = match name {
+                Some(name) => columns.iter().position(|column| column == name),
+                None => usual(&plain, role),
+            };
+            at.map(|at| columns[at].clone())
+        };
+        Self {
+            compound: find(2, &named.compound),
+            dose: find(3, &named.dose),
+            disease: find(4, &named.disease),
+        }
+    }
+}
+
+/// The column of a role under a usual name; that of doses may end with a unit.
+fn usual(plain: &Plain, role: usize) -> Option<usize> {
+    let (name, names) = USUAL[role];
+    plain.find(names).or_else(|| {
+        let names = names.iter().filter(|_| name == "dose");
+        names
+            .flat_map(|name| dose::names_with_unit(name))
+            .find_map(|name| plain.find(&[name.as_str()]))
+    })
 }
 
 /// One well of the map.
@@ -91,8 +127,7 @@ pub struct PlateMap {
     file: String,
     columns: Vec<String>,
     dose_unit: String,
-    has_compound_column: bool,
-    has_disease_column: bool,
+    given: GivenColumns,
     /// Keyed `None` where the map has no plate column and holds for every plate.
     plates: BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>>,
 }
@@ -146,14 +181,19 @@ impl PlateMap {
         &self.dose_unit
     }
 
+    /// The columns that say what a well was given.
+    pub fn given(&self) -> &GivenColumns {
+        &self.given
+    }
+
     /// Whether compounds come from a column, not from the screen file.
     pub fn has_compound_column(&self) -> bool {
-        self.has_compound_column
+        self.given.compound.is_some()
     }
 
     /// Whether disease models come from a column, not from the screen file.
     pub fn has_disease_column(&self) -> bool {
-        self.has_disease_column
+        self.given.disease.is_some()
     }
 
     /// A row's text in a column; `None` where there is no such column.
@@ -167,8 +207,12 @@ impl PlateMap {
 struct Places {
     plate: Option<usize>,
     well: usize,
+    /// The well's column, where `well` is its row only.
+    grid: Option<usize>,
     compound: Option<usize>,
     dose: Option<usize>,
+    /// What the name of the doses' column says of their unit.
+    named_unit: Option<&'static str>,
     disease: Option<usize>,
 }
 
@@ -248,13 +292,12 @@ impl Reader<'_> {
         if lines == 0 {
             self.report(header_line, 0, PlateMapProblem::Empty { what: "well" });
         }
-        let places = places?;
+        places?;
         Some(PlateMap {
             file: self.file.to_owned(),
+            given: GivenColumns::of(&columns, settings),
             columns,
             dose_unit: settings.dose_unit.clone(),
-            has_compound_column: places.compound.is_some(),
-            has_disease_column: places.disease.is_some(),
             plates,
         })
     }
@@ -270,34 +313,37 @@ impl Reader<'_> {
             }
         }
         let named = &settings.columns;
-        let mut find = |role: usize, name: &Option<String>| {
-            let (role, usual) = USUAL[role];
-            match name {
-                Some(name) => {
-                    let found = columns.iter().position(|column| column == name);
-                    if found.is_none() {
-                        let problem = PlateMapProblem::NoSuchColumn {
-                            role,
-                            name: name.clone(),
-                            nearest: nearest(name, columns.iter().map(String::as_str)).map(str::to_owned),
-                            known: columns.to_vec(),
-                        };
-                        self.report(line, 0, problem);
-                    }
-                    found
+        let plain = Plain::of(columns);
+        let mut find = |role: usize, name: &Option<String>| match name {
+            Some(name) => {
+                let found = columns.iter().position(|column| column == name);
+                if found.is_none() {
+                    let problem = PlateMapProblem::NoSuchColumn {
+                        role: USUAL[role].0,
+                        name: name.clone(),
+                        nearest: nearest(name, columns.iter().map(String::as_str)).map(str::to_owned),
+                        known: columns.to_vec(),
+                    };
+                    self.report(line, 0, problem);
                 }
-                None => usual.iter().find_map(|name| {
-                    columns
-                        .iter()
-                        .position(|column| column.eq_ignore_ascii_case(name))
-                }),
+                found
             }
+            None => usual(&plain, role),
         };
         let plate = find(0, &named.plate);
-        let well = find(1, &named.well);
+        let mut well = find(1, &named.well);
+        let mut grid = None;
+        if well.is_none() && named.well.is_none() {
+            let row_and_column = plain.find(columns::ROW).zip(plain.find(columns::COLUMN));
+            (well, grid) = row_and_column.map_or((None, None), |(row, column)| (Some(row), Some(column)));
+        }
         let compound = find(2, &named.compound);
         let dose = find(3, &named.dose);
         let disease = find(4, &named.disease);
+        let named_unit = dose.and_then(|at| {
+            let (name, _) = columns::plain(&columns[at]);
+            dose::named_unit(&name).map(|(_, unit)| unit)
+        });
         if well.is_none() && named.well.is_none() {
             let problem = PlateMapProblem::NoWellColumn {
                 usual: USUAL[1].1.to_vec(),
@@ -308,8 +354,10 @@ impl Reader<'_> {
         Some(Places {
             plate,
             well: well?,
+            grid,
             compound,
             dose,
+            named_unit,
             disease,
         })
     }
@@ -323,19 +371,22 @@ impl Reader<'_> {
         plates: &mut BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>>,
     ) {
         let cell = |index: usize| record.get(index).unwrap_or_default();
-        let filled = |index: Option<usize>| index.map(cell).filter(|text| !text.is_empty());
+        let filled = |index: Option<usize>| index.map(cell).filter(|text| !is_missing(text));
         // Every cell of the line is looked at before the line is given up, so that all problems are reported.
         let plate = places
             .plate
-            .map(|index| (index, cell(index).parse::<Barcode>()))
+            .map(|index| (index, columns::whole(cell(index)).parse::<Barcode>()))
             .map(|(index, plate)| {
                 plate.map_err(|reason| self.report(line, index, PlateMapProblem::Plate { reason }))
             });
-        let well = cell(places.well).parse::<WellPosition>();
+        let well = match places.grid {
+            Some(column) => grid_name(cell(places.well), cell(column)).parse::<WellPosition>(),
+            None => cell(places.well).parse::<WellPosition>(),
+        };
         let well = well.map_err(|reason| self.report(line, places.well, PlateMapProblem::Well { reason }));
         let dose = places.dose.and_then(|index| Some((index, filled(Some(index))?)));
         let dose = dose
-            .map(|(index, text)| self.dose(text, line, index, settings))
+            .map(|(index, text)| self.dose(text, places.named_unit, line, index, settings))
             .transpose();
         let (Ok(plate), Ok(well), Ok(dose)) = (plate.transpose(), well, dose) else {
             return;
@@ -369,8 +420,15 @@ impl Reader<'_> {
         }
     }
 
-    fn dose(&mut self, text: &str, line: u64, column: usize, settings: &PlateMapSettings) -> Result<f64, ()> {
-        let problem = match dose::parse(text, &settings.dose_unit) {
+    fn dose(
+        &mut self,
+        text: &str,
+        named_unit: Option<&str>,
+        line: u64,
+        column: usize,
+        settings: &PlateMapSettings,
+    ) -> Result<f64, ()> {
+        let problem = match dose::parse_in(text, named_unit, &settings.dose_unit) {
             // Minus zero would be a second spelling of "no dose".
             Some(dose) if dose.is_finite() && dose >= 0.0 => return Ok(dose + 0.0),
             Some(_) => PlateMapProblem::DoseRange {

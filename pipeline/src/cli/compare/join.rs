@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use wellspring::results::{ColumnRole, FeatureColumns, ProfileFile, RoleNames, Roles};
+use wellspring_workloads::columns::is_missing;
 
 /// The rows of the metadata file by key.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Join {
                         // A row without a place answers for no well.
                         Err(_) => continue,
                     },
-                    (None, Some(at)) => match cell(at) {
+                    (None, Some(at)) => match cell(at).filter(|text| !is_missing(text)) {
                         Some(text) => Key::Text(text.into()),
                         None => continue,
                     },
@@ -118,8 +119,7 @@ impl Join {
         Ok(match &self.by {
             By::Column(name) => Finder::Column(position(name)?),
             By::WellOfSite(_) => {
-                let sites = ColumnRole::SiteId.usual();
-                let at = own.iter().position(|name| sites.contains(&name.as_str()));
+                let at = ColumnRole::SiteId.find(own);
                 Finder::WellOfSite(at.context("there is no site identifier")?)
             }
             By::Place => Finder::Place(Box::new(Roles::find(own, names)?)),
@@ -132,10 +132,11 @@ impl Join {
         finder: &Finder,
         own: impl Fn(usize) -> Option<&'r str>,
     ) -> Option<&[Option<Box<str>>]> {
+        let known = |at: usize| own(at).filter(|text| !is_missing(text));
         let key = match finder {
-            Finder::Column(at) => Key::Text(own(*at)?.into()),
-            Finder::WellOfSite(at) => Key::Text(own(*at)?.rsplit_once('_')?.0.into()),
-            Finder::Place(roles) => place_key(&roles.place(own).ok()?),
+            Finder::Column(at) => Key::Text(known(*at)?.into()),
+            Finder::WellOfSite(at) => Key::Text(known(*at)?.rsplit_once('_')?.0.into()),
+            Finder::Place(roles) => place_key(&roles.place(known).ok()?),
         };
         self.cells.get(&key).map(AsRef::as_ref)
     }
@@ -173,11 +174,7 @@ fn shared(own: &[String], other: &[String], key: Option<&str>, names: &RoleNames
         }
         return Ok(By::Column(key.to_owned()));
     }
-    let of = |role: ColumnRole, columns: &[String]| {
-        let usual = role.usual().iter();
-        let mut found = usual.filter(|name| columns.iter().any(|column| column == **name));
-        found.next().map(|name| (*name).to_owned())
-    };
+    let of = |role: ColumnRole, columns: &[String]| role.find(columns).map(|at| columns[at].clone());
     for role in [ColumnRole::SiteId, ColumnRole::WellId] {
         if let (Some(one), Some(two)) = (of(role, own), of(role, other))
             && one == two

@@ -5,16 +5,17 @@
 //! used are left out, counted and named: a feature that is missing in more than 5 % of the rows is dropped, and then
 //! every row that still misses one; a well that occurs twice, and a barcode of two plates. Nothing is imputed.
 
+mod common;
 mod field;
 mod layout;
 mod reader;
 mod rows;
 mod unusable;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use wellspring::results::{FeatureColumns, ProfileFile};
 use wellspring_workloads::aggregate::{Aggregate, WellFields};
 use wellspring_workloads::screen::Screen;
@@ -23,6 +24,7 @@ use wellspring_workloads::words::Barcode;
 use super::join::Join;
 use super::left_out::{Kind, LeftOut};
 use super::scratch::{Place, Scratch};
+use common::common_features;
 use layout::role_names;
 use reader::Reader;
 pub(super) use rows::{Label, PlateRows, Row};
@@ -53,6 +55,10 @@ pub(super) struct Tables {
     pub(super) label_names: Vec<String>,
     /// Names of the same columns in the tables.
     pub(super) label_columns: Vec<String>,
+    /// What the places of rows are read from in the first table, as role and columns.
+    pub(super) places: Vec<(&'static str, String)>,
+    /// All columns of the first table that are no features, and those of the metadata file.
+    pub(super) metadata: Vec<String>,
     /// Rows read.
     pub(super) rows_read: u64,
     /// Rows that belong to no plate.
@@ -70,9 +76,8 @@ pub(super) struct Tables {
 /// Where a plate's rows are.
 #[derive(Debug, Default)]
 struct PlateIndex {
-    places: Vec<Place>,
-    /// The batches it is said to be of.
-    batches: BTreeSet<String>,
+    /// By the batch that they say the plate is of.
+    places: BTreeMap<Option<String>, Vec<Place>>,
 }
 
 impl Tables {
@@ -80,10 +85,18 @@ impl Tables {
     pub(super) fn read(reading: &Reading<'_>, screen: &Screen) -> anyhow::Result<Self> {
         let names = role_names(screen);
         let reserved = names.all();
-        let mut reader: Option<Reader<'_>> = None;
+        let mut left_out = LeftOut::default();
+        let features = common_features(reading, &reserved, &mut left_out)?;
+        let mut reader = Reader::new(reading, screen, features, left_out)?;
         let mut join: Option<Join> = None;
         for (number, path) in reading.paths.iter().enumerate() {
-            let file = ProfileFile::open(path, &reading.features, &reserved)?;
+            let mut file = ProfileFile::open(path, &reading.features, &reserved)?;
+            if let Some(name) = file.keep_features(reader.features()) {
+                bail!(
+                    "'{}' has no column '{name}' any more: it was changed while it was read",
+                    path.display()
+                );
+            }
             if let (Some(metadata), None) = (reading.metadata, &join) {
                 let key = screen
                     .profiles
@@ -91,18 +104,11 @@ impl Tables {
                     .and_then(|profiles| profiles.key.as_deref());
                 join = Some(Join::read(metadata, file.metadata(), key, &names)?);
             }
-            let reader = match &mut reader {
-                Some(reader) => {
-                    reader.same_features(&file, &reading.paths[0])?;
-                    reader
-                }
-                none => none.insert(Reader::new(reading, screen, file.features())?),
-            };
             reader
                 .file(number, file, join.as_ref(), &names)
                 .with_context(|| format!("table '{}'", path.display()))?;
         }
-        reader.context("no table is given")?.finish()
+        reader.finish()
     }
 
     /// The plates.
@@ -116,7 +122,7 @@ impl Tables {
         let Some(index) = self.plates.get(plate) else {
             return Ok((all, 0));
         };
-        for place in &index.places {
+        for place in index.places.values().flatten() {
             let part: PlateRows = serde_json::from_slice(&self.aside.read(*place)?)?;
             let before = all.labels.len() as u32;
             all.rows.extend(part.rows.into_iter().map(|row| Row {
@@ -129,9 +135,10 @@ impl Tables {
         let read = all.rows.len();
         self.drop_missing(plate, &mut all.rows, left_out)?;
         self.drop_duplicates(plate, &mut all.rows, left_out);
-        if index.batches.len() > 1 {
+        let batches: Vec<&str> = index.places.keys().flatten().map(String::as_str).collect();
+        if batches.len() > 1 {
             all.rows.clear();
-            let names: Vec<&str> = index.batches.iter().map(String::as_str).take(5).collect();
+            let names = &batches[..batches.len().min(5)];
             left_out.push(Kind::Plates, || {
                 format!(
                     "plate {plate} is left out: rows of {} carry this barcode; name the columns that tell the plates \

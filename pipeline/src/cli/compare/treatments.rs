@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use wellspring_workloads::plate_map::{PlateMap, usual_columns};
+use wellspring_workloads::plate_map::{GivenColumns, PlateMap, usual_columns};
 use wellspring_workloads::profile::Treatment;
 use wellspring_workloads::screen::{PlateMapSettings, Screen};
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -48,15 +48,45 @@ impl Treatments {
         let needed = named.map(String::as_str).chain(screen.controls.columns());
         let mut all: Vec<(String, bool)> = Vec::new();
         let usual = usual_columns().map(|name| (name, false));
-        for (name, needed) in needed.map(|name| (name, true)).chain(usual) {
+        for (name, needed) in needed.map(|name| (name.to_owned(), true)).chain(usual) {
             let place = ["plate", "well"]
                 .iter()
                 .any(|place| name.eq_ignore_ascii_case(place));
-            if !place && !all.iter().any(|(other, _)| other == name) {
-                all.push((name.to_owned(), needed));
+            if !place && !all.iter().any(|(other, _)| *other == name) {
+                all.push((name, needed));
             }
         }
         all
+    }
+
+    /// The columns that say what a well was given, as the tables or the plate map name them.
+    pub(super) fn given(&self, tables: &Tables) -> GivenColumns {
+        match self {
+            Self::Map(map) => map.given().clone(),
+            Self::Own(settings) => {
+                let given = GivenColumns::of(&tables.label_names, settings);
+                let in_tables = |name: Option<String>| {
+                    let at = tables
+                        .label_names
+                        .iter()
+                        .position(|other| Some(other) == name.as_ref());
+                    at.map(|at| tables.label_columns[at].clone())
+                };
+                GivenColumns {
+                    compound: in_tables(given.compound),
+                    dose: in_tables(given.dose),
+                    disease: in_tables(given.disease),
+                }
+            }
+        }
+    }
+
+    /// The columns among which those are.
+    pub(super) fn columns_of<'t>(&'t self, tables: &'t Tables) -> &'t [String] {
+        match self {
+            Self::Map(map) => map.columns(),
+            Self::Own(_) => &tables.metadata,
+        }
     }
 
     /// What each well of a plate was given; what is left out is told to `left_out`.
@@ -155,11 +185,15 @@ fn known_wells(
     };
     bare.retain(|well| has_rows(rows, *well));
     if !bare.is_empty() {
+        let column = match &map.given().compound {
+            Some(column) => format!("column {column} of {}", map.file()),
+            None => map.file().to_owned(),
+        };
         left_out.push(Kind::Plates, || {
             format!(
-                "plate {plate}: {} wells are no control and have no compound in {}, and are left out: {}",
+                "plate {plate}: {} wells are no control and have no compound in {column}, and are left out: {}; another \
+                 column may name one: [plate_map] columns = {{ compound = \"...\" }}",
                 bare.len(),
-                map.file(),
                 shown(&bare)
             )
         });

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use wellspring::results::{ColumnRole, FeatureColumns, ProfileFile};
+use wellspring_workloads::columns::is_missing;
 use wellspring_workloads::relate::{PerturbationMeans, Perturbations};
 
 /// Names by which tables call a control; they take part in no relation.
@@ -69,7 +70,11 @@ impl ProfileArgs {
             for block in file.blocks(&layout.columns) {
                 let block = block?;
                 for (row, values) in block.values.chunks_exact(features.len().max(1)).enumerate() {
-                    let cell = |column: usize| block.metadata[column][row].as_deref();
+                    let cell = |column: usize| {
+                        block.metadata[column][row]
+                            .as_deref()
+                            .filter(|text| !is_missing(text))
+                    };
                     let named: Option<Vec<&str>> = (0..layout.names).map(cell).collect();
                     if !self.controls && layout.is_control(cell) {
                         controls += 1;
@@ -142,11 +147,7 @@ impl ProfileArgs {
             columns.push(at);
             columns.len() - 1
         };
-        let plate = ColumnRole::Plate
-            .usual()
-            .iter()
-            .find_map(|name| find(name))
-            .map(&mut add);
+        let plate = ColumnRole::Plate.find(metadata).map(&mut add);
         let controls = CONTROLS
             .iter()
             .filter_map(|(name, texts)| Some((add(find(name)?), *texts)))

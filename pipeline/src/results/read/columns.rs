@@ -1,7 +1,7 @@
 //! Which columns of a table are features. Column names enter; features and metadata leave. Fails where there is no
 //! feature column, or two columns share a name.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use super::roles::is_place;
@@ -13,8 +13,8 @@ const COMPARTMENTS: [&str; 3] = ["Cells_", "Nuclei_", "Cytoplasm_"];
 /// Which columns are features.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum FeatureColumns {
-    /// Object measurements (`Cells_*`, `Nuclei_*`, `Cytoplasm_*`) where there are any, else the largest family of
-    /// columns numbered `<name>_<i>`, such as an embedding's.
+    /// Object measurements (`Cells_*`, `Nuclei_*`, `Cytoplasm_*`, without numbers and positions of objects) where there
+    /// are any, else the largest family of columns numbered `<name>_<i>`, such as an embedding's.
     #[default]
     Auto,
     /// Columns whose name matches one of these patterns; `*` stands for any text. A text without `*` is a prefix.
@@ -103,7 +103,7 @@ fn automatic<'a>(columns: &'a [Found], reserved: &[String]) -> HashSet<&'a str> 
         names.filter(|name| !is_metadata(name) && !reserved.iter().any(|other| other == name))
     };
     let measured: HashSet<&str> = candidates()
-        .filter(|name| COMPARTMENTS.iter().any(|c| name.starts_with(c)))
+        .filter(|name| COMPARTMENTS.iter().any(|c| name.starts_with(c)) && !is_identifier(name))
         .collect();
     if !measured.is_empty() {
         return measured;
@@ -119,6 +119,26 @@ fn automatic<'a>(columns: &'a [Found], reserved: &[String]) -> HashSet<&'a str> 
         HashSet::new(),
         |best, next| if next.len() > best.len() { next } else { best },
     )
+}
+
+/// What CellProfiler writes per object that says which object it is and where in the image, not what it looks like.
+fn is_identifier(name: &str) -> bool {
+    const NAMES: [&str; 4] = [
+        "ImageNumber",
+        "ObjectNumber",
+        "TableNumber",
+        "Number_Object_Number",
+    ];
+    const BEGINNINGS: [&str; 4] = [
+        "Parent_",
+        "Location_",
+        "AreaShape_Center_",
+        "AreaShape_BoundingBoxM",
+    ];
+    COMPARTMENTS
+        .iter()
+        .filter_map(|compartment| name.strip_prefix(compartment))
+        .any(|rest| NAMES.contains(&rest) || BEGINNINGS.iter().any(|beginning| rest.starts_with(beginning)))
 }
 
 /// The first columns, for messages.
@@ -196,6 +216,29 @@ impl Columns {
         }
         Ok(sorted)
     }
+
+    /// Keeps these features only, in this order; a name that is none of them otherwise.
+    pub(super) fn keep<'n>(&mut self, names: &'n [String]) -> Option<&'n str> {
+        if self.features == names {
+            return None;
+        }
+        let places: HashMap<&str, usize> = self
+            .features
+            .iter()
+            .map(String::as_str)
+            .zip(self.features_at.iter().copied())
+            .collect();
+        let mut kept = Vec::with_capacity(names.len());
+        for name in names {
+            match places.get(name.as_str()) {
+                Some(at) => kept.push(*at),
+                None => return Some(name),
+            }
+        }
+        self.features_at = kept;
+        self.features = names.to_vec();
+        None
+    }
 }
 
 #[cfg(test)]
@@ -251,6 +294,11 @@ mod tests {
             ("Unnamed:0 well 0 1 2", "0 1 2"),
             ("Well Cells_text Cells_Area", "Cells_Area"),
             ("Metadata_Well Metadata_1 Metadata_2 e_0", "e_0"),
+            (
+                "Well Cells_ImageNumber Cells_Parent_Nuclei Nuclei_Location_Center_X Cells_AreaShape_Center_Y \
+                 Cells_AreaShape_BoundingBoxMinimum_X Cells_AreaShape_BoundingBoxArea Nuclei_Number_Object_Number",
+                "Cells_AreaShape_BoundingBoxArea",
+            ),
             (
                 "well_id experiment plate site_1 feature_0 feature_1",
                 "feature_0 feature_1",

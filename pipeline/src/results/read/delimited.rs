@@ -1,4 +1,4 @@
-//! Tables as comma or tab separated text, gzipped or not. Rows are parsed in parallel, a block at a time. Fails with
+//! Tables as text separated by commas, tabs or semicolons, gzipped or not. Rows are parsed in parallel, a block at a time. Fails with
 //! the row and column of what is not a number.
 
 use std::fs::File;
@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
+use wellspring_workloads::columns::is_missing;
 
 use super::columns::{Columns, Found};
-use super::{Block, FeatureColumns, MISSING, present};
+use super::{Block, FeatureColumns, filled};
 use crate::results::error::ReadError;
 
 /// Cells of a block: as text they take about ten times as many bytes.
@@ -22,6 +23,18 @@ pub(super) struct Table {
     path: PathBuf,
     reader: csv::Reader<Box<dyn Read + Send>>,
     names: Vec<String>,
+    /// Whether `1,5` is a number: where cells are separated by semicolons, as in half of Europe.
+    decimal_comma: bool,
+}
+
+/// What the header holds most of; a comma where it holds none.
+fn separator(header: &[u8]) -> u8 {
+    let count = |separator: u8| header.iter().filter(|byte| **byte == separator).count();
+    // `max_by_key` keeps the last of equals: the comma.
+    let most = [b';', b'\t', b',']
+        .into_iter()
+        .max_by_key(|separator| count(*separator));
+    most.unwrap_or(b',')
 }
 
 impl Table {
@@ -43,13 +56,11 @@ impl Table {
         };
         let mut header = Vec::new();
         text.read_until(b'\n', &mut header).map_err(io)?;
-        let tabs = header.contains(&b'\t') && !header.contains(&b',');
+        let separator = separator(&header);
         // A byte order mark is what spreadsheets put before the first name.
         let start = if header.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let whole: Box<dyn Read + Send> = Box::new(Cursor::new(header.split_off(start)).chain(text));
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(if tabs { b'\t' } else { b',' })
-            .from_reader(whole);
+        let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(whole);
         let headers = reader.headers().map_err(|source| ReadError::Csv {
             path: path.to_owned(),
             source,
@@ -67,7 +78,13 @@ impl Table {
         let found: Vec<Found> = names.iter().map(found).collect();
         let columns = Columns::find(path, &found, wanted, reserved)?;
         let path = path.to_owned();
-        Ok((columns, Self { path, reader, names }))
+        let table = Self {
+            path,
+            reader,
+            names,
+            decimal_comma: separator == b';',
+        };
+        Ok((columns, table))
     }
 }
 
@@ -126,13 +143,14 @@ impl Rows {
         let mut values = vec![0.0f32; rows * width];
         if width > 0 {
             let features_at = &self.columns.features_at;
+            let decimal_comma = self.table.decimal_comma;
             // The first row with an error in file order, whatever thread found its own first.
             let failed = values
                 .par_chunks_mut(width)
                 .zip(records)
                 .enumerate()
                 .filter_map(|(i, (values, record))| {
-                    parse(record, features_at, values)
+                    parse(record, features_at, decimal_comma, values)
                         .err()
                         .map(|(column, text)| (i, column, text))
                 })
@@ -147,7 +165,7 @@ impl Rows {
             }
         }
         let texts = |at: &usize| {
-            let cell = |record: &StringRecord| record.get(*at).and_then(present);
+            let cell = |record: &StringRecord| record.get(*at).and_then(filled);
             records.iter().map(cell).collect()
         };
         Ok(Block {
@@ -163,14 +181,18 @@ impl Rows {
 fn parse<'r>(
     record: &'r StringRecord,
     features_at: &[usize],
+    decimal_comma: bool,
     values: &mut [f32],
 ) -> Result<(), (usize, &'r str)> {
     for (value, at) in values.iter_mut().zip(features_at) {
         let text = record.get(*at).unwrap_or_default().trim();
         *value = match text.parse() {
             Ok(number) => number,
-            Err(_) if MISSING.contains(&text) => f32::NAN,
-            Err(_) => return Err((*at, text)),
+            Err(_) if is_missing(text) => f32::NAN,
+            Err(_) => {
+                let with_point = decimal_comma.then(|| text.replacen(',', ".", 1).parse().ok());
+                with_point.flatten().ok_or((*at, text))?
+            }
         };
     }
     Ok(())

@@ -27,7 +27,8 @@ pub struct Block {
     pub first_row: u64,
     /// Number of rows.
     pub rows: usize,
-    /// For each metadata column asked for, in that order, one text per row; `None` where the cell is missing.
+    /// For each metadata column asked for, in that order, one text per row; `None` where the cell is empty. Words such
+    /// as `NA` are left as they are.
     pub metadata: Vec<Vec<Option<String>>>,
     /// `rows` times the number of features, row after row. A missing cell is NaN: it is the caller's to leave the row
     /// out and say so.
@@ -92,6 +93,11 @@ impl ProfileFile {
         &self.columns.features
     }
 
+    /// Reads these features only, in this order. Gives a name that the table does not have, where there is one.
+    pub fn keep_features<'n>(&mut self, names: &'n [String]) -> Option<&'n str> {
+        self.columns.keep(names)
+    }
+
     /// The names of all other columns that hold one cell per row.
     pub fn metadata(&self) -> &[String] {
         &self.columns.metadata
@@ -145,13 +151,11 @@ impl Iterator for Blocks {
     }
 }
 
-/// Texts that stand for a missing cell in tables written by pandas, R and spreadsheets.
-const MISSING: [&str; 8] = ["", "NA", "N/A", "NaN", "nan", "null", "None", "<NA>"];
-
-/// The text of a cell, or nothing where it says that it is missing.
-fn present(text: &str) -> Option<String> {
+/// The text of a cell, or nothing where it is empty. `NA` and its like stay: only the reader of a column knows whether
+/// they are a name there.
+fn filled(text: &str) -> Option<String> {
     let text = text.trim();
-    (!MISSING.contains(&text)).then(|| text.to_owned())
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 #[cfg(test)]

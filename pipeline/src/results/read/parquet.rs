@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::basic::{CompressionCodec, LogicalType, Type as Physical};
+use parquet::basic::{CompressionCodec, ConvertedType, LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use super::columns::{Columns, Found};
 use super::pread::Shared;
-use super::{Block, FeatureColumns, present};
+use super::{Block, FeatureColumns, filled};
 use crate::memory::give_back_free;
 use crate::results::error::ReadError;
 
@@ -62,8 +62,47 @@ impl Table {
     }
 }
 
-fn is_half(column: &ColumnDescriptor) -> bool {
-    matches!(column.logical_type_ref(), Some(LogicalType::Float16))
+/// What the integers or bytes of a column stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Itself,
+    /// A half-precision number.
+    Half,
+    /// A number times ten to this power: DuckDB and other databases write decimals so.
+    Decimal(i32),
+}
+
+impl Meaning {
+    fn of(column: &ColumnDescriptor) -> Self {
+        match column.logical_type_ref() {
+            Some(LogicalType::Float16) => Self::Half,
+            Some(LogicalType::Decimal { .. }) => Self::Decimal(column.type_scale()),
+            None if column.converted_type() == ConvertedType::DECIMAL => Self::Decimal(column.type_scale()),
+            _ => Self::Itself,
+        }
+    }
+
+    fn of_integer(self, value: i64) -> f64 {
+        match self {
+            Self::Decimal(scale) => value as f64 / 10f64.powi(scale),
+            Self::Itself | Self::Half => value as f64,
+        }
+    }
+
+    /// `None` where the bytes are no number.
+    fn of_bytes(self, bytes: &[u8]) -> Option<f64> {
+        match self {
+            Self::Half => Some(f64::from(half(bytes))),
+            Self::Decimal(scale) => {
+                // Two's complement, the highest byte first.
+                let first = bytes.first().map_or(0.0, |byte| f64::from(*byte as i8));
+                let rest = bytes.iter().skip(1);
+                let value = rest.fold(first, |value, byte| 256.0 * value + f64::from(*byte));
+                Some(value / 10f64.powi(scale))
+            }
+            Self::Itself => None,
+        }
+    }
 }
 
 fn found(column: &ColumnDescriptor) -> Found {
@@ -71,7 +110,9 @@ fn found(column: &ColumnDescriptor) -> Found {
     let not_a_number = match column.physical_type() {
         _ if !flat => Some("lists or structures".to_owned()),
         Physical::FLOAT | Physical::DOUBLE | Physical::INT32 | Physical::INT64 => None,
-        Physical::FIXED_LEN_BYTE_ARRAY if is_half(column) => None,
+        Physical::FIXED_LEN_BYTE_ARRAY | Physical::BYTE_ARRAY if Meaning::of(column) != Meaning::Itself => {
+            None
+        }
         Physical::BYTE_ARRAY => Some("text".to_owned()),
         other => Some(other.to_string()),
     };
@@ -206,7 +247,7 @@ impl Rows {
             .par_iter()
             .zip(metadata_chunks)
             .map(|place| {
-                let texts = texts(&mut column(place)?, count)?;
+                let texts = texts(&mut column(place)?, count, self.meaning(*place.0))?;
                 self.complete(*place.0, texts.len(), count)?;
                 Ok(texts)
             })
@@ -222,7 +263,7 @@ impl Rows {
                 .par_iter()
                 .zip(chunks)
                 .map(|place| {
-                    let numbers = numbers(&mut column(place)?, count)?;
+                    let numbers = numbers(&mut column(place)?, count, self.meaning(*place.0))?;
                     self.complete(*place.0, numbers.len(), count)?;
                     Ok(numbers)
                 })
@@ -242,6 +283,11 @@ impl Rows {
             metadata,
             values,
         })
+    }
+
+    fn meaning(&self, at: usize) -> Meaning {
+        let schema = self.table.file.metadata().file_metadata().schema_descr();
+        Meaning::of(&schema.column(at))
     }
 
     fn complete(&self, at: usize, found: usize, expected: usize) -> Result<(), ParquetError> {
@@ -275,13 +321,18 @@ fn skip(reader: &mut ColumnReader, rows: usize) -> Result<(), ParquetError> {
 }
 
 /// The next `count` cells of a column of numbers; NaN where missing.
-fn numbers(reader: &mut ColumnReader, count: usize) -> Result<Vec<f32>, ParquetError> {
+fn numbers(reader: &mut ColumnReader, count: usize, meaning: Meaning) -> Result<Vec<f32>, ParquetError> {
+    let nan = || f32::NAN;
+    let bytes = |bytes: &[u8]| meaning.of_bytes(bytes).map_or(f32::NAN, |value| value as f32);
     match reader {
-        ColumnReader::FloatColumnReader(r) => cells(r, count, |v| *v, || f32::NAN),
-        ColumnReader::DoubleColumnReader(r) => cells(r, count, |v| *v as f32, || f32::NAN),
-        ColumnReader::Int32ColumnReader(r) => cells(r, count, |v| *v as f32, || f32::NAN),
-        ColumnReader::Int64ColumnReader(r) => cells(r, count, |v| *v as f32, || f32::NAN),
-        ColumnReader::FixedLenByteArrayColumnReader(r) => cells(r, count, |v| half(v.data()), || f32::NAN),
+        ColumnReader::FloatColumnReader(r) => cells(r, count, |v| *v, nan),
+        ColumnReader::DoubleColumnReader(r) => cells(r, count, |v| *v as f32, nan),
+        ColumnReader::Int32ColumnReader(r) => {
+            cells(r, count, |v| meaning.of_integer(i64::from(*v)) as f32, nan)
+        }
+        ColumnReader::Int64ColumnReader(r) => cells(r, count, |v| meaning.of_integer(*v) as f32, nan),
+        ColumnReader::ByteArrayColumnReader(r) => cells(r, count, |v| bytes(v.data()), nan),
+        ColumnReader::FixedLenByteArrayColumnReader(r) => cells(r, count, |v| bytes(v.data()), nan),
         _ => Err(ParquetError::General(
             "a feature column holds no numbers".to_owned(),
         )),
@@ -289,20 +340,36 @@ fn numbers(reader: &mut ColumnReader, count: usize) -> Result<Vec<f32>, ParquetE
 }
 
 /// The next `count` cells of a column as text.
-fn texts(reader: &mut ColumnReader, count: usize) -> Result<Vec<Option<String>>, ParquetError> {
+fn texts(
+    reader: &mut ColumnReader,
+    count: usize,
+    meaning: Meaning,
+) -> Result<Vec<Option<String>>, ParquetError> {
+    let none = || None;
+    let number = |value: f64| (!value.is_nan()).then(|| value.to_string());
+    let integer = |value: i64| match meaning {
+        Meaning::Decimal(_) => Some(meaning.of_integer(value).to_string()),
+        Meaning::Itself | Meaning::Half => Some(value.to_string()),
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     match reader {
-        ColumnReader::FloatColumnReader(r) => cells(r, count, |v| present(&v.to_string()), || None),
-        ColumnReader::DoubleColumnReader(r) => cells(r, count, |v| present(&v.to_string()), || None),
-        ColumnReader::Int32ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
-        ColumnReader::Int64ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
-        ColumnReader::BoolColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
+        // Not by way of f64: 0.3 must stay 0.3.
+        ColumnReader::FloatColumnReader(r) => cells(r, count, |v| (!v.is_nan()).then(|| v.to_string()), none),
+        ColumnReader::DoubleColumnReader(r) => cells(r, count, |v| number(*v), none),
+        ColumnReader::Int32ColumnReader(r) => cells(r, count, |v| integer(i64::from(*v)), none),
+        ColumnReader::Int64ColumnReader(r) => cells(r, count, |v| integer(*v), none),
+        ColumnReader::BoolColumnReader(r) => cells(r, count, |v| Some(v.to_string()), none),
+        ColumnReader::Int96ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), none),
         ColumnReader::ByteArrayColumnReader(r) => {
-            cells(r, count, |v| present(&String::from_utf8_lossy(v.data())), || None)
+            let text = |bytes: &[u8]| match meaning.of_bytes(bytes) {
+                Some(value) => number(value),
+                None => filled(&String::from_utf8_lossy(bytes)),
+            };
+            cells(r, count, |v| text(v.data()), none)
         }
-        ColumnReader::Int96ColumnReader(r) => cells(r, count, |v| Some(v.to_string()), || None),
         ColumnReader::FixedLenByteArrayColumnReader(r) => {
-            let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
-            cells(r, count, |v| Some(hex(v.data())), || None)
+            let text = |bytes: &[u8]| meaning.of_bytes(bytes).map_or_else(|| Some(hex(bytes)), number);
+            cells(r, count, |v| text(v.data()), none)
         }
     }
 }

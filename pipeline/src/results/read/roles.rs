@@ -3,6 +3,11 @@
 //! Names of columns and what the screen says of them enter, [`Roles`] leave; then a row's cells enter and its
 //! [`RowPlace`] leaves. Fails where a column that is named is absent, or none says the well.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use wellspring_workloads::columns::{self, Plain, grid_name, is_missing, plain, whole};
 use wellspring_workloads::words::{Barcode, WellPosition, WordError};
 
 /// What a column can be besides a feature.
@@ -10,6 +15,10 @@ use wellspring_workloads::words::{Barcode, WellPosition, WordError};
 pub enum Role {
     /// The well's position.
     Well,
+    /// The well's row, where no column has the whole position: letters, or a number from 1.
+    Row,
+    /// The well's column, with the row.
+    Column,
     /// The plate's barcode.
     Plate,
     /// The experiment that numbers its own plates.
@@ -35,8 +44,10 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Well,
+        Self::Row,
+        Self::Column,
         Self::Plate,
         Self::Experiment,
         Self::WellId,
@@ -50,100 +61,70 @@ impl Role {
         Self::Batch,
     ];
 
-    /// Names that are recognised, in order of preference.
+    /// Plain names that are recognised, in order of preference: in any case, with or without `Metadata_`,
+    /// `Image_Metadata_` or `Image_`.
     pub fn usual(self) -> &'static [&'static str] {
         match self {
-            Self::Well => &[
-                "Metadata_Well",
-                "Metadata_well",
-                "Metadata_well_position",
-                "Image_Metadata_Well",
-                "Image_Metadata_Well_x",
-                "well_position",
-                "Well",
-                "well",
-                "WellId",
-                "address",
-                "Metadata_address",
-            ],
-            Self::Plate => &[
-                "Metadata_Plate",
-                "Metadata_plate",
-                "Metadata_Assay_Plate_Barcode",
-                "Assay_Plate_Barcode",
-                "Image_Metadata_Plate",
-                "Image_Metadata_Plate_x",
-                "Plate",
-                "plate",
-                "Metadata_barcode",
-                "barcode",
-                "Barcode",
-            ],
-            Self::Experiment => &[
-                "experiment",
-                "experiment_name",
-                "Metadata_experiment",
-                "Metadata_experiment_name",
-            ],
-            Self::WellId => &["well_id", "Metadata_well_id"],
-            Self::SiteId => &["site_id", "Metadata_site_id"],
+            Self::Well => columns::WELL,
+            Self::Row => columns::ROW,
+            Self::Column => columns::COLUMN,
+            Self::Plate => columns::PLATE,
+            Self::Experiment => &["experiment", "experiment_name"],
+            Self::WellId => &["well_id"],
+            Self::SiteId => &["site_id"],
             Self::Site => &[
-                "Metadata_Site",
-                "Metadata_site",
-                "Image_Metadata_Site",
-                "Image_Metadata_Site_x",
-                "Site",
                 "site",
-                "Metadata_Field",
-                "Metadata_FieldID",
                 "field",
-                "ImageNumber",
-                "Metadata_ImageNumber",
+                "fieldid",
+                "field_id",
+                "field_of_view",
+                "fov",
+                "imagenumber",
+                "image_number",
             ],
+            // No `cell_id`: in tables of the Connectivity Map it is the cell line.
             Self::Object => &[
-                "Metadata_ObjectNumber",
-                "ObjectNumber",
-                "Cells_ObjectNumber",
-                "Nuclei_ObjectNumber",
-                "Cells_Number_Object_Number",
-                "Nuclei_Number_Object_Number",
-                "Metadata_Cells_Number_Object_Number",
-                "Metadata_Nuclei_Number_Object_Number",
-                "Metadata_Cytoplasm_Parent_Cells",
-                "Metadata_Cytoplasm_Parent_Nuclei",
-                "cell_id",
-                "Metadata_cell_id",
+                "objectnumber",
+                "object_number",
+                "object_id",
+                "cells_objectnumber",
+                "nuclei_objectnumber",
+                "cells_number_object_number",
+                "nuclei_number_object_number",
+                "cytoplasm_parent_cells",
+                "cytoplasm_parent_nuclei",
+                // DeepProfiler numbers no cells and says where they are.
+                "location_center_x",
             ],
             Self::Cells => &[
-                "Metadata_Object_Count",
-                "Metadata_Count_Cells",
-                "Metadata_cell_count",
-                "Metadata_number_of_singlecells",
-                "Image_Count_Cells",
-                "Count_Cells",
+                "object_count",
+                "count_cells",
                 "cell_count",
-                "Cell_Count",
-                "Metadata_Count_Nuclei",
-                "Image_Count_Nuclei",
-                "Count_Nuclei",
+                "cellcount",
+                "cells_count",
+                "n_cells",
+                "number_of_singlecells",
+                "count_nuclei",
+                "nuclei_count",
             ],
-            Self::Sites => &["Metadata_Site_Count"],
-            Self::Quality => &["Metadata_quality"],
-            Self::HeldBack => &["Metadata_held_back"],
-            Self::Batch => &[
-                "Metadata_Batch",
-                "Metadata_batch",
-                "Metadata_Source",
-                "batch",
-                "Batch",
-            ],
+            Self::Sites => &["site_count"],
+            Self::Quality => &["quality"],
+            Self::HeldBack => &["held_back"],
+            Self::Batch => &["batch", "source", "batch_number"],
         }
+    }
+
+    /// The column of this role among `names`.
+    pub fn find(self, names: &[String]) -> Option<usize> {
+        Plain::of(names).find(self.usual())
     }
 }
 
 /// Whether a name says where a row belongs: never a feature.
 pub(super) fn is_place(name: &str) -> bool {
-    Role::ALL.iter().any(|role| role.usual().contains(&name))
+    static PLACES: LazyLock<HashSet<&str>> =
+        LazyLock::new(|| Role::ALL.iter().flat_map(|role| role.usual()).copied().collect());
+    PLACES.contains(plain(name).0.as_str())
 }
 
 /// Columns that the screen names itself.
@@ -181,8 +162,8 @@ pub enum PlaceError {
     },
     /// No column says which well a row is about.
     #[error(
-        "there is no well column: expected one of {expected}, or [profiles] well = \"...\" in the screen file; the columns \
-         are {}",
+        "there is no well column: expected one of {expected} (with or without Metadata_), a row and a column, or \
+         [profiles] well = \"...\" in the screen file; the columns are {}",
         known.join(", ")
     )]
     NoWell {
@@ -219,6 +200,8 @@ pub struct RowPlace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum WellFrom {
     Own(usize),
+    /// From its row and its column.
+    Grid(usize, usize),
     /// From a text of plate, well and, if `true`, field.
     Id(usize, bool),
 }
@@ -249,10 +232,10 @@ impl Roles {
                 known: known(),
             })
         };
-        let usual = |role: Role| role.usual().iter().find_map(|name| position(name));
+        let plain = Plain::of(names);
         let mut found: Vec<(Role, usize)> = Role::ALL
             .iter()
-            .filter_map(|role| Some((*role, usual(*role)?)))
+            .filter_map(|role| Some((*role, plain.find(role.usual())?)))
             .collect();
         for (role, name) in [
             (Role::Well, &chosen.well),
@@ -270,9 +253,18 @@ impl Roles {
         let id = ids
             .into_iter()
             .find_map(|(role, field)| Some(WellFrom::Id(of(role)?, field)));
+        let grid = of(Role::Row)
+            .zip(of(Role::Column))
+            .map(|(row, column)| WellFrom::Grid(row, column));
+        // An identifier says the plate too; a row and a column only go with a plate that has a column of its own.
+        let (first, second) = match of(Role::Plate) {
+            Some(_) => (grid, id),
+            None => (id, grid),
+        };
         let well = of(Role::Well)
             .map(WellFrom::Own)
-            .or(id)
+            .or(first)
+            .or(second)
             .ok_or_else(|| PlaceError::NoWell {
                 expected: Role::Well.usual().join(", "),
                 known: known(),
@@ -306,6 +298,33 @@ impl Roles {
             .map(|(_, at)| *at)
     }
 
+    /// For people: what the rows' places are read from, as role and columns.
+    pub fn described(&self) -> Vec<(&'static str, String)> {
+        let name = |at: &usize| self.names[*at].clone();
+        let plates: Vec<String> = self.plate.iter().map(name).collect();
+        let (well, plate_of_id) = match self.well {
+            WellFrom::Own(at) => (name(&at), None),
+            WellFrom::Grid(row, column) => (format!("{} and {}", name(&row), name(&column)), None),
+            WellFrom::Id(at, _) => (name(&at), Some(name(&at))),
+        };
+        let plate = plate_of_id.filter(|_| plates.is_empty());
+        let plate = plate.unwrap_or_else(|| plates.join(" and "));
+        let others = [
+            ("field", Role::Site),
+            ("cell", Role::Object),
+            ("cell count", Role::Cells),
+            ("batch", Role::Batch),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(word, role)| Some((word, name(&self.column(role)?))));
+        [("plate", plate), ("well", well)]
+            .into_iter()
+            .filter(|(_, name)| !name.is_empty())
+            .chain(others)
+            .collect()
+    }
+
     /// All columns that have a role.
     pub fn used(&self) -> Vec<usize> {
         let found = self.found.iter().map(|(_, at)| *at);
@@ -318,7 +337,8 @@ impl Roles {
     /// [`PlaceError`] names the column.
     pub fn place<'r>(&self, cell: impl Fn(usize) -> Option<&'r str>) -> Result<RowPlace, PlaceError> {
         let filled = |at: usize| {
-            cell(at).ok_or_else(|| PlaceError::Empty {
+            let known = cell(at).filter(|text| !is_missing(text));
+            known.ok_or_else(|| PlaceError::Empty {
                 column: self.names[at].clone(),
             })
         };
@@ -329,7 +349,11 @@ impl Roles {
             }
         };
         let (at, text, plate_of_id) = match self.well {
-            WellFrom::Own(at) => (at, filled(at)?, None),
+            WellFrom::Own(at) => (at, Cow::Borrowed(filled(at)?), None),
+            WellFrom::Grid(at, column) => {
+                let (row, column) = (filled(at)?, filled(column)?);
+                (at, Cow::Owned(grid_name(row, column)), None)
+            }
             WellFrom::Id(at, with_field) => {
                 let text = filled(at)?;
                 let text = if with_field {
@@ -338,8 +362,8 @@ impl Roles {
                     text
                 };
                 match text.rsplit_once('_') {
-                    Some((plate, well)) => (at, well, Some(plate)),
-                    None => (at, text, None),
+                    Some((plate, well)) => (at, Cow::Borrowed(well), Some(plate)),
+                    None => (at, Cow::Borrowed(text), None),
                 }
             }
         };
@@ -347,9 +371,9 @@ impl Roles {
         let plate = match (self.plate.as_slice(), plate_of_id) {
             ([], None) => None,
             ([], Some(plate)) => Some(plate.parse().map_err(word(at))?),
-            ([one], _) => Some(filled(*one)?.parse().map_err(word(*one))?),
+            ([one], _) => Some(whole(filled(*one)?).parse().map_err(word(*one))?),
             (several, _) => {
-                let parts = several.iter().map(|at| filled(*at));
+                let parts = several.iter().map(|at| filled(*at).map(whole));
                 let parts: Vec<&str> = parts.collect::<Result<_, _>>()?;
                 Some(parts.join("_").parse().map_err(word(several[0]))?)
             }
@@ -390,6 +414,23 @@ mod tests {
                 "compound-1_2 B07",
             ),
             ("experiment Metadata_Plate well", "e BR7 A01", "BR7 A01"),
+            ("Metadata_Plate Metadata_Row Metadata_Col", "7 3 12", "7 C12"),
+            ("Metadata_Plate WellRow WellCol", "22123.0 aa 1.0", "22123 AA01"),
+            (
+                "Plate Metadata_Well Metadata_Row Metadata_Col",
+                "7 B02 9 9",
+                "7 B02",
+            ),
+            (
+                "Image_Metadata_Plate_DAPI Image_Metadata_Well_DAPI",
+                "Week1_22123 B02",
+                "Week1_22123 B02",
+            ),
+            (
+                "Metadata_Plate_Map_Name Plate_Barcode WELL",
+                "C-1 BR9 B02",
+                "BR9 B02",
+            ),
         ] {
             assert_eq!(place(header, row, &usual).unwrap(), expected, "{header}");
         }
@@ -419,7 +460,8 @@ mod tests {
     fn what_is_wrong_names_the_column() {
         let usual = RoleNames::default();
         for (header, row, words) in [
-            ("a b", "1 2", "Metadata_Well"),
+            ("a b", "1 2", "Metadata_"),
+            ("Plate Row Col", "P 0 3", "column Row: '03'"),
             ("Plate Well", "P ZZZ", "column Well: 'ZZZ'"),
             ("Plate Well", "- A01", "column Plate is empty"),
             ("Plate Well", "P -", "column Well is empty"),

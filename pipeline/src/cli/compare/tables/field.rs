@@ -9,6 +9,8 @@ use super::rows::{Label, Row};
 /// A row as its table has it.
 pub(super) struct Found {
     pub(super) plate: Barcode,
+    /// The batch the plate is said to be of.
+    pub(super) batch: Option<String>,
     pub(super) label: Label,
     pub(super) row: Row,
 }

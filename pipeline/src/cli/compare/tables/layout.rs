@@ -4,14 +4,20 @@
 
 use anyhow::bail;
 use wellspring::results::{ProfileFile, RoleNames, Roles};
+use wellspring_workloads::columns::{Plain, plain};
 use wellspring_workloads::screen::Screen;
 
 use super::super::join::{Finder, Join};
 use super::Reading;
 
+/// Most columns that a message names: CellProfiler writes thousands.
+const SHOWN: usize = 40;
+
 /// The columns of one table.
 pub(super) struct Layout<'j> {
     pub(super) own: Vec<String>,
+    /// These and those of the metadata file.
+    pub(super) columns: Vec<String>,
     pub(super) join: Option<(&'j Join, Finder)>,
     pub(super) roles: Roles,
     pub(super) labels: Vec<Option<usize>>,
@@ -39,13 +45,12 @@ pub(super) fn role_names(screen: &Screen) -> RoleNames {
 }
 
 /// A column under the name a screen may give it: with or without `Metadata_`, in any case.
-fn column_named(names: &[String], wanted: &str) -> Option<usize> {
-    let plain = |name: &str| name.strip_prefix("Metadata_").unwrap_or(name).to_lowercase();
+fn column_named(names: &[String], plain_names: &Plain, wanted: &str) -> Option<usize> {
     names
         .iter()
         .position(|name| name == wanted)
         .or_else(|| names.iter().position(|name| name.eq_ignore_ascii_case(wanted)))
-        .or_else(|| names.iter().position(|name| plain(name) == plain(wanted)))
+        .or_else(|| plain_names.find(&[plain(wanted).0.as_str()]))
 }
 
 impl<'j> Layout<'j> {
@@ -67,15 +72,17 @@ impl<'j> Layout<'j> {
             None => None,
         };
         let roles = Roles::find(&columns, names)?;
+        let plain_names = Plain::of(&columns);
         let mut labels = Vec::new();
         for ((wanted, needed), found) in reading.labels.iter().zip(label_columns) {
-            let at = column_named(&columns, wanted);
+            let at = column_named(&columns, &plain_names, wanted);
             *found = found.take().or_else(|| at.map(|at| columns[at].clone()));
             if at.is_none() && *needed {
+                let dots = if columns.len() > SHOWN { ", ..." } else { "" };
                 bail!(
                     "there is no column '{wanted}', which the screen's controls or plate_map.columns name; the columns \
-                     that are no features are {}",
-                    columns.join(", ")
+                     that are no features are {}{dots}",
+                    columns[..columns.len().min(SHOWN)].join(", ")
                 );
             }
             labels.push(at);
@@ -97,6 +104,7 @@ impl<'j> Layout<'j> {
         }
         Ok(Self {
             own,
+            columns,
             join,
             roles,
             labels,

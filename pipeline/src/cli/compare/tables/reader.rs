@@ -4,10 +4,10 @@
 //! plate stays in memory. Rows that belong to no plate, and features that too many rows miss, are told.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use wellspring::results::{Block, ColumnRole, ProfileFile, RoleNames};
+use wellspring_workloads::columns::is_missing;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
@@ -23,6 +23,8 @@ use super::{PlateIndex, Reading, Tables};
 const MOST_MISSING: f64 = 0.05;
 /// Features that are named where they are dropped.
 const NAMED_FEATURES: usize = 12;
+/// Digits of a plate's number; more are a barcode.
+const LONGEST_NUMBER: usize = 3;
 /// Rows of a plate that are gathered in memory before they are set aside.
 const MOST_GATHERED: usize = 16 << 10;
 
@@ -49,6 +51,8 @@ pub(super) struct Reader<'a> {
     /// By feature, rows in which it is missing.
     missing: Vec<u64>,
     records: u64,
+    places: Vec<(&'static str, String)>,
+    metadata: Vec<String>,
     rows_read: u64,
     rows_left_out: u64,
     left_out: LeftOut,
@@ -57,50 +61,42 @@ pub(super) struct Reader<'a> {
 /// Rows of one plate that follow each other.
 struct Gathered {
     plate: Barcode,
+    batch: Option<String>,
     rows: PlateRows,
     labels: HashMap<Label, u32>,
 }
 
 impl<'a> Reader<'a> {
+    /// Of tables with these features; what is known to be left out so far.
     pub(super) fn new(
         reading: &'a Reading<'a>,
         screen: &Screen,
-        features: &[String],
+        features: Vec<String>,
+        left_out: LeftOut,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             reading,
             only_plate: only_plate(screen),
-            features: features.to_vec(),
             scratch: ScratchWriter::create(reading.scratch)?,
             aside: ScratchWriter::create(reading.scratch)?,
             plates: BTreeMap::new(),
             gathered: None,
             label_columns: vec![None; reading.labels.len()],
             missing: vec![0; features.len()],
+            features,
             records: 0,
+            places: Vec::new(),
+            metadata: Vec::new(),
             rows_read: 0,
             rows_left_out: 0,
-            left_out: LeftOut::default(),
+            left_out,
         })
     }
 
-    pub(super) fn same_features(&self, file: &ProfileFile, first: &Path) -> anyhow::Result<()> {
-        if self.features == file.features() {
-            return Ok(());
-        }
-        let difference = self.features.iter().zip(file.features()).find(|(a, b)| a != b);
-        bail!(
-            "'{}' has other features than '{}' ({} and {}{}); compare tables of one kind at a time, or choose common \
-             columns with --columns",
-            file.path().display(),
-            first.display(),
-            file.features().len(),
-            self.features.len(),
-            difference.map_or(String::new(), |(a, b)| format!(
-                "; '{b}' where the first has '{a}'"
-            ))
-        )
+    pub(super) fn features(&self) -> &[String] {
+        &self.features
     }
+
     pub(super) fn file(
         &mut self,
         number: usize,
@@ -109,6 +105,10 @@ impl<'a> Reader<'a> {
         names: &RoleNames,
     ) -> anyhow::Result<()> {
         let layout = Layout::find(self.reading, &mut self.label_columns, &file, join, names)?;
+        if self.places.is_empty() {
+            self.places = layout.roles.described();
+            self.metadata = layout.columns.clone();
+        }
         let number = u16::try_from(number).context("more than 65,535 tables")?;
         let mut field: Option<Field> = None;
         for block in file.blocks(&layout.decoded) {
@@ -192,17 +192,9 @@ impl<'a> Reader<'a> {
                  file"
             );
         };
-        let of = |role: ColumnRole| layout.roles.column(role).and_then(cell);
-        if let Some(batch) = of(ColumnRole::Batch) {
-            let known = self
-                .plates
-                .get(&plate)
-                .is_some_and(|index| index.batches.contains(batch));
-            if !known {
-                let index = self.plates.entry(plate.clone()).or_default();
-                index.batches.insert(batch.to_owned());
-            }
-        }
+        let known = |at: usize| cell(at).filter(|text| !is_missing(text));
+        let of = |role: ColumnRole| layout.roles.column(role).and_then(known);
+        let batch = of(ColumnRole::Batch).map(str::to_owned);
         let labels = layout.labels.iter();
         let label: Label = labels.map(|at| at.and_then(cell).map(str::to_owned)).collect();
         let number_of = |role: ColumnRole| of(role).and_then(|text| text.parse::<f32>().ok());
@@ -231,7 +223,12 @@ impl<'a> Reader<'a> {
             averaged: 0,
             cells,
         };
-        Ok(Some(Found { plate, label, row }))
+        Ok(Some(Found {
+            plate,
+            batch,
+            label,
+            row,
+        }))
     }
 
     fn end_field(&mut self, field: Option<Field>) -> anyhow::Result<()> {
@@ -249,13 +246,16 @@ impl<'a> Reader<'a> {
             }
         }
         let record = self.scratch.push_row(values)?;
-        let fits =
-            |gathered: &Gathered| gathered.plate == found.plate && gathered.rows.rows.len() < MOST_GATHERED;
+        let fits = |gathered: &Gathered| {
+            (&gathered.plate, &gathered.batch) == (&found.plate, &found.batch)
+                && gathered.rows.rows.len() < MOST_GATHERED
+        };
         if !self.gathered.as_ref().is_some_and(fits) {
             self.set_aside()?;
         }
         let gathered = self.gathered.get_or_insert_with(|| Gathered {
             plate: found.plate,
+            batch: found.batch,
             rows: PlateRows::default(),
             labels: HashMap::new(),
         });
@@ -283,12 +283,22 @@ impl<'a> Reader<'a> {
             return Ok(());
         };
         let place = self.aside.push(&serde_json::to_vec(&gathered.rows)?)?;
-        self.plates.entry(gathered.plate).or_default().places.push(place);
+        let index = self.plates.entry(gathered.plate).or_default();
+        index.places.entry(gathered.batch).or_default().push(place);
         Ok(())
     }
 
     pub(super) fn finish(mut self) -> anyhow::Result<Tables> {
         self.set_aside()?;
+        if self.rows_read == 0 {
+            let names: Vec<String> = self
+                .reading
+                .paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            bail!("there are no rows below the header of {}", names.join(", "));
+        }
         let most = MOST_MISSING * self.records as f64;
         let (dropped, kept): (Vec<usize>, Vec<usize>) =
             (0..self.features.len()).partition(|at| self.missing[*at] as f64 > most);
@@ -328,15 +338,44 @@ impl<'a> Reader<'a> {
             label_at,
             label_names,
             label_columns,
+            places: self.places,
+            metadata: self.metadata,
             rows_read: self.rows_read,
             rows_left_out: self.rows_left_out,
             left_out,
             paths: self.reading.paths.to_vec(),
-            plates: self.plates,
+            plates: numbered_within_batches(self.plates),
             all_features: self.features,
             kept,
             scratch: self.scratch.finish()?,
             aside: self.aside.finish()?,
         })
     }
+}
+
+/// Plates that are only numbered are numbered within their batch: of plate 1 of two batches two plates are made. Longer
+/// barcodes that two batches share stay, and are left out.
+fn numbered_within_batches(plates: BTreeMap<Barcode, PlateIndex>) -> BTreeMap<Barcode, PlateIndex> {
+    let mut all = BTreeMap::new();
+    for (plate, index) in plates {
+        let number =
+            plate.as_str().len() <= LONGEST_NUMBER && plate.as_str().bytes().all(|b| b.is_ascii_digit());
+        let names: Option<Vec<Barcode>> = index
+            .places
+            .keys()
+            .map(|batch| format!("{}_{plate}", batch.as_ref()?).parse().ok())
+            .collect();
+        match names {
+            Some(names) if number && names.len() > 1 => {
+                for (name, (batch, places)) in names.into_iter().zip(index.places) {
+                    let places = BTreeMap::from([(batch, places)]);
+                    all.insert(name, PlateIndex { places });
+                }
+            }
+            _ => {
+                all.insert(plate, index);
+            }
+        }
+    }
+    all
 }

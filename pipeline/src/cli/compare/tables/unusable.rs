@@ -67,7 +67,8 @@ impl Tables {
                 left_out.push(Kind::Twice, || {
                     format!(
                         "plate {plate} well {} occurs twice ({} row {} and {} row {}) and is left out: two plates share \
-                         a barcode, or the table has fields without a column Metadata_Site",
+                         a barcode, or the table has fields without a column Metadata_Site, or cells without a column \
+                         Metadata_ObjectNumber",
                         row.well,
                         file(first),
                         first.row,

@@ -1,0 +1,167 @@
+//! What `wellspring compare` and `wellspring drift judge` read: tables, a screen, and what each well was given.
+//!
+//! Arguments enter; the checked screen, where treatments come from, and the index of all tables leave. Fails where a file
+//! cannot be read, or the tables contradict the screen or each other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use wellspring::compare::Planned;
+use wellspring::drift::Watch;
+use wellspring::plan::read_plate_map;
+use wellspring::results::{FeatureColumns, Provenance};
+use wellspring::runs::run_id;
+use wellspring_workloads::screen::Screen;
+
+use super::super::common;
+use super::tables::{Reading, Tables};
+use super::treatments::Treatments;
+use super::wells::PlateWells;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inputs {
+    /// Feature or profile tables. Features that not all of them have are dropped.
+    #[arg(long, visible_alias = "profiles", value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) features: Vec<PathBuf>,
+    /// The screen file: controls and comparison settings are taken from it; its images are not read.
+    #[arg(long, value_name = "SCREEN.toml")]
+    pub(crate) screen: PathBuf,
+    /// What each well was given. Default: the screen's plate map, else the tables' own columns.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) platemap: Option<PathBuf>,
+    /// Take what each well was given from the tables' own columns that are no features, and from those of FILE, where
+    /// one is given: its rows are matched by site_id, well_id, or plate and well. The screen's selectors name these
+    /// columns, with or without `Metadata_`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) metadata: Option<String>,
+    /// Which columns are features: names or patterns such as `Cells_*`. Default: recognised.
+    #[arg(long, value_name = "PATTERNS", default_value = "")]
+    pub(crate) columns: String,
+}
+
+/// What the arguments name, read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) screen: Screen,
+    pub(super) treatments: Treatments,
+    pub(super) tables: Tables,
+}
+
+/// What was judged, and what was seen on the way.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) watch: Watch,
+    /// In words.
+    pub(crate) left_out: Vec<String>,
+    pub(crate) provenance: Provenance,
+}
+
+impl Inputs {
+    /// The checked screen.
+    pub(crate) fn screen(&self) -> anyhow::Result<Screen> {
+        let mut screen = common::read_screen(&self.screen)?;
+        if let Some(path) = &self.platemap {
+            let absolute = std::path::absolute(path)?;
+            screen.plate_map.file = absolute.to_string_lossy().into_owned();
+        }
+        Ok(screen)
+    }
+
+    /// Reads all. Rows wait in files without a name in `scratch`, which is made where it is not there.
+    pub(crate) fn open(&self, screen: Screen, scratch: &Path) -> anyhow::Result<Opened> {
+        std::fs::create_dir_all(scratch)
+            .with_context(|| format!("the folder '{}' cannot be made", scratch.display()))?;
+        let treatments = treatments(self, &screen)?;
+        let tables = read_tables(self, &screen, &treatments, scratch)?;
+        Ok(Opened {
+            screen,
+            treatments,
+            tables,
+        })
+    }
+}
+
+impl Opened {
+    /// How many plates the tables have.
+    pub(crate) fn plates(&self) -> usize {
+        self.tables.plates().count()
+    }
+
+    /// Judges the controls of every plate as a comparison would, and compares nothing.
+    pub(crate) fn judge(&self) -> anyhow::Result<Judged> {
+        let Self {
+            screen,
+            treatments,
+            tables,
+        } = self;
+        let mut left_out = tables.left_out.clone();
+        treatments.without_rows(tables, &mut left_out);
+        let mut planned = Planned::default();
+        for plate in tables.plates() {
+            let wells = PlateWells::plan(screen, tables, treatments, plate, &mut left_out)?;
+            planned.watch(screen, &wells.profiles(tables)?, BTreeMap::new());
+        }
+        let provenance = provenance(screen, &tables.features);
+        Ok(Judged {
+            watch: planned.judge(screen, &provenance)?,
+            left_out: left_out.notes(),
+            provenance,
+        })
+    }
+}
+
+/// The plate map of the command line, of the screen, or the tables' own columns.
+fn treatments(args: &Inputs, screen: &Screen) -> anyhow::Result<Treatments> {
+    if args.platemap.is_none() && (args.metadata.is_some() || screen.plate_map.file.is_empty()) {
+        return Ok(Treatments::own(screen));
+    }
+    let map = common::runtime()?.block_on(read_plate_map(screen)).context(
+        "give the plate map with --platemap, or --metadata where the tables say what each well was given",
+    )?;
+    Ok(Treatments::Map(map))
+}
+
+fn read_tables(
+    args: &Inputs,
+    screen: &Screen,
+    treatments: &Treatments,
+    scratch: &Path,
+) -> anyhow::Result<Tables> {
+    let features = if args.columns.is_empty() {
+        let patterns = screen.profiles.as_ref().map(|profiles| profiles.features.clone());
+        FeatureColumns::from_patterns(patterns.unwrap_or_default())
+    } else {
+        FeatureColumns::from_text(&args.columns)
+    };
+    let metadata = args.metadata.as_deref().filter(|file| !file.is_empty());
+    let reading = Reading {
+        paths: &args.features,
+        features,
+        metadata: metadata.map(Path::new),
+        labels: match treatments {
+            Treatments::Map(_) => Vec::new(),
+            Treatments::Own(_) => Treatments::columns(screen),
+        },
+        scratch,
+    };
+    Tables::read(&reading, screen)
+}
+
+/// As a run writes it, where the features are those of the screen's network.
+pub(super) fn provenance(screen: &Screen, features: &[String]) -> Provenance {
+    let family = features
+        .first()
+        .and_then(|name| name.rsplit_once('_'))
+        .map_or("", |(family, _)| family);
+    let card = wellspring_models::find_card(family).filter(|card| card.name == screen.model.name);
+    Provenance {
+        screen: screen.name.to_string(),
+        run: run_id(screen),
+        screen_sha256: screen.hash(),
+        model: card.map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
+        model_sha256: card.map_or_else(String::new, |card| card.weights.content_sha256.clone()),
+        seed: screen.comparison.seed,
+        transform_sha256: None,
+    }
+}
