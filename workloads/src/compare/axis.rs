@@ -182,37 +182,16 @@ pub fn score_controls(reference: &[&[f64]], phenotype: &[&[f64]]) -> Option<Cont
 
 /// Reference wells around their own mean, each around the mean of the others; 1 is the median distance of a reference
 /// well. `None` with fewer than two rows or where they do not differ.
-///
-/// `scaled_here`: columns were divided by their SD over these very rows. Then each well is divided by the SD of the
-/// others (it is externally studentised), because a well that helps to set the scale lies closer than one that does not:
-/// over many columns that alone would make every other well look far away.
-pub fn score_around(reference: &[&[f64]], scaled_here: bool) -> Option<ControlScores> {
+pub fn score_around(reference: &[&[f64]]) -> Option<ControlScores> {
     if reference.len() < 2 {
         return None;
     }
     let centre = mean(reference)?;
-    let n = reference.len() as f64;
-    let divided: Vec<bool> = (0..centre.len())
-        .map(|j| {
-            let square: f64 = reference.iter().map(|x| (x[j] - centre[j]).powi(2)).sum();
-            scaled_here && (square / n - 1.0).abs() < UNIT_VARIANCE
-        })
-        .collect();
     let differences: Vec<Vec<f64>> = reference
         .iter()
         .map(|x| {
-            let columns = x.iter().zip(&centre).zip(&divided);
-            columns
-                .map(|((x, m), divided)| {
-                    let own = x - m;
-                    let from_others = own * n / (n - 1.0);
-                    if *divided {
-                        from_others / others_sd(own, n)
-                    } else {
-                        from_others
-                    }
-                })
-                .collect()
+            let rest = without(&centre, reference.len(), x);
+            x.iter().zip(&rest).map(|(x, m)| x - m).collect()
         })
         .collect();
     let mut distances: Vec<f64> = differences.iter().map(|row| norm(row)).collect();
@@ -233,17 +212,6 @@ pub fn score_around(reference: &[&[f64]], scaled_here: bool) -> Option<ControlSc
         reference,
         phenotype: Vec::new(),
     })
-}
-
-/// A column whose variance over the controls is 1 to within this was divided by their SD, and by no limit.
-const UNIT_VARIANCE: f64 = 1e-6;
-/// A well that makes up most of the SD of the controls is not moved further out than this share of the SD allows.
-const LEAST_OTHERS_SD: f64 = 0.5;
-
-/// Population SD of `n` values of mean 0 and SD 1 without one of them.
-fn others_sd(value: f64, n: f64) -> f64 {
-    let square = n * (n - 1.0 - value * value) / ((n - 1.0) * (n - 1.0));
-    square.max(0.0).sqrt().max(LEAST_OTHERS_SD)
 }
 
 /// The mean of `n` rows without one of them.
@@ -273,38 +241,4 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 pub(super) fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_control_is_divided_by_the_spread_of_the_others() {
-        let values = [0.3, -1.2, 2.0, 0.4, -0.6];
-        let sd = |values: &[f64]| {
-            let n = values.len() as f64;
-            let mean = values.iter().sum::<f64>() / n;
-            (
-                mean,
-                (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt(),
-            )
-        };
-        let (centre, scale) = sd(&values);
-        let scaled: Vec<f64> = values.iter().map(|v| (v - centre) / scale).collect();
-        let rows: Vec<[f64; 1]> = scaled.iter().map(|v| [*v]).collect();
-        let rows: Vec<&[f64]> = rows.iter().map(<[f64; 1]>::as_slice).collect();
-        let scores = score_around(&rows, true).unwrap();
-        for (i, score) in scores.reference.iter().enumerate() {
-            let others: Vec<f64> = (0..5).filter(|j| *j != i).map(|j| values[j]).collect();
-            let (mean, sd) = sd(&others);
-            let expected = (values[i] - mean) / sd;
-            let found = score.scaled[0] * scores.axis.length();
-            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
-        }
-        // Columns that were not divided by this SD stay as they are.
-        let wide: Vec<[f64; 1]> = values.iter().map(|v| [*v]).collect();
-        let wide: Vec<&[f64]> = wide.iter().map(<[f64; 1]>::as_slice).collect();
-        assert_eq!(score_around(&wide, true), score_around(&wide, false));
-    }
 }

@@ -14,7 +14,7 @@ use super::window::{
     WindowVerdict, area_under_curve, coefficient_of_variation, median_and_mad, median_in_place,
     robust_separation, separation, signal_to_noise,
 };
-use super::{AssayWindow, ComparisonSettings, FitOn, Normalise, Note, NoteKind, Question, WellScore};
+use super::{AssayWindow, ComparisonSettings, Note, NoteKind, Question, WellScore};
 use crate::profile::{Role, WellProfile};
 use crate::words::Barcode;
 
@@ -182,15 +182,14 @@ pub(super) fn score<'a>(
     if wells.iter().any(|well| well.treatment.role == Role::Reference) {
         note_scaling(&mut notes, wells, framed, settings);
     }
-    let scaled_here = settings.normalise == Normalise::Standardise && settings.fit_on == FitOn::Reference;
-    let mut plates = score_rows(wells, &framed.rows, scaled_here, settings, &mut notes);
+    let mut plates = score_rows(wells, &framed.rows, settings, &mut notes);
     if let Some(aligned) = &framed.aligned {
         // What is missing in one space is missing in the other, but for an axis: it is noted once.
         let mut unsaid = Notes {
             plate: &first.plate,
             notes: Vec::new(),
         };
-        let mut there = score_rows(wells, aligned, false, settings, &mut unsaid);
+        let mut there = score_rows(wells, aligned, settings, &mut unsaid);
         plates.retain_mut(|plate| {
             let Some(at) = there.iter().position(|there| there.disease == plate.disease) else {
                 let text =
@@ -208,12 +207,10 @@ pub(super) fn score<'a>(
     (plates, notes.notes)
 }
 
-/// Scores a plate by its rows in one space. `scaled_here`: columns were divided by their SD over the plate's reference
-/// wells.
+/// Scores a plate by its rows in one space.
 fn score_rows<'a>(
     wells: &[&'a WellProfile],
     rows: &[Vec<f64>],
-    scaled_here: bool,
     settings: &ComparisonSettings,
     notes: &mut Notes<'_>,
 ) -> Vec<ScoredPlate<'a>> {
@@ -268,7 +265,7 @@ fn score_rows<'a>(
         }
         let of = |side: &[usize]| -> Vec<&[f64]> { side.iter().map(|&i| rows[i].as_slice()).collect() };
         let scores = if around {
-            axis::score_around(&of(&reference), scaled_here)
+            axis::score_around(&of(&reference))
         } else {
             axis::score_controls(&of(&reference), &of(&phenotype))
         };

@@ -286,8 +286,7 @@ impl Rows {
     }
 
     fn meaning(&self, at: usize) -> Meaning {
-        let schema = self.table.file.metadata().file_metadata().schema_descr();
-        Meaning::of(&schema.column(at))
+        Meaning::of(&self.schema.column(at))
     }
 
     fn complete(&self, at: usize, found: usize, expected: usize) -> Result<(), ParquetError> {
