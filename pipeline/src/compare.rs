@@ -1,8 +1,8 @@
 //! Compare: a complete run becomes profiles, comparisons and calls.
 //!
-//! A [`Collection`] enters and is read field by field in the plan's order ([`fields`]); profiles wait on disk
-//! ([`kept`]), and what the wells were given in memory ([`planned`]), until every plate is read. Then plates are compared
-//! one after the other ([`found`]), as `wellspring compare` does it with tables, by the mathematics of
+//! A [`Collection`] enters and is read field by field in the plan's order (`fields`); profiles wait on disk
+//! (`kept`), and what the wells were given in memory (`planned`), until every plate is read. Then plates are compared
+//! one after the other (`found`), as `wellspring compare` does it with tables, by the mathematics of
 //! `wellspring_workloads::compare`. [`Compared`] leaves. What fails: the disk; a screen that cannot be compared is an
 //! answer, not a failure.
 

@@ -1,6 +1,6 @@
 //! Topics as they are and as they should be: what differs, and making it so.
 //!
-//! A broker's topics and the [`Wanted`] ones enter; [`Difference`]s leave, and with [`apply`] the topics are created,
+//! A broker's topics and the [`Wanted`] ones enter; [`Difference`]s leave, and with `apply` the topics are created,
 //! grown and configured. Nothing is ever shrunk or deleted. What fails: the broker, and a change that it answers to with
 //! yes and does not make.
 
