@@ -168,7 +168,9 @@ fn a_planted_rescuer_ranks_first_and_a_planted_toxic_compound_is_called_toxic() 
                 assert_eq!(call_of(&result, name), Call::Inactive, "{name}");
             }
             assert!(result.windows.iter().all(|w| w.z_prime.unwrap() > 0.3));
-            assert!(result.notes.is_empty(), "{:?}", result.notes);
+            // Too few reference wells for an alignment over plates is all there is to say.
+            let notes: Vec<NoteKind> = result.notes.iter().map(|note| note.kind).collect();
+            assert_eq!(notes, [NoteKind::Alignment], "{:?}", result.notes);
         }
     }
 }
