@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use wellspring_workloads::position::plate_format;
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::QualitySettings;
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -58,20 +59,12 @@ pub fn held_back(
     })
 }
 
-/// Rows and columns of the plates in use: 6, 24, 96, 384 and 1536 wells.
-const FORMATS: [(u8, u8); 5] = [(2, 3), (4, 6), (8, 12), (16, 24), (32, 48)];
-
 /// The plate as the report shows it: the smallest format that holds its wells, and what each was given.
 pub fn plate_facts(
     barcode: &Barcode,
     treatments: &BTreeMap<WellPosition, Treatment>,
     wells: &BTreeMap<WellPosition, FieldCount>,
 ) -> PlateFacts {
-    let fits = |(rows, columns): &(u8, u8)| {
-        treatments
-            .keys()
-            .all(|well| well.row() <= *rows && well.column() <= *columns)
-    };
     let facts = |(well, treatment): (&WellPosition, &Treatment)| {
         let count = wells.get(well).copied().unwrap_or_default();
         WellFacts {
@@ -86,7 +79,7 @@ pub fn plate_facts(
     };
     PlateFacts {
         barcode: barcode.clone(),
-        shape: FORMATS.into_iter().find(fits).unwrap_or(WellPosition::MAX),
+        shape: plate_format(treatments.keys().copied()),
         wells: treatments.iter().map(facts).collect(),
     }
 }

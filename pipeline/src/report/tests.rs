@@ -183,6 +183,8 @@ fn comparison(compound: &str) -> ScreenComparison {
         rescue: Some(1.0 - on_axis),
         cell_ratio: None,
         leave_one_out: true,
+        cell_count_b_score: None,
+        rescue_b_score: None,
     };
     let window = AssayWindow {
         plate: plate.clone(),
@@ -201,6 +203,8 @@ fn comparison(compound: &str) -> ScreenComparison {
         phenotype_cv: Some(8.0),
         verdict: WindowVerdict::Warn,
         axis_length: 3.0,
+        reference_edge: None,
+        phenotype_edge: None,
     };
     ScreenComparison {
         activities: Vec::new(),

@@ -228,6 +228,8 @@ impl WellTable {
             number("off_z"),
             number("rescue"),
             number("cell_ratio"),
+            number("cell_count_b_score"),
+            number("rescue_b_score"),
         ];
         TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
     }
@@ -250,6 +252,8 @@ impl WellTable {
             row.off_z.into(),
             row.rescue.into(),
             row.cell_ratio.into(),
+            row.cell_count_b_score.into(),
+            row.rescue_b_score.into(),
         ];
         self.0.push(&cells, &[])
     }
@@ -294,6 +298,10 @@ impl WindowTable {
             number("phenotype_cv"),
             Column::required("verdict", ColumnKind::Text),
             number("axis_length"),
+            number("reference_edge_effect"),
+            number("reference_edge_p"),
+            number("phenotype_edge_effect"),
+            number("phenotype_edge_p"),
         ];
         TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
     }
@@ -303,6 +311,7 @@ impl WindowTable {
     /// # Errors
     /// The disk refuses.
     pub fn push(&mut self, row: &AssayWindow) -> Result<(), WriteError> {
+        let (reference, phenotype) = (row.reference_edge, row.phenotype_edge);
         let cells = [
             Cell::Text(row.plate.as_str()),
             Cell::text(row.disease.as_deref()),
@@ -320,6 +329,10 @@ impl WindowTable {
             row.phenotype_cv.into(),
             Cell::Text(row.verdict.as_str()),
             row.axis_length.into(),
+            reference.map(|edge| edge.effect).into(),
+            reference.map(|edge| edge.p_value).into(),
+            phenotype.map(|edge| edge.effect).into(),
+            phenotype.map(|edge| edge.p_value).into(),
         ];
         self.0.push(&cells, &[])
     }

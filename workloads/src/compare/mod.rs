@@ -33,6 +33,7 @@ mod names;
 pub mod null;
 mod plates;
 mod pool;
+mod position;
 mod result;
 pub mod scale;
 mod series;

@@ -9,12 +9,14 @@ use super::design::Kind;
 use super::design::counter_screen;
 use super::fisher;
 use super::frames::{self, Framed};
+use super::position::{self, EdgeEffects};
 use super::series::effect;
 use super::window::{
     WindowVerdict, area_under_curve, coefficient_of_variation, median_and_mad, median_in_place,
     robust_separation, separation, signal_to_noise,
 };
 use super::{AssayWindow, ComparisonSettings, Note, NoteKind, Question, WellScore};
+use crate::position::plate_format;
 use crate::profile::{Role, WellProfile};
 use crate::words::Barcode;
 
@@ -38,6 +40,18 @@ pub(super) struct ScoredWell<'a> {
     pub(super) effect_mad: Option<f64>,
     pub(super) off_z: Option<f64>,
     pub(super) cell_ratio: Option<f64>,
+    pub(super) cell_count_b_score: Option<f64>,
+    pub(super) rescue_b_score: Option<f64>,
+}
+
+impl ScoredWell<'_> {
+    /// Where the well lies on the axis; in activity screens, which have none, how far from the reference wells.
+    pub(super) fn position_of(&self, question: Question) -> f64 {
+        match question {
+            Question::Activity => self.position.off_axis,
+            Question::Rescue | Question::Response => self.position.on_axis,
+        }
+    }
 }
 
 /// The wells of a plate that concern one disease.
@@ -55,6 +69,7 @@ pub(super) struct ScoredPlate<'a> {
     pub(super) counter: Vec<ScoredWell<'a>>,
     /// Positions of reference and phenotype wells on Fisher's direction.
     pub(super) discriminant: Option<(Vec<f64>, Vec<f64>)>,
+    pub(super) edge: EdgeEffects,
 }
 
 impl<'a> ScoredPlate<'a> {
@@ -116,6 +131,8 @@ impl<'a> ScoredPlate<'a> {
             rescue: on_an_axis.then(|| well.position.rescue()),
             cell_ratio: well.cell_ratio,
             leave_one_out: well.leave_one_out,
+            cell_count_b_score: well.cell_count_b_score,
+            rescue_b_score: well.rescue_b_score,
         })
     }
 
@@ -126,10 +143,7 @@ impl<'a> ScoredPlate<'a> {
             wells
                 .iter()
                 .filter(|w| w.leave_one_out)
-                .map(|w| match question {
-                    Question::Activity => w.position.off_axis,
-                    Question::Rescue | Question::Response => w.position.on_axis,
-                })
+                .map(|w| w.position_of(question))
                 .collect()
         };
         let (phenotype, reference) = (positions(&self.phenotype), positions(&self.reference));
@@ -162,6 +176,8 @@ impl<'a> ScoredPlate<'a> {
             phenotype_cv: coefficient_of_variation(&phenotype),
             verdict: WindowVerdict::of(robust.z_prime, plain.ssmd, reference.len().min(phenotype.len())),
             axis_length: self.axis.length(),
+            reference_edge: self.edge.reference,
+            phenotype_edge: self.edge.phenotype,
         }
     }
 }
@@ -201,8 +217,10 @@ pub(super) fn score<'a>(
             true
         });
     }
+    let shape = plate_format(wells.iter().map(|well| well.well));
     for plate in &mut plates {
         calibrate(plate, settings.question);
+        position::measure(plate, shape, settings.question);
     }
     (plates, notes.notes)
 }
@@ -300,6 +318,8 @@ fn score_rows<'a>(
                     effect_mad: None,
                     off_z: None,
                     cell_ratio: None,
+                    cell_count_b_score: None,
+                    rescue_b_score: None,
                 })
                 .collect()
         };
@@ -317,6 +337,8 @@ fn score_rows<'a>(
                         effect_mad: None,
                         off_z: None,
                         cell_ratio: None,
+                        cell_count_b_score: None,
+                        rescue_b_score: None,
                     }
                 })
                 .collect()
@@ -339,6 +361,7 @@ fn score_rows<'a>(
             },
             axis: controls.axis,
             aligned: None,
+            edge: EdgeEffects::default(),
         });
     }
     scored

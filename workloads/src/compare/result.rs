@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::window::WindowVerdict;
 use super::{Activity, Sink};
+use crate::position::EdgeEffect;
 use crate::words::{Barcode, WellPosition};
 
 /// What a biologist reads. Serialised and displayed as snake_case text.
@@ -422,6 +423,11 @@ pub struct AssayWindow {
     pub verdict: WindowVerdict,
     /// Length of the axis in normalised feature units.
     pub axis_length: f64,
+    /// Whether reference wells on the rim of the plate lie elsewhere along the axis than those inside; `None` without
+    /// reference wells on both. The plate is taken as [`crate::position::plate_format`] of its wells.
+    pub reference_edge: Option<EdgeEffect>,
+    /// The same of the phenotype wells.
+    pub phenotype_edge: Option<EdgeEffect>,
 }
 
 /// One well on one disease's axis, for heatmaps.
@@ -449,6 +455,12 @@ pub struct WellScore {
     pub cell_ratio: Option<f64>,
     /// False for a control that had to be scored on an axis it helped to build.
     pub leave_one_out: bool,
+    /// B-score of the cell count: what its row and column do not explain, in robust SDs of the plate
+    /// ([`crate::position::BScore`]). Of treated wells and the controls they are compared with; `None` for other wells,
+    /// without counts, without spread, and in rows or columns of fewer than four such wells.
+    pub cell_count_b_score: Option<f64>,
+    /// B-score of `rescue`, under the same conditions.
+    pub rescue_b_score: Option<f64>,
 }
 
 /// What a note is about.

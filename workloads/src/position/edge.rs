@@ -4,6 +4,7 @@
 //! Only control wells may be given: treated wells differ for a reason. Fails on values that are not finite, on wells
 //! outside the plate and where one side has no well.
 
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::PositionError;
@@ -14,7 +15,7 @@ use crate::words::WellPosition;
 const COUNTED_WELLS: usize = 64;
 
 /// The rim of a plate against its inside.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EdgeEffect {
     /// Control wells in the first or last row or column.
     pub edge: usize,
@@ -81,6 +82,12 @@ pub fn edge_effect(controls: &[(WellPosition, f64)], shape: (u8, u8)) -> Result<
 /// Share of all choices of `chosen` ranks whose sum is at least as far from the expected one.
 fn counted_p(double_ranks: &[usize], chosen: usize, double_sum: usize) -> f64 {
     let total: usize = double_ranks.iter().sum();
+    // The ranks that are not chosen have a sum just as far from theirs: the fewer are counted.
+    let (chosen, double_sum) = if 2 * chosen > double_ranks.len() {
+        (double_ranks.len() - chosen, total - double_sum)
+    } else {
+        (chosen, double_sum)
+    };
     // ways[k][s]: choices of k ranks with sum s.
     let mut ways = vec![vec![0.0f64; total + 1]; chosen + 1];
     ways[0][0] = 1.0;

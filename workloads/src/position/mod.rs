@@ -11,11 +11,13 @@
 mod bscore;
 mod edge;
 mod error;
+mod format;
 mod percentile;
 mod well_mean;
 
 pub use bscore::{BScore, b_scores};
 pub use edge::{EdgeEffect, edge_effect};
 pub use error::PositionError;
+pub use format::plate_format;
 pub use percentile::percentiles;
 pub use well_mean::{FEWEST_PLATES, PlacedWell, WellPositionMeans};
