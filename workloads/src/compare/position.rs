@@ -102,7 +102,12 @@ mod tests {
     #[test]
     fn a_lonely_well_has_no_b_score_and_changes_no_other() {
         let block: Vec<(WellPosition, Option<f64>)> = (0u8..20)
-            .map(|i| (well(2 + i / 5, 2 + i % 5), Some(f64::from(i * i % 7))))
+            .map(|i| {
+                (
+                    well(2 + i / 5, 2 + i % 5),
+                    Some(f64::from(u16::from(i) * u16::from(i) % 7)),
+                )
+            })
             .collect();
         let alone = polished(&block);
         assert!(alone.iter().all(Option::is_some));
