@@ -11,6 +11,7 @@
 mod files;
 
 use std::collections::BTreeMap;
+use std::io::Cursor;
 
 use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
@@ -20,15 +21,17 @@ use wellspring_workloads::signature::{
 };
 use wellspring_workloads::words::WellPosition;
 
+type Screen = SignatureScreen<Cursor<Vec<u8>>>;
+
 /// f64 sums of the same f32 inputs, in another order.
 const EXACT: f64 = 1e-10;
 
-fn gather(profiles: &[WellProfile], settings: &SignatureSettings) -> SignatureScreen {
+fn gather(profiles: &[WellProfile], settings: &SignatureSettings) -> Screen {
     let mut plates: BTreeMap<_, Vec<&WellProfile>> = BTreeMap::new();
     for profile in profiles {
         plates.entry(&profile.plate).or_default().push(profile);
     }
-    let mut gatherer = SignatureGatherer::new(settings).unwrap();
+    let mut gatherer = SignatureGatherer::new(settings, Cursor::default()).unwrap();
     for (plate, wells) in plates {
         let treatments: Vec<(WellPosition, &Treatment)> =
             wells.iter().map(|well| (well.well, &well.treatment)).collect();
@@ -40,7 +43,7 @@ fn gather(profiles: &[WellProfile], settings: &SignatureSettings) -> SignatureSc
 }
 
 /// All columns, copied.
-fn columns(screen: &SignatureScreen, settings: &SignatureSettings) -> Vec<[Vec<f64>; 9]> {
+fn columns(screen: &mut Screen, settings: &SignatureSettings) -> Vec<[Vec<f64>; 9]> {
     let mut columns = Vec::new();
     score(screen, settings, |c: &SignatureColumn| {
         assert_eq!(c.signature, columns.len());
@@ -80,8 +83,9 @@ fn signatures_effects_and_cosines_equal_cosine_vectors_and_cosine_matrix() {
         files::close(*ours, *reference, EXACT, "cosine matrix");
     }
     let settings = SignatureSettings::default();
-    let screen = gather(&profiles, &settings);
-    let columns = columns(&screen, &settings);
+    let mut screen = gather(&profiles, &settings);
+    let columns = columns(&mut screen, &settings);
+    let effects = screen.effect_vectors.read(0..screen.effects.len()).unwrap();
     let close = |ours: &[f64], reference: &[f64], what: &str| {
         for (ours, reference) in ours.iter().zip(reference) {
             files::close(*ours, *reference, EXACT, what);
@@ -111,7 +115,7 @@ fn signatures_effects_and_cosines_equal_cosine_vectors_and_cosine_matrix() {
             })
             .unwrap();
         assert_eq!((screen.effects[g].wells, screen.effects[g].plates), (2, 2));
-        close(screen.effect_vectors.row(g), &vectors[i], "effect");
+        close(effects.row(g), &vectors[i], "effect");
         for (j, other) in rows
             .iter()
             .enumerate()
@@ -131,12 +135,13 @@ fn own_rescue_and_off_axis_follow_their_formulas_on_the_oracle_screen() {
         return;
     };
     let settings = SignatureSettings::default();
-    let screen = gather(&profiles, &settings);
-    let columns = columns(&screen, &settings);
+    let mut screen = gather(&profiles, &settings);
+    let columns = columns(&mut screen, &settings);
+    let effects = screen.effect_vectors.read(0..screen.effects.len()).unwrap();
     for (k, column) in columns.iter().enumerate() {
         let v = screen.signature_vectors.row(k);
         let vv: f64 = v.iter().map(|x| x * x).sum();
-        for (g, e) in screen.effect_vectors.rows().enumerate() {
+        for (g, e) in effects.rows().enumerate() {
             let along: f64 = e.iter().zip(v).map(|(e, v)| e * v).sum::<f64>() / vv;
             let beside: f64 = e.iter().zip(v).map(|(e, v)| (e - along * v).powi(2)).sum();
             files::close(column[1][g], -along, EXACT, "rescue");
@@ -230,7 +235,7 @@ fn screen(controls: usize, inactive: usize) -> Vec<WellProfile> {
     profiles
 }
 
-fn find(screen: &SignatureScreen, compound: &str, origin: &Origin) -> usize {
+fn find(screen: &Screen, compound: &str, origin: &Origin) -> usize {
     screen
         .effects
         .iter()
@@ -245,8 +250,8 @@ fn disease(name: &str) -> Origin {
 #[test]
 fn reversal_mimicry_and_rescue_are_found_and_belong_to_the_right_disease() {
     let settings = SignatureSettings::default();
-    let screen = gather(&screen(48, 60), &settings);
-    let columns = columns(&screen, &settings);
+    let mut screen = gather(&screen(48, 60), &settings);
+    let columns = columns(&mut screen, &settings);
     assert_eq!(screen.left_out, []);
     for (k, name) in DISEASES.iter().enumerate() {
         let [cosine, rescue, _, _, q_reversal, _, q_mimic, _, q_rescue] = &columns[k];
@@ -263,7 +268,7 @@ fn reversal_mimicry_and_rescue_are_found_and_belong_to_the_right_disease() {
         );
     }
     let mut top = TopMatches::new(&screen.effects, RankBy::Reversal, 3);
-    score(&screen, &settings, |column: &SignatureColumn| {
+    score(&mut screen, &settings, |column: &SignatureColumn| {
         top.take(column);
         Ok::<(), SignatureError>(())
     })
@@ -319,8 +324,8 @@ fn inactive_compounds_have_even_p_values_against_every_signature() {
         }
     }
     let settings = SignatureSettings::default();
-    let screen = gather(&profiles, &settings);
-    let columns = columns(&screen, &settings);
+    let mut screen = gather(&profiles, &settings);
+    let columns = columns(&mut screen, &settings);
     for own in [true, false] {
         let (mut rescue, mut mimic, mut all) = (0.0, 0.0, 0.0);
         for (k, name) in names.iter().enumerate() {
@@ -354,7 +359,7 @@ fn the_same_bytes_on_any_number_of_threads_and_for_any_order_of_wells() {
             .num_threads(threads)
             .build()
             .unwrap();
-        let columns = pool.install(|| columns(&gather(profiles, &settings), &settings));
+        let columns = pool.install(|| columns(&mut gather(profiles, &settings), &settings));
         let bits = |column: &[Vec<f64>; 9]| -> Vec<u64> {
             column.iter().flatten().map(|value| value.to_bits()).collect()
         };
@@ -366,7 +371,7 @@ fn the_same_bytes_on_any_number_of_threads_and_for_any_order_of_wells() {
     assert_eq!(one, bits(&profiles, 2));
     let other = SignatureSettings { seed: 9, ..settings };
     assert_ne!(
-        columns(&gather(&profiles, &other), &other)[0][3]
+        columns(&mut gather(&profiles, &other), &other)[0][3]
             .iter()
             .sum::<f64>(),
         0.0
@@ -379,7 +384,7 @@ fn scores_do_not_change_with_a_rotation_or_a_constant_on_a_plate() {
     const ROUNDING: f64 = 1e-5;
     let settings = SignatureSettings::default();
     let profiles = screen(12, 3);
-    let plain = columns(&gather(&profiles, &settings), &settings);
+    let plain = columns(&mut gather(&profiles, &settings), &settings);
     let axis = Random(77).vector(WIDTH, 1.0);
     let square: f64 = axis.iter().map(|a| a * a).sum();
     let mut moved = profiles;
@@ -395,7 +400,7 @@ fn scores_do_not_change_with_a_rotation_or_a_constant_on_a_plate() {
             *value = (f64::from(*value) - 2.0 * a * along / square + constant) as f32;
         }
     }
-    let turned = columns(&gather(&moved, &settings), &settings);
+    let turned = columns(&mut gather(&moved, &settings), &settings);
     for (plain, turned) in plain.iter().zip(&turned) {
         for which in 0..3 {
             for (a, b) in plain[which].iter().zip(&turned[which]) {
@@ -416,7 +421,7 @@ fn what_cannot_be_scored_is_named_and_nothing_is_made_up() {
             profile.values.fill(0.0);
         }
     }
-    let screen = gather(&profiles, &settings);
+    let mut screen = gather(&profiles, &settings);
     assert_eq!(screen.left_out.len(), 1);
     assert_eq!(
         (screen.left_out[0].plate.as_str(), screen.left_out[0].wells),
@@ -427,7 +432,7 @@ fn what_cannot_be_scored_is_named_and_nothing_is_made_up() {
             .reason
             .contains("no phenotype well of disease gamma")
     );
-    let columns = columns(&screen, &settings);
+    let columns = columns(&mut screen, &settings);
     // alpha has no axis: nothing has a score there, and its effects, all zero, have none anywhere.
     assert!(columns[0].iter().flatten().all(|value| value.is_nan()));
     let zero = find(&screen, "cure", &disease("alpha"));
@@ -443,7 +448,7 @@ fn contradictions_are_errors_that_name_the_place() {
     let wells: Vec<(WellPosition, &Treatment)> = plate.iter().map(|p| (p.well, &p.treatment)).collect();
     let rows = FeatureMatrix::from_rows(WIDTH, plate.iter().map(|p| p.values.as_slice())).unwrap();
     let name = &plate[0].plate;
-    let new = || SignatureGatherer::new(&SignatureSettings::default()).unwrap();
+    let new = || SignatureGatherer::new(&SignatureSettings::default(), Cursor::new(Vec::new())).unwrap();
 
     let mut gatherer = new();
     gatherer.plate(name, &wells, &rows).unwrap();
@@ -480,7 +485,7 @@ fn contradictions_are_errors_that_name_the_place() {
         ..SignatureSettings::default()
     };
     assert!(matches!(
-        SignatureGatherer::new(&none),
+        SignatureGatherer::new(&none, Cursor::new(Vec::new())),
         Err(SignatureError::Setting { .. })
     ));
 }

@@ -1,9 +1,10 @@
 //! The disease matrix of a screen: every compound against every disease signature.
 //!
 //! Plates enter in the space in which they are compared; `signatures.parquet` leaves, and how specific each compound is.
-//! Memory grows with treatments and diseases, not with wells, up to a limit beyond which there is no matrix. Fails where a plate contradicts the others or the disk
-//! refuses; a screen without a disease axis has no matrix, and a note that says so.
+//! The vectors of effects wait in a temporary file; memory grows with the names of treatments and with diseases. Fails
+//! where a plate contradicts the others or the disk refuses; a screen without a disease axis has no matrix, and a note that says so.
 
+use std::fs::File;
 use std::path::Path;
 
 use wellspring_workloads::compare::{ComparisonSettings, Note, NoteKind, PlateRows, Question};
@@ -16,9 +17,7 @@ use wellspring_workloads::signature::{
 use wellspring_workloads::words::WellPosition;
 
 use crate::results::{Provenance, SignatureTable, WriteError};
-
-/// Bytes of effects at most: 87,000 compounds at a dose, of 384 features.
-const MOST_BYTES: usize = 256 << 20;
+use crate::scratch::ScratchError;
 
 /// Why there is no matrix.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +28,9 @@ pub enum MatrixError {
     /// The table could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Effects cannot be put aside.
+    #[error(transparent)]
+    Aside(#[from] ScratchError),
 }
 
 /// Gathers a screen plate by plate.
@@ -42,10 +44,9 @@ pub(super) struct Signatures {
 
 #[derive(Debug)]
 enum Gathering {
-    On(Box<SignatureGatherer>),
+    On(Box<SignatureGatherer<File>>),
     /// A screen without a disease axis.
     NoAxis,
-    TooMany,
 }
 
 /// What the matrix came to.
@@ -58,11 +59,11 @@ pub(super) struct Matrix {
 }
 
 impl Signatures {
-    /// Nothing gathered yet.
+    /// Nothing gathered yet. Effects wait in a temporary file in folder `aside`.
     ///
     /// # Errors
-    /// Settings out of range.
-    pub(super) fn new(comparison: &ComparisonSettings) -> Result<Self, MatrixError> {
+    /// Settings out of range, or no file can be made there.
+    pub(super) fn new(comparison: &ComparisonSettings, aside: &Path) -> Result<Self, MatrixError> {
         let settings = SignatureSettings {
             treated: match comparison.question {
                 Question::Response => TreatedCells::Healthy,
@@ -77,7 +78,12 @@ impl Signatures {
             gatherer: match comparison.question {
                 Question::Activity => Gathering::NoAxis,
                 Question::Rescue | Question::Response => {
-                    Gathering::On(Box::new(SignatureGatherer::new(&settings)?))
+                    let spool = tempfile::tempfile_in(aside).map_err(|source| ScratchError {
+                        folder: aside.to_owned(),
+                        doing: "made",
+                        source,
+                    })?;
+                    Gathering::On(Box::new(SignatureGatherer::new(&settings, spool)?))
                 }
             },
             settings,
@@ -108,9 +114,6 @@ impl Signatures {
         })?;
         gatherer.plate(plate.plate, &wells, &rows)?;
         self.plates += 1;
-        if gatherer.effect_bytes() > MOST_BYTES {
-            self.gatherer = Gathering::TooMany;
-        }
         Ok(())
     }
 
@@ -132,17 +135,11 @@ impl Signatures {
                      them of",
                 ));
             }
-            Gathering::TooMany => {
-                return Ok(without(
-                    "compounds were not compared with the disease signatures: their effects need more than 256 MiB; \
-                     compare the plates of fewer compounds at a time",
-                ));
-            }
         };
         if self.plates == 0 {
             return Ok(Matrix::default());
         }
-        let screen = match gatherer.finish() {
+        let mut screen = match gatherer.finish() {
             Ok(screen) => screen,
             Err(error @ SignatureError::NoSignature) => return Ok(without(&error.to_string())),
             Err(error) => return Err(error.into()),
@@ -160,7 +157,7 @@ impl Signatures {
         }
         let mut specificity = (screen.signatures.len() > 1).then(|| Specificity::new(&screen));
         let mut table = SignatureTable::create(out, &screen, &self.dose_unit, provenance)?;
-        score(&screen, &self.settings, |column: &SignatureColumn| {
+        score(&mut screen, &self.settings, |column: &SignatureColumn| {
             if let Some(specificity) = &mut specificity {
                 specificity.take(column);
             }

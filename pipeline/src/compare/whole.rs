@@ -68,7 +68,7 @@ impl WholeProfiles {
             }
         }
         Ok(Self {
-            signatures: Some(Signatures::new(settings)?),
+            signatures: Some(Signatures::new(settings, out)?),
             out: out.to_owned(),
             provenance: provenance.clone(),
             settings: settings.clone(),

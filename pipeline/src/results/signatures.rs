@@ -34,9 +34,9 @@ impl SignatureTable {
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn create(
+    pub fn create<S>(
         dir: &Path,
-        screen: &SignatureScreen,
+        screen: &SignatureScreen<S>,
         dose_unit: &str,
         provenance: &Provenance,
     ) -> Result<Self, WriteError> {

@@ -58,6 +58,14 @@ pub enum SignatureError {
         /// What is expected.
         expected: &'static str,
     },
+    /// Effects could not be put aside or read back.
+    #[error("effects could not be put aside until all plates are read ({kind}): {message}")]
+    Spool {
+        /// What kind of fault.
+        kind: std::io::ErrorKind,
+        /// What the system says.
+        message: String,
+    },
     /// No plate has both healthy and disease controls.
     #[error(
         "no disease has a signature: no plate holds both reference wells (healthy) and phenotype wells (disease without \

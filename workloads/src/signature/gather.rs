@@ -1,21 +1,28 @@
 //! From aligned wells, plate by plate, to disease signatures, compound effects and the control wells of their nulls.
 //!
-//! A plate's treatments and feature rows enter; means leave. Memory grows with treatments and diseases, not with
-//! wells or plates: control wells are kept up to a limit for each origin, chosen by a hash of plate and well.
+//! A plate's treatments and feature rows enter; means leave. Sums of effects wait in a spool where they are more than
+//! [`SignatureSettings::held_bytes`], and are read back when a plate adds to them: a screen whose plates come in the
+//! order of [`crate::compare::Design`] reads few of them twice. Memory grows with the names of treatments and with
+//! diseases, not with wells: control wells are kept up to a limit for each origin, chosen by a hash of plate and well.
 //!
 //! Frame (SCIENCE 6.2): the origin of every effect is the plate's own controls, since a cosine depends on the origin:
 //! the disease controls for a compound on a disease model, the healthy ones for a compound on healthy cells.
 //!
-//! Fails on a plate that contradicts the others. Wells without an origin on their plate are left out and named.
+//! Fails on a plate that contradicts the others, and where the spool does. Wells without an origin on their plate are left out and named.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::vectors::Vectors;
+use super::rows::{EffectVectors, Rows};
+use super::vectors::{Vectors, dot};
 use super::{SignatureError, SignatureSettings, TreatedCells};
+use crate::compare::Spool;
 use crate::compare::null::seed_for;
 use crate::matrix::FeatureMatrix;
 use crate::profile::{Role, Treatment};
 use crate::words::{Barcode, WellPosition};
+
+/// Values of means that are written together.
+const MEANS_AT_ONCE: usize = 1 << 17;
 
 /// What an effect is measured from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,15 +76,15 @@ pub struct LeftOut {
 
 /// Signatures, effects and control wells of a screen.
 #[derive(Debug, Clone)]
-pub struct SignatureScreen {
+pub struct SignatureScreen<S> {
     /// In order of their names.
     pub signatures: Vec<Signature>,
     /// Row `k` is the vector of signature `k`.
     pub signature_vectors: Vectors,
     /// In order of compound, dose and origin.
     pub effects: Vec<Effect>,
-    /// Row `g` is the vector of effect `g`.
-    pub effect_vectors: Vectors,
+    /// Vector `g` is that of effect `g`.
+    pub effect_vectors: EffectVectors<S>,
     /// What could not be used.
     pub left_out: Vec<LeftOut>,
     pub(super) pools: BTreeMap<Origin, ControlPool>,
@@ -100,7 +107,10 @@ type Key = (Option<String>, Option<u64>, Origin);
 
 #[derive(Debug, Default)]
 struct EffectSum {
-    sum: Vec<f64>,
+    /// `None` while it lies in the spool.
+    sum: Option<Box<[f64]>>,
+    /// Its place in the spool, once it has one.
+    place: Option<u64>,
     wells: usize,
     plates: usize,
 }
@@ -116,8 +126,11 @@ struct SignatureSum {
 
 /// Gathers a screen plate by plate.
 #[derive(Debug)]
-pub struct SignatureGatherer {
+pub struct SignatureGatherer<S> {
     settings: SignatureSettings,
+    spool: Rows<S>,
+    /// Sums that are not in the spool.
+    held: usize,
     width: Option<usize>,
     seen: BTreeSet<Barcode>,
     signatures: BTreeMap<Option<String>, SignatureSum>,
@@ -126,13 +139,17 @@ pub struct SignatureGatherer {
     left_out: Vec<LeftOut>,
 }
 
-impl SignatureGatherer {
+impl<S: Spool> SignatureGatherer<S> {
+    /// `spool`: holds effects and what is computed from them, behind what it has.
+    ///
     /// # Errors
-    /// A setting is out of range.
-    pub fn new(settings: &SignatureSettings) -> Result<Self, SignatureError> {
+    /// A setting is out of range, or the spool cannot be used.
+    pub fn new(settings: &SignatureSettings, spool: S) -> Result<Self, SignatureError> {
         settings.check()?;
         Ok(Self {
             settings: *settings,
+            spool: Rows::new(spool)?,
+            held: 0,
             width: None,
             seen: BTreeSet::new(),
             signatures: BTreeMap::new(),
@@ -148,7 +165,7 @@ impl SignatureGatherer {
     ///
     /// # Errors
     /// The plate came before, its rows are not as many as its wells, have another width than before, or hold a value
-    /// that is not finite.
+    /// that is not finite; or the spool fails, after which nothing more is to be gathered.
     pub fn plate(
         &mut self,
         plate: &Barcode,
@@ -209,7 +226,7 @@ impl SignatureGatherer {
                 (None, Some(_)) => None,
             };
             match origin {
-                Some((origin, mean)) => self.treated(&origin, &mean, &treated, wells, rows),
+                Some((origin, mean)) => self.treated(&origin, &mean, &treated, wells, rows)?,
                 None => self.left_out.push(LeftOut {
                     plate: plate.clone(),
                     wells: treated.len(),
@@ -222,12 +239,25 @@ impl SignatureGatherer {
                 }),
             }
         }
+        if self.held * rows.width() * size_of::<f64>() > self.settings.held_bytes {
+            self.put_aside()?;
+        }
         Ok(())
     }
 
-    /// Bytes of the effects gathered so far: what memory grows with.
-    pub fn effect_bytes(&self) -> usize {
-        self.effects.len() * self.width.unwrap_or(0) * size_of::<f64>()
+    /// Puts all sums into the spool, each to its place.
+    fn put_aside(&mut self) -> Result<(), SignatureError> {
+        for effect in self.effects.values_mut() {
+            let Some(sum) = effect.sum.take() else {
+                continue;
+            };
+            match effect.place {
+                Some(place) => self.spool.write(place, &sum)?,
+                None => effect.place = Some(self.spool.append(&sum)?),
+            }
+        }
+        self.held = 0;
+        Ok(())
     }
 
     /// Indices of the wells, by position.
@@ -277,7 +307,7 @@ impl SignatureGatherer {
         treated: &[usize],
         wells: &[(WellPosition, &Treatment)],
         rows: &FeatureMatrix,
-    ) {
+    ) -> Result<(), SignatureError> {
         let mut here = BTreeSet::new();
         for &i in treated {
             let treatment = wells[i].1;
@@ -286,13 +316,15 @@ impl SignatureGatherer {
             let key = (treatment.compound.clone(), dose, origin.clone());
             let new_here = here.insert(key.clone());
             let effect = self.effects.entry(key).or_default();
-            effect.sum.resize(mean.len(), 0.0);
-            for ((sum, &value), origin) in effect.sum.iter_mut().zip(rows.row(i)).zip(mean) {
+            self.held += usize::from(effect.sum.is_none());
+            let sum = effect.sum(&mut self.spool, mean.len())?;
+            for ((sum, &value), origin) in sum.iter_mut().zip(rows.row(i)).zip(mean) {
                 *sum += f64::from(value) - origin;
             }
             effect.wells += 1;
             effect.plates += usize::from(new_here);
         }
+        Ok(())
     }
 
     /// Keeps the plate's controls for the null: each less the mean of the others. One control has no others.
@@ -327,8 +359,8 @@ impl SignatureGatherer {
     /// Means of all that was gathered.
     ///
     /// # Errors
-    /// No disease has a signature.
-    pub fn finish(mut self) -> Result<SignatureScreen, SignatureError> {
+    /// No disease has a signature, or the spool fails.
+    pub fn finish(mut self) -> Result<SignatureScreen<S>, SignatureError> {
         let width = self.width.unwrap_or(0);
         if self.signatures.is_empty() {
             return Err(SignatureError::NoSignature);
@@ -345,22 +377,37 @@ impl SignatureGatherer {
                 wells: sum.wells,
             });
         }
-        let mut effect_vectors = Vectors::new(width);
+        let place = self.spool.end();
+        let mut means: Vec<f64> = Vec::new();
+        let mut squares = Vec::with_capacity(self.effects.len());
         let mut effects = Vec::with_capacity(self.effects.len());
-        while let Some(((compound, dose, origin), sum)) = self.effects.pop_first() {
-            push_mean(&mut effect_vectors, sum.sum, sum.wells);
+        while let Some(((compound, dose, origin), mut of)) = self.effects.pop_first() {
+            let n = of.wells as f64;
+            let mean = of.sum(&mut self.spool, width)?;
+            mean.iter_mut().for_each(|value| *value /= n);
+            let square = dot(mean, mean);
+            means.extend_from_slice(mean);
+            if means.len() >= MEANS_AT_ONCE {
+                self.spool.append(&means)?;
+                means.clear();
+            }
+            squares.push(square);
             effects.push(Effect {
                 compound,
                 dose: dose.map(f64::from_bits),
                 origin,
-                wells: sum.wells,
-                plates: sum.plates,
-                length: 0.0,
+                wells: of.wells,
+                plates: of.plates,
+                length: square.sqrt(),
             });
         }
-        for (effect, length) in effects.iter_mut().zip(effect_vectors.lengths()) {
-            effect.length = length;
-        }
+        self.spool.append(&means)?;
+        let effect_vectors = EffectVectors {
+            rows: self.spool,
+            place,
+            width,
+            squares,
+        };
         let mut pools = BTreeMap::new();
         while let Some((origin, reservoir)) = self.reservoirs.pop_first() {
             let moves = moves(&origin, reservoir.offered, &signatures, &healthy_wells);
@@ -374,6 +421,23 @@ impl SignatureGatherer {
             left_out: self.left_out,
             pools,
         })
+    }
+}
+
+impl EffectSum {
+    /// The sum so far, from the spool where it lies there.
+    fn sum(&mut self, spool: &mut Rows<impl Spool>, width: usize) -> Result<&mut [f64], SignatureError> {
+        let sum = match self.sum.take() {
+            Some(sum) => sum,
+            None => {
+                let mut sum = vec![0.0; width].into_boxed_slice();
+                if let Some(place) = self.place {
+                    spool.read(place, &mut sum)?;
+                }
+                sum
+            }
+        };
+        Ok(self.sum.insert(sum))
     }
 }
 

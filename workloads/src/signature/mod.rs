@@ -1,7 +1,7 @@
 //! Every compound against every disease: which signatures it reverses or resembles, over all models of the screen and
 //! not only the one it was tested on.
 //!
-//! Aligned wells enter plate by plate ([`gather`]); one column of scores per disease leaves through a callback
+//! Aligned wells enter plate by plate ([`gather`]), and the vectors of effects wait in a spool (`rows`); one column of scores per disease leaves through a callback
 //! ([`mod@score`]), with p from control wells ([`tail`]) and q, short lists of the best ([`top`]), and how far an effect is one on its own
 //! disease alone ([`specificity`]).
 //! Formulas: SCIENCE 6.1, 6.2, 6.5. Fails on plates that contradict each other and where no disease has controls.
@@ -9,6 +9,7 @@
 mod error;
 pub mod gather;
 mod null;
+mod rows;
 pub mod score;
 mod settings;
 pub mod specificity;
@@ -18,6 +19,7 @@ pub mod vectors;
 
 pub use error::SignatureError;
 pub use gather::{Effect, LeftOut, Origin, Signature, SignatureGatherer, SignatureScreen};
+pub use rows::EffectVectors;
 pub use score::{SignatureColumn, score};
 pub use settings::{SignatureSettings, TreatedCells};
 pub use specificity::Specificity;

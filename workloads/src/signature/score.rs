@@ -1,18 +1,21 @@
 //! Every effect against every disease signature: cosine, rescue, what lies beside, p and q.
 //!
 //! A [`SignatureScreen`] enters, one [`SignatureColumn`] per disease leaves through a callback, in the order of the
-//! signatures. Only a block of diseases is held at a time, in buffers that are used again: 20 million scores never
-//! lie in memory. Nothing fails but the callback.
+//! signatures. Effects are read from their spool once, in blocks, and their products with all signatures are put
+//! there too. Only a block of diseases is held at a time, in buffers that are used again: 20 million scores never lie
+//! in memory. Nothing fails but the spool and the callback.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::gather::{ControlPool, Origin, SignatureScreen};
+use super::gather::{ControlPool, Effect, Origin, SignatureScreen};
 use super::null::{Null, NullScores, cosine, rescue};
+use super::rows::{EffectVectors, bytes_of};
 use super::tail::{COUNTED, Tail};
 use super::vectors::{dot, products};
-use super::{SignatureError, SignatureSettings};
+use super::{SignatureError, SignatureSettings, Vectors};
+use crate::compare::Spool;
 use crate::compare::multiple::benjamini_hochberg;
 
 /// Diseases scored at a time: enough for the product to run at full speed.
@@ -23,6 +26,8 @@ const BLOCK_BYTES: usize = 128 << 20;
 const SCORE_BYTES: usize = 96;
 /// Effects of one product; the same whatever the number of threads, and so are the bytes.
 const EFFECT_BLOCK: usize = 512;
+/// Values of effects, and of their products, that are held at a time, of more than one block of effects.
+const VALUES_AT_ONCE: usize = 1 << 20;
 
 /// All effects against one disease. Entry `g` of every column belongs to effect `g`; NaN where it is not defined (a
 /// vector without a length, no control wells for a null).
@@ -67,32 +72,36 @@ struct Class<'a> {
 /// signatures, and for each kind of effect (origin and number of wells) its null against every signature.
 ///
 /// # Errors
-/// A setting is out of range, or what `take` fails with.
-pub fn score<E: From<SignatureError>>(
-    screen: &SignatureScreen,
+/// A setting is out of range, the spool fails, or what `take` fails with.
+pub fn score<S: Spool, E: From<SignatureError>>(
+    screen: &mut SignatureScreen<S>,
     settings: &SignatureSettings,
     mut take: impl FnMut(&SignatureColumn) -> Result<(), E>,
 ) -> Result<(), E> {
     settings.check()?;
-    let pools: Vec<&ControlPool> = screen.pools.values().collect();
-    let classes = classes(screen, settings);
-    let (width, effects) = (screen.effect_vectors.width(), screen.effects.len());
-    let squares: Vec<f64> = screen.effect_vectors.rows().map(|row| dot(row, row)).collect();
+    let SignatureScreen {
+        signatures,
+        signature_vectors,
+        effects: of,
+        effect_vectors,
+        pools: by_origin,
+        ..
+    } = screen;
+    let pools: Vec<&ControlPool> = by_origin.values().collect();
+    let classes = classes(of, by_origin, settings);
+    let (width, effects) = (effect_vectors.width(), of.len());
     let most = BLOCK_BYTES / (SCORE_BYTES * effects.max(1));
-    let block_size = SIGNATURE_BLOCK.min(most).clamp(1, screen.signatures.len().max(1));
+    let block_size = SIGNATURE_BLOCK.min(most).clamp(1, signatures.len().max(1));
+    let mut aside = Products::put_aside(effect_vectors, signature_vectors, block_size)?;
     let mut dots = vec![0.0; block_size * effects];
     let mut columns: Vec<SignatureColumn> = Vec::new();
-    let blocks = screen
-        .signature_vectors
-        .as_slice()
-        .chunks(block_size * width.max(1));
+    let blocks = signature_vectors.as_slice().chunks(block_size * width.max(1));
     for (block, vectors) in blocks.enumerate() {
         let first = block * block_size;
         let n = vectors.len() / width.max(1);
         let dots = &mut dots[..n * effects];
-        dots.par_chunks_mut(EFFECT_BLOCK * n)
-            .zip(screen.effect_vectors.as_slice().par_chunks(EFFECT_BLOCK * width))
-            .for_each(|(out, rows)| products(rows, vectors, width, out));
+        aside.read(first, n, dots)?;
+        let squares = aside.squares();
         let along: Vec<Vec<f64>> = pools.par_iter().map(|pool| along(pool, vectors)).collect();
         columns.resize_with(n.max(columns.len()), SignatureColumn::default);
         columns[..n].par_iter_mut().enumerate().for_each(|(j, column)| {
@@ -102,7 +111,7 @@ pub fn score<E: From<SignatureError>>(
             let dots = dots
                 .chunks(EFFECT_BLOCK * n)
                 .flat_map(|chunk| chunk.chunks_exact(chunk.len() / n).nth(j).unwrap_or_default());
-            column.fill(dots, &squares, vv);
+            column.fill(dots, squares, vv);
             for class in &classes {
                 column.test(class, &along, j, vv, settings.tail);
             }
@@ -130,9 +139,77 @@ fn along(pool: &ControlPool, vectors: &[f64]) -> Vec<f64> {
     out
 }
 
-fn classes<'a>(screen: &'a SignatureScreen, settings: &SignatureSettings) -> Vec<Class<'a>> {
+/// Products of all effects with all signatures, in the effects' spool.
+///
+/// Effects in blocks of [`EFFECT_BLOCK`]; of each, the signatures one after the other; of each signature, the effects of
+/// the block.
+struct Products<'a, S: Spool> {
+    effects: &'a mut EffectVectors<S>,
+    /// Where they begin.
+    place: u64,
+    signatures: usize,
+}
+
+impl<'a, S: Spool> Products<'a, S> {
+    /// Reads the effects once. The products of `at_once` signatures are taken together.
+    fn put_aside(
+        effects: &'a mut EffectVectors<S>,
+        signatures: &Vectors,
+        at_once: usize,
+    ) -> Result<Self, SignatureError> {
+        let (width, n) = (signatures.width().max(1), signatures.len());
+        let place = effects.rows.end();
+        let rows = (VALUES_AT_ONCE / width.max(n) / EFFECT_BLOCK).max(1) * EFFECT_BLOCK;
+        let mut out = vec![0.0; rows.min(effects.len()) * n];
+        for from in (0..effects.len()).step_by(rows) {
+            let block = effects.read(from..from + rows)?;
+            let out = &mut out[..block.len() * n];
+            out.par_chunks_mut(EFFECT_BLOCK * n)
+                .zip(block.as_slice().par_chunks(EFFECT_BLOCK * width))
+                .for_each(|(out, rows)| {
+                    out.par_chunks_mut(rows.len() / width * at_once)
+                        .zip(signatures.as_slice().par_chunks(at_once * width))
+                        .for_each(|(out, signatures)| products(rows, signatures, width, out));
+                });
+            effects.rows.append(out)?;
+        }
+        Ok(Self {
+            effects,
+            place,
+            signatures: n,
+        })
+    }
+
+    fn squares(&self) -> &[f64] {
+        &self.effects.squares
+    }
+
+    /// The products of `n` signatures, block of effects after block.
+    fn read(&mut self, first: usize, n: usize, into: &mut [f64]) -> Result<(), SignatureError> {
+        let mut before = 0;
+        for into in into.chunks_mut(EFFECT_BLOCK * n) {
+            let effects = into.len() / n;
+            let place = self.place + bytes_of(before * self.signatures + effects * first);
+            self.effects.rows.read(place, into)?;
+            before += effects;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Spool> Drop for Products<'_, S> {
+    fn drop(&mut self) {
+        self.effects.rows.forget(self.place);
+    }
+}
+
+fn classes<'a>(
+    effects: &'a [Effect],
+    pools: &'a BTreeMap<Origin, ControlPool>,
+    settings: &SignatureSettings,
+) -> Vec<Class<'a>> {
     let mut members: BTreeMap<(&Origin, usize), Vec<u32>> = BTreeMap::new();
-    for (index, effect) in (0u32..).zip(&screen.effects) {
+    for (index, effect) in (0u32..).zip(effects) {
         members
             .entry((&effect.origin, effect.wells))
             .or_default()
@@ -141,8 +218,7 @@ fn classes<'a>(screen: &'a SignatureScreen, settings: &SignatureSettings) -> Vec
     members
         .into_iter()
         .map(|((origin, wells), effects)| {
-            let pool = screen
-                .pools
+            let pool = pools
                 .iter()
                 .enumerate()
                 .find(|(_, (of, _))| *of == origin)

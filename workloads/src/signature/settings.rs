@@ -30,6 +30,8 @@ pub struct SignatureSettings {
     /// Most control wells kept per origin (healthy, or a disease): bounds memory at `pool_wells * width * 4` bytes
     /// for each. At least 1.
     pub pool_wells: usize,
+    /// Most bytes of effects that are held between plates; the others wait in the spool.
+    pub held_bytes: usize,
     /// Whether p-values that few null values reach are taken from a fitted tail ([`super::tail`]), so that they can
     /// pass the correction for ten thousands of tests.
     pub tail: bool,
@@ -43,6 +45,7 @@ impl Default for SignatureSettings {
             draws: 10_000,
             seed: 0,
             pool_wells: 1024,
+            held_bytes: 16 << 20,
             tail: true,
         }
     }

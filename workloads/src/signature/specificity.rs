@@ -18,7 +18,7 @@ pub struct Specificity {
 
 impl Specificity {
     /// Of no column yet.
-    pub fn new(screen: &SignatureScreen) -> Self {
+    pub fn new<S>(screen: &SignatureScreen<S>) -> Self {
         let own = |effect: &Effect| match &effect.origin {
             Origin::Healthy => None,
             Origin::Disease(disease) => screen

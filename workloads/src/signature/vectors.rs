@@ -29,6 +29,12 @@ impl Vectors {
         }
     }
 
+    /// Of values row after row; what is left of a last row that is not whole is no row.
+    pub(super) fn from_values(values: Vec<f64>, width: usize) -> Self {
+        debug_assert!(width == 0 || values.len().is_multiple_of(width), "whole rows");
+        Self { values, width }
+    }
+
     /// The rows of a feature matrix.
     pub fn from_features(rows: &FeatureMatrix) -> Self {
         Self {

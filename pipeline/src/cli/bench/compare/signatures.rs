@@ -3,6 +3,8 @@
 //! A made-up screen enters plate by plate, seconds and the peak of memory leave. The peak is that of the process: give
 //! `--areas signatures` alone for it to mean this work.
 
+use std::fs::File;
+
 use anyhow::Context;
 use wellspring::memory::peak_rss_bytes;
 use wellspring::results::{Provenance, SignatureTable};
@@ -45,7 +47,7 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
         (Cells::Diseased, "each compound on one model"),
     ] {
         let started = std::time::Instant::now();
-        let screen = gather(cells, args.features)?;
+        let mut screen = gather(cells, args.features)?;
         let gathered = started.elapsed().as_secs_f64();
         let settings = SignatureSettings::default();
         let effects = screen.effects.len();
@@ -56,7 +58,7 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
         let started = std::time::Instant::now();
         let mut top = TopMatches::new(&screen.effects, RankBy::Reversal, 10);
         let mut scores = 0usize;
-        score(&screen, &settings, |column: &SignatureColumn| {
+        score(&mut screen, &settings, |column: &SignatureColumn| {
             top.take(column);
             scores += column.q_rescue.len();
             Ok::<(), SignatureError>(())
@@ -81,10 +83,12 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
         let operations = 2.0 * (effects * MODELS * args.features) as f64;
         printer.push(limits.products(&format!("cosine, rescue, p and q: {work}"), operations, time))?;
         if cells == Cells::Healthy {
-            let alone = product_rate(&screen.effect_vectors, &screen.signature_vectors);
+            let vectors = screen.effect_vectors.read(0..effects)?;
+            let alone = product_rate(&vectors, &screen.signature_vectors);
             let work = format!("{effects} effects and {MODELS} signatures alone");
             printer.push(limits.products(&work, alone, 1.0))?;
-            write(&screen, printer)?;
+            drop(vectors);
+            write(&mut screen, printer)?;
         }
     }
     printer.push(
@@ -100,7 +104,7 @@ pub(super) fn measure(args: &Args, limits: &Limits, printer: &mut Printer) -> an
 }
 
 /// The same scores once more, into `signatures.parquet`, as `wellspring compare` writes them.
-fn write(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> {
+fn write(screen: &mut SignatureScreen<File>, printer: &mut Printer) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let provenance = Provenance {
         screen: "bench".to_owned(),
@@ -135,9 +139,9 @@ fn write(screen: &SignatureScreen, printer: &mut Printer) -> anyhow::Result<()> 
 }
 
 /// One plate per model, with its share of the compounds.
-fn gather(cells: Cells, features: usize) -> anyhow::Result<SignatureScreen> {
+fn gather(cells: Cells, features: usize) -> anyhow::Result<SignatureScreen<File>> {
     let mut random = Random(500);
-    let mut gatherer = SignatureGatherer::new(&SignatureSettings::default())?;
+    let mut gatherer = SignatureGatherer::new(&SignatureSettings::default(), tempfile::tempfile()?)?;
     let per_plate = COMPOUNDS / MODELS;
     for model in 0..MODELS {
         let disease = format!("model-{model:03}");
