@@ -21,7 +21,7 @@ use wellspring_workloads::words::Barcode;
 use super::findings::{Findings, FindingsWriter};
 use super::signatures::MatrixError;
 use super::whole::{ReplicateCounts, WholeProfiles};
-use crate::results::{ComparisonTables, Provenance, WriteError};
+use crate::results::{ComparisonTables, Provenance, WriteError, write_dropped};
 use crate::scratch::ScratchError;
 use crate::transforms::{TransformError, keep_transform};
 
@@ -118,6 +118,8 @@ where
     let mut read = |plate: &Barcode| read(plate).map_err(|error| FoundError::Read(error.into()));
     let Profiled { features, earlier } = profiled;
     let frame = Frame::fit(design, settings, features, earlier, &mut read).map_err(ended)?;
+    write_dropped(out, frame.selection())?;
+    let features = frame.selection().map_or(features, |selection| selection.names());
     if let Some(transform) = frame.transform() {
         provenance.transform_sha256 = Some(keep_transform(out, transform)?);
     }

@@ -7,6 +7,7 @@
 pub mod activity;
 pub mod atomic;
 pub mod drift;
+pub mod dropped;
 pub mod error;
 pub mod json;
 pub mod parquet;
@@ -19,6 +20,7 @@ pub mod tables;
 pub use activity::ActivityTable;
 pub use atomic::AtomicFile;
 pub use drift::DriftTable;
+pub use dropped::{DROPPED_FILE, write_dropped};
 pub use error::{ReadError, WriteError};
 pub use json::{JsonLines, write_json};
 pub use parquet::{Cell, Cells, Column, ColumnKind, SharedText, TableWriter};

@@ -15,6 +15,7 @@ mod made_up;
 mod oracles;
 mod relate;
 mod run;
+mod select;
 mod tables;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 
 use super::Note;
 use crate::align::AlignError;
+use crate::select::SelectError;
 use crate::words::{Barcode, WellPosition};
 
 /// Why a screen could not be compared.
@@ -94,6 +95,9 @@ pub enum CompareError {
     /// The alignment that was asked for cannot be fitted, or an earlier one not be used.
     #[error("the plates cannot be aligned: {0}")]
     Align(#[from] AlignError),
+    /// No feature columns can be selected.
+    #[error("feature columns cannot be selected: {0}; select = \"none\" keeps all")]
+    Select(#[from] SelectError),
     /// More plates, compounds or diseases than can be numbered.
     #[error("the screen has more than four billion plates, compounds or diseases: compare it in parts")]
     TooLarge,

@@ -1,7 +1,8 @@
 //! What the plates of a screen have in common, fitted in passes over them.
 //!
-//! Plates are read once per pass and forgotten; means and scatters of the features are all that stays, and one divisor
-//! per plate and feature where scaling is robust: memory does not grow with the wells. The same plates give the same
+//! Plates are read once per pass and forgotten; means and scatters of the features are all that stays, one divisor per
+//! plate and feature where scaling is robust, and a bounded sample where columns are selected ([`super::selecting`]):
+//! memory does not grow with the wells. The same plates give the same
 //! bytes, in any order and on any number of threads. Fails where a plate cannot be read, profiles contradict each
 //! other, or the alignment that was asked for cannot be fitted.
 
@@ -14,10 +15,13 @@ use super::design::Design;
 use super::engine::{StreamError, batches, checked};
 use super::frames::{FEWEST_ALIGNED, Frame, Placed, fit_scaler, fitted_wells, raw_rows};
 use super::scale::Scaler;
-use super::{Align, CompareError, ComparisonSettings, Normalise, Note, NoteKind, Question};
+use super::{
+    Align, CompareError, ComparisonSettings, Normalise, Note, NoteKind, Question, Select, selecting,
+};
 use crate::align::{AlignError, FittedTransform, Fitter};
 use crate::matrix::FeatureMatrix;
 use crate::profile::WellProfile;
+use crate::select::Selection;
 use crate::words::Barcode;
 
 /// Whitening is fitted on at least this many times as many reference wells as there are components: with fewer, the
@@ -55,10 +59,6 @@ impl Frame {
         settings.check()?;
         let mut width = (!features.is_empty()).then_some(features.len());
         let mut frame = Self::default();
-        if let Some(transform) = earlier {
-            transform.check_features(features).map_err(CompareError::from)?;
-            frame.transform = Some(transform);
-        }
         if settings.normalise == Normalise::RobustMad {
             let mut scalers = Vec::new();
             batches(design, &mut read, |_, plates| {
@@ -76,7 +76,26 @@ impl Frame {
             })?;
             frame.repairs = repairs(&scalers);
         }
-        if frame.transform.is_none() {
+        let selected = match (settings.select, &earlier) {
+            (Select::None, _) => None,
+            (Select::Recommended, Some(transform)) => Some(Selection::named(features, transform.features())),
+            (Select::Recommended, None) => Some(selecting::recommended(
+                &frame, design, settings, features, &mut read,
+            )?),
+        };
+        if let Some(selection) = selected {
+            frame.notes.push(selecting::note(&selection, features.len()));
+            frame.select(selection);
+        }
+        let kept = frame
+            .selection
+            .as_ref()
+            .map(|selection| selection.names().to_vec());
+        let features = kept.as_deref().unwrap_or(features);
+        if let Some(transform) = earlier {
+            transform.check_features(features).map_err(CompareError::from)?;
+            frame.transform = Some(transform);
+        } else {
             let (align, components, note) = possible(design, settings, features.len())?;
             frame.notes.extend(note);
             let steps = settings.steps(align, components);
@@ -89,7 +108,7 @@ impl Frame {
                     let sorted = checked(plates, &mut width)?;
                     let placed: Vec<(Placed<'_>, FeatureMatrix)> = sorted
                         .par_iter()
-                        .map(|wells| (Placed::of(wells), raw_rows(wells)))
+                        .map(|wells| (Placed::of(wells), frame.raw_rows(wells)))
                         .filter(|(placed, _)| placed.controls.len() >= FEWEST_ALIGNED)
                         .collect();
                     let rows: Vec<_> = placed
@@ -104,6 +123,19 @@ impl Frame {
             frame.transform = Some(fitter.finish());
         }
         Ok(frame)
+    }
+
+    /// Compares on the columns of a selection from here on.
+    fn select(&mut self, selection: Selection) {
+        for divisors in self.repairs.values_mut() {
+            *divisors = divisors
+                .iter()
+                .filter_map(|&(column, divisor)| {
+                    Some((selection.kept().binary_search(&column).ok()?, divisor))
+                })
+                .collect();
+        }
+        self.selection = Some(selection);
     }
 }
 

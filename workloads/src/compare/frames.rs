@@ -12,6 +12,7 @@ use super::{ComparisonSettings, FitOn, Normalise, Note, NoteKind, Question};
 use crate::align::{FittedTransform, PlateRows};
 use crate::matrix::FeatureMatrix;
 use crate::profile::{Role, WellProfile};
+use crate::select::Selection;
 use crate::words::WellPosition;
 
 /// Fewest wells of a fit of which one can be held out.
@@ -27,6 +28,8 @@ pub(super) struct Framed {
     pub(super) aligned: Option<Vec<Vec<f64>>>,
     /// How the plate's columns were scaled.
     pub(super) scaler: Option<Scaler>,
+    /// The first column without spread where it was scaled, counted among all columns of the profiles.
+    pub(super) first_flat: Option<usize>,
 }
 
 /// The space in which the wells of a screen are compared: all that its plates have in common. [`Frame::fit`] makes it,
@@ -36,6 +39,8 @@ pub struct Frame {
     /// Per place in the order of reading: divisors of columns that are flat on the plate, from the other plates.
     pub(super) repairs: BTreeMap<usize, Vec<(usize, f64)>>,
     pub(super) transform: Option<FittedTransform>,
+    /// The columns that are compared, where not all are.
+    pub(super) selection: Option<Selection>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -45,6 +50,25 @@ impl Frame {
         self.transform.as_ref()
     }
 
+    /// The columns that are compared and why the others are not, where columns were selected.
+    pub fn selection(&self) -> Option<&Selection> {
+        self.selection.as_ref()
+    }
+
+    /// The profiles of a plate as they came, of the columns that are compared; all of one width.
+    pub(super) fn raw_rows(&self, wells: &[&WellProfile]) -> FeatureMatrix {
+        let Some(kept) = self.selection.as_ref().map(Selection::kept) else {
+            return raw_rows(wells);
+        };
+        let mut rows = FeatureMatrix::zeros(wells.len(), kept.len());
+        for (i, well) in wells.iter().enumerate() {
+            for (value, &column) in rows.row_mut(i).iter_mut().zip(kept) {
+                *value = well.values[column];
+            }
+        }
+        rows
+    }
+
     /// The rows of the plate at `place` in the order of reading, or why there are none.
     pub(super) fn frame(
         &self,
@@ -52,7 +76,7 @@ impl Frame {
         wells: &[&WellProfile],
         settings: &ComparisonSettings,
     ) -> Result<Framed, Note> {
-        let raw = raw_rows(wells);
+        let raw = self.raw_rows(wells);
         let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
         let plate = Scaler::standardise(&raw.rows().collect::<Vec<_>>());
         let finish = |mut scaler: Scaler| {
@@ -91,6 +115,11 @@ impl Frame {
         Ok(Framed {
             rows,
             aligned,
+            first_flat: scaler.as_ref().and_then(|scaler| {
+                let column = *scaler.flat_columns.first()?;
+                let kept = self.selection.as_ref().map(Selection::kept);
+                kept.map_or(Some(column), |kept| kept.get(column).copied())
+            }),
             scaler,
         })
     }

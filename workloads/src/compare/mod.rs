@@ -36,6 +36,7 @@ mod pool;
 mod position;
 mod result;
 pub mod scale;
+mod selecting;
 mod series;
 mod settings;
 mod spool;
@@ -54,7 +55,7 @@ pub use result::{
     DoseCurve, DosePoint, Measure, Note, NoteKind, ScreenComparison, WellScore,
 };
 pub use settings::{
-    Align, AlignmentSettings, ComparisonSettings, Correction, FitOn, Normalise, NullFrom, Question,
+    Align, AlignmentSettings, ComparisonSettings, Correction, FitOn, Normalise, NullFrom, Question, Select,
     Thresholds,
 };
 pub use spool::Spool;

@@ -439,7 +439,7 @@ fn note_scaling(
         notes.add(NoteKind::FewControls, None, None, None, text);
     }
     if let Some(scaler) = scaler
-        && let Some(&column) = scaler.flat_columns.first()
+        && let Some(column) = framed.first_flat
     {
         let (flat, width) = (scaler.flat_columns.len(), scaler.scale.len());
         let dropped = scaler.scale.iter().filter(|&&scale| scale == 0.0).count();

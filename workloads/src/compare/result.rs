@@ -491,6 +491,8 @@ pub enum NoteKind {
     Alignment,
     /// The plate could not be aligned; it was not scored.
     NotAligned,
+    /// Feature columns were selected.
+    Selection,
 }
 
 /// Something a reader of the results must know.

@@ -46,6 +46,26 @@ pub enum FitOn {
     All,
 }
 
+/// Which feature columns are compared (SCIENCE 5.5). Meant for classical features, of which many say the same;
+/// embeddings are better left whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// All.
+    #[default]
+    None,
+    /// Those that [`Operation::recommended`](crate::select::Operation::recommended) keeps of all wells, scaled per
+    /// plate; with an alignment fitted before, its columns.
+    Recommended,
+}
+
+impl Select {
+    /// Screens that select nothing keep the hash they had before there was a choice.
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// The aligned space: fitted over all plates, so that what differs between plates and among controls weighs no more
 /// than their noise. Off-axis lengths are measured there; positions on the axis are not, because whitening turns it
 /// (SCIENCE 5.7).
@@ -178,6 +198,9 @@ pub struct ComparisonSettings {
     pub normalise: Normalise,
     /// Which wells the scaling is fitted on.
     pub fit_on: FitOn,
+    /// Which feature columns are compared.
+    #[serde(skip_serializing_if = "Select::is_none")]
+    pub select: Select,
     /// The space of off-axis lengths and similarity.
     pub align: Align,
     /// Numbers of `align`.
@@ -211,6 +234,7 @@ impl Default for ComparisonSettings {
             question: Question::default(),
             normalise: Normalise::default(),
             fit_on: FitOn::default(),
+            select: Select::default(),
             align: Align::default(),
             alignment: AlignmentSettings::default(),
             transform: String::new(),

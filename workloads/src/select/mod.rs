@@ -8,6 +8,9 @@
 mod columns;
 mod correlation;
 
+use std::collections::HashSet;
+use std::fmt;
+
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +163,28 @@ pub enum Why {
         /// The pattern.
         pattern: String,
     },
+    /// Not among the columns that were asked for.
+    NotNamed,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { share } => write!(f, "{:.1} % of its values are missing", 100.0 * share),
+            Self::Variance { variance } => write!(f, "its variance is {variance:.3e}"),
+            Self::Frequency { ratio } => write!(
+                f,
+                "its second most common value is {ratio:.4} times as frequent as the most common one"
+            ),
+            Self::Unique { share } => {
+                write!(f, "its different values are {:.2} % of the rows", 100.0 * share)
+            }
+            Self::Correlated { with, r } => write!(f, "it has r = {r:.4} with {with}"),
+            Self::Outlier { value } => write!(f, "it reaches {value:.4e}"),
+            Self::Blocked { pattern } => write!(f, "its name matches {pattern}"),
+            Self::NotNamed => f.write_str("it is not a column of the alignment"),
+        }
+    }
 }
 
 /// A column that was dropped.
@@ -301,6 +326,67 @@ pub fn select(
 }
 
 impl Selection {
+    /// The columns of `names` that are among `wanted`, in the order of `names`: what was selected before.
+    pub fn named(names: &[String], wanted: &[String]) -> Self {
+        let wanted: HashSet<&String> = wanted.iter().collect();
+        let (kept, rest): (Vec<usize>, Vec<usize>) =
+            (0..names.len()).partition(|&column| wanted.contains(&names[column]));
+        let dropped = |column: usize| Dropped {
+            name: names[column].clone(),
+            operation: "transform".to_owned(),
+            why: Why::NotNamed,
+        };
+        Self {
+            width: names.len(),
+            names: kept.iter().map(|&column| names[column].clone()).collect(),
+            kept,
+            dropped: rest.into_iter().map(dropped).collect(),
+            unmatched: Vec::new(),
+        }
+    }
+
+    /// Drops of the kept columns those whose value of greatest magnitude is above `cutoff`; as
+    /// [`Operation::DropOutliers`], for values that are not all at hand. `largest`: one per column, dropped ones too.
+    ///
+    /// # Errors
+    /// [`SelectError::Names`] with another number of values than columns, [`SelectError::NothingLeft`].
+    pub fn drop_outliers(&mut self, largest: &[f32], cutoff: f64) -> Result<(), SelectError> {
+        let operation = Operation::DropOutliers { cutoff }.name();
+        if largest.len() != self.width {
+            return Err(SelectError::Names {
+                names: largest.len(),
+                width: self.width,
+            });
+        }
+        let names = std::mem::take(&mut self.names);
+        let kept = std::mem::take(&mut self.kept);
+        for (column, name) in kept.into_iter().zip(names) {
+            let value = largest[column];
+            if f64::from(value.abs()) > cutoff {
+                self.dropped.push(Dropped {
+                    name,
+                    operation: operation.to_owned(),
+                    why: Why::Outlier { value },
+                });
+            } else {
+                self.kept.push(column);
+                self.names.push(name);
+            }
+        }
+        if self.kept.is_empty() {
+            return Err(SelectError::NothingLeft {
+                operation,
+                columns: self.width,
+            });
+        }
+        Ok(())
+    }
+
+    /// The kept columns, ascending.
+    pub fn kept(&self) -> &[usize] {
+        &self.kept
+    }
+
     /// Names of the kept columns.
     pub fn names(&self) -> &[String] {
         &self.names
