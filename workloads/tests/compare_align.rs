@@ -6,6 +6,10 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "common/noise.rs"]
+mod noise;
+
+use noise::Noise;
 use wellspring_workloads::align::{AlignError, FittedTransform};
 use wellspring_workloads::compare::{
     Align, AlignmentSettings, Call, CompareError, ComparisonSettings, Normalise, NoteKind, Question,
@@ -17,22 +21,6 @@ use wellspring_workloads::words::WellPosition;
 const WIDTH: usize = 24;
 /// Features of the shared noise, which is far larger than the rest along them.
 const LOUD: usize = 3;
-
-/// Seeded noise, close to normal: the sum of twelve uniforms.
-struct Noise(u64);
-
-impl Noise {
-    fn normal(&mut self) -> f64 {
-        let mut uniform = || {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        };
-        (0..12).map(|_| uniform()).sum::<f64>() - 6.0
-    }
-}
 
 /// Plates with 32 reference wells, 16 phenotype wells and eight compounds at two wells each. Compound 0 brings the
 /// phenotype back, compound 1 moves wells beside the axis, the others do nothing.

@@ -5,6 +5,10 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "common/noise.rs"]
+mod noise;
+
+use noise::Noise;
 use wellspring_workloads::compare::{
     ComparisonSettings, Normalise, Question, ScreenComparison, WellScore, compare,
 };
@@ -19,13 +23,8 @@ const WORKS: (u8, u8) = (7, 11);
 /// Phenotype wells of the first and last row lie further out, and every row has more of the phenotype and fewer
 /// cells than the one above. One compound works.
 fn plate() -> Vec<WellProfile> {
-    let mut state = 7u64;
-    let mut noise = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
-    };
+    let mut generator = Noise(7);
+    let mut noise = move || generator.uniform() - 0.5;
     let mut wells = Vec::new();
     for row in 1..=16u8 {
         for column in 1..=24u8 {

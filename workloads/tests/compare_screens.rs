@@ -5,6 +5,10 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "common/noise.rs"]
+mod noise;
+
+use noise::Noise;
 use proptest::prelude::*;
 use wellspring_workloads::compare::{
     Call, Censoring, CompareError, Comparison, ComparisonSettings, Correction, CurveModel, FitOn, Normalise,
@@ -15,23 +19,6 @@ use wellspring_workloads::words::WellPosition;
 
 const WIDTH: usize = 24;
 const DOSES: [f64; 6] = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-
-/// Seeded noise, close to normal: the sum of twelve uniforms.
-struct Noise(u64);
-
-impl Noise {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
-}
 
 /// Fills a plate well by well.
 struct Plate {

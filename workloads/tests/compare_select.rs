@@ -5,6 +5,10 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "common/noise.rs"]
+mod noise;
+
+use noise::Noise;
 use wellspring_workloads::compare::{
     Align, AlignmentSettings, CompareError, ComparisonSettings, FitOn, Frame, Normalise, NoteKind,
     ScreenComparison, Select, compare, compare_framed,
@@ -24,13 +28,8 @@ fn names() -> Vec<String> {
 }
 
 fn plate(name: &str, seed: u64) -> Vec<WellProfile> {
-    let mut state = seed;
-    let mut noise = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
-    };
+    let mut generator = Noise(seed);
+    let mut noise = move || generator.uniform() - 0.5;
     let mut wells = Vec::new();
     for index in 0..96usize {
         let (role, compound, place) = match index {

@@ -6,9 +6,13 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "common/noise.rs"]
+mod noise;
+
 use std::convert::Infallible;
 use std::io::Cursor;
 
+use noise::Noise;
 use proptest::prelude::*;
 use wellspring_workloads::compare::{
     Align, Call, CompareError, Comparison, ComparisonSettings, CompoundSummary, Design, Frame, Normalise,
@@ -21,22 +25,6 @@ const WIDTH: usize = 16;
 
 fn names() -> Vec<String> {
     (0..WIDTH).map(|column| format!("f_{column}")).collect()
-}
-
-/// Seeded noise, close to normal: the sum of twelve uniforms.
-struct Noise(u64);
-
-impl Noise {
-    fn normal(&mut self) -> f64 {
-        let mut uniform = || {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        };
-        (0..12).map(|_| uniform()).sum::<f64>() - 6.0
-    }
 }
 
 /// Wells of any number of plates, each plate filled from A01 on.

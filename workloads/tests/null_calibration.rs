@@ -6,27 +6,15 @@
     reason = "helpers of tests outside test functions: a failure there is a failed test"
 )]
 
+#[path = "common/noise.rs"]
+mod noise;
+
+use noise::Noise;
 use wellspring_workloads::compare::{
     Call, ComparisonSettings, FitOn, Normalise, Question, Thresholds, compare,
 };
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::WellPosition;
-
-/// Seeded noise, close to normal: the sum of twelve uniforms.
-struct Noise(u64);
-
-impl Noise {
-    fn normal(&mut self) -> f64 {
-        let mut uniform = || {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        };
-        (0..12).map(|_| uniform()).sum::<f64>() - 6.0
-    }
-}
 
 /// Compounds of a screen share its controls, and so do their p-values: many small screens say more than a large one.
 const SCREENS: u64 = 12;

@@ -149,16 +149,7 @@ fn possible(
     let reference: usize = usable.clone().filter(|&wells| wells >= FEWEST_ALIGNED).sum();
     let asked = settings.alignment.components as usize;
     let most = reference / WELLS_PER_COMPONENT;
-    let note = |text: String| {
-        Some(Note {
-            kind: NoteKind::Alignment,
-            plate: None,
-            disease: None,
-            well: None,
-            column: None,
-            text,
-        })
-    };
+    let note = |text: String| Some(Note::of_screen(NoteKind::Alignment, text));
     let needed = match settings.align {
         Align::None => return Ok((Align::None, asked, None)),
         Align::Auto => {

@@ -78,12 +78,16 @@ impl Frame {
     ) -> Result<Framed, Note> {
         let raw = self.raw_rows(wells);
         let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-        let plate = Scaler::standardise(&raw.rows().collect::<Vec<_>>());
+        let plate = (settings.normalise != Normalise::None)
+            .then(|| Scaler::standardise(&raw.rows().collect::<Vec<_>>()));
         let finish = |mut scaler: Scaler| {
             for &(column, divisor) in self.repairs.get(&place).into_iter().flatten() {
                 scaler.scale[column] = divisor;
             }
-            scaler.floored(&plate)
+            match &plate {
+                Some(plate) => scaler.floored(plate),
+                None => scaler,
+            }
         };
         let scaler = fit_scaler(&raw, &on, settings.normalise).map(finish);
         // Where the wells of the fit are also what treatments are compared with, each is scaled by the others: scaled

@@ -59,6 +59,7 @@ pub use settings::{
     Thresholds,
 };
 pub use spool::Spool;
+pub(crate) use spool::Tape;
 pub use window::WindowVerdict;
 
 use std::convert::Infallible;

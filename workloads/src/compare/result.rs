@@ -511,3 +511,17 @@ pub struct Note {
     /// The whole note in words.
     pub text: String,
 }
+
+impl Note {
+    /// About no plate, disease, well or column more than another.
+    pub fn of_screen(kind: NoteKind, text: String) -> Self {
+        Self {
+            kind,
+            plate: None,
+            disease: None,
+            well: None,
+            column: None,
+            text,
+        }
+    }
+}

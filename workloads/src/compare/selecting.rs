@@ -91,14 +91,7 @@ pub(super) fn note(selection: &Selection, features: usize) -> Note {
             counts.join(", ")
         )
     };
-    Note {
-        kind: NoteKind::Selection,
-        plate: None,
-        disease: None,
-        well: None,
-        column: None,
-        text,
-    }
+    Note::of_screen(NoteKind::Selection, text)
 }
 
 /// Wells that columns are judged by.

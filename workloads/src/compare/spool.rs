@@ -3,7 +3,7 @@
 //! Series enter one by one and leave in any order. What holds the bytes is the caller's: memory, or a file where a
 //! screen is larger than memory. Fails where that does.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,70 @@ use super::CompareError;
 pub trait Spool: Read + Write + Seek {}
 
 impl<T: Read + Write + Seek> Spool for T {}
+
+/// Bytes in a spool: appended, written over and read at any place.
+#[derive(Debug, Clone)]
+pub(crate) struct Tape<S> {
+    spool: S,
+    /// Where the next bytes go.
+    end: u64,
+    /// Where the spool stands; `None` after a fault.
+    at: Option<u64>,
+}
+
+impl<S: Spool> Tape<S> {
+    /// Behind what the spool holds.
+    pub(crate) fn new(mut spool: S) -> io::Result<Self> {
+        let end = spool.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            spool,
+            end,
+            at: Some(end),
+        })
+    }
+
+    /// Where the next bytes go.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Forgets what lies from `end` on: the next bytes go there.
+    pub(crate) fn forget(&mut self, end: u64) {
+        self.end = self.end.min(end);
+    }
+
+    /// Writes bytes behind all others; gives their place.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        let place = self.end;
+        self.write(place, bytes)?;
+        self.end += bytes.len() as u64;
+        Ok(place)
+    }
+
+    /// Writes bytes over those at a place.
+    pub(crate) fn write(&mut self, place: u64, bytes: &[u8]) -> io::Result<()> {
+        self.stand(place)?;
+        self.spool.write_all(bytes)?;
+        self.at = Some(place + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Reads as many bytes from a place as `into` holds.
+    pub(crate) fn read(&mut self, place: u64, into: &mut [u8]) -> io::Result<()> {
+        self.stand(place)?;
+        self.spool.read_exact(into)?;
+        self.at = Some(place + into.len() as u64);
+        Ok(())
+    }
+
+    /// Goes to a place. Until the caller has read or written there, it is not known where the spool stands.
+    fn stand(&mut self, place: u64) -> io::Result<()> {
+        if self.at.take() != Some(place) {
+            self.spool.seek(SeekFrom::Start(place))?;
+        }
+        Ok(())
+    }
+}
 
 /// Where a value lies in a spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,33 +92,17 @@ impl Place {
 }
 
 /// Appends values, and reads them back.
-pub(super) struct Shelf<S> {
-    spool: S,
-    end: u64,
-    /// Whether the spool stands at `end`.
-    at_end: bool,
-}
+pub(super) struct Shelf<S>(Tape<S>);
 
 impl<S: Spool> Shelf<S> {
-    pub(super) fn new(mut spool: S) -> Result<Self, CompareError> {
-        let end = spool.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(Self {
-            spool,
-            end,
-            at_end: true,
-        })
+    pub(super) fn new(spool: S) -> Result<Self, CompareError> {
+        Ok(Self(Tape::new(spool).map_err(failed)?))
     }
 
     pub(super) fn put(&mut self, value: &impl Serialize) -> Result<Place, CompareError> {
         let bytes = postcard::to_allocvec(value).map_err(coded)?;
         let length = u32::try_from(bytes.len()).map_err(|_| CompareError::TooLarge)?;
-        if !self.at_end {
-            self.spool.seek(SeekFrom::Start(self.end)).map_err(failed)?;
-            self.at_end = true;
-        }
-        self.spool.write_all(&bytes).map_err(failed)?;
-        let at = self.end;
-        self.end += u64::from(length);
+        let at = self.0.append(&bytes).map_err(failed)?;
         Ok(Place { at, length })
     }
 
@@ -64,10 +112,8 @@ impl<S: Spool> Shelf<S> {
 
     /// The bytes of a value, for [`decoded`] elsewhere.
     pub(super) fn bytes(&mut self, place: Place) -> Result<Vec<u8>, CompareError> {
-        self.at_end = false;
-        self.spool.seek(SeekFrom::Start(place.at)).map_err(failed)?;
         let mut bytes = vec![0; place.length as usize];
-        self.spool.read_exact(&mut bytes).map_err(failed)?;
+        self.0.read(place.at, &mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 }

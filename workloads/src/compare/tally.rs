@@ -31,12 +31,8 @@ impl Tally {
         let mut add = |kind, text: String| {
             let name = disease.map(|d| format!("disease {d}: ")).unwrap_or_default();
             notes.push(Note {
-                kind,
-                plate: None,
                 disease: disease.map(str::to_owned),
-                well: None,
-                column: None,
-                text: format!("{name}{text}"),
+                ..Note::of_screen(kind, format!("{name}{text}"))
             });
         };
         if let Some(best) = self.best.filter(|_| self.weak > 0) {

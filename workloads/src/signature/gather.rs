@@ -10,8 +10,9 @@
 //!
 //! Fails on a plate that contradicts the others, and where the spool does. Wells without an origin on their plate are left out and named.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::reservoir::Reservoir;
 use super::rows::{EffectVectors, Rows};
 use super::vectors::{Vectors, dot};
 use super::{SignatureError, SignatureSettings, TreatedCells};
@@ -479,71 +480,4 @@ fn mean(rows: &FeatureMatrix, of: &[usize]) -> Option<Vec<f64>> {
     }
     sum.iter_mut().for_each(|sum| *sum /= of.len() as f64);
     Some(sum)
-}
-
-/// The control wells of smallest hash: a sample that does not depend on the order they came in.
-#[derive(Debug, Default)]
-struct Reservoir {
-    kept: BinaryHeap<Control>,
-    /// Wells seen, kept or not.
-    offered: usize,
-}
-
-#[derive(Debug)]
-struct Control {
-    rank: (u64, Barcode, WellPosition),
-    row: Vec<f32>,
-    share: f64,
-}
-
-impl PartialEq for Control {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank == other.rank
-    }
-}
-
-impl Eq for Control {}
-
-impl PartialOrd for Control {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Control {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank.cmp(&other.rank)
-    }
-}
-
-impl Reservoir {
-    fn offer(
-        &mut self,
-        most: usize,
-        hash: u64,
-        plate: &Barcode,
-        well: WellPosition,
-        control: impl FnOnce() -> (Vec<f32>, f64),
-    ) {
-        let rank = (hash, plate.clone(), well);
-        if self.kept.len() >= most {
-            if self.kept.peek().is_none_or(|largest| largest.rank <= rank) {
-                return;
-            }
-            self.kept.pop();
-        }
-        let (row, share) = control();
-        self.kept.push(Control { rank, row, share });
-    }
-
-    fn pool(self, width: usize, moves: Vec<f64>) -> ControlPool {
-        let mut rows = FeatureMatrix::new(width);
-        let mut share = Vec::with_capacity(self.kept.len());
-        for control in self.kept.into_sorted_vec() {
-            let pushed = rows.push(&control.row);
-            debug_assert!(pushed.is_ok(), "rows of one screen have one width");
-            share.push(control.share);
-        }
-        ControlPool { rows, share, moves }
-    }
 }

@@ -9,6 +9,7 @@
 mod error;
 pub mod gather;
 mod null;
+mod reservoir;
 mod rows;
 pub mod score;
 mod settings;

@@ -3,72 +3,55 @@
 //! Values enter at a place and leave bit for bit. What holds the bytes is the caller's: memory, or a file where a screen
 //! is larger than memory. Fails where that does.
 
-use std::io::SeekFrom;
 use std::ops::Range;
 
 use super::{SignatureError, Vectors};
-use crate::compare::Spool;
+use crate::compare::{Spool, Tape};
 
 const VALUE_BYTES: usize = size_of::<f64>();
 
 /// A spool, and a buffer to use again.
 #[derive(Debug, Clone)]
 pub(super) struct Rows<S> {
-    spool: S,
-    /// Where the next values go.
-    end: u64,
-    /// Where the spool stands; `None` after a fault.
-    at: Option<u64>,
+    tape: Tape<S>,
     bytes: Vec<u8>,
 }
 
 impl<S: Spool> Rows<S> {
     /// Behind what the spool holds.
-    pub(super) fn new(mut spool: S) -> Result<Self, SignatureError> {
-        let end = spool.seek(SeekFrom::End(0)).map_err(failed)?;
+    pub(super) fn new(spool: S) -> Result<Self, SignatureError> {
         Ok(Self {
-            spool,
-            end,
-            at: Some(end),
+            tape: Tape::new(spool).map_err(failed)?,
             bytes: Vec::new(),
         })
     }
 
     /// Where the next values go.
     pub(super) fn end(&self) -> u64 {
-        self.end
+        self.tape.end()
     }
 
     /// Forgets the values from `end` on: the next ones go there.
     pub(super) fn forget(&mut self, end: u64) {
-        self.end = self.end.min(end);
+        self.tape.forget(end);
     }
 
     /// Writes values behind all others; gives their place.
     pub(super) fn append(&mut self, values: &[f64]) -> Result<u64, SignatureError> {
-        let place = self.end;
-        self.write(place, values)?;
-        self.end += bytes_of(values.len());
-        Ok(place)
+        self.encode(values);
+        self.tape.append(&self.bytes).map_err(failed)
     }
 
     /// Writes values over those at a place.
     pub(super) fn write(&mut self, place: u64, values: &[f64]) -> Result<(), SignatureError> {
-        self.bytes.clear();
-        self.bytes
-            .extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        self.stand(place)?;
-        self.spool.write_all(&self.bytes).map_err(failed)?;
-        self.at = Some(place + bytes_of(values.len()));
-        Ok(())
+        self.encode(values);
+        self.tape.write(place, &self.bytes).map_err(failed)
     }
 
     /// Reads as many values from a place as `into` holds.
     pub(super) fn read(&mut self, place: u64, into: &mut [f64]) -> Result<(), SignatureError> {
         self.bytes.resize(into.len() * VALUE_BYTES, 0);
-        self.stand(place)?;
-        self.spool.read_exact(&mut self.bytes).map_err(failed)?;
-        self.at = Some(place + bytes_of(into.len()));
+        self.tape.read(place, &mut self.bytes).map_err(failed)?;
         let (values, _) = self.bytes.as_chunks();
         for (into, bytes) in into.iter_mut().zip(values) {
             *into = f64::from_le_bytes(*bytes);
@@ -76,12 +59,10 @@ impl<S: Spool> Rows<S> {
         Ok(())
     }
 
-    /// Goes to a place. Until the caller has read or written there, it is not known where the spool stands.
-    fn stand(&mut self, place: u64) -> Result<(), SignatureError> {
-        if self.at.take() != Some(place) {
-            self.spool.seek(SeekFrom::Start(place)).map_err(failed)?;
-        }
-        Ok(())
+    fn encode(&mut self, values: &[f64]) {
+        self.bytes.clear();
+        self.bytes
+            .extend(values.iter().flat_map(|value| value.to_le_bytes()));
     }
 }
 

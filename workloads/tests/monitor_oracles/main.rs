@@ -7,6 +7,8 @@
 
 #[path = "../common/oracles.rs"]
 mod files;
+#[path = "../common/noise.rs"]
+mod noise;
 
 mod drift;
 mod monitoring;

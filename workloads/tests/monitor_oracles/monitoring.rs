@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::noise::Noise;
 use proptest::prelude::*;
 use wellspring_workloads::monitor::{
     Detector, DriftReference, DriftReport, Identity, Level, MonitorError, MonitorSettings, PlateControls,
@@ -12,24 +13,6 @@ use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::WellPosition;
 
 const FEATURES: usize = 24;
-
-/// A uniform stream with mean nought and deviation one.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f64 {
-        // Twelve uniforms less six (Irwin-Hall).
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
-
-    fn uniform(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
 
 /// What is wrong with a plate.
 #[derive(Clone, Copy)]
@@ -53,9 +36,9 @@ fn plate(number: u64, seed: u64, jitter: f64, fault: Fault) -> Vec<WellProfile> 
     let mut noise =
         Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95));
     for _ in 0..8 {
-        noise.next();
+        noise.normal();
     }
-    let offset: Vec<f64> = (0..FEATURES).map(|_| jitter * noise.next()).collect();
+    let offset: Vec<f64> = (0..FEATURES).map(|_| jitter * noise.normal()).collect();
     (0..48)
         .map(|i| {
             let ill = i % 2 == 1;
@@ -69,7 +52,7 @@ fn plate(number: u64, seed: u64, jitter: f64, fault: Fault) -> Vec<WellProfile> 
                     } else {
                         0.0
                     };
-                    (100.0 + offset + moved + disease + fault.spread * noise.next()) as f32
+                    (100.0 + offset + moved + disease + fault.spread * noise.normal()) as f32
                 })
                 .collect();
             WellProfile {
@@ -82,7 +65,7 @@ fn plate(number: u64, seed: u64, jitter: f64, fault: Fault) -> Vec<WellProfile> 
                     dose: None,
                 },
                 fields: 4,
-                cell_count: Some(800.0 + 20.0 * noise.next()),
+                cell_count: Some(800.0 + 20.0 * noise.normal()),
                 values,
             }
         })

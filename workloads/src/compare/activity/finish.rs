@@ -143,12 +143,5 @@ impl Activities<'_> {
 }
 
 fn note(text: String) -> Note {
-    Note {
-        kind: NoteKind::FewReplicates,
-        plate: None,
-        disease: None,
-        well: None,
-        column: None,
-        text,
-    }
+    Note::of_screen(NoteKind::FewReplicates, text)
 }
