@@ -107,10 +107,15 @@ need_runtime_dir() {
     chmod 700 "$XDG_RUNTIME_DIR"
 }
 
-# Test builds live outside the clone, so that the next clone starts warm.
+# Test builds live outside the clone, so that the next clone starts warm. Only other people's crates are shared: cargo
+# tells ours apart by the time of their files, and would run one clone's tests for another's.
 share_target_dir() {
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/wellspring/target}"
     mkdir -p "$CARGO_TARGET_DIR"
+    local built_for="$CARGO_TARGET_DIR/built-for"
+    [[ "$(cat "$built_for" 2>/dev/null)" == "$root" ]] && return 0
+    (cd "$root" && cargo clean --locked --quiet -p wellspring{,-broker,-kernels,-models,-workloads})
+    echo "$root" >"$built_for"
 }
 
 # Where cargo puts what it builds.
