@@ -6,9 +6,6 @@
 //! once. What fails: Kafka, and the scratch file's disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -18,6 +15,7 @@ use crate::events::{DeadLetter, FieldFeatures, LetterAction, RunId, Status};
 use crate::kafka::tail::TailRecord;
 use crate::kafka::topics::Topic;
 use crate::schemas::{Schemas, Unreadable};
+use crate::scratch::{Place, ScratchError, ScratchWriter};
 
 /// One run's fields, as far as they have arrived.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ pub struct Collection {
     pub comparisons_published: u64,
     /// Whether all comparisons are on their topic already.
     pub finished: bool,
-    scratch: Scratch,
+    scratch: ScratchWriter,
     /// How to read what lies in the scratch file.
     schemas: Schemas,
 }
@@ -51,7 +49,7 @@ struct Submitted {
 struct PlateFields {
     planned: Option<Planned>,
     /// Where each field's record lies in the scratch file, in the plan's order.
-    records: BTreeMap<(WellPosition, u32), Span>,
+    records: BTreeMap<(WellPosition, u32), Place>,
     failed: BTreeSet<(WellPosition, u32)>,
     /// Dead letters of its planning.
     plan_letters: BTreeSet<String>,
@@ -62,12 +60,6 @@ struct Planned {
     expected: u32,
     planned: u32,
     letters: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    at: u64,
-    len: u32,
 }
 
 impl PlateFields {
@@ -123,7 +115,7 @@ impl Collection {
             profiled: BTreeSet::new(),
             comparisons_published: 0,
             finished: false,
-            scratch: Scratch::open(folder)?,
+            scratch: ScratchWriter::create(folder).map_err(disk)?,
             schemas: Schemas::default(),
         })
     }
@@ -155,7 +147,7 @@ impl Collection {
         let plate = self.plates.entry(features.field.plate.clone()).or_default();
         let field = (features.field.well, features.field.field);
         if let std::collections::btree_map::Entry::Vacant(entry) = plate.records.entry(field) {
-            entry.insert(self.scratch.append(&record.value)?);
+            entry.insert(self.scratch.push(&record.value).map_err(disk)?);
         }
         Ok(())
     }
@@ -304,15 +296,15 @@ impl Collection {
         &mut self,
         plate: &Barcode,
     ) -> Result<impl Iterator<Item = Result<FieldFeatures, StageError>> + use<'_>, StageError> {
-        self.scratch.flush()?;
-        let spans = self
+        self.scratch.flush().map_err(disk)?;
+        let places = self
             .plates
             .get(plate)
             .map(|plate| plate.records.values().copied().collect::<Vec<_>>());
         let (scratch, schemas) = (&self.scratch, &self.schemas);
-        Ok(spans.unwrap_or_default().into_iter().map(move |span| {
+        Ok(places.unwrap_or_default().into_iter().map(move |place| {
             schemas
-                .read(Topic::Features, &scratch.read(span)?)
+                .read(Topic::Features, &scratch.read(place).map_err(disk)?)
                 .map_err(|error| StageError::internal(Stage::Collect, error))
         }))
     }
@@ -335,57 +327,8 @@ pub(crate) fn pass_over(record: &TailRecord, error: Unreadable) -> Result<(), St
     Ok(())
 }
 
-/// Records on disk, appended and read at random. The file has no name, so nothing is left behind by a crash.
-#[derive(Debug)]
-struct Scratch {
-    file: BufWriter<File>,
-    end: u64,
-}
-
-impl Scratch {
-    fn open(folder: &Path) -> Result<Self, StageError> {
-        let file = tempfile::tempfile_in(folder).map_err(scratch_error)?;
-        Ok(Self {
-            file: BufWriter::new(file),
-            end: 0,
-        })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<Span, StageError> {
-        let len = u32::try_from(bytes.len()).map_err(|error| StageError::internal(Stage::Collect, error))?;
-        let span = Span { at: self.end, len };
-        if let Err(error) = self.file.write_all(bytes) {
-            // Part of the record may have been written; the next one starts where this one did.
-            self.file.seek(SeekFrom::Start(self.end)).map_err(scratch_error)?;
-            return Err(scratch_error(error));
-        }
-        self.end += u64::from(len);
-        Ok(span)
-    }
-
-    fn flush(&mut self) -> Result<(), StageError> {
-        self.file.flush().map_err(scratch_error)
-    }
-
-    fn read(&self, span: Span) -> Result<Vec<u8>, StageError> {
-        let mut bytes = vec![0; span.len as usize];
-        self.file
-            .get_ref()
-            .read_exact_at(&mut bytes, span.at)
-            .map_err(scratch_error)?;
-        Ok(bytes)
-    }
-}
-
-fn scratch_error(source: std::io::Error) -> StageError {
-    StageError::internal(Stage::Collect, ScratchError { source })
-}
-
-/// The scratch file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("the collector's scratch file in the output folder cannot be used; check space and permissions")]
-struct ScratchError {
-    source: std::io::Error,
+fn disk(error: ScratchError) -> StageError {
+    StageError::internal(Stage::Collect, error)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::collect::{Collection, Progress, pass_over};
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{LetterAction, RunId, Status};
 use crate::failpoint;
-use crate::kafka::tail::{Polled, Tail, TailRecord};
+use crate::kafka::tail::{Polled, Tail, TailRecord, read_events};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 
@@ -189,24 +189,6 @@ pub(crate) fn past(kafka: &KafkaSettings) -> Result<(HashSet<RunId>, BTreeSet<i6
 
 /// Every status written so far, in order.
 pub fn read_statuses(kafka: &KafkaSettings) -> Result<Vec<Status>, KafkaFailure> {
-    let mut tail = Tail::open(kafka, &[Topic::Status])?;
-    let mut statuses = Vec::new();
-    loop {
-        match tail.poll(Duration::from_secs(10))? {
-            Polled::Record(record) => match record.read() {
-                Ok(status) => statuses.push(status),
-                Err(error) => {
-                    let message = crate::error::chain(&record.unreadable(error));
-                    tracing::warn!(message, "a status is passed over");
-                }
-            },
-            // The status topic has one partition, so its end is the end.
-            Polled::AtEnd(_) => return Ok(statuses),
-            Polled::Nothing => {
-                return Err(KafkaFailure::Silent {
-                    bootstrap: kafka.bootstrap.clone(),
-                });
-            }
-        }
-    }
+    let statuses = read_events(kafka, Topic::Status)?;
+    Ok(statuses.into_iter().map(|(_, status)| status).collect())
 }

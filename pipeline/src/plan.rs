@@ -192,10 +192,7 @@ async fn plan_records(
     };
     let content = ids::content(plan.tasks.iter().map(ids::content_of_task).chain(letters));
     let id = ids::of_plate(&run.id, plate, "planned", &content);
-    records.push(
-        OutRecord::new(Topic::Status, run.id.clone(), id, "wellspring.status.v1", &status)
-            .map_err(internal)?,
-    );
+    records.push(OutRecord::status(id, &status).map_err(internal)?);
     Ok((records, planned))
 }
 

@@ -21,7 +21,7 @@ use crate::collector::{past, read_statuses};
 use crate::error::{Stage, StageError};
 use crate::events::{DeadLetter, FieldFeatures, PlateReady, RunId, Status};
 use crate::ids;
-use crate::kafka::producer::{BatchProducer, Committed};
+use crate::kafka::producer::BatchProducer;
 use crate::kafka::tail::{Start, TailRecord, read_to_end};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
@@ -31,7 +31,7 @@ use crate::submit::submit;
 /// Features in one transaction at most: what is in memory.
 const BATCH: usize = 500;
 /// Tries of an aborted transaction.
-const TRIES: usize = 10;
+const TRIES: u32 = 10;
 
 /// What is replayed.
 #[derive(Debug, Clone, Default)]
@@ -270,11 +270,7 @@ pub fn features(
             plates: unannounced,
             time_ms: now_ms(),
         };
-        commit(
-            &producer,
-            kafka,
-            vec![status_record(&run, submitted_id, &submitted)?],
-        )?;
+        producer.publish_within(TRIES, &[OutRecord::status(submitted_id, &submitted)?])?;
     }
     let letters: Vec<DeadLetter> = match selection.is_whole() {
         true => collection.letters().into_iter().cloned().collect(),
@@ -284,7 +280,7 @@ pub fn features(
         let of_plate = letters
             .iter()
             .filter(|letter| letter.plate.as_ref() == Some(plate) && letter.run.is_some());
-        replayed.published += take_over(&producer, kafka, &mut collection, plate, &run, of_plate, &present)?;
+        replayed.published += take_over(&producer, &mut collection, plate, &run, of_plate, &present)?;
     }
     Ok(replayed)
 }
@@ -356,7 +352,6 @@ fn gather(
 /// says that the plate is whole.
 fn take_over<'a>(
     producer: &BatchProducer,
-    kafka: &KafkaSettings,
     collection: &mut Collection,
     plate: &Barcode,
     run: &RunId,
@@ -385,7 +380,8 @@ fn take_over<'a>(
         )?);
         published += 1;
         if batch.len() >= BATCH {
-            commit(producer, kafka, std::mem::take(&mut batch))?;
+            producer.publish_within(TRIES, &batch)?;
+            batch.clear();
         }
     }
     let mut failed = BTreeSet::new();
@@ -420,35 +416,13 @@ fn take_over<'a>(
         fields_planned,
         dead_letters: count(plan_letters.len()),
     };
-    batch.push(status_record(
-        run,
-        ids::of_plate(run, plate, "planned", &content),
-        &planned,
-    )?);
-    commit(producer, kafka, batch)?;
+    let planned_id = ids::of_plate(run, plate, "planned", &content);
+    batch.push(OutRecord::status(planned_id, &planned)?);
+    producer.publish_within(TRIES, &batch)?;
     Ok(published)
 }
 
 fn letter_id(run: &RunId, old: &str) -> String {
     let digest = Sha256::digest(format!("{run}\0{old}").as_bytes());
     digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn status_record(run: &RunId, id: String, status: &Status) -> Result<OutRecord, KafkaFailure> {
-    OutRecord::new(Topic::Status, run.clone(), id, "wellspring.status.v1", status)
-}
-
-fn commit(
-    producer: &BatchProducer,
-    kafka: &KafkaSettings,
-    records: Vec<OutRecord>,
-) -> Result<(), KafkaFailure> {
-    for _ in 0..TRIES {
-        if producer.publish(&records)? == Committed::Yes {
-            return Ok(());
-        }
-    }
-    Err(KafkaFailure::Aborted {
-        bootstrap: kafka.bootstrap.clone(),
-    })
 }

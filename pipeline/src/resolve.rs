@@ -17,7 +17,7 @@ use crate::error::{FailureClass, Stage};
 use crate::events::{DeadLetter, LetterAction, RunId, Status};
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, Committed};
-use crate::kafka::tail::{Polled, Tail};
+use crate::kafka::tail::read_events;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 
@@ -102,30 +102,13 @@ pub fn read_letters(kafka: &KafkaSettings) -> Result<Vec<StoredLetter>, KafkaFai
             resolved.extend(offsets.into_iter().map(|offset| (offset, action)));
         }
     }
-    let mut tail = Tail::open(kafka, &[Topic::DeadLetters])?;
-    let mut letters = Vec::new();
-    loop {
-        match tail.poll(Duration::from_secs(10))? {
-            Polled::Record(record) => match record.read() {
-                Ok(letter) => letters.push(StoredLetter {
-                    offset: record.offset,
-                    letter,
-                    resolved: resolved.get(&record.offset).copied(),
-                }),
-                Err(error) => {
-                    let message = crate::error::chain(&record.unreadable(error));
-                    tracing::warn!(message, "a dead letter is passed over");
-                }
-            },
-            // The topic has one partition, so its end is the end.
-            Polled::AtEnd(_) => return Ok(letters),
-            Polled::Nothing => {
-                return Err(KafkaFailure::Silent {
-                    bootstrap: kafka.bootstrap.clone(),
-                });
-            }
-        }
-    }
+    let letters = read_events(kafka, Topic::DeadLetters)?;
+    let stored = letters.into_iter().map(|(offset, letter)| StoredLetter {
+        offset,
+        letter,
+        resolved: resolved.get(&offset).copied(),
+    });
+    Ok(stored.collect())
 }
 
 /// Tries every open letter of `filter` again, or discards it; with `dry`, only says what would be done. Blocking.
@@ -244,7 +227,7 @@ fn statuses(letters: &[StoredLetter], action: LetterAction) -> Result<Vec<OutRec
                 plates: plates.into_iter().collect(),
                 time_ms: now_ms(),
             };
-            OutRecord::new(Topic::Status, run, id, "wellspring.status.v1", &status)
+            OutRecord::status(id, &status)
         })
         .collect()
 }

@@ -1,10 +1,11 @@
 //! Values on disk that need not lie in memory: put aside in any order, read again in any other.
 //!
 //! Bytes, rows of features and values of any kind enter, a [`Place`] for each leaves, and with it they can be read
-//! back. The file has no name and ends with the process. Fails where the disk does.
+//! back, after [`ScratchWriter::finish`] or, once flushed, while more is written. The file has no name and ends with the
+//! process. Fails where the disk does.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,18 @@ pub struct ScratchError {
     pub doing: &'static str,
     /// The system's reason.
     pub source: io::Error,
+}
+
+/// A file without a name in a folder with room for it.
+///
+/// # Errors
+/// No file can be made there.
+pub fn unnamed_file(folder: &Path) -> Result<File, ScratchError> {
+    tempfile::tempfile_in(folder).map_err(|source| ScratchError {
+        folder: folder.to_owned(),
+        doing: "made",
+        source,
+    })
 }
 
 /// Where something lies in a scratch file.
@@ -54,13 +67,8 @@ impl ScratchWriter {
     /// # Errors
     /// No file can be made there.
     pub fn create(folder: &Path) -> Result<Self, ScratchError> {
-        let file = tempfile::tempfile_in(folder).map_err(|source| ScratchError {
-            folder: folder.to_owned(),
-            doing: "made",
-            source,
-        })?;
         Ok(Self {
-            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            file: BufWriter::with_capacity(BUFFER_BYTES, unnamed_file(folder)?),
             folder: folder.to_owned(),
             end: 0,
         })
@@ -75,9 +83,30 @@ impl ScratchWriter {
             at: self.end,
             length: u32::try_from(bytes.len()).map_err(|error| self.failed(io::Error::other(error)))?,
         };
-        self.file.write_all(bytes).map_err(|source| self.failed(source))?;
+        if let Err(source) = self.file.write_all(bytes) {
+            // Part of the bytes may have been written; the next ones start where these did.
+            let back = self.file.seek(SeekFrom::Start(self.end));
+            back.map_err(|source| self.failed(source))?;
+            return Err(self.failed(source));
+        }
         self.end += bytes.len() as u64;
         Ok(place)
+    }
+
+    /// Makes all that was appended readable by [`ScratchWriter::read`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn flush(&mut self) -> Result<(), ScratchError> {
+        self.file.flush().map_err(|source| self.failed(source))
+    }
+
+    /// The bytes at a place, flushed before.
+    ///
+    /// # Errors
+    /// The disk refuses, or nothing was put there.
+    pub fn read(&self, place: Place) -> Result<Vec<u8>, ScratchError> {
+        bytes_at(self.file.get_ref(), &self.folder, place)
     }
 
     /// Appends a value, which comes back bit for bit.
@@ -138,11 +167,7 @@ impl Scratch {
     /// # Errors
     /// The disk refuses, or nothing was put there.
     pub fn read(&self, place: Place) -> Result<Vec<u8>, ScratchError> {
-        let mut bytes = vec![0; place.length as usize];
-        self.file
-            .read_exact_at(&mut bytes, place.at)
-            .map_err(|source| self.failed(source))?;
-        Ok(bytes)
+        bytes_at(&self.file, &self.folder, place)
     }
 
     /// The value that [`ScratchWriter::put`] put there.
@@ -150,7 +175,7 @@ impl Scratch {
     /// # Errors
     /// As [`Scratch::read`].
     pub fn get<T: DeserializeOwned>(&self, place: Place) -> Result<T, ScratchError> {
-        postcard::from_bytes(&self.read(place)?).map_err(|error| self.failed(coded(&error)))
+        postcard::from_bytes(&self.read(place)?).map_err(|error| unreadable(&self.folder, coded(&error)))
     }
 
     /// Reads a row of `width` features into `row`, which keeps its allocation.
@@ -177,13 +202,20 @@ impl Scratch {
         values.extend(numbers.map(|bytes| f32::from_le_bytes(*bytes)));
         Ok(())
     }
+}
 
-    fn failed(&self, source: io::Error) -> ScratchError {
-        ScratchError {
-            folder: self.folder.clone(),
-            doing: "read",
-            source,
-        }
+fn bytes_at(file: &File, folder: &Path, place: Place) -> Result<Vec<u8>, ScratchError> {
+    let mut bytes = vec![0; place.length as usize];
+    file.read_exact_at(&mut bytes, place.at)
+        .map_err(|source| unreadable(folder, source))?;
+    Ok(bytes)
+}
+
+fn unreadable(folder: &Path, source: io::Error) -> ScratchError {
+    ScratchError {
+        folder: folder.to_owned(),
+        doing: "read",
+        source,
     }
 }
 
@@ -213,6 +245,19 @@ mod tests {
         let beyond = scratch.read_row(1000, 3, &mut row).unwrap_err();
         assert!(beyond.to_string().contains("cannot be read"), "{beyond}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_flushed_is_read_while_more_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = ScratchWriter::create(folder.path()).unwrap();
+        let first = writer.push(b"first").unwrap();
+        writer.flush().unwrap();
+        let second = writer.push(b"second").unwrap();
+        assert_eq!(writer.read(first).unwrap(), b"first");
+        assert!(writer.read(second).is_err());
+        writer.flush().unwrap();
+        assert_eq!(writer.read(second).unwrap(), b"second");
     }
 
     #[test]

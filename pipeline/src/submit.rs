@@ -10,7 +10,7 @@ use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::events::{PlateReady, RunId, Status};
 use crate::ids;
-use crate::kafka::producer::{BatchProducer, Committed};
+use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::Run;
@@ -45,14 +45,7 @@ pub fn submit(kafka: &KafkaSettings, run: &Run, plates: &[Barcode]) -> Result<Ve
         "submitted",
         &ids::content(new.iter().map(Barcode::as_str)),
     );
-    let status = OutRecord::new(
-        Topic::Status,
-        run.id.clone(),
-        id,
-        "wellspring.status.v1",
-        &submitted,
-    )?;
-    let mut records = vec![status];
+    let mut records = vec![OutRecord::status(id, &submitted)?];
     for plate in &new {
         records.push(plate_ready(plate, Some(&run.id))?);
     }
@@ -90,13 +83,5 @@ fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaF
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {
-    let producer = BatchProducer::open(kafka, role)?;
-    for _ in 0..5 {
-        if producer.publish(records)? == Committed::Yes {
-            return Ok(());
-        }
-    }
-    Err(KafkaFailure::Aborted {
-        bootstrap: kafka.bootstrap.clone(),
-    })
+    BatchProducer::open(kafka, role)?.publish_within(5, records)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use wellspring::clock::{now_ms, parse_moment};
 use wellspring::embed::EngineSettings;
 use wellspring::kafka::topics::MAX_RETRIES;
 use wellspring::kafka::{Delivery, KafkaSettings};
@@ -308,4 +309,20 @@ pub(crate) fn wait_for_end(runtime: &tokio::runtime::Runtime, roles: &[&Role]) -
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
+}
+
+/// A moment on the command line, in milliseconds since 1970.
+pub(super) fn parse_time(text: &str) -> Result<u64, String> {
+    parse_moment(text, now_ms()).ok_or_else(|| {
+        format!("'{text}' is neither a time in UTC, such as 2026-11-22T23:15:04Z, nor a time ago, such as 2h or 3d")
+    })
+}
+
+/// `PARTITION:OFFSET` on the command line.
+pub(super) fn parse_offset(text: &str) -> Result<(i32, i64), String> {
+    let parts = text.split_once(':');
+    let numbers = parts.and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+    numbers
+        .filter(|(partition, offset)| *partition >= 0 && *offset >= 0)
+        .ok_or_else(|| format!("'{text}' is not PARTITION:OFFSET, such as 3:1500"))
 }

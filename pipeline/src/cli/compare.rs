@@ -12,7 +12,6 @@ mod tables;
 mod treatments;
 mod wells;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -31,7 +30,7 @@ use wellspring_workloads::words::Barcode;
 
 use super::{calls, say};
 pub(crate) use inputs::Inputs;
-use inputs::{Opened, provenance};
+use inputs::{Judged, Opened};
 use left_out::LeftOut;
 use read_as::ReadAs;
 use wells::PlateWells;
@@ -94,31 +93,24 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let earlier = read_transform(named.as_deref().unwrap_or(&screen.comparison.transform))?;
     refuse_a_runs_folder(&args.out)?;
     let out = &args.out;
+    let opened = args.inputs.open(screen, out)?;
+    // Blocks of rows were the largest of all that is held.
+    memory::give_back_free();
+    let read_as = ReadAs::new(&opened.screen, &opened.tables, &opened.treatments);
+    say::note(read_as.line());
+    let Judged {
+        watch: drift,
+        mut planned,
+        mut left_out,
+        rows_left_out,
+        mut provenance,
+    } = opened.judge()?;
+    left_out.extend(drift.left_out.iter().cloned());
     let Opened {
         screen,
         treatments,
         tables,
-    } = args.inputs.open(screen, out)?;
-    // Blocks of rows were the largest of all that is held.
-    memory::give_back_free();
-    let read_as = ReadAs::new(&screen, &tables, &treatments);
-    say::note(read_as.line());
-    let mut left_out = tables.left_out.clone();
-    treatments.without_rows(&tables, &mut left_out);
-    let mut rows_left_out = tables.rows_left_out;
-    let mut planned = Planned::default();
-    for plate in tables.plates() {
-        let wells = PlateWells::plan(&screen, &tables, &treatments, plate, &mut left_out)?;
-        rows_left_out += wells.rows_left_out;
-        if screen.monitor.enabled {
-            planned.watch(&screen, &wells.profiles(&tables)?, BTreeMap::new());
-        }
-        planned.add(wells.facts, wells.wells.iter().map(|(treatment, _)| treatment));
-    }
-    let mut left_out = left_out.notes();
-    let mut provenance = provenance(&screen, &tables.features);
-    let drift = planned.judge(&screen, &provenance)?;
-    left_out.extend(drift.left_out.iter().cloned());
+    } = opened;
     if planned.wells == 0 {
         bail!("no well of the tables can be compared:\n{}", left_out.join("\n"));
     }

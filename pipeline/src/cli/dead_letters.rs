@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use serde::Serialize;
-use wellspring::clock::{now_ms, parse_moment, rfc3339};
+use wellspring::clock::rfc3339;
 use wellspring::dead_letters::{original, subject};
 use wellspring::error::FailureClass;
 use wellspring::events::{DeadLetter, LetterAction};
@@ -12,7 +12,7 @@ use wellspring::kafka::topics::Topic;
 use wellspring::resolve::{Filter, StoredLetter, read_letters, resolve};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
-use super::common::KafkaArgs;
+use super::common::{KafkaArgs, parse_time};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -106,10 +106,10 @@ struct FilterArgs {
     #[arg(long)]
     field: Option<u32>,
     /// Not before: 90s, 15m, 2h or 3d ago, or a date such as 2026-11-22 or 2026-11-22T23:15:04Z.
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    #[arg(long, value_name = "WHEN", value_parser = parse_time)]
     since: Option<u64>,
     /// Before: as --since.
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    #[arg(long, value_name = "WHEN", value_parser = parse_time)]
     until: Option<u64>,
 }
 
@@ -118,11 +118,6 @@ fn parse_class(word: &str) -> Result<FailureClass, String> {
         let classes = FailureClass::ALL.map(|class| class.to_string());
         format!("classes are {}", classes.join(", "))
     })
-}
-
-fn parse_when(text: &str) -> Result<u64, String> {
-    parse_moment(text, now_ms())
-        .ok_or_else(|| "write 2h or 3d for that long ago, or a date such as 2026-11-22".to_owned())
 }
 
 impl FilterArgs {

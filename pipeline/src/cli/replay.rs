@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use wellspring::clock::{now_ms, parse_moment};
 use wellspring::kafka::tail::Start;
 use wellspring::kafka::topics;
 use wellspring::replay::{self, Selection};
 use wellspring_workloads::screen::ScreenName;
 use wellspring_workloads::words::Barcode;
 
-use super::common::{KafkaArgs, read_screen, runtime};
+use super::common::{KafkaArgs, parse_offset, parse_time, read_screen, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -63,20 +62,6 @@ struct Common {
     json: bool,
     #[command(flatten)]
     kafka: KafkaArgs,
-}
-
-pub(super) fn parse_time(text: &str) -> Result<u64, String> {
-    parse_moment(text, now_ms()).ok_or_else(|| {
-        format!("'{text}' is neither a time in UTC, such as 2026-11-22T23:15:04Z, nor a time ago, such as 2h or 3d")
-    })
-}
-
-pub(super) fn parse_offset(text: &str) -> Result<(i32, i64), String> {
-    let parts = text.split_once(':');
-    let numbers = parts.and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
-    numbers
-        .filter(|(partition, offset)| *partition >= 0 && *offset >= 0)
-        .ok_or_else(|| format!("'{text}' is not PARTITION:OFFSET, such as 3:1500"))
 }
 
 impl Common {

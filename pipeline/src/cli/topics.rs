@@ -11,8 +11,7 @@ use wellspring::kafka::topics::Topic;
 use wellspring::schemas::published::newest;
 
 use super::calls::{Grid, Side};
-use super::common::{KafkaArgs, runtime};
-use super::replay::{parse_offset, parse_time};
+use super::common::{KafkaArgs, parse_offset, parse_time, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]

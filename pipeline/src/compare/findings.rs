@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{Comparison, CompoundSummary};
 
-use crate::scratch::ScratchError;
+use crate::scratch::{ScratchError, unnamed_file};
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,9 +48,8 @@ impl FindingsWriter {
     /// # Errors
     /// No file can be made there.
     pub fn create(folder: &Path) -> Result<Self, ScratchError> {
-        let file = tempfile::tempfile_in(folder).map_err(failed(folder, "made"))?;
         Ok(Self {
-            file: BufWriter::new(file),
+            file: BufWriter::new(unnamed_file(folder)?),
             folder: folder.to_owned(),
         })
     }

@@ -22,7 +22,7 @@ use super::findings::{Findings, FindingsWriter};
 use super::signatures::MatrixError;
 use super::whole::{ReplicateCounts, WholeProfiles};
 use crate::results::{ComparisonTables, Provenance, WriteError, write_dropped};
-use crate::scratch::ScratchError;
+use crate::scratch::{ScratchError, unnamed_file};
 use crate::transforms::{TransformError, keep_transform};
 
 /// Most of each kind that the report is given; it shows fewer.
@@ -134,12 +134,7 @@ where
         most_harmful: None,
         notes: 0,
     };
-    let spool = tempfile::tempfile_in(out).map_err(|source| ScratchError {
-        folder: out.to_owned(),
-        doing: "made",
-        source,
-    })?;
-    stream(design, settings, &frame, read, spool, &mut found).map_err(ended)?;
+    stream(design, settings, &frame, read, unnamed_file(out)?, &mut found).map_err(ended)?;
     found.finish()
 }
 

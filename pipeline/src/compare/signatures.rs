@@ -2,7 +2,8 @@
 //!
 //! Plates enter in the space in which they are compared; `signatures.parquet` leaves, and how specific each compound is.
 //! The vectors of effects wait in a temporary file; memory grows with the names of treatments and with diseases. Fails
-//! where a plate contradicts the others or the disk refuses; a screen without a disease axis has no matrix, and a note that says so.
+//! where a plate contradicts the others or the disk refuses; a screen without a disease axis has no matrix, and a note
+//! that says so.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,7 +18,7 @@ use wellspring_workloads::signature::{
 use wellspring_workloads::words::WellPosition;
 
 use crate::results::{Provenance, SignatureTable, WriteError};
-use crate::scratch::ScratchError;
+use crate::scratch::{ScratchError, unnamed_file};
 
 /// Why there is no matrix.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +79,7 @@ impl Signatures {
             gatherer: match comparison.question {
                 Question::Activity => Gathering::NoAxis,
                 Question::Rescue | Question::Response => {
-                    let spool = tempfile::tempfile_in(aside).map_err(|source| ScratchError {
-                        folder: aside.to_owned(),
-                        doing: "made",
-                        source,
-                    })?;
-                    Gathering::On(Box::new(SignatureGatherer::new(&settings, spool)?))
+                    Gathering::On(Box::new(SignatureGatherer::new(&settings, unnamed_file(aside)?)?))
                 }
             },
             settings,
@@ -193,12 +189,5 @@ fn left_out(wells: &[LeftOut]) -> impl Iterator<Item = Note> {
 }
 
 fn note(text: String) -> Note {
-    Note {
-        kind: NoteKind::NoSignature,
-        plate: None,
-        disease: None,
-        well: None,
-        column: None,
-        text,
-    }
+    Note::of_screen(NoteKind::NoSignature, text)
 }

@@ -4,7 +4,6 @@
 //! `signatures.parquet`, `perturbations.parquet` and `activity.parquet` leave, each where it has a row. Memory: what the
 //! signatures need, and a row group of each table. Fails where the disk refuses or plates contradict each other.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use wellspring_workloads::compare::{
@@ -13,7 +12,9 @@ use wellspring_workloads::compare::{
 use wellspring_workloads::signature::Specificity;
 
 use super::signatures::{Matrix, MatrixError, Signatures};
-use crate::results::{ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError};
+use crate::results::{
+    ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError, remove_earlier,
+};
 
 /// Columns of an aligned space.
 const ALIGNED: &str = "aligned";
@@ -58,14 +59,7 @@ impl WholeProfiles {
         out: &Path,
     ) -> Result<Self, MatrixError> {
         for file in [SignatureTable::FILE, ActivityTable::FILE, PerturbationTable::FILE] {
-            let path = out.join(file);
-            match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != ErrorKind::NotFound => {
-                    let action = "remove";
-                    return Err(WriteError::Io { path, action, source }.into());
-                }
-                _ => {}
-            }
+            remove_earlier(&out.join(file))?;
         }
         Ok(Self {
             signatures: Some(Signatures::new(settings, out)?),
@@ -134,9 +128,7 @@ impl WholeProfiles {
         let Some(signatures) = self.signatures.take() else {
             return Ok(Vec::new());
         };
-        let Matrix {
-            specificity, notes, ..
-        } = signatures.write(&self.out, &self.provenance)?;
+        let Matrix { specificity, notes } = signatures.write(&self.out, &self.provenance)?;
         self.specificity = specificity;
         Ok(notes)
     }

@@ -225,7 +225,7 @@ fn status_record(status: &Status) -> Result<OutRecord, KafkaFailure> {
         _ => "finished".to_owned(),
     };
     let id = format!("{run}/{what}");
-    OutRecord::new(Topic::Status, run.clone(), id, "wellspring.status.v1", status).map(of_content)
+    OutRecord::status(id, status).map(of_content)
 }
 
 #[cfg(test)]

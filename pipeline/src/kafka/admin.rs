@@ -9,8 +9,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -18,7 +17,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::types::RDKafkaErrorCode;
 use serde::Serialize;
 
-use super::topics::Topic;
+use super::topics::{Topic, options, there_now};
 use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 
 /// How long a change may take to be seen everywhere.
@@ -149,38 +148,16 @@ pub struct Admin {
 impl Admin {
     /// Connects.
     pub fn open(settings: &KafkaSettings) -> Result<Self, KafkaFailure> {
-        let call = |doing| {
-            move |source| KafkaFailure::Call {
-                doing,
-                bootstrap: settings.bootstrap.clone(),
-                source,
-            }
-        };
         let mut config = settings.consumer_config();
         config.set("group.id", format!("{}-admin-unused", settings.prefix));
         Ok(Self {
             client: settings
                 .config()
                 .create()
-                .map_err(call("creating an admin client"))?,
-            consumer: config.create().map_err(call("creating a reader"))?,
+                .map_err(settings.failed("creating an admin client"))?,
+            consumer: config.create().map_err(settings.failed("creating a reader"))?,
             settings: settings.clone(),
         })
-    }
-
-    fn call(&self, doing: &'static str) -> impl Fn(rdkafka::error::KafkaError) -> KafkaFailure + use<> {
-        let bootstrap = self.settings.bootstrap.clone();
-        move |source| KafkaFailure::Call {
-            doing,
-            bootstrap: bootstrap.clone(),
-            source,
-        }
-    }
-
-    fn options() -> AdminOptions {
-        AdminOptions::new()
-            .request_timeout(Some(BROKER_TIMEOUT))
-            .operation_timeout(Some(Duration::from_secs(20)))
     }
 
     /// Repeats what fails while a partition has no leader yet or a connection is being made.
@@ -216,7 +193,7 @@ impl Admin {
         let metadata = self
             .patiently(|| self.consumer.fetch_metadata(None, BROKER_TIMEOUT))
             .await
-            .map_err(self.call("reading the list of topics"))?;
+            .map_err(self.settings.failed("reading the list of topics"))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
             return Ok(None);
         };
@@ -228,15 +205,15 @@ impl Admin {
                         .fetch_watermarks(&name, partition.id(), BROKER_TIMEOUT)
                 })
                 .await
-                .map_err(self.call("reading a partition's offsets"))?;
+                .map_err(self.settings.failed("reading a partition's offsets"))?;
             records += high - low;
         }
         let asked = [ResourceSpecifier::Topic(&name)];
         let answers = self
             .client
-            .describe_configs(&asked, &Self::options())
+            .describe_configs(&asked, &options())
             .await
-            .map_err(self.call("reading a topic's settings"))?;
+            .map_err(self.settings.failed("reading a topic's settings"))?;
         let mut settings = BTreeMap::new();
         let mut own_settings = BTreeMap::new();
         for answer in answers {
@@ -291,9 +268,9 @@ impl Admin {
         if is.partitions < wanted.partitions {
             let grown = self
                 .client
-                .create_partitions(&[NewPartitions::new(&name, wanted.partitions)], &Self::options())
+                .create_partitions(&[NewPartitions::new(&name, wanted.partitions)], &options())
                 .await
-                .map_err(self.call("adding partitions"))?;
+                .map_err(self.settings.failed("adding partitions"))?;
             for answer in grown {
                 answer.map_err(|(_, code)| refused("partitions", code))?;
             }
@@ -314,9 +291,9 @@ impl Admin {
             }
             let changed = self
                 .client
-                .alter_configs([&change], &Self::options())
+                .alter_configs([&change], &options())
                 .await
-                .map_err(self.call("changing a topic's settings"))?;
+                .map_err(self.settings.failed("changing a topic's settings"))?;
             for answer in changed {
                 answer.map_err(|(_, code)| refused("settings", code))?;
             }
@@ -334,21 +311,10 @@ impl Admin {
         }
         let created = self
             .client
-            .create_topics(&[topic], &Self::options())
+            .create_topics(&[topic], &options())
             .await
-            .map_err(self.call("creating topics"))?;
-        for answer in created {
-            match answer {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => {
-                    return Err(KafkaFailure::CreateTopic {
-                        topic,
-                        reason: code.to_string(),
-                    });
-                }
-            }
-        }
-        Ok(())
+            .map_err(self.settings.failed("creating topics"))?;
+        there_now(created)
     }
 
     /// Waits until the topic is seen to be as wanted.

@@ -171,13 +171,6 @@ impl Lane {
                 crate::clock::now_ms()
             ),
         });
-        let call = |doing| {
-            move |source| KafkaFailure::Call {
-                doing,
-                bootstrap: kafka.bootstrap.clone(),
-                source,
-            }
-        };
         let mut config = kafka.consumer_config();
         config
             .set("group.id", format!("{}-{}", kafka.prefix, settings.role))
@@ -190,9 +183,11 @@ impl Lane {
         let consumer: Arc<LaneConsumer> = Arc::new(
             config
                 .create_with_context(context)
-                .map_err(call("creating a consumer"))?,
+                .map_err(kafka.failed("creating a consumer"))?,
         );
-        consumer.subscribe(&[&topic]).map_err(call("subscribing"))?;
+        consumer
+            .subscribe(&[&topic])
+            .map_err(kafka.failed("subscribing"))?;
         let producer = BatchProducer::open(kafka, settings.role)?;
 
         let (settle, settled) = sync_channel(limit);

@@ -21,6 +21,7 @@ use rdkafka::error::KafkaError;
 use serde::Serialize;
 
 use self::topics::Topic;
+use crate::events::Status;
 use crate::schemas::{self, SchemaError, Schemas, Unwritable};
 
 /// How long one call to the broker may take before it is an error.
@@ -64,6 +65,16 @@ impl KafkaSettings {
             delivery: Delivery::default(),
             retry_delays: Vec::new(),
             schemas: Schemas::default(),
+        }
+    }
+
+    /// What a call that failed says: what was being done, and where.
+    fn failed(&self, doing: &'static str) -> impl Fn(KafkaError) -> KafkaFailure + use<> {
+        let bootstrap = self.bootstrap.clone();
+        move |source| KafkaFailure::Call {
+            doing,
+            bootstrap: bootstrap.clone(),
+            source,
         }
     }
 
@@ -130,6 +141,11 @@ impl OutRecord {
         let value =
             schemas::encode(topic, event).map_err(|source| KafkaFailure::Encode { what: kind, source })?;
         Ok(Self::of_bytes(topic, key, id, kind, value))
+    }
+
+    /// A record on the status topic.
+    pub fn status(id: impl Into<String>, status: &Status) -> Result<Self, KafkaFailure> {
+        Self::new(Topic::Status, status.run(), id, "wellspring.status.v1", status)
     }
 
     /// A record with these bytes as its value.

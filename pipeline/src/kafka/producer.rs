@@ -120,6 +120,18 @@ impl BatchProducer {
         self.publish_with(records, None::<(&TopicPartitionList, &BaseConsumer)>)
     }
 
+    /// Publishes `records` together, up to `tries` times where the transaction is aborted.
+    pub fn publish_within(&self, tries: u32, records: &[OutRecord]) -> Result<(), KafkaFailure> {
+        for _ in 0..tries {
+            if self.publish(records)? == Committed::Yes {
+                return Ok(());
+            }
+        }
+        Err(KafkaFailure::Aborted {
+            bootstrap: self.settings.bootstrap.clone(),
+        })
+    }
+
     /// Publishes `records`, and commits `offsets` for the group of `consumer` with them.
     pub fn publish_answering<'a, C: ConsumerContext>(
         &self,
@@ -324,11 +336,7 @@ impl BatchProducer {
     }
 
     fn call(&self, doing: impl Into<&'static str>, source: KafkaError) -> KafkaFailure {
-        KafkaFailure::Call {
-            doing: doing.into(),
-            bootstrap: self.settings.bootstrap.clone(),
-            source,
-        }
+        self.settings.failed(doing.into())(source)
     }
 }
 
@@ -372,11 +380,7 @@ fn client(settings: &KafkaSettings, role: &str) -> Result<ThreadedProducer<Deliv
     }
     config
         .create_with_context(Deliveries::default())
-        .map_err(|source| KafkaFailure::Call {
-            doing: "creating a producer",
-            bootstrap: settings.bootstrap.clone(),
-            source,
-        })
+        .map_err(settings.failed("creating a producer"))
 }
 
 fn is_fenced(error: &KafkaError) -> bool {

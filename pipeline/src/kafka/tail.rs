@@ -18,6 +18,9 @@ use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 use crate::events::Origin;
 use crate::schemas::{Schemas, Unreadable, UnreadableAt};
 
+/// How long nothing may be heard of a small topic.
+const SMALL_SILENCE: Duration = Duration::from_secs(10);
+
 /// One committed record.
 #[derive(Debug)]
 pub struct TailRecord {
@@ -83,9 +86,7 @@ pub enum Start {
 /// A reader of whole topics. Blocking.
 pub struct Tail {
     consumer: BaseConsumer,
-    prefix: String,
-    bootstrap: String,
-    schemas: Schemas,
+    settings: KafkaSettings,
     partitions: usize,
 }
 
@@ -97,23 +98,16 @@ impl Tail {
 
     /// Starts at `start` in every partition of `topics`.
     pub fn open_at(kafka: &KafkaSettings, topics: &[Topic], start: &Start) -> Result<Self, KafkaFailure> {
-        let call = |doing| {
-            move |source| KafkaFailure::Call {
-                doing,
-                bootstrap: kafka.bootstrap.clone(),
-                source,
-            }
-        };
         let mut config = kafka.consumer_config();
         // librdkafka wants a group name even where none is joined.
         config.set("group.id", format!("{}-tail-unused", kafka.prefix));
-        let consumer: BaseConsumer = config.create().map_err(call("creating a reader"))?;
+        let consumer: BaseConsumer = config.create().map_err(kafka.failed("creating a reader"))?;
         let mut assignment = TopicPartitionList::new();
         for topic in topics {
             let name = topic.name(&kafka.prefix);
             let metadata = consumer
                 .fetch_metadata(Some(&name), BROKER_TIMEOUT)
-                .map_err(call("reading a topic's metadata"))?;
+                .map_err(kafka.failed("reading a topic's metadata"))?;
             for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
                 let offset = match start {
                     Start::Beginning => Offset::Beginning,
@@ -125,24 +119,22 @@ impl Tail {
                 };
                 assignment
                     .add_partition_offset(&name, partition.id(), offset)
-                    .map_err(call("choosing where to read from"))?;
+                    .map_err(kafka.failed("choosing where to read from"))?;
             }
         }
         if matches!(start, Start::Time(_)) {
             // Where nothing was written since, the answer is the end.
             assignment = consumer
                 .offsets_for_times(assignment, BROKER_TIMEOUT)
-                .map_err(call("finding the offsets of a time"))?;
+                .map_err(kafka.failed("finding the offsets of a time"))?;
         }
         let partitions = assignment.count();
         consumer
             .assign(&assignment)
-            .map_err(call("assigning partitions"))?;
+            .map_err(kafka.failed("assigning partitions"))?;
         Ok(Self {
             consumer,
-            prefix: kafka.prefix.clone(),
-            bootstrap: kafka.bootstrap.clone(),
-            schemas: kafka.schemas.clone(),
+            settings: kafka.clone(),
             partitions,
         })
     }
@@ -157,7 +149,7 @@ impl Tail {
         match self.consumer.poll(timeout) {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => {
-                let Some(topic) = Topic::from_name(&self.prefix, message.topic()) else {
+                let Some(topic) = Topic::from_name(&self.settings.prefix, message.topic()) else {
                     return Ok(Polled::Nothing);
                 };
                 Ok(Polled::Record(TailRecord {
@@ -167,23 +159,15 @@ impl Tail {
                     id: id(&message).unwrap_or_default(),
                     value: message.payload().unwrap_or_default().to_vec(),
                     time_ms: message.timestamp().to_millis().unwrap_or_default(),
-                    schemas: self.schemas.clone(),
+                    schemas: self.settings.schemas.clone(),
                 }))
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Polled::AtEnd(partition)),
-            Some(Err(error)) if super::lane::is_fatal(&error) => Err(self.call("reading", error)),
+            Some(Err(error)) if super::lane::is_fatal(&error) => Err(self.settings.failed("reading")(error)),
             Some(Err(error)) => {
                 tracing::warn!(%error, "reading; the client tries again");
                 Ok(Polled::Nothing)
             }
-        }
-    }
-
-    fn call(&self, doing: &'static str, source: KafkaError) -> KafkaFailure {
-        KafkaFailure::Call {
-            doing,
-            bootstrap: self.bootstrap.clone(),
-            source,
         }
     }
 }
@@ -198,12 +182,42 @@ pub fn read_to_end<E: From<KafkaFailure>>(
     kafka: &KafkaSettings,
     topic: Topic,
     start: &Start,
+    take: impl FnMut(&TailRecord) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
+    read_while_heard(kafka, topic, start, BROKER_TIMEOUT, take)
+}
+
+/// Every event of a small topic that is there now, in order, each with its offset; what cannot be read is passed over.
+/// Blocking.
+pub fn read_events<T: DeserializeOwned>(
+    kafka: &KafkaSettings,
+    topic: Topic,
+) -> Result<Vec<(i64, T)>, KafkaFailure> {
+    let mut events = Vec::new();
+    read_while_heard(kafka, topic, &Start::Beginning, SMALL_SILENCE, |record| {
+        match record.read() {
+            Ok(event) => events.push((record.offset, event)),
+            Err(error) => {
+                let message = crate::error::chain(&record.unreadable(error));
+                tracing::warn!(message, "a record is passed over");
+            }
+        }
+        Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+    })?;
+    Ok(events)
+}
+
+fn read_while_heard<E: From<KafkaFailure>>(
+    kafka: &KafkaSettings,
+    topic: Topic,
+    start: &Start,
+    silence: Duration,
     mut take: impl FnMut(&TailRecord) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
     let mut tail = Tail::open_at(kafka, &[topic], start)?;
     let mut ended = HashSet::new();
     while ended.len() < tail.partitions {
-        match tail.poll(BROKER_TIMEOUT)? {
+        match tail.poll(silence)? {
             Polled::Record(record) => {
                 if take(&record)?.is_break() {
                     break;

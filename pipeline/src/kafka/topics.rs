@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -90,17 +90,10 @@ impl Topic {
 /// Creates the topics that do not exist yet; existing ones are left as they are. Learns the ids of their schemas where a
 /// registry is configured, so that one that is away or refuses is an error now and not in mid-work.
 pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure> {
-    let call = |doing| {
-        move |source| KafkaFailure::Call {
-            doing,
-            bootstrap: settings.bootstrap.clone(),
-            source,
-        }
-    };
     let admin: AdminClient<DefaultClientContext> = settings
         .config()
         .create()
-        .map_err(call("creating an admin client"))?;
+        .map_err(settings.failed("creating an admin client"))?;
     let names: Vec<String> = Topic::ALL
         .iter()
         .map(|topic| topic.name(&settings.prefix))
@@ -115,15 +108,26 @@ pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure
                 .set("retention.ms", "-1")
         })
         .collect();
-    let options = AdminOptions::new()
-        .request_timeout(Some(BROKER_TIMEOUT))
-        .operation_timeout(Some(Duration::from_secs(20)));
     let results = admin
-        .create_topics(&topics, &options)
+        .create_topics(&topics, &options())
         .await
-        .map_err(call("creating topics"))?;
-    for result in results {
-        match result {
+        .map_err(settings.failed("creating topics"))?;
+    there_now(results)?;
+    settings.schemas.register(&settings.prefix)?;
+    Ok(())
+}
+
+/// How long a broker may take over what an admin client asks.
+pub(super) fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(BROKER_TIMEOUT))
+        .operation_timeout(Some(Duration::from_secs(20)))
+}
+
+/// Whether every topic that was to be created is there, made now or before.
+pub(super) fn there_now(created: Vec<TopicResult>) -> Result<(), KafkaFailure> {
+    for answer in created {
+        match answer {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
                 return Err(KafkaFailure::CreateTopic {
@@ -133,7 +137,6 @@ pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure
             }
         }
     }
-    settings.schemas.register(&settings.prefix)?;
     Ok(())
 }
 

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use wellspring_workloads::compare::{Activity, Level};
 
+use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
-use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+use super::parquet::TableWriter;
 use super::tables::Provenance;
 
 /// `activity.parquet` being written.

@@ -133,6 +133,21 @@ impl AtomicFile {
     }
 }
 
+/// Removes what an earlier attempt left under this name and this one does not write again.
+///
+/// # Errors
+/// The disk refuses.
+pub(crate) fn remove_earlier(path: &Path) -> Result<(), WriteError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WriteError::Io {
+            path: path.to_owned(),
+            action: "remove",
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)

@@ -2,12 +2,11 @@
 //!
 //! A selection enters, a file of one line per dropped column leaves. Fails where the disk refuses.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use wellspring_workloads::select::Selection;
 
-use super::atomic::AtomicFile;
+use super::atomic::{AtomicFile, remove_earlier};
 use super::error::WriteError;
 
 /// The file's name.
@@ -21,13 +20,7 @@ pub const DROPPED_FILE: &str = "features-dropped.csv";
 pub fn write_dropped(dir: &Path, selection: Option<&Selection>) -> Result<(), WriteError> {
     let path = dir.join(DROPPED_FILE);
     let Some(selection) = selection else {
-        return match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => {
-                let action = "remove";
-                Err(WriteError::Io { path, action, source })
-            }
-            _ => Ok(()),
-        };
+        return remove_earlier(&path);
     };
     let mut lines = csv::Writer::from_writer(Vec::new());
     let rows = selection.dropped.iter().map(|dropped| {

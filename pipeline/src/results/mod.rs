@@ -6,6 +6,7 @@
 
 pub mod activity;
 pub mod atomic;
+pub mod cells;
 pub mod drift;
 pub mod dropped;
 pub mod error;
@@ -19,11 +20,13 @@ pub mod tables;
 
 pub use activity::ActivityTable;
 pub use atomic::AtomicFile;
+pub(crate) use atomic::remove_earlier;
+pub use cells::{Cell, Cells, Column, ColumnKind, SharedText};
 pub use drift::DriftTable;
 pub use dropped::{DROPPED_FILE, write_dropped};
 pub use error::{ReadError, WriteError};
 pub use json::{JsonLines, write_json};
-pub use parquet::{Cell, Cells, Column, ColumnKind, SharedText, TableWriter};
+pub use parquet::TableWriter;
 pub use perturbations::PerturbationTable;
 pub use read::{
     Block, Blocks, FeatureColumns, PlaceError, ProfileFile, Role as ColumnRole, RoleNames, Roles, RowPlace,

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use wellspring_workloads::compare::{Consensus, Perturbation};
 
+use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
-use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+use super::parquet::TableWriter;
 use super::tables::Provenance;
 
 /// `perturbations.parquet` being written.

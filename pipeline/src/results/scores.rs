@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{AssayWindow, Comparison, CompoundSummary, DoseCurve, WellScore};
 use wellspring_workloads::words::Barcode;
 
+use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
-use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+use super::parquet::TableWriter;
 use super::tables::{ComparisonTable, Provenance};
 use crate::scratch::{Place, ScratchWriter};
 

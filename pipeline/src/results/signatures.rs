@@ -8,8 +8,9 @@ use std::path::Path;
 
 use wellspring_workloads::signature::{Origin, SignatureColumn, SignatureScreen};
 
+use super::cells::{Cells, Column, ColumnKind, SharedText};
 use super::error::WriteError;
-use super::parquet::{Cells, Column, ColumnKind, SharedText, TableWriter};
+use super::parquet::TableWriter;
 use super::tables::Provenance;
 
 /// `signatures.parquet` being written.

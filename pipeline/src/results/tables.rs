@@ -11,8 +11,9 @@ use wellspring_workloads::compare::Comparison;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 
+use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
-use super::parquet::{Cell, Column, ColumnKind, TableWriter};
+use super::parquet::TableWriter;
 
 /// What made a table; written into each file as key-value pairs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

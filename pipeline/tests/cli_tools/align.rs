@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde_json::Value;
-use wellspring_workloads::words::WellPosition;
 
+use crate::made_up::rescue_plate;
 use crate::{stderr, stdout, wellspring};
 
 const WIDTH: usize = 8;
@@ -23,31 +23,13 @@ align = "tvn"
 components = 4
 "#;
 
-/// A plate of 24 healthy and 12 diseased wells, and a rescuer at four doses.
 fn plate(name: &str, seed: u32) -> String {
-    let mut text = "Metadata_Plate,Metadata_Well,Metadata_role,Metadata_compound,Metadata_dose".to_owned();
-    (0..WIDTH).for_each(|i| text.push_str(&format!(",net_{i}")));
-    text.push('\n');
-    for index in 0..40u32 {
-        let well = WellPosition::new(1 + (index / 12) as u8, 1 + (index % 12) as u8).unwrap();
-        let (role, compound, dose, place) = match index {
-            0..24 => ("healthy", "DMSO", 0.0, 0.0),
-            24..36 => ("disease", "DMSO", 0.0, 1.0),
-            _ => {
-                let dose = 10f64.powi(index as i32 - 37);
-                ("treated", "rescuer", dose, 1.0 / (1.0 + dose))
-            }
-        };
-        text.push_str(&format!("{name},{well},{role},{compound},{dose}"));
-        for i in 0..WIDTH as u32 {
-            let number = (index * 131 + i * 29 + seed * 53) % 1009;
-            let noise = f64::from(number * number % 97) / 97.0 - 0.5;
-            let value = place * (f64::from(i) - 2.5) + 0.4 * noise + f64::from(seed);
-            text.push_str(&format!(",{value}"));
-        }
-        text.push('\n');
-    }
-    text
+    let names: Vec<String> = (0..WIDTH).map(|i| format!("net_{i}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    rescue_plate(name, seed, &names, |place, noise| {
+        let value = |i| place * (f64::from(i) - 2.5) + 0.4 * noise(i) + f64::from(seed);
+        (0..WIDTH as u32).map(value).collect()
+    })
 }
 
 fn compare(folder: &Path, out: &str, tables: &[&str], more: &[&str]) -> std::process::Output {

@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use wellspring::results::{Cell, Column, ColumnKind, ComparisonTable, TableWriter};
 
-use crate::made_up::{OWN, compare, contains, dose, own_table, refused, run_json, wells, write};
+use crate::made_up::{OWN, OWN_COLUMNS, compare, contains, dose, own_table, refused, run_json, wells, write};
 use crate::stderr;
 
 /// The results that exist under their own names.
@@ -25,18 +25,16 @@ fn comparisons(folder: &Path, out: &str) -> Vec<u8> {
     std::fs::read(folder.join(out).join(ComparisonTable::FILE)).unwrap()
 }
 
+/// A Parquet table with the metadata of the made-up screen.
+fn own_writer(path: &Path, features: &[String]) -> TableWriter {
+    let columns = OWN_COLUMNS.map(|name| Column::optional(name, ColumnKind::Text));
+    TableWriter::create(path, columns.to_vec(), features, &[]).unwrap()
+}
+
 /// The made-up screen as Parquet.
 fn parquet_table(path: &Path) {
-    let text = |name| Column::optional(name, ColumnKind::Text);
-    let columns = [
-        "Metadata_Plate",
-        "Metadata_Well",
-        "Metadata_state",
-        "Metadata_compound",
-        "Metadata_dose",
-    ];
     let features = ["Cells_a", "Cells_b", "Nuclei_c", "Nuclei_d"].map(str::to_owned);
-    let mut table = TableWriter::create(path, columns.map(text).to_vec(), &features, &[]).unwrap();
+    let mut table = own_writer(path, &features);
     for well in wells(0) {
         let dose = dose(&well);
         let cells = ["P1", &well.name, well.state, well.compound, &dose].map(Cell::Text);
@@ -154,18 +152,10 @@ fn a_table_of_thirty_thousand_features_is_compared() {
     let folder = folder.path();
     write(folder, "screen.toml", OWN);
     let width = 30_000;
-    let text = |name| Column::optional(name, ColumnKind::Text);
-    let columns = [
-        "Metadata_Plate",
-        "Metadata_Well",
-        "Metadata_state",
-        "Metadata_compound",
-        "Metadata_dose",
-    ];
     let features: Vec<String> = (0..width).map(|i| format!("Cells_{i}")).collect();
     let path = folder.join("wide.parquet");
-    let mut table = TableWriter::create(&path, columns.map(text).to_vec(), &features, &[]).unwrap();
-    let mut csv = format!("{},{}\n", columns.join(","), features.join(","));
+    let mut table = own_writer(&path, &features);
+    let mut csv = format!("{},{}\n", OWN_COLUMNS.join(","), features.join(","));
     for well in wells(0) {
         let dose = dose(&well);
         let cells = ["P1", &well.name, well.state, well.compound, &dose];

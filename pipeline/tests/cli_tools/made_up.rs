@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
+use wellspring_workloads::words::WellPosition;
 
 use crate::{stderr, stdout, wellspring};
 
@@ -18,6 +19,15 @@ phenotype = { Metadata_state = "disease", Metadata_compound = "DMSO" }
 [comparison]
 normalise = "none"
 "#;
+
+/// Metadata columns of its tables.
+pub(crate) const OWN_COLUMNS: [&str; 5] = [
+    "Metadata_Plate",
+    "Metadata_Well",
+    "Metadata_state",
+    "Metadata_compound",
+    "Metadata_dose",
+];
 
 /// One well of the made-up screen.
 pub(crate) struct Well {
@@ -77,9 +87,7 @@ pub(crate) fn features(well: &Well) -> String {
 
 /// The screen as one well-level CSV with the usual columns.
 pub(crate) fn own_table(plates: &[&str]) -> String {
-    let mut text =
-        "Metadata_Plate,Metadata_Well,Metadata_state,Metadata_compound,Metadata_dose,Cells_a,Cells_b,Nuclei_c,Nuclei_d\n"
-            .to_owned();
+    let mut text = format!("{},Cells_a,Cells_b,Nuclei_c,Nuclei_d\n", OWN_COLUMNS.join(","));
     for (number, plate) in plates.iter().enumerate() {
         for well in wells(number) {
             let Well {
@@ -95,6 +103,42 @@ pub(crate) fn own_table(plates: &[&str]) -> String {
                 features(&well)
             );
         }
+    }
+    text
+}
+
+/// A plate of 24 healthy and 12 diseased wells, and a rescuer at four doses. `values` gives the features of a well from
+/// its place on the axis and, for each feature, noise from -0.5 to 0.5.
+pub(crate) fn rescue_plate(
+    name: &str,
+    seed: u32,
+    features: &[&str],
+    values: impl Fn(f64, &dyn Fn(u32) -> f64) -> Vec<f64>,
+) -> String {
+    let mut text = "Metadata_Plate,Metadata_Well,Metadata_role,Metadata_compound,Metadata_dose".to_owned();
+    features
+        .iter()
+        .for_each(|name| text.push_str(&format!(",{name}")));
+    text.push('\n');
+    for index in 0..40u32 {
+        let well = WellPosition::new(1 + (index / 12) as u8, 1 + (index % 12) as u8).unwrap();
+        let (role, compound, dose, place) = match index {
+            0..24 => ("healthy", "DMSO", 0.0, 0.0),
+            24..36 => ("disease", "DMSO", 0.0, 1.0),
+            _ => {
+                let dose = 10f64.powi(index as i32 - 37);
+                ("treated", "rescuer", dose, 1.0 / (1.0 + dose))
+            }
+        };
+        let noise = |i: u32| {
+            let number = (index * 131 + i * 29 + seed * 53) % 1009;
+            f64::from(number * number % 97) / 97.0 - 0.5
+        };
+        text.push_str(&format!("{name},{well},{role},{compound},{dose}"));
+        values(place, &noise)
+            .iter()
+            .for_each(|value| text.push_str(&format!(",{value}")));
+        text.push('\n');
     }
     text
 }

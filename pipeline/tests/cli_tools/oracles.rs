@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -17,85 +17,26 @@ use serde_json::Value;
 
 use crate::{json, ok, stderr, wellspring};
 
+#[path = "../../../workloads/tests/common/oracles.rs"]
+mod files;
+
+use files::{close, matrix, oracle, own_disease, table};
+
 /// Scores are written with seven digits.
 const SINGLE: f64 = 2e-6;
 /// Reference values are written with ten.
 const ROUNDING: f64 = 1e-6;
 
-fn oracle(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/oracles")
-        .join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: ../shared not present");
-    None
-}
-
-/// The rows of a CSV without quotes, by column.
-fn table(name: &str) -> Vec<HashMap<String, String>> {
-    let text = std::fs::read_to_string(oracle(name).unwrap()).unwrap();
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    lines
-        .map(|line| {
-            header
-                .iter()
-                .zip(line.split(','))
-                .map(|(k, v)| ((*k).to_owned(), v.to_owned()))
-                .collect()
-        })
-        .collect()
-}
-
-/// A little-endian C-order matrix of f32 or f64.
-fn matrix(name: &str) -> Vec<Vec<f64>> {
-    let bytes = std::fs::read(oracle(name).unwrap()).unwrap();
-    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..start]).unwrap();
-    let shape = header
-        .split("'shape': (")
-        .nth(1)
-        .unwrap()
-        .split(')')
-        .next()
-        .unwrap();
-    let width: usize = shape
-        .split(',')
-        .filter_map(|n| n.trim().parse().ok())
-        .nth(1)
-        .unwrap();
-    let values: Vec<f64> = if header.contains("<f8") {
-        let values = bytes[start..].chunks_exact(8);
-        values
-            .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
-            .collect()
-    } else {
-        let values = bytes[start..].chunks_exact(4);
-        values
-            .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
-            .collect()
-    };
-    values.chunks_exact(width).map(<[f64]>::to_vec).collect()
-}
-
 /// The oracle screen as a table, and a screen file with these lines under `[comparison]`.
 fn write_screen(folder: &Path, comparison: &str) -> Option<()> {
-    oracle("efaar_tvn.npy")?;
-    let rows = matrix("efaar_tvn.npy");
-    let own = |plate: &str| match plate {
-        "P1" | "P4" => "D1",
-        "P2" | "P5" => "D2",
-        _ => "D3",
-    };
+    let rows = matrix("efaar_tvn.npy")?;
     let features: String = (0..rows[0].len()).map(|i| format!(",tvn_{i}")).collect();
     let mut text = format!(
         "Metadata_Plate,Metadata_Well,Metadata_role,Metadata_disease,Metadata_compound,Metadata_dose,Metadata_Object_Count{features}\n"
     );
-    for (row, values) in table("wells.csv").iter().zip(&rows) {
+    for (row, values) in table("wells.csv")?.iter().zip(&rows) {
         let (plate, role, state) = (&row["plate"], row["role"].as_str(), row["state"].as_str());
-        if role != "healthy" && state != own(plate) {
+        if role != "healthy" && state != own_disease(plate) {
             continue;
         }
         let (disease, compound, dose) = match role {
@@ -167,13 +108,6 @@ fn number(cells: &Cells, column: &str) -> f64 {
     }
 }
 
-fn close(ours: f64, expected: f64, tolerance: f64, what: &str) {
-    assert!(
-        (ours - expected).abs() <= tolerance * (1.0 + expected.abs()),
-        "{what}: {ours}, {expected}"
-    );
-}
-
 const COMPARE: [&str; 8] = [
     "compare",
     "--features",
@@ -213,7 +147,7 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
     };
     let (doses, compounds) = (of("dose"), of("compound"));
     assert_eq!((doses.len(), compounds.len()), (720, 120));
-    for row in table("map_dose.csv") {
+    for row in table("map_dose.csv").unwrap() {
         let ours = doses[&format!("{}_{}_{}", row["state"], row["compound"], row["dose_um"])];
         for column in ["mean_average_precision", "mean_normalized_average_precision"] {
             close(
@@ -228,7 +162,7 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
         assert!((p - expected).abs() <= band, "{p} {expected}");
         assert_eq!(text_cell(ours, "below_p").parse::<bool>().unwrap(), p < 0.05);
     }
-    for row in table("energy_distance.csv") {
+    for row in table("energy_distance.csv").unwrap() {
         let ours = compounds[&format!("{}_{}", row["state"], row["compound"])];
         close(
             number(ours, "magnitude"),
@@ -240,8 +174,8 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
 
     let signatures = parquet(&file("signatures.parquet"));
     assert_eq!(signatures.len(), 3 * 720);
-    let cosines = matrix("cosine_matrix.npy");
-    let rows = table("cosine_rows.csv");
+    let cosines = matrix("cosine_matrix.npy").unwrap();
+    let rows = table("cosine_rows.csv").unwrap();
     let mut compared = 0;
     for (i, of) in rows.iter().enumerate().filter(|(_, row)| row["kind"] != "sig") {
         for (j, disease) in ["D1", "D2", "D3"].iter().enumerate() {
@@ -279,7 +213,7 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
     assert_eq!(tested.count(), 720);
 
     let perturbations = parquet(&file("perturbations.parquet"));
-    let expected = matrix("agg_pert_mean.npy");
+    let expected = matrix("agg_pert_mean.npy").unwrap();
     let by_name: BTreeMap<String, &Cells> = perturbations
         .iter()
         .map(|row| {
@@ -288,7 +222,7 @@ fn compare_writes_replicates_signatures_and_consensus_of_the_oracle_screen() {
             (parts.join("_"), row)
         })
         .collect();
-    for (row, expected) in table("agg_pert_rows.csv").iter().zip(&expected) {
+    for (row, expected) in table("agg_pert_rows.csv").unwrap().iter().zip(&expected) {
         let ours = by_name[&row["group"]];
         assert_eq!(text_cell(ours, "Metadata_n_wells"), "2");
         for (i, expected) in expected.iter().enumerate() {
@@ -373,9 +307,9 @@ fn fields_become_wells_by_mean_or_median_and_a_well_without_a_passing_field_is_m
         return;
     }
     let (sites, values, wells) = (
-        table("sites.csv"),
-        matrix("sites_embeddings.npy"),
-        table("agg_wells.csv"),
+        table("sites.csv").unwrap(),
+        matrix("sites_embeddings.npy").unwrap(),
+        table("agg_wells.csv").unwrap(),
     );
     let features: String = (0..values[0].len()).map(|i| format!(",net_{i}")).collect();
     let mut text = format!(
@@ -416,7 +350,7 @@ fn fields_become_wells_by_mean_or_median_and_a_well_without_a_passing_field_is_m
         let expected: HashMap<&str, Vec<f64>> = wells
             .iter()
             .map(|row| row["well"].as_str())
-            .zip(matrix(file))
+            .zip(matrix(file).unwrap())
             .collect();
         assert_eq!(expected.len(), names.len() - 1);
         let origin: Vec<f64> = (0..values[0].len())

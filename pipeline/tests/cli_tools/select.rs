@@ -1,11 +1,10 @@
 //! `wellspring compare` with feature selection: what is dropped is named, and what is kept is compared everywhere.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
-use wellspring_workloads::words::WellPosition;
 
+use crate::made_up::rescue_plate;
 use crate::{stderr, wellspring};
 
 const SCREEN: &str = r#"
@@ -24,34 +23,21 @@ align = "tvn"
 components = 3
 "#;
 
-/// 24 healthy and 12 diseased wells, and a rescuer at four doses; four features, twice the first, and a constant.
+/// Four features, twice the first, and a constant.
 fn plate(name: &str, seed: u32) -> String {
-    let mut text = "Metadata_Plate,Metadata_Well,Metadata_role,Metadata_compound,Metadata_dose".to_owned();
-    text.push_str(",Cells_a,Cells_b,Cells_c,Cells_d,Cells_twice_a,Cells_constant\n");
-    for index in 0..40u32 {
-        let well = WellPosition::new(1 + (index / 12) as u8, 1 + (index % 12) as u8).unwrap();
-        let (role, compound, dose, place) = match index {
-            0..24 => ("healthy", "DMSO", 0.0, 0.0),
-            24..36 => ("disease", "DMSO", 0.0, 1.0),
-            _ => {
-                let dose = 10f64.powi(index as i32 - 37);
-                ("treated", "rescuer", dose, 1.0 / (1.0 + dose))
-            }
-        };
-        let value = |i: u32| {
-            let number = (index * 131 + i * 29 + seed * 53) % 1009;
-            let noise = f64::from(number * number % 97) / 97.0 - 0.5;
-            place * (f64::from(i) - 1.5) + 2.0 * noise + f64::from(seed)
-        };
+    let names = [
+        "Cells_a",
+        "Cells_b",
+        "Cells_c",
+        "Cells_d",
+        "Cells_twice_a",
+        "Cells_constant",
+    ];
+    rescue_plate(name, seed, &names, |place, noise| {
+        let value = |i| place * (f64::from(i) - 1.5) + 2.0 * noise(i) + f64::from(seed);
         let [a, b, c, d] = [0, 1, 2, 3].map(value);
-        let twice = 2.0 * a;
-        writeln!(
-            text,
-            "{name},{well},{role},{compound},{dose},{a},{b},{c},{d},{twice},7"
-        )
-        .unwrap();
-    }
-    text
+        vec![a, b, c, d, 2.0 * a, 7.0]
+    })
 }
 
 #[test]

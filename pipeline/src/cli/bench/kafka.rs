@@ -218,7 +218,7 @@ fn recover(kafka: &KafkaSettings, run: &str, records: usize, printer: &mut Print
     let planned: Status = serde_json::from_value(serde_json::json!({
         "status": "plate_profiled", "run": run, "plate": "BENCH000000",
     }))?;
-    let status = OutRecord::new(Topic::Status, run, run, "wellspring.status.v1", &planned)?;
+    let status = OutRecord::status(run, &planned)?;
     let committed = BatchProducer::open(kafka, "bench")?.publish(&[status])?;
     ensure!(committed == Committed::Yes, "the status was not committed");
     memory::give_back_free();

@@ -52,8 +52,11 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Judged {
     pub(crate) watch: Watch,
+    /// Plates without those that are quarantined.
+    pub(crate) planned: Planned,
     /// In words.
     pub(crate) left_out: Vec<String>,
+    pub(crate) rows_left_out: u64,
     pub(crate) provenance: Provenance,
 }
 
@@ -83,12 +86,7 @@ impl Inputs {
 }
 
 impl Opened {
-    /// How many plates the tables have.
-    pub(crate) fn plates(&self) -> usize {
-        self.tables.plates().count()
-    }
-
-    /// Judges the controls of every plate as a comparison would, and compares nothing.
+    /// Looks at every plate before any is compared, and judges its controls where the screen asks for it.
     pub(crate) fn judge(&self) -> anyhow::Result<Judged> {
         let Self {
             screen,
@@ -97,15 +95,22 @@ impl Opened {
         } = self;
         let mut left_out = tables.left_out.clone();
         treatments.without_rows(tables, &mut left_out);
+        let mut rows_left_out = tables.rows_left_out;
         let mut planned = Planned::default();
         for plate in tables.plates() {
             let wells = PlateWells::plan(screen, tables, treatments, plate, &mut left_out)?;
-            planned.watch(screen, &wells.profiles(tables)?, BTreeMap::new());
+            rows_left_out += wells.rows_left_out;
+            if screen.monitor.enabled {
+                planned.watch(screen, &wells.profiles(tables)?, BTreeMap::new());
+            }
+            planned.add(wells.facts, wells.wells.iter().map(|(treatment, _)| treatment));
         }
         let provenance = provenance(screen, &tables.features);
         Ok(Judged {
             watch: planned.judge(screen, &provenance)?,
             left_out: left_out.notes(),
+            rows_left_out,
+            planned,
             provenance,
         })
     }
@@ -149,7 +154,7 @@ fn read_tables(
 }
 
 /// As a run writes it, where the features are those of the screen's network.
-pub(super) fn provenance(screen: &Screen, features: &[String]) -> Provenance {
+fn provenance(screen: &Screen, features: &[String]) -> Provenance {
     let family = features
         .first()
         .and_then(|name| name.rsplit_once('_'))

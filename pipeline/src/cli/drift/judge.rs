@@ -44,7 +44,7 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         say::note(format!("note: {text}"));
     }
     let Some(report) = &watch.report else {
-        let plates = opened.plates();
+        let plates = all.planned.plates;
         let needed = opened.screen.monitor.reference_plates;
         let notes = watch.notes.join("; ");
         bail!(

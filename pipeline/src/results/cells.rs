@@ -1,0 +1,334 @@
+//! The cells of a table's columns, between a row and its row group.
+//!
+//! Typed cells enter, one by one or a column's at once; they wait in as little memory as their letters and numbers take,
+//! and leave as a column of a Parquet row group. Fails where the disk refuses.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::ops::Range;
+
+use bytes::Bytes;
+use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::writer::SerializedRowGroupWriter;
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// UTF-8 text.
+    Text,
+    /// 64-bit signed integers.
+    Int64,
+    /// 64-bit floats.
+    Float64,
+    /// 32-bit floats.
+    Float32,
+}
+
+impl ColumnKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Int64 => "an integer",
+            Self::Float64 | Self::Float32 => "a number",
+        }
+    }
+
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Self::Float32 | Self::Float64)
+    }
+}
+
+/// One named column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// The name, unique in the table.
+    pub name: String,
+    /// What it holds.
+    pub kind: ColumnKind,
+    /// Whether a cell may be missing.
+    pub optional: bool,
+}
+
+impl Column {
+    /// A column every row fills.
+    pub fn required(name: impl Into<String>, kind: ColumnKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            optional: false,
+        }
+    }
+
+    /// A column whose cells may be missing.
+    pub fn optional(name: impl Into<String>, kind: ColumnKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            optional: true,
+        }
+    }
+}
+
+/// One cell of a row. In an optional float column NaN is written as missing: readers agree on what missing means,
+/// and do not on NaN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell<'a> {
+    /// Text.
+    Text(&'a str),
+    /// An integer.
+    Int(i64),
+    /// A number; rounded to 32 bits in a [`ColumnKind::Float32`] column.
+    Number(f64),
+    /// Missing.
+    Missing,
+}
+
+impl<'a> Cell<'a> {
+    /// Text, or missing.
+    pub fn text(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Missing, Self::Text)
+    }
+
+    /// A number, or missing.
+    pub fn number(number: Option<f64>) -> Self {
+        number.map_or(Self::Missing, Self::Number)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Int(_) => "an integer",
+            Self::Number(number) if number.is_nan() => "NaN",
+            Self::Number(_) => "a number",
+            Self::Missing => "nothing",
+        }
+    }
+}
+
+impl From<f64> for Cell<'_> {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<Option<f64>> for Cell<'_> {
+    fn from(number: Option<f64>) -> Self {
+        Self::number(number)
+    }
+}
+
+/// Text that many rows share: kept once, however often it is written.
+#[derive(Debug, Clone)]
+pub struct SharedText(ByteArray);
+
+impl From<&str> for SharedText {
+    fn from(text: &str) -> Self {
+        Self(ByteArray::from(text.as_bytes().to_vec()))
+    }
+}
+
+/// Cells of one column, one for each of many rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Cells<'a> {
+    /// Text, or missing.
+    Texts(&'a [Option<SharedText>]),
+    /// The same in every row.
+    Same(Option<&'a SharedText>),
+    /// Integers.
+    Ints(&'a [i64]),
+    /// Numbers; NaN is missing.
+    Numbers(&'a [f64]),
+}
+
+impl Cells<'_> {
+    pub(super) fn len(&self) -> Option<usize> {
+        match self {
+            Self::Texts(cells) => Some(cells.len()),
+            Self::Same(_) => None,
+            Self::Ints(cells) => Some(cells.len()),
+            Self::Numbers(cells) => Some(cells.len()),
+        }
+    }
+}
+
+/// The cells of one column waiting for their row group. `present` is empty for required columns.
+#[derive(Debug)]
+enum Waiting {
+    Text(Texts),
+    Int64(Vec<i64>),
+    Float64(Vec<f64>),
+    Float32(Vec<f32>),
+}
+
+/// Texts one after the other: a cell of its own would take ten times its letters.
+#[derive(Debug, Default)]
+struct Texts {
+    letters: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn push(&mut self, text: &[u8]) {
+        self.letters.extend_from_slice(text);
+        self.ends.push(self.letters.len());
+    }
+
+    /// Gives all of them, and is empty.
+    fn take(&mut self) -> Vec<ByteArray> {
+        let letters = Bytes::from(std::mem::take(&mut self.letters));
+        let mut from = 0;
+        let cell = |to: usize| ByteArray::from(letters.slice(std::mem::replace(&mut from, to)..to));
+        self.ends.drain(..).map(cell).collect()
+    }
+}
+
+/// The cells of one column, waiting for their row group.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    pub(super) column: Column,
+    values: Waiting,
+    /// Parquet definition levels: 1 where the cell is filled.
+    present: Vec<i16>,
+}
+
+impl Buffer {
+    pub(super) fn new(column: Column) -> Self {
+        let values = match column.kind {
+            ColumnKind::Text => Waiting::Text(Texts::default()),
+            ColumnKind::Int64 => Waiting::Int64(Vec::new()),
+            ColumnKind::Float64 => Waiting::Float64(Vec::new()),
+            ColumnKind::Float32 => Waiting::Float32(Vec::new()),
+        };
+        Self {
+            column,
+            values,
+            present: Vec::new(),
+        }
+    }
+
+    /// Whether `cell` may stand in this column.
+    pub(super) fn takes(&self, cell: Cell<'_>) -> bool {
+        match (cell, self.column.kind) {
+            (Cell::Missing, _) => self.column.optional,
+            (Cell::Number(number), kind) if kind.is_float() => self.column.optional || !number.is_nan(),
+            (Cell::Text(_), ColumnKind::Text) | (Cell::Int(_), ColumnKind::Int64) => true,
+            _ => false,
+        }
+    }
+
+    /// Appends a cell that [`takes`](Self::takes) accepted.
+    pub(super) fn push(&mut self, cell: Cell<'_>) {
+        let filled = match (cell, &mut self.values) {
+            (Cell::Text(text), Waiting::Text(values)) => {
+                values.push(text.as_bytes());
+                true
+            }
+            (Cell::Int(int), Waiting::Int64(values)) => {
+                values.push(int);
+                true
+            }
+            (Cell::Number(number), Waiting::Float64(values)) if !number.is_nan() => {
+                values.push(number);
+                true
+            }
+            (Cell::Number(number), Waiting::Float32(values)) if !number.is_nan() => {
+                values.push(number as f32);
+                true
+            }
+            _ => false,
+        };
+        if self.column.optional {
+            self.present.push(i16::from(filled));
+        }
+    }
+
+    /// The first cell of `rows` that may not stand in this column, as its row and what it is.
+    pub(super) fn refuses(&self, cells: Cells<'_>) -> Option<(usize, &'static str)> {
+        let column = &self.column;
+        let missing = |at: Option<usize>| at.filter(|_| !column.optional).map(|at| (at, "nothing"));
+        match (cells, column.kind) {
+            (Cells::Texts(cells), ColumnKind::Text) => missing(cells.iter().position(Option::is_none)),
+            (Cells::Same(cell), ColumnKind::Text) => missing(cell.is_none().then_some(0)),
+            (Cells::Ints(_), ColumnKind::Int64) => None,
+            (Cells::Numbers(cells), kind) if kind.is_float() => {
+                missing(cells.iter().position(|cell| cell.is_nan())).map(|(at, _)| (at, "NaN"))
+            }
+            (Cells::Texts(_) | Cells::Same(_), _) => Some((0, "text")),
+            (Cells::Ints(_), _) => Some((0, "an integer")),
+            (Cells::Numbers(_), _) => Some((0, "a number")),
+        }
+    }
+
+    /// Appends the cells of rows `rows`, which [`refuses`](Self::refuses) did not refuse.
+    pub(super) fn extend(&mut self, cells: Cells<'_>, rows: Range<usize>) {
+        let n = rows.len();
+        if self.column.optional {
+            match cells {
+                Cells::Texts(cells) => self
+                    .present
+                    .extend(cells[rows.clone()].iter().map(|cell| i16::from(cell.is_some()))),
+                Cells::Same(cell) => self
+                    .present
+                    .extend(std::iter::repeat_n(i16::from(cell.is_some()), n)),
+                Cells::Ints(_) => self.present.extend(std::iter::repeat_n(1, n)),
+                Cells::Numbers(cells) => self
+                    .present
+                    .extend(cells[rows.clone()].iter().map(|cell| i16::from(!cell.is_nan()))),
+            }
+        }
+        let there = |cell: &&f64| !cell.is_nan();
+        match (cells, &mut self.values) {
+            (Cells::Texts(cells), Waiting::Text(values)) => {
+                let there = cells[rows].iter().flatten();
+                there.for_each(|text| values.push(text.0.data()));
+            }
+            (Cells::Same(Some(text)), Waiting::Text(values)) => {
+                (0..n).for_each(|_| values.push(text.0.data()));
+            }
+            (Cells::Ints(cells), Waiting::Int64(values)) => values.extend_from_slice(&cells[rows]),
+            (Cells::Numbers(cells), Waiting::Float64(values)) => {
+                values.extend(cells[rows].iter().filter(there));
+            }
+            (Cells::Numbers(cells), Waiting::Float32(values)) => {
+                values.extend(cells[rows].iter().filter(there).map(|&cell| cell as f32));
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes the cells as the next column of `group` and forgets them.
+    pub(super) fn write(
+        &mut self,
+        group: &mut SerializedRowGroupWriter<'_, BufWriter<File>>,
+    ) -> Result<(), ParquetError> {
+        let Some(mut writer) = group.next_column()? else {
+            return Err(ParquetError::General(format!(
+                "no room for column {}",
+                self.column.name
+            )));
+        };
+        let levels = self.column.optional.then_some(self.present.as_slice());
+        match &mut self.values {
+            Waiting::Text(values) => {
+                writer
+                    .typed::<ByteArrayType>()
+                    .write_batch(&values.take(), levels, None)?;
+            }
+            Waiting::Int64(values) => {
+                writer.typed::<Int64Type>().write_batch(values, levels, None)?;
+                values.clear();
+            }
+            Waiting::Float64(values) => {
+                writer.typed::<DoubleType>().write_batch(values, levels, None)?;
+                values.clear();
+            }
+            Waiting::Float32(values) => {
+                writer.typed::<FloatType>().write_batch(values, levels, None)?;
+                values.clear();
+            }
+        }
+        self.present.clear();
+        writer.close()
+    }
+}
