@@ -120,6 +120,8 @@ fn replicates_of_nothing_are_not_active() {
         layout(4, 24, 2, 200),
         layout(1, 24, 1, 200),
         layout(2, 48, 6, 100),
+        // On more plates than are held.
+        layout(17, 6, 12, 12),
     ] {
         for (normalise, fit_on) in [
             (Normalise::Standardise, FitOn::Reference),
@@ -149,7 +151,7 @@ fn replicates_of_nothing_are_not_active() {
 
 #[test]
 fn replicates_on_one_plate_rescue_nothing_by_chance() {
-    for (plates, controls, replicates) in [(1, 24, 4), (2, 16, 8), (2, 48, 3)] {
+    for (plates, controls, replicates) in [(1, 24, 4), (2, 16, 8), (2, 48, 3), (17, 6, 12)] {
         let layout = Layout {
             plates,
             controls,

@@ -16,7 +16,7 @@ use super::design::{Design, Kind, SeriesKey};
 use super::engine::{Sink, StreamError};
 use super::multiple::{Corrected, Counts, benjamini_hochberg, of_group};
 use super::null::Null;
-use super::pool::Sample;
+use super::pool::{Lie, Sample};
 use super::series::{Row, plan};
 use super::spool::{self, Place, Shelf, Spool};
 use super::tally::Tally;
@@ -35,8 +35,8 @@ struct Tests {
 /// Dose as bits, and a rescue.
 type Rescue = (u64, f64);
 
-/// What a null from all plates says of rows of so many wells: disease, counter-screen, wells.
-type PooledNulls = BTreeMap<(u32, bool, usize), Option<Null>>;
+/// What a null from all plates says of rows of one disease, of the counter-screen or not, whose wells lie alike.
+type PooledNulls = BTreeMap<(u32, bool, Lie), Option<Null>>;
 
 /// The finished series of a screen.
 pub(super) struct Finished<'d, S> {
@@ -80,7 +80,7 @@ impl<'d, S: Spool> Finished<'d, S> {
         self.waiting[series] = self.shelf.put(&rows)?;
         for row in rows.iter().filter(|row| row.pooled) {
             let counter = key.kind == Kind::Counter;
-            self.pooled.insert((key.disease, counter, row.row.n_wells), None);
+            self.pooled.insert((key.disease, counter, row.lie()), None);
         }
         if !rows.iter().any(|row| row.pooled) {
             self.count(key, rows);
@@ -186,13 +186,13 @@ impl<'d, S: Spool> Finished<'d, S> {
         let (design, settings) = (self.design, self.settings);
         self.pooled
             .par_iter_mut()
-            .for_each(|(&(disease, counter, wells), null)| {
+            .for_each(|(&(disease, counter, lie), null)| {
                 let name = design.disease(disease).unwrap_or_default();
-                let size = (wells as u64).to_le_bytes();
+                let size = (lie.wells as u64).to_le_bytes();
                 let side: &[u8] = if counter { b"counter" } else { b"treated" };
                 let parts = [b"all plates".as_slice(), name.as_bytes(), size.as_slice(), side];
                 let sample = samples.get(&(disease, counter));
-                *null = sample.and_then(|sample| sample.null(wells, plan(settings, parts.into_iter())));
+                *null = sample.and_then(|sample| sample.null(lie, plan(settings, parts.into_iter())));
             });
         if self.pooled.is_empty() {
             return Ok(());
@@ -312,7 +312,7 @@ impl Part<'_> {
         let mut rows: Vec<Row> = spool::decoded(&self.rows)?;
         for row in rows.iter_mut().filter(|row| row.pooled) {
             let counter = self.key.kind == Kind::Counter;
-            let null = self.pooled.get(&(self.key.disease, counter, row.row.n_wells));
+            let null = self.pooled.get(&(self.key.disease, counter, row.lie()));
             if let Some(null) = null.and_then(Option::as_ref) {
                 row.judge(null, settings.question);
             }

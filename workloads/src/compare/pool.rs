@@ -30,6 +30,31 @@ pub(super) struct Sample {
     unit: Vec<f64>,
     effects: f64,
     seen: f64,
+    /// Sum of the controls' variances, in units of a well's.
+    variances: f64,
+}
+
+/// How a group's wells lie: all that its null depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lie {
+    /// Its wells.
+    pub(super) wells: usize,
+    /// What its wells share: `Σ k²/m` over plates with k of them and m controls, per well, in steps of 1/64.
+    shared: u32,
+}
+
+/// Steps of [`Lie::shared`] per unit: the spread of a null is right within 1 %, and few groups need one of their own.
+const STEPS: f64 = 64.0;
+
+impl Lie {
+    /// Of a group of `wells`, with `shared` over its plates.
+    pub(super) fn new(wells: usize, shared: f64) -> Self {
+        let steps = (shared / wells.max(1) as f64 * STEPS).round();
+        Self {
+            wells,
+            shared: steps as u32,
+        }
+    }
 }
 
 /// The null controls of a plate, for a disease.
@@ -51,6 +76,8 @@ impl Sample {
         for ((&well, &effect), scaled) in controls.wells.iter().zip(controls.effects).zip(controls.scaled) {
             self.effects += effect;
             self.seen += 1.0;
+            let others = controls.wells.len() as f64 - 1.0;
+            self.variances += if others > 0.0 { 1.0 + 1.0 / others } else { 1.0 };
             let place = [well.row(), well.column()];
             let parts = [controls.plate.as_str().as_bytes(), place.as_slice()];
             // FNV alone mixes its last bytes little: neighbouring wells would be kept or lost together.
@@ -70,8 +97,29 @@ impl Sample {
         }
     }
 
-    /// The null of a mean of `wells` wells, wherever they lie. `None` with fewer than two controls.
-    pub(super) fn null(&self, wells: usize, plan: Plan) -> Option<Null> {
+    /// The null of the mean of a group. `None` with fewer than two controls.
+    ///
+    /// The mean of n wells, k of them on a plate with m controls, lies around the means of these controls with a
+    /// variance of `1/n + Σ k²/m / n²`, in units of a well's: wells of one plate share the error of its controls. Means
+    /// of n leave-one-out controls of different plates vary by that of one of them, `m/(m-1)`, divided by n, and are
+    /// spread out to the group's.
+    pub(super) fn null(&self, lie: Lie, plan: Plan) -> Option<Null> {
+        let mut null = self.null_of_strangers(lie.wells, plan)?;
+        let variance = 1.0 + f64::from(lie.shared) / STEPS;
+        let theirs = self.variances / self.seen;
+        let factor = (variance / theirs).sqrt();
+        if factor > 1.0 {
+            let mean = self.effects / self.seen;
+            for effect in &mut null.effects {
+                *effect = mean + factor * (*effect - mean);
+            }
+            null.off_axis.iter_mut().for_each(|off| *off *= factor);
+        }
+        Some(null)
+    }
+
+    /// The null of the mean of so many wells of different plates.
+    fn null_of_strangers(&self, wells: usize, plan: Plan) -> Option<Null> {
         let n = self.kept.len();
         if n < 2 || wells == 0 {
             return None;
@@ -215,13 +263,18 @@ mod tests {
     fn the_null_of_a_mean_of_many_wells_is_as_narrow_as_that_mean() {
         let sample = sample(40, false);
         assert_eq!(sample.kept.len(), KEPT);
-        for wells in [4, 100, 2000] {
-            let null = sample.null(wells, PLAN).unwrap();
+        for (wells, on_a_plate) in [(4u32, 1u32), (100, 1), (2000, 1), (100, 24), (2000, 48)] {
+            // 24 controls on every plate.
+            let shared = f64::from(wells * on_a_plate) / 24.0;
+            let wells = wells as usize;
+            let null = sample.null(Lie::new(wells, shared), PLAN).unwrap();
             assert!(!null.exact);
             let n = null.effects.len() as f64;
             let mean = null.effects.iter().sum::<f64>() / n;
             let sd = (null.effects.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-            let expected = 1.0 / (wells as f64).sqrt();
+            // The made controls vary as single wells do; wells that share a plate's controls vary more.
+            let together = (1.0 + f64::from(on_a_plate) / 24.0).sqrt();
+            let expected = together / (wells as f64).sqrt();
             assert!((sd / expected - 1.0).abs() < 0.15, "{wells}: {sd} {expected}");
             assert!(mean.abs() < 0.1, "{mean}");
             let off = null.off_axis[null.off_axis.len() / 2];

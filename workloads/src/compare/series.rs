@@ -12,7 +12,7 @@ use super::axis::{self, Position};
 use super::design::{Design, Kind};
 use super::null::{self, Null, Plan, Pool};
 use super::plates::{ScoredPlate, ScoredWell};
-use super::pool::{PlateControls, Sample};
+use super::pool::{Lie, PlateControls, Sample};
 use super::{Call, Comparison, ComparisonSettings, NullFrom, Question};
 use crate::words::{Barcode, WellPosition};
 
@@ -39,9 +39,16 @@ pub(super) struct Row {
     pub(super) effect: f64,
     /// Whether its null comes from the controls of the whole screen, and is not in it yet.
     pub(super) pooled: bool,
+    /// `Σ k²/m` over its plates, with k of its wells and m null controls each.
+    pub(super) shared: f64,
 }
 
 impl Row {
+    /// How its wells lie, for a null from the controls of the whole screen.
+    pub(super) fn lie(&self) -> Lie {
+        Lie::new(self.row.n_wells, self.shared)
+    }
+
     /// Takes p-values and excess from the row's null.
     pub(super) fn judge(&mut self, null: &Null, question: Question) {
         let (p_value, p_off) = null.p_values(self.effect, self.row.off_axis, question);
@@ -115,6 +122,8 @@ struct OpenRow {
     unit: Vec<f64>,
     /// Wells on each plate, in the order of reading: what a null depends on.
     shape: Vec<(usize, usize)>,
+    /// [`Row::shared`].
+    shared: f64,
 }
 
 /// Everything that is not finished.
@@ -167,16 +176,20 @@ impl<'d> Open<'d> {
         let Some(disease) = self.design.disease_id(plate.disease) else {
             return first.map_or(Ok(()), |well| Err(well.profile.well));
         };
-        for (kind, wells) in sides {
-            for well in wells {
-                self.add_well(place, disease, kind, plate, well)
-                    .ok_or(well.profile.well)?;
-            }
-        }
         let question = self.settings.question;
         let null = Controls::of(plate.null_wells(question), Kind::Treated, question);
         let healthy =
             (!plate.counter.is_empty()).then(|| Controls::of(&plate.reference, Kind::Counter, question));
+        for (kind, wells) in sides {
+            let controls = match (kind, &healthy) {
+                (Kind::Counter, Some(healthy)) => healthy.wells.len(),
+                _ => null.wells.len(),
+            };
+            for well in wells {
+                self.add_well(place, disease, (kind, controls), plate, well)
+                    .ok_or(well.profile.well)?;
+            }
+        }
         let of_sides = [(false, Some(&null)), (true, healthy.as_ref())];
         for (counter, controls) in of_sides {
             let sample = self.samples.get_mut(&(disease, counter));
@@ -203,11 +216,12 @@ impl<'d> Open<'d> {
         Ok(())
     }
 
+    /// `kind`: with the number of its null controls on the plate.
     fn add_well(
         &mut self,
         place: usize,
         disease: u32,
-        kind: Kind,
+        (kind, controls): (Kind, usize),
         plate: &ScoredPlate<'_>,
         well: &ScoredWell<'_>,
     ) -> Option<()> {
@@ -230,10 +244,18 @@ impl<'d> Open<'d> {
             row.cell_ratio.0 += ratio;
             row.cell_ratio.1 += 1;
         }
-        match row.shape.last_mut() {
-            Some((last, wells)) if *last == place => *wells += 1,
-            _ => row.shape.push((place, 1)),
-        }
+        let before = match row.shape.last_mut() {
+            Some((last, wells)) if *last == place => {
+                *wells += 1;
+                *wells - 1
+            }
+            _ => {
+                row.shape.push((place, 1));
+                0
+            }
+        };
+        // (k + 1)² - k², over the plate's controls.
+        row.shared += (2 * before + 1) as f64 / controls.max(1) as f64;
         if kind >= Kind::Treated {
             sum(&mut row.vector, &well.scaled);
             if series.wide() {
@@ -417,6 +439,7 @@ impl<'d> Open<'d> {
             smallest_p: None,
             effect: effect(position, key.kind, question),
             pooled: key.kind >= Kind::Treated && self.pooled(id),
+            shared: open.shared,
         }
     }
 
