@@ -59,6 +59,8 @@ pub enum ScaleMethod {
     RobustMad,
     /// `x − median`: the plate's centre, whatever a few of its wells are.
     Centre,
+    /// The share of the values that lie below.
+    Percentile,
 }
 
 /// One step. Where a step says *per plate*, it is fitted on each plate's own wells, at every time: nothing of it is

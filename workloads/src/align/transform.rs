@@ -15,7 +15,9 @@ use super::saved::{matrix_base64, vector_base64};
 use super::step::{PlateRows, ScaleMethod};
 use super::tvn::CoralSettings;
 use crate::compare::FitOn;
+use crate::compare::percentile::Percentiles;
 use crate::compare::scale::Scaler;
+use crate::compare::scaling::Scaling;
 use crate::linalg::{product, project};
 use crate::matrix::FeatureMatrix;
 use crate::words::{Barcode, WellPosition};
@@ -250,14 +252,15 @@ pub(super) fn fit_scale(
     controls: &[usize],
     method: ScaleMethod,
     on: FitOn,
-) -> Result<Scaler, AlignError> {
-    let fit = match method {
-        ScaleMethod::Standardise => Scaler::standardise,
-        ScaleMethod::RobustMad => Scaler::robust,
-        ScaleMethod::Centre => Scaler::median,
+) -> Result<Scaling, AlignError> {
+    let fit = |rows: &[&[f32]]| match method {
+        ScaleMethod::Standardise => Scaler::standardise(rows).into(),
+        ScaleMethod::RobustMad => Scaler::robust(rows).into(),
+        ScaleMethod::Centre => Scaler::median(rows).into(),
+        ScaleMethod::Percentile => Scaling::Percentile(Percentiles::fit(rows)),
     };
     let all: Vec<&[f32]> = rows.rows().collect();
-    let mut scaler = match on {
+    let mut scaling = match on {
         FitOn::All => fit(&all),
         FitOn::Reference => {
             if controls.len() < 2 {
@@ -269,7 +272,7 @@ pub(super) fn fit_scale(
             fit(&controls.iter().map(|&i| rows.row(i)).collect::<Vec<_>>())
         }
     };
-    if scaler.flat_columns.len() == rows.width() {
+    if scaling.flat_columns().len() == rows.width() {
         return Err(AlignError::NoVariation {
             rows: match on {
                 FitOn::All => rows.len(),
@@ -277,12 +280,14 @@ pub(super) fn fit_scale(
             },
         });
     }
-    if !scaler.flat_columns.is_empty() {
-        let plate = fit(&all);
+    if let Scaling::Linear(scaler) = &mut scaling
+        && !scaler.flat_columns.is_empty()
+        && let Scaling::Linear(plate) = fit(&all)
+    {
         for &column in &scaler.flat_columns {
             let flat = plate.flat_columns.binary_search(&column).is_ok();
             scaler.scale[column] = if flat { 0.0 } else { plate.scale[column] };
         }
     }
-    Ok(scaler)
+    Ok(scaling)
 }

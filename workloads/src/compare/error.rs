@@ -2,6 +2,8 @@
 
 use super::Note;
 use crate::align::AlignError;
+use crate::align::harmony::HarmonyError;
+use crate::position::PositionError;
 use crate::select::SelectError;
 use crate::words::{Barcode, WellPosition};
 
@@ -95,6 +97,25 @@ pub enum CompareError {
     /// The alignment that was asked for cannot be fitted, or an earlier one not be used.
     #[error("the plates cannot be aligned: {0}")]
     Align(#[from] AlignError),
+    /// Harmony, which was asked for, cannot be run.
+    #[error("the plates cannot be aligned: {0}")]
+    Harmony(#[from] HarmonyError),
+    /// Too many wells for Harmony, which holds all of them.
+    #[error(
+        "{wells} wells of {components} components are too many for align = \"harmony\", which holds all of them in \
+         memory ({most} values at most): ask for fewer components, or for align = \"tvn\""
+    )]
+    HarmonyTooLarge {
+        /// Wells.
+        wells: usize,
+        /// Components of each.
+        components: usize,
+        /// Values that may be held.
+        most: usize,
+    },
+    /// Well positions, which were to be corrected, cannot be.
+    #[error("well positions cannot be corrected: {0}; well_position = false leaves the correction out")]
+    Position(#[from] PositionError),
     /// No feature columns can be selected.
     #[error("feature columns cannot be selected: {0}; select = \"none\" keeps all")]
     Select(#[from] SelectError),

@@ -13,13 +13,15 @@ use rayon::prelude::*;
 
 use super::design::Design;
 use super::engine::{StreamError, batches, checked};
-use super::frames::{FEWEST_ALIGNED, Frame, Placed, fit_scaler, fitted_wells, raw_rows};
+use super::frames::{FEWEST_ALIGNED, Frame, Placed, fitted_wells, raw_rows};
+use super::harmonised::Harmonised;
 use super::scale::Scaler;
 use super::{
     Align, CompareError, ComparisonSettings, Normalise, Note, NoteKind, Question, Select, selecting,
 };
 use crate::align::{AlignError, FittedTransform, Fitter};
 use crate::matrix::FeatureMatrix;
+use crate::position::{FEWEST_PLATES, WellPositionFitter, WellPositionMeans};
 use crate::profile::WellProfile;
 use crate::select::Selection;
 use crate::words::Barcode;
@@ -65,16 +67,20 @@ impl Frame {
                 let sorted = checked(plates, &mut width)?;
                 let spreads = |wells: &Vec<&WellProfile>| {
                     let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-                    let scaler = fit_scaler(&raw_rows(wells), &on, settings.normalise)?;
-                    Some(Scaler {
+                    let rows = raw_rows(wells);
+                    let rows: Vec<&[f32]> = on.iter().map(|&i| rows.row(i)).collect();
+                    (!rows.is_empty()).then(|| Scaler {
                         centre: Vec::new(),
-                        ..scaler
+                        ..Scaler::robust(&rows)
                     })
                 };
                 scalers.par_extend(sorted.par_iter().map(spreads));
                 Ok(())
             })?;
             frame.repairs = repairs(&scalers);
+        }
+        if settings.well_position {
+            frame.positions = Some(positions(&frame, design, settings, &mut width, &mut read)?);
         }
         let selected = match (settings.select, &earlier) {
             (Select::None, _) => None,
@@ -104,13 +110,15 @@ impl Frame {
             }
             let mut fitter = Fitter::new(features, &steps).map_err(CompareError::from)?;
             while fitter.needs_pass() {
-                batches(design, &mut read, |_, plates| {
+                batches(design, &mut read, |places, plates| {
                     let sorted = checked(plates, &mut width)?;
                     let placed: Vec<(Placed<'_>, FeatureMatrix)> = sorted
                         .par_iter()
-                        .map(|wells| (Placed::of(wells), frame.raw_rows(wells)))
-                        .filter(|(placed, _)| placed.controls.len() >= FEWEST_ALIGNED)
-                        .collect();
+                        .zip(places)
+                        .map(|(wells, place)| (place, wells, Placed::of(wells)))
+                        .filter(|(_, _, placed)| placed.controls.len() >= FEWEST_ALIGNED)
+                        .map(|(place, wells, placed)| Ok((placed, frame.raw_rows(place, wells, settings)?)))
+                        .collect::<Result<_, CompareError>>()?;
                     let rows: Vec<_> = placed
                         .iter()
                         .filter_map(|(placed, raw)| placed.rows(raw))
@@ -120,7 +128,14 @@ impl Frame {
                 })?;
                 fitter.end_pass().map_err(CompareError::from)?;
             }
-            frame.transform = Some(fitter.finish());
+            let transform = fitter.finish();
+            if align == Align::Harmony {
+                let moved = Harmonised::fit(&frame, &transform, design, settings, &mut read)?;
+                frame.notes.push(moved.note.clone());
+                frame.harmonised = Some(moved);
+            } else {
+                frame.transform = Some(transform);
+            }
         }
         Ok(frame)
     }
@@ -135,8 +150,51 @@ impl Frame {
                 })
                 .collect();
         }
+        if let Some(positions) = &mut self.positions {
+            positions.select(selection.kept());
+        }
         self.selection = Some(selection);
     }
+}
+
+/// What well positions have in common, of scaled profiles. Plates that cannot be scaled are not scored, and not looked at.
+fn positions<W, E>(
+    frame: &Frame,
+    design: &Design,
+    settings: &ComparisonSettings,
+    width: &mut Option<usize>,
+    read: &mut (impl FnMut(&Barcode) -> Result<Vec<W>, E> + Send),
+) -> Result<WellPositionMeans, StreamError<E>>
+where
+    W: Borrow<WellProfile> + Send + Sync,
+    E: Send,
+{
+    let mut fitter = WellPositionFitter::default();
+    batches(design, read, |places, plates| {
+        let sorted = checked(plates, width)?;
+        let scaled: Vec<Option<FeatureMatrix>> = sorted
+            .par_iter()
+            .zip(places)
+            .map(|(wells, place)| {
+                let mut rows = raw_rows(wells);
+                if settings.normalise != Normalise::None {
+                    let unit = frame.unit(place, &rows, wells, settings)?;
+                    for (row, well) in wells.iter().enumerate() {
+                        unit.apply_to(&well.values, rows.row_mut(row));
+                    }
+                }
+                Some(rows)
+            })
+            .collect();
+        for (wells, rows) in sorted.iter().zip(scaled) {
+            let placed: Vec<_> = wells.iter().map(|well| (well.well, &well.treatment)).collect();
+            if let Some(rows) = rows {
+                fitter.add(&rows, &placed).map_err(CompareError::from)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(fitter.finish(FEWEST_PLATES).map_err(CompareError::from)?)
 }
 
 /// The alignment that is asked for and possible, its components, and a note where it is less than what was asked for.
@@ -178,7 +236,7 @@ fn possible(
             return Ok((Align::None, asked, note(text)));
         }
         Align::Tvn => WELLS_PER_COMPONENT * FEWEST_COMPONENTS,
-        Align::Pca | Align::Sphere => FEWEST_ALIGNED,
+        Align::Pca | Align::Sphere | Align::Harmony => FEWEST_ALIGNED,
     };
     if reference < needed {
         let found = reference;

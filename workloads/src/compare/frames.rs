@@ -4,13 +4,18 @@
 //! framed. A plate that cannot be framed gives a note that says why.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use rayon::prelude::*;
 
+use super::harmonised::Harmonised;
+use super::percentile::Percentiles;
 use super::scale::Scaler;
+use super::scaling::Scaling;
 use super::{ComparisonSettings, FitOn, Normalise, Note, NoteKind, Question};
 use crate::align::{FittedTransform, PlateRows};
 use crate::matrix::FeatureMatrix;
+use crate::position::{PositionError, WellPositionMeans};
 use crate::profile::{Role, WellProfile};
 use crate::select::Selection;
 use crate::words::WellPosition;
@@ -27,7 +32,7 @@ pub(super) struct Framed {
     /// The same wells in the aligned space, where the screen has one.
     pub(super) aligned: Option<Vec<Vec<f64>>>,
     /// How the plate's columns were scaled.
-    pub(super) scaler: Option<Scaler>,
+    pub(super) scaling: Option<Scaling>,
     /// The first column without spread where it was scaled, counted among all columns of the profiles.
     pub(super) first_flat: Option<usize>,
 }
@@ -39,6 +44,10 @@ pub struct Frame {
     /// Per place in the order of reading: divisors of columns that are flat on the plate, from the other plates.
     pub(super) repairs: BTreeMap<usize, Vec<(usize, f64)>>,
     pub(super) transform: Option<FittedTransform>,
+    /// In place of `transform`, where wells are aligned all at once.
+    pub(super) harmonised: Option<Harmonised>,
+    /// What well positions have in common, in units of scaled profiles, where it is taken out.
+    pub(super) positions: Option<WellPositionMeans>,
     /// The columns that are compared, where not all are.
     pub(super) selection: Option<Selection>,
     pub(super) notes: Vec<Note>,
@@ -55,18 +64,66 @@ impl Frame {
         self.selection.as_ref()
     }
 
-    /// The profiles of a plate as they came, of the columns that are compared; all of one width.
-    pub(super) fn raw_rows(&self, wells: &[&WellProfile]) -> FeatureMatrix {
-        let Some(kept) = self.selection.as_ref().map(Selection::kept) else {
-            return raw_rows(wells);
-        };
-        let mut rows = FeatureMatrix::zeros(wells.len(), kept.len());
-        for (i, well) in wells.iter().enumerate() {
-            for (value, &column) in rows.row_mut(i).iter_mut().zip(kept) {
-                *value = well.values[column];
+    /// The profiles of the plate at `place` before any scaling: without what their well positions have in common, of the
+    /// columns that are compared; all of one width.
+    ///
+    /// # Errors
+    /// A plate with wells in a position that the correction was not fitted on.
+    pub(super) fn raw_rows(
+        &self,
+        place: usize,
+        wells: &[&WellProfile],
+        settings: &ComparisonSettings,
+    ) -> Result<FeatureMatrix, PositionError> {
+        let mut rows = match self.selection.as_ref().map(Selection::kept) {
+            None => raw_rows(wells),
+            Some(kept) => {
+                let mut rows = FeatureMatrix::zeros(wells.len(), kept.len());
+                for (i, well) in wells.iter().enumerate() {
+                    for (value, &column) in rows.row_mut(i).iter_mut().zip(kept) {
+                        *value = well.values[column];
+                    }
+                }
+                rows
             }
+        };
+        if let Some(positions) = &self.positions {
+            let unit = self.unit(place, &rows, wells, settings);
+            let wells: Vec<WellPosition> = wells.iter().map(|well| well.well).collect();
+            let divisors = unit.as_ref().map(|unit| unit.scale.as_slice());
+            positions.subtract_scaled(&mut rows, &wells, divisors)?;
         }
-        rows
+        Ok(rows)
+    }
+
+    /// How the columns of a plate are scaled, where they are: the unit in which well positions are compared between
+    /// plates. Ranks have none; theirs is the SD.
+    pub(super) fn unit(
+        &self,
+        place: usize,
+        rows: &FeatureMatrix,
+        wells: &[&WellProfile],
+        settings: &ComparisonSettings,
+    ) -> Option<Scaler> {
+        let normalise = match settings.normalise {
+            Normalise::Percentile => Normalise::Standardise,
+            other => other,
+        };
+        let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
+        match fit_scaling(rows, &on, normalise)? {
+            Scaling::Linear(mut scaler) => {
+                let everything: Vec<&[f32]> = rows.rows().collect();
+                self.repair(place, &mut scaler);
+                Some(scaler.floored(&Scaler::standardise(&everything)))
+            }
+            Scaling::Percentile(_) => None,
+        }
+    }
+
+    fn repair(&self, place: usize, scaler: &mut Scaler) {
+        for &(column, divisor) in self.repairs.get(&place).into_iter().flatten() {
+            scaler.scale[column] = divisor;
+        }
     }
 
     /// The rows of the plate at `place` in the order of reading, or why there are none.
@@ -76,20 +133,23 @@ impl Frame {
         wells: &[&WellProfile],
         settings: &ComparisonSettings,
     ) -> Result<Framed, Note> {
-        let raw = self.raw_rows(wells);
+        let raw = self
+            .raw_rows(place, wells, settings)
+            .map_err(|error| unscored(wells, error))?;
         let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-        let plate = (settings.normalise != Normalise::None)
+        let plate = matches!(settings.normalise, Normalise::Standardise | Normalise::RobustMad)
             .then(|| Scaler::standardise(&raw.rows().collect::<Vec<_>>()));
-        let finish = |mut scaler: Scaler| {
-            for &(column, divisor) in self.repairs.get(&place).into_iter().flatten() {
-                scaler.scale[column] = divisor;
-            }
-            match &plate {
+        let finish = |scaling: Scaling| {
+            let Scaling::Linear(mut scaler) = scaling else {
+                return scaling;
+            };
+            self.repair(place, &mut scaler);
+            Scaling::Linear(match &plate {
                 Some(plate) => scaler.floored(plate),
                 None => scaler,
-            }
+            })
         };
-        let scaler = fit_scaler(&raw, &on, settings.normalise).map(finish);
+        let scaling = fit_scaling(&raw, &on, settings.normalise).map(finish);
         // Where the wells of the fit are also what treatments are compared with, each is scaled by the others: scaled
         // by itself it looks nearer to them than any other well. Of treatments without effect 12 to 15 % had p < 0.05
         // in made activity screens with 48 reference wells a plate.
@@ -101,32 +161,64 @@ impl Frame {
             .map(|i| {
                 let own = if hold_out && wells[i].treatment.role == Role::Reference {
                     let others: Vec<usize> = on.iter().copied().filter(|&other| other != i).collect();
-                    fit_scaler(&raw, &others, settings.normalise).map(finish)
+                    fit_scaling(&raw, &others, settings.normalise).map(finish)
                 } else {
                     None
                 };
-                match own.as_ref().or(scaler.as_ref()) {
-                    Some(scaler) => scaler.apply(raw.row(i)),
+                match own.as_ref().or(scaling.as_ref()) {
+                    Some(scaling) => scaling.apply(raw.row(i)),
                     None => raw.row(i).iter().map(|&v| f64::from(v)).collect(),
                 }
             })
             .collect();
-        let aligned = match &self.transform {
+        let aligned = match (&self.transform, &self.harmonised) {
             // A plate without reference wells is not scored, in any space; plates.rs says so.
-            Some(transform) if reference(wells) > 0 => Some(aligned(transform, &raw, wells)?),
-            _ => None,
+            _ if reference(wells) == 0 => None,
+            (Some(transform), _) => Some(aligned(transform, &raw, wells)?),
+            (None, Some(harmonised)) => Some(moved(harmonised.plate(place), wells)?),
+            (None, None) => None,
         };
         Ok(Framed {
             rows,
             aligned,
-            first_flat: scaler.as_ref().and_then(|scaler| {
-                let column = *scaler.flat_columns.first()?;
+            first_flat: scaling.as_ref().and_then(|scaling| {
+                let column = *scaling.flat_columns().first()?;
                 let kept = self.selection.as_ref().map(Selection::kept);
                 kept.map_or(Some(column), |kept| kept.get(column).copied())
             }),
-            scaler,
+            scaling,
         })
     }
+}
+
+/// Why the wells of a plate are not scored.
+fn unscored(wells: &[&WellProfile], why: impl Display) -> Note {
+    Note {
+        plate: wells.first().map(|well| well.plate.clone()),
+        ..Note::of_screen(
+            NoteKind::NotAligned,
+            format!("{why}; its {} wells were not scored", wells.len()),
+        )
+    }
+}
+
+/// The wells of a plate as Harmony moved them.
+fn moved(plate: Option<&FeatureMatrix>, wells: &[&WellProfile]) -> Result<Vec<Vec<f64>>, Note> {
+    let plate = plate.filter(|rows| rows.len() == wells.len());
+    let Some(rows) = plate else {
+        let name = wells.first().map(|well| &well.plate);
+        let name = name.map(ToString::to_string).unwrap_or_default();
+        return Err(unscored(
+            wells,
+            format!("plate {name} was not aligned: that needs {FEWEST_ALIGNED} reference wells"),
+        ));
+    };
+    Ok(wide(rows))
+}
+
+fn wide(rows: &FeatureMatrix) -> Vec<Vec<f64>> {
+    let wide = |row: &[f32]| row.iter().map(|&value| f64::from(value)).collect();
+    rows.rows().map(wide).collect()
 }
 
 fn aligned(
@@ -134,33 +226,25 @@ fn aligned(
     raw: &FeatureMatrix,
     wells: &[&WellProfile],
 ) -> Result<Vec<Vec<f64>>, Note> {
-    let unscored = |why: String| Note {
-        kind: NoteKind::NotAligned,
-        plate: wells.first().map(|well| well.plate.clone()),
-        disease: None,
-        well: None,
-        column: None,
-        text: format!("{why}; its {} wells were not scored", wells.len()),
-    };
     let placed = Placed::of(wells);
     if let (Some(rows), true) = (
         placed.rows(raw),
         placed.controls.len() < FEWEST_ALIGNED && transform.needs_controls(),
     ) {
-        return Err(unscored(format!(
-            "plate {} has {} reference well where alignment needs {FEWEST_ALIGNED}",
-            rows.plate,
-            placed.controls.len()
-        )));
+        let found = placed.controls.len();
+        let why = format!(
+            "plate {} has {found} reference well where alignment needs {FEWEST_ALIGNED}",
+            rows.plate
+        );
+        return Err(unscored(wells, why));
     }
     let Some(rows) = placed.rows(raw) else {
         return Ok(Vec::new());
     };
     let aligned = transform
         .apply_held_out(&rows)
-        .map_err(|error| unscored(error.to_string()))?;
-    let wide = |row: &[f32]| row.iter().map(|&value| f64::from(value)).collect();
-    Ok(aligned.rows().map(wide).collect())
+        .map_err(|error| unscored(wells, error))?;
+    Ok(wide(&aligned))
 }
 
 /// Where the wells of a plate are, and which of them alignment is fitted on.
@@ -211,14 +295,15 @@ pub(super) fn fitted_wells(wells: &[&WellProfile], fit_on: FitOn) -> impl Iterat
 }
 
 /// Fits how columns are scaled on the rows `on`.
-pub(super) fn fit_scaler(rows: &FeatureMatrix, on: &[usize], normalise: Normalise) -> Option<Scaler> {
+pub(super) fn fit_scaling(rows: &FeatureMatrix, on: &[usize], normalise: Normalise) -> Option<Scaling> {
     let rows: Vec<&[f32]> = on.iter().map(|&i| rows.row(i)).collect();
     if rows.is_empty() {
         return None;
     }
     match normalise {
         Normalise::None => None,
-        Normalise::Standardise => Some(Scaler::standardise(&rows)),
-        Normalise::RobustMad => Some(Scaler::robust(&rows)),
+        Normalise::Standardise => Some(Scaler::standardise(&rows).into()),
+        Normalise::RobustMad => Some(Scaler::robust(&rows).into()),
+        Normalise::Percentile => Some(Scaling::Percentile(Percentiles::fit(&rows))),
     }
 }

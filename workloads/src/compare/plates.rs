@@ -430,19 +430,19 @@ fn note_scaling(
     settings: &ComparisonSettings,
 ) {
     let fitted = frames::fitted_wells(wells, settings.fit_on).count();
-    let scaler = framed.scaler.as_ref();
-    if scaler.is_some() && fitted < FEW_CONTROLS {
+    let scaling = framed.scaling.as_ref();
+    if scaling.is_some() && fitted < FEW_CONTROLS {
         let text = format!(
             "features were scaled on {fitted} wells; below {FEW_CONTROLS} the scale of each feature is noisy: \
              consider fit_on = \"all\" or normalise = \"none\""
         );
         notes.add(NoteKind::FewControls, None, None, None, text);
     }
-    if let Some(scaler) = scaler
+    if let Some(scaling) = scaling
         && let Some(column) = framed.first_flat
     {
-        let (flat, width) = (scaler.flat_columns.len(), scaler.scale.len());
-        let dropped = scaler.scale.iter().filter(|&&scale| scale == 0.0).count();
+        let width = framed.rows.first().map_or(0, Vec::len);
+        let (flat, dropped) = (scaling.flat_columns().len(), scaling.dropped());
         let text = format!(
             "{flat} of {width} feature columns have no spread in the {fitted} wells they are scaled on (the first is \
              column {column}); {dropped} were dropped"

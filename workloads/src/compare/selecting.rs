@@ -54,7 +54,7 @@ where
             .map(|(wells, place)| frame.frame(place, wells, &settings))
             .collect();
         for framed in framed.into_iter().flatten() {
-            if settings.normalise != Normalise::None && framed.scaler.is_none() {
+            if settings.normalise != Normalise::None && framed.scaling.is_none() {
                 continue;
             }
             for row in &framed.rows {

@@ -33,6 +33,11 @@ pub enum Normalise {
     Standardise,
     /// `(x - median) / (1.4826 MAD)`; a feature without spread takes the other plates' MAD, or is dropped.
     RobustMad,
+    /// The share of the values of the fitted wells that lie below, from 0 to 1 (Gibbons et al. 2018). Differences beyond
+    /// the range of the fitted wells are lost, and wells out there vary less than others: for features of very different
+    /// shapes, not where lengths matter. Where the reference wells saturate at the phenotype, a rescued well looks far
+    /// beside the axis, and may be called toxic.
+    Percentile,
 }
 
 /// Which wells of a plate the scaling is fitted on.
@@ -85,6 +90,9 @@ pub enum Align {
     Tvn,
     /// All features, white among the reference wells of all plates.
     Sphere,
+    /// Principal components, each plate moved towards the others where wells look alike
+    /// ([`crate::align::harmony`]). Every disease must lie on several plates. Nothing is kept for later plates.
+    Harmony,
 }
 
 /// The `[comparison.alignment]` table: numbers of [`Align`].
@@ -198,6 +206,10 @@ pub struct ComparisonSettings {
     pub normalise: Normalise,
     /// Which wells the scaling is fitted on.
     pub fit_on: FitOn,
+    /// Whether what each well position has in common over all plates is taken out of the scaled profiles (SCIENCE 5.1).
+    /// Needs 8 plates of every position, and layouts that differ between them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub well_position: bool,
     /// Which feature columns are compared.
     #[serde(skip_serializing_if = "Select::is_none")]
     pub select: Select,
@@ -234,6 +246,7 @@ impl Default for ComparisonSettings {
             question: Question::default(),
             normalise: Normalise::default(),
             fit_on: FitOn::default(),
+            well_position: false,
             select: Select::default(),
             align: Align::default(),
             alignment: AlignmentSettings::default(),
@@ -328,12 +341,13 @@ impl ComparisonSettings {
             Normalise::None => None,
             Normalise::Standardise => Some(ScaleMethod::Standardise),
             Normalise::RobustMad => Some(ScaleMethod::RobustMad),
+            Normalise::Percentile => Some(ScaleMethod::Percentile),
         };
         let scaled = |on| method.map(|method| Step::Scale { method, on });
         let a = &self.alignment;
         match align {
             Align::Auto | Align::None => Vec::new(),
-            Align::Pca => scaled(self.fit_on)
+            Align::Pca | Align::Harmony => scaled(self.fit_on)
                 .into_iter()
                 .chain([Step::Pca { components }])
                 .collect(),

@@ -13,14 +13,6 @@ pub enum PositionError {
         /// The value.
         value: f64,
     },
-    /// A reference value is NaN or infinite.
-    #[error("reference value {index} is {value}: leave the well out, values are never imputed")]
-    ReferenceNotFinite {
-        /// 0-based place in the reference values.
-        index: usize,
-        /// The value.
-        value: f64,
-    },
     /// A well occurs twice on a plate.
     #[error("well {well} occurs twice: give one value per well of one plate")]
     DuplicateWell {
@@ -97,7 +89,4 @@ pub enum PositionError {
         /// Width expected.
         expected: usize,
     },
-    /// There are no reference values.
-    #[error("there are no reference values to rank against: a plate needs control wells")]
-    NoReference,
 }

@@ -1,28 +1,18 @@
 //! Well-position correction: what a position has in common over many plates is subtracted (SCIENCE 5.1).
 //!
-//! Profiles after plate scaling enter; [`WellPositionMeans`] leaves, and subtracts itself from profiles of these or
-//! later plates. Refused, with the reason, where a position has few plates or always holds the same treatment: the
-//! mean of the position is then biology.
+//! Profiles after plate scaling enter plate by plate; [`WellPositionMeans`] leaves, and is subtracted from profiles of
+//! these or later plates. Refused, with the reason, where a position has few plates or always holds the same treatment:
+//! the mean of the position is then biology. Memory: a profile for each position.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::PositionError;
 use crate::matrix::FeatureMatrix;
+use crate::profile::Treatment;
 use crate::words::WellPosition;
 
 /// Fewest plates of every position (SCIENCE 5.1).
 pub const FEWEST_PLATES: usize = 8;
-
-/// Where a row comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlacedWell {
-    /// Number of its plate.
-    pub plate: usize,
-    /// Its position.
-    pub well: WellPosition,
-    /// Number of its treatment (role, disease, compound and dose); equal for equal treatments.
-    pub treatment: usize,
-}
 
 /// The mean profile of every position.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,72 +21,102 @@ pub struct WellPositionMeans {
     means: BTreeMap<WellPosition, Vec<f64>>,
 }
 
-#[derive(Default)]
-struct Position {
-    plates: BTreeSet<usize>,
-    treatments: BTreeSet<usize>,
-    rows: Vec<usize>,
+/// Adds up the profiles of every position, plate by plate.
+#[derive(Debug, Clone, Default)]
+pub struct WellPositionFitter {
+    /// Of the profiles; known from the first plate on.
+    width: Option<usize>,
+    positions: BTreeMap<WellPosition, Position>,
 }
 
-impl WellPositionMeans {
-    /// Means of every position over the plates; row `i` belongs to `wells[i]`.
-    ///
-    /// `fewest_plates`: plates a position needs, [`FEWEST_PLATES`] unless there is a reason.
+#[derive(Debug, Clone)]
+struct Position {
+    sum: Vec<f64>,
+    plates: usize,
+    first: Treatment,
+    /// Whether another treatment than the first was there.
+    varied: bool,
+}
+
+impl WellPositionFitter {
+    /// Adds a plate; row `i` belongs to `wells[i]`, and no well occurs twice. Plates come in one order where bytes must
+    /// not differ.
     ///
     /// # Errors
-    /// [`PositionError::Shape`], [`PositionError::NotFinite`], [`PositionError::TooFewPlates`] (names the position
-    /// with the fewest) or [`PositionError::NotRandomised`].
-    pub fn fit(
+    /// [`PositionError::Shape`] or [`PositionError::NotFinite`]; then nothing was added.
+    pub fn add(
+        &mut self,
         rows: &FeatureMatrix,
-        wells: &[PlacedWell],
-        fewest_plates: usize,
-    ) -> Result<Self, PositionError> {
-        let width = rows.width();
+        wells: &[(WellPosition, &Treatment)],
+    ) -> Result<(), PositionError> {
+        let width = self.width.unwrap_or(rows.width());
         check_shape(rows, wells.len(), width)?;
-        let mut positions: BTreeMap<WellPosition, Position> = BTreeMap::new();
-        for (row, placed) in wells.iter().enumerate() {
-            if let Some(&value) = rows.row(row).iter().find(|value| !value.is_finite()) {
-                let (well, value) = (placed.well, f64::from(value));
+        for (row, &(well, _)) in rows.rows().zip(wells) {
+            if let Some(&value) = row.iter().find(|value| !value.is_finite()) {
+                let value = f64::from(value);
                 return Err(PositionError::NotFinite { well, value });
             }
-            let position = positions.entry(placed.well).or_default();
-            position.plates.insert(placed.plate);
-            position.treatments.insert(placed.treatment);
-            position.rows.push(row);
         }
-        if let Some((&well, position)) = positions.iter().min_by_key(|(_, position)| position.plates.len())
-            && position.plates.len() < fewest_plates
+        self.width = Some(width);
+        for (row, &(well, treatment)) in rows.rows().zip(wells) {
+            let position = self.positions.entry(well).or_insert_with(|| Position {
+                sum: vec![0.0; width],
+                plates: 0,
+                first: treatment.clone(),
+                varied: false,
+            });
+            position.plates += 1;
+            position.varied |= position.first != *treatment;
+            for (sum, &value) in position.sum.iter_mut().zip(row) {
+                *sum += f64::from(value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The means. `fewest_plates`: plates a position needs, [`FEWEST_PLATES`] unless there is a reason.
+    ///
+    /// # Errors
+    /// [`PositionError::TooFewPlates`] (names the position with the fewest) or [`PositionError::NotRandomised`].
+    pub fn finish(self, fewest_plates: usize) -> Result<WellPositionMeans, PositionError> {
+        let fewest = self.positions.iter().min_by_key(|(_, position)| position.plates);
+        if let Some((&well, position)) = fewest
+            && position.plates < fewest_plates
         {
             return Err(PositionError::TooFewPlates {
                 well,
-                plates: position.plates.len(),
+                plates: position.plates,
                 needed: fewest_plates,
             });
         }
-        let several_plates = positions.iter().filter(|(_, position)| position.plates.len() > 1);
-        for (&well, position) in several_plates {
-            if position.treatments.len() == 1 {
-                let plates = position.plates.len();
+        for (&well, position) in &self.positions {
+            if position.plates > 1 && !position.varied {
+                let plates = position.plates;
                 return Err(PositionError::NotRandomised { well, plates });
             }
         }
-        let means = positions
-            .into_iter()
-            .map(|(well, mut position)| {
-                // By plate, so that the order of the rows does not change the sum.
-                position.rows.sort_by_key(|&row| wells[row].plate);
-                let mut mean = vec![0.0; width];
-                for &row in &position.rows {
-                    for (mean, &value) in mean.iter_mut().zip(rows.row(row)) {
-                        *mean += f64::from(value);
-                    }
-                }
-                let n = position.rows.len() as f64;
-                mean.iter_mut().for_each(|mean| *mean /= n);
-                (well, mean)
-            })
-            .collect();
-        Ok(Self { width, means })
+        let means = self.positions.into_iter().map(|(well, mut position)| {
+            let n = position.plates as f64;
+            position.sum.iter_mut().for_each(|mean| *mean /= n);
+            (well, position.sum)
+        });
+        Ok(WellPositionMeans {
+            width: self.width.unwrap_or(0),
+            means: means.collect(),
+        })
+    }
+}
+
+impl WellPositionMeans {
+    /// Of some of the columns only, ascending.
+    pub(crate) fn select(&mut self, columns: &[usize]) {
+        for mean in self.means.values_mut() {
+            *mean = columns
+                .iter()
+                .filter_map(|&column| mean.get(column).copied())
+                .collect();
+        }
+        self.width = columns.len();
     }
 
     /// Subtracts each position's mean; row `i` belongs to `wells[i]`.
@@ -104,6 +124,19 @@ impl WellPositionMeans {
     /// # Errors
     /// [`PositionError::Shape`] or [`PositionError::UnknownPosition`]; then nothing was changed.
     pub fn subtract(&self, rows: &mut FeatureMatrix, wells: &[WellPosition]) -> Result<(), PositionError> {
+        self.subtract_scaled(rows, wells, None)
+    }
+
+    /// The same from profiles that are not scaled: `divisors` are those of their plate's columns.
+    ///
+    /// # Errors
+    /// As [`WellPositionMeans::subtract`].
+    pub fn subtract_scaled(
+        &self,
+        rows: &mut FeatureMatrix,
+        wells: &[WellPosition],
+        divisors: Option<&[f64]>,
+    ) -> Result<(), PositionError> {
         check_shape(rows, wells.len(), self.width)?;
         let means: Vec<&Vec<f64>> = wells
             .iter()
@@ -114,8 +147,9 @@ impl WellPositionMeans {
             })
             .collect::<Result<_, _>>()?;
         for (row, mean) in means.into_iter().enumerate() {
-            for (value, mean) in rows.row_mut(row).iter_mut().zip(mean) {
-                *value = (f64::from(*value) - mean) as f32;
+            for (column, (value, mean)) in rows.row_mut(row).iter_mut().zip(mean).enumerate() {
+                let divisor = divisors.and_then(|divisors| divisors.get(column)).copied();
+                *value = (f64::from(*value) - divisor.unwrap_or(1.0) * mean) as f32;
             }
         }
         Ok(())
