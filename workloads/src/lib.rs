@@ -12,6 +12,7 @@ pub mod layout;
 pub mod linalg;
 pub mod matrix;
 pub mod monitor;
+mod names;
 pub mod plate_map;
 pub mod position;
 pub mod profile;

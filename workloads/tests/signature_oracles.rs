@@ -109,12 +109,13 @@ fn signatures_effects_and_cosines_equal_cosine_vectors_and_cosine_matrix() {
             .effects
             .iter()
             .position(|effect| {
-                effect.compound.as_ref() == Some(&row["compound"])
+                effect.compound == Some(row["compound"].as_str())
                     && effect.dose == Some(10.0)
-                    && effect.origin == Origin::Disease(Some(row["disease"].clone()))
+                    && *effect.origin == Origin::Disease(Some(row["disease"].clone()))
             })
             .unwrap();
-        assert_eq!((screen.effects[g].wells, screen.effects[g].plates), (2, 2));
+        let effect = screen.effects.get(g).unwrap();
+        assert_eq!((effect.wells, effect.plates), (2, 2));
         close(effects.row(g), &vectors[i], "effect");
         for (j, other) in rows
             .iter()
@@ -239,7 +240,7 @@ fn find(screen: &Screen, compound: &str, origin: &Origin) -> usize {
     screen
         .effects
         .iter()
-        .position(|effect| effect.compound.as_deref() == Some(compound) && effect.origin == *origin)
+        .position(|effect| effect.compound == Some(compound) && effect.origin == origin)
         .unwrap()
 }
 
@@ -262,10 +263,8 @@ fn reversal_mimicry_and_rescue_are_found_and_belong_to_the_right_disease() {
         assert!(q_mimic[other] < 0.01 && cosine[other] > 0.5, "{name}");
         let mimic = find(&screen, "mimic", &Origin::Healthy);
         assert_eq!(q_mimic[mimic] < 0.01, *name == "beta");
-        assert_eq!(
-            (screen.effects[mimic].wells, screen.effects[mimic].plates),
-            (6, 6)
-        );
+        let mimic = screen.effects.get(mimic).unwrap();
+        assert_eq!((mimic.wells, mimic.plates), (6, 6));
     }
     let mut top = TopMatches::new(&screen.effects, RankBy::Reversal, 3);
     score(&mut screen, &settings, |column: &SignatureColumn| {
@@ -274,9 +273,9 @@ fn reversal_mimicry_and_rescue_are_found_and_belong_to_the_right_disease() {
     })
     .unwrap();
     for (k, list) in top.diseases().iter().enumerate() {
-        let best = &screen.effects[list[0].effect];
-        assert_eq!(best.compound.as_deref(), Some("cure"));
-        assert_eq!(best.origin, disease(DISEASES[k]));
+        let best = screen.effects.get(list[0].effect).unwrap();
+        assert_eq!(best.compound, Some("cure"));
+        assert_eq!(*best.origin, disease(DISEASES[k]));
         assert_eq!(list.len(), 3);
     }
 }
@@ -330,7 +329,7 @@ fn inactive_compounds_have_even_p_values_against_every_signature() {
         let (mut rescue, mut mimic, mut all) = (0.0, 0.0, 0.0);
         for (k, name) in names.iter().enumerate() {
             for (g, effect) in screen.effects.iter().enumerate() {
-                if (effect.origin == disease(name)) == own {
+                if (*effect.origin == disease(name)) == own {
                     all += 1.0;
                     rescue += f64::from(u8::from(columns[k][7][g] < EXPECTED));
                     mimic += f64::from(u8::from(columns[k][5][g] < EXPECTED));

@@ -37,6 +37,16 @@ fn gather<S: Spool>(
     spool: S,
     width: usize,
 ) -> Result<SignatureScreen<S>, SignatureError> {
+    gather_settling(settings, spool, width, |_, _| false)
+}
+
+/// As [`gather`], and says of a compound after each of its plates whether it is complete.
+fn gather_settling<S: Spool>(
+    settings: &SignatureSettings,
+    spool: S,
+    width: usize,
+    complete: impl Fn(usize, usize) -> bool,
+) -> Result<SignatureScreen<S>, SignatureError> {
     let mut gatherer = SignatureGatherer::new(settings, spool)?;
     let mut state = 7u64;
     for plate in 0..DISEASES {
@@ -73,27 +83,40 @@ fn gather<S: Spool>(
             .map(|(i, treatment)| (WellPosition::new(i / 24 + 1, i % 24 + 1).unwrap(), treatment))
             .collect();
         gatherer.plate(&format!("p{plate:02}").parse().unwrap(), &wells, &rows)?;
+        for compound in (0..COMPOUNDS).filter(|&compound| complete(compound, plate)) {
+            gatherer.settle(Some(&format!("c{compound}")), None)?;
+        }
     }
     gatherer.finish()
 }
 
-/// All scores, in the order of the columns.
+/// All scores: five columns of each signature, one after the other.
 fn scores<S: Spool>(
     screen: &mut SignatureScreen<S>,
     settings: &SignatureSettings,
 ) -> Result<Vec<f64>, SignatureError> {
-    let mut scores = Vec::new();
+    let mut scores: Vec<[Vec<f64>; 5]> = Vec::new();
     score(screen, settings, |c: &SignatureColumn| {
+        if c.effects.start == 0 {
+            assert_eq!(c.signature, scores.len());
+            scores.push(Default::default());
+        }
         let columns = [&c.cosine, &c.rescue, &c.off_axis, &c.p_rescue, &c.q_reversal];
-        scores.extend(columns.into_iter().flatten());
+        for (all, block) in scores.last_mut().unwrap().iter_mut().zip(columns) {
+            assert_eq!((all.len(), block.len()), (c.effects.start, c.effects.len()));
+            all.extend(block);
+        }
         Ok::<(), SignatureError>(())
     })?;
-    Ok(scores)
+    Ok(scores.into_iter().flatten().flatten().collect())
+}
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|value| value.to_bits()).collect()
 }
 
 #[test]
 fn effects_that_wait_in_the_spool_give_the_same_bytes_as_effects_in_memory() {
-    let bits = |values: &[f64]| -> Vec<u64> { values.iter().map(|value| value.to_bits()).collect() };
     let (all, none) = (settings(usize::MAX), settings(0));
     let mut held = gather(&all, Cursor::new(Vec::new()), WIDTH).unwrap();
     // What the spool holds already stays.
@@ -116,6 +139,54 @@ fn effects_that_wait_in_the_spool_give_the_same_bytes_as_effects_in_memory() {
             let cosine = dot(e, v) / (dot(e, e) * dot(v, v)).sqrt();
             assert!((column[g] - cosine).abs() < 1e-10, "effect {g}, signature {k}");
         }
+    }
+}
+
+#[test]
+fn effects_scored_block_by_block_get_the_same_bytes() {
+    let settings = settings(usize::MAX);
+    let mut screen = gather(&settings, Cursor::new(Vec::new()), 64).unwrap();
+    let together = scores(&mut screen, &settings).unwrap();
+    for effects_at_once in [1, 300, 1024] {
+        let settings = SignatureSettings {
+            effects_at_once,
+            ..settings
+        };
+        let apart = scores(&mut screen, &settings).unwrap();
+        // Products of other parts of the effects may be added up in another order.
+        for (a, b) in together.iter().zip(&apart) {
+            let same = (a - b).abs() <= 1e-12 * (1.0 + a.abs()) || a.is_nan() && b.is_nan();
+            assert!(same, "{effects_at_once}: {a} {b}");
+        }
+        assert_eq!(bits(&apart), bits(&scores(&mut screen, &settings).unwrap()));
+    }
+}
+
+#[test]
+fn complete_effects_are_the_same_and_late_wells_count() {
+    let settings = settings(0);
+    let spool = || Cursor::new(Vec::new());
+    let plain = gather(&settings, spool(), 16).unwrap();
+    let last = |compound: usize| {
+        let on = |plate: &usize| compound % DISEASES == *plate || (compound + 11) % DISEASES == *plate;
+        (0..DISEASES).filter(on).max().unwrap()
+    };
+    let right = gather_settling(&settings, spool(), 16, |compound, plate| plate == last(compound));
+    let mut right = right.unwrap();
+    assert_eq!(right.effects, plain.effects);
+    // After every plate: each next one opens it again.
+    let mut early = gather_settling(&settings, spool(), 16, |_, _| true).unwrap();
+    assert_eq!(early.effects.len(), plain.effects.len());
+    for (early, plain) in early.effects.iter().zip(plain.effects.iter()) {
+        assert_eq!((early.wells, early.plates), (plain.wells, plain.plates));
+        assert!((early.length - plain.length).abs() < 1e-12);
+    }
+    let mut plain = plain;
+    let of = |screen: &mut SignatureScreen<_>| screen.effect_vectors.read(0..usize::MAX).unwrap();
+    let (plain, right, early) = (of(&mut plain), of(&mut right), of(&mut early));
+    assert_eq!(bits(plain.as_slice()), bits(right.as_slice()));
+    for (a, b) in plain.as_slice().iter().zip(early.as_slice()) {
+        assert!((a - b).abs() < 1e-12);
     }
 }
 

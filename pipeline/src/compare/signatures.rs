@@ -113,6 +113,17 @@ impl Signatures {
         Ok(())
     }
 
+    /// No more wells of a compound at a dose will come.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn settle(&mut self, compound: Option<&str>, dose: Option<f64>) -> Result<(), MatrixError> {
+        match &mut self.gatherer {
+            Gathering::On(gatherer) => Ok(gatherer.settle(compound, dose)?),
+            Gathering::NoAxis => Ok(()),
+        }
+    }
+
     /// Scores what was gathered and writes `signatures.parquet` into folder `out`; a screen without signatures, or
     /// without treated wells, has no such file.
     ///

@@ -84,8 +84,11 @@ impl WholeProfiles {
         }
     }
 
-    /// Takes a consensus profile.
-    pub(super) fn perturbation(&mut self, profile: &Perturbation) -> Result<(), WriteError> {
+    /// Takes the consensus profile of a treatment, whose wells are then complete.
+    pub(super) fn perturbation(&mut self, profile: &Perturbation) -> Result<(), MatrixError> {
+        if let Some(signatures) = &mut self.signatures {
+            signatures.settle(profile.compound.as_deref(), profile.dose)?;
+        }
         let table = match &mut self.perturbations {
             Some(table) => table,
             None => {
@@ -100,7 +103,7 @@ impl WholeProfiles {
                 self.perturbations.insert(table)
             }
         };
-        table.push(profile)
+        Ok(table.push(profile)?)
     }
 
     /// Takes a measured treatment.

@@ -131,8 +131,13 @@ impl From<&str> for SharedText {
 /// Cells of one column, one for each of many rows.
 #[derive(Debug, Clone, Copy)]
 pub enum Cells<'a> {
-    /// Text, or missing.
-    Texts(&'a [Option<SharedText>]),
+    /// Of a few texts the one with each row's number.
+    OneOf {
+        /// Texts, or missing.
+        texts: &'a [Option<SharedText>],
+        /// The number of each row's text; missing where there is none of that number.
+        which: &'a [u32],
+    },
     /// The same in every row.
     Same(Option<&'a SharedText>),
     /// Integers.
@@ -144,12 +149,16 @@ pub enum Cells<'a> {
 impl Cells<'_> {
     pub(super) fn len(&self) -> Option<usize> {
         match self {
-            Self::Texts(cells) => Some(cells.len()),
+            Self::OneOf { which, .. } => Some(which.len()),
             Self::Same(_) => None,
             Self::Ints(cells) => Some(cells.len()),
             Self::Numbers(cells) => Some(cells.len()),
         }
     }
+}
+
+fn text(texts: &[Option<SharedText>], which: u32) -> Option<&SharedText> {
+    texts.get(which as usize)?.as_ref()
 }
 
 /// The cells of one column waiting for their row group. `present` is empty for required columns.
@@ -248,13 +257,15 @@ impl Buffer {
         let column = &self.column;
         let missing = |at: Option<usize>| at.filter(|_| !column.optional).map(|at| (at, "nothing"));
         match (cells, column.kind) {
-            (Cells::Texts(cells), ColumnKind::Text) => missing(cells.iter().position(Option::is_none)),
+            (Cells::OneOf { texts, which }, ColumnKind::Text) => {
+                missing(which.iter().position(|&which| text(texts, which).is_none()))
+            }
             (Cells::Same(cell), ColumnKind::Text) => missing(cell.is_none().then_some(0)),
             (Cells::Ints(_), ColumnKind::Int64) => None,
             (Cells::Numbers(cells), kind) if kind.is_float() => {
                 missing(cells.iter().position(|cell| cell.is_nan())).map(|(at, _)| (at, "NaN"))
             }
-            (Cells::Texts(_) | Cells::Same(_), _) => Some((0, "text")),
+            (Cells::OneOf { .. } | Cells::Same(_), _) => Some((0, "text")),
             (Cells::Ints(_), _) => Some((0, "an integer")),
             (Cells::Numbers(_), _) => Some((0, "a number")),
         }
@@ -265,9 +276,10 @@ impl Buffer {
         let n = rows.len();
         if self.column.optional {
             match cells {
-                Cells::Texts(cells) => self
-                    .present
-                    .extend(cells[rows.clone()].iter().map(|cell| i16::from(cell.is_some()))),
+                Cells::OneOf { texts, which } => {
+                    let there = |&which: &u32| i16::from(text(texts, which).is_some());
+                    self.present.extend(which[rows.clone()].iter().map(there));
+                }
                 Cells::Same(cell) => self
                     .present
                     .extend(std::iter::repeat_n(i16::from(cell.is_some()), n)),
@@ -279,8 +291,8 @@ impl Buffer {
         }
         let there = |cell: &&f64| !cell.is_nan();
         match (cells, &mut self.values) {
-            (Cells::Texts(cells), Waiting::Text(values)) => {
-                let there = cells[rows].iter().flatten();
+            (Cells::OneOf { texts, which }, Waiting::Text(values)) => {
+                let there = which[rows].iter().filter_map(|&which| text(texts, which));
                 there.for_each(|text| values.push(text.0.data()));
             }
             (Cells::Same(Some(text)), Waiting::Text(values)) => {

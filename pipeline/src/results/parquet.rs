@@ -23,9 +23,10 @@ use super::atomic::{AtomicFile, PartialPath};
 use super::cells::{Buffer, Cell, Cells, Column, ColumnKind};
 use super::error::WriteError;
 
-/// Bytes of features held before a row group is written. Large enough that the footer of 6,400 columns stays small
-/// beside the data, small enough that a table of any length is written in tens of megabytes.
-const ROW_GROUP_BYTES: usize = 16 << 20;
+/// Bytes of features held before a row group is written: several tables are written at once.
+const ROW_GROUP_BYTES: usize = 4 << 20;
+/// Fewest rows of a row group with features: the footer of 6,400 columns stays small beside the data.
+const FEWEST_GROUP_ROWS: usize = 512;
 /// Most rows of a row group with features, for tables with few of them.
 const ROW_GROUP_ROWS: usize = 64 << 10;
 /// Fewest rows of a row group without features: several tables are written at once, and a row of theirs takes up to half
@@ -111,7 +112,7 @@ impl TableWriter {
             waiting: 0,
             group_rows: match features.len() {
                 0 => PLAIN_GROUP_ROWS,
-                width => (ROW_GROUP_BYTES / (4 * width)).clamp(1, ROW_GROUP_ROWS),
+                width => (ROW_GROUP_BYTES / (4 * width)).clamp(FEWEST_GROUP_ROWS, ROW_GROUP_ROWS),
             },
             rows: 0,
         })

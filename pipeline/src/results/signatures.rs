@@ -1,12 +1,14 @@
 //! `signatures.parquet`: every compound at every dose against every disease signature of the screen.
 //!
-//! The effects of the screen enter once, one column of scores per disease follows; a whole file leaves, disease after
-//! disease. Rows are appended column by column and their texts are kept once: a screen of 10,000 compounds at 4 doses and
-//! 500 diseases has 20 million of them. Memory is one row group. Fails as [`TableWriter`] does.
+//! The effects of the screen enter once, scores follow block by block; a whole file leaves, disease after disease. Rows
+//! are appended column by column and their texts are kept once: a screen of 10,000 compounds at 4 doses and 500 diseases
+//! has 20 million of them. Memory is one row group and one block. Fails as [`TableWriter`] does.
 
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use wellspring_workloads::signature::{Origin, SignatureColumn, SignatureScreen};
+use wellspring_workloads::signature::{Effect, Effects, Origin, SignatureColumn, SignatureScreen};
 
 use super::cells::{Cells, Column, ColumnKind, SharedText};
 use super::error::WriteError;
@@ -19,12 +21,79 @@ pub struct SignatureTable {
     table: TableWriter,
     dose_unit: SharedText,
     diseases: Vec<Option<SharedText>>,
-    compounds: Vec<Option<SharedText>>,
-    tested_on: Vec<Option<SharedText>>,
-    cells: Vec<Option<SharedText>>,
+    effects: Arc<Effects>,
+    /// What rows of the last block of effects say of them: mostly all effects of the screen.
+    told: Told,
+}
+
+/// What rows say of a block of effects, whatever the disease.
+#[derive(Debug, Default)]
+struct Told {
+    effects: Range<usize>,
+    compounds: Texts,
+    tested_on: Texts,
+    cells: Texts,
     doses: Vec<f64>,
     wells: Vec<i64>,
     plates: Vec<i64>,
+}
+
+/// Texts, and which of them each row has.
+#[derive(Debug, Default)]
+struct Texts {
+    texts: Vec<Option<SharedText>>,
+    which: Vec<u32>,
+}
+
+impl Texts {
+    /// Of rows of which many that follow each other have the same text.
+    fn push(&mut self, same: bool, text: Option<&str>) {
+        if !same || self.texts.is_empty() {
+            self.texts.push(text.map(SharedText::from));
+        }
+        self.which
+            .push(u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX));
+    }
+
+    fn cells(&self) -> Cells<'_> {
+        Cells::OneOf {
+            texts: &self.texts,
+            which: &self.which,
+        }
+    }
+}
+
+impl Told {
+    fn of(effects: &Effects, range: Range<usize>) -> Self {
+        let mut told = Self {
+            effects: range.clone(),
+            ..Self::default()
+        };
+        let mut last: Option<Effect<'_>> = None;
+        for effect in range.filter_map(|effect| effects.get(effect)) {
+            let same_compound = last.is_some_and(|last| last.compound == effect.compound);
+            let same_origin = last.is_some_and(|last| last.origin == effect.origin);
+            told.compounds.push(same_compound, effect.compound);
+            told.tested_on.push(same_origin, disease(effect.origin));
+            let cells = match effect.origin {
+                Origin::Disease(_) => "phenotype",
+                Origin::Healthy => "reference",
+            };
+            told.cells.push(same_origin, Some(cells));
+            told.doses.push(effect.dose.unwrap_or(f64::NAN));
+            told.wells.push(whole(effect.wells));
+            told.plates.push(whole(effect.plates));
+            last = Some(effect);
+        }
+        told
+    }
+}
+
+fn disease(origin: &Origin) -> Option<&str> {
+    match origin {
+        Origin::Disease(disease) => disease.as_deref(),
+        Origin::Healthy => None,
+    }
 }
 
 impl SignatureTable {
@@ -54,58 +123,36 @@ impl SignatureTable {
         ];
         // Seven digits: a score of 20 million is looked up, not computed with.
         columns.extend(SCORES.map(|name| Column::optional(name, Float32)));
-        let text = |text: Option<&str>| text.map(SharedText::from);
-        let effects = || screen.effects.iter();
-        // One text for all effects of a disease, or of a compound: they mostly follow each other, or are few.
-        let (diseased, healthy) = (SharedText::from("phenotype"), SharedText::from("reference"));
-        let mut compounds: Vec<Option<SharedText>> = Vec::with_capacity(screen.effects.len());
-        for (g, effect) in screen.effects.iter().enumerate() {
-            let same = g > 0 && screen.effects[g - 1].compound == effect.compound;
-            let known = compounds.last().filter(|_| same).cloned();
-            compounds.push(known.unwrap_or_else(|| text(effect.compound.as_deref())));
-        }
+        let diseases = screen.signatures.iter();
         Ok(Self {
             table: TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs())?,
             dose_unit: SharedText::from(dose_unit),
-            diseases: screen
-                .signatures
-                .iter()
-                .map(|signature| text(signature.disease.as_deref()))
+            diseases: diseases
+                .map(|signature| signature.disease.as_deref().map(SharedText::from))
                 .collect(),
-            compounds,
-            tested_on: effects()
-                .map(|effect| match &effect.origin {
-                    Origin::Disease(disease) => text(disease.as_deref()),
-                    Origin::Healthy => None,
-                })
-                .collect(),
-            cells: effects()
-                .map(|effect| match &effect.origin {
-                    Origin::Disease(_) => Some(diseased.clone()),
-                    Origin::Healthy => Some(healthy.clone()),
-                })
-                .collect(),
-            doses: effects().map(|effect| effect.dose.unwrap_or(f64::NAN)).collect(),
-            wells: effects().map(|effect| whole(effect.wells)).collect(),
-            plates: effects().map(|effect| whole(effect.plates)).collect(),
+            effects: Arc::clone(&screen.effects),
+            told: Told::default(),
         })
     }
 
-    /// Appends all effects against one disease.
+    /// Appends scores against one disease.
     ///
     /// # Errors
-    /// A column of another screen, or the disk refuses.
+    /// Scores of another screen, or the disk refuses.
     pub fn push(&mut self, column: &SignatureColumn) -> Result<(), WriteError> {
-        let disease = self.diseases.get(column.signature).and_then(Option::as_ref);
+        if self.told.effects != column.effects {
+            self.told = Told::of(&self.effects, column.effects.clone());
+        }
+        let (told, disease) = (&self.told, self.diseases.get(column.signature));
         let cells = [
-            Cells::Same(disease),
-            Cells::Texts(&self.compounds),
-            Cells::Numbers(&self.doses),
+            Cells::Same(disease.and_then(Option::as_ref)),
+            told.compounds.cells(),
+            Cells::Numbers(&told.doses),
             Cells::Same(Some(&self.dose_unit)),
-            Cells::Texts(&self.tested_on),
-            Cells::Texts(&self.cells),
-            Cells::Ints(&self.wells),
-            Cells::Ints(&self.plates),
+            told.tested_on.cells(),
+            told.cells.cells(),
+            Cells::Ints(&told.wells),
+            Cells::Ints(&told.plates),
             Cells::Numbers(&column.cosine),
             Cells::Numbers(&column.rescue),
             Cells::Numbers(&column.off_axis),
@@ -116,7 +163,7 @@ impl SignatureTable {
             Cells::Numbers(&column.p_rescue),
             Cells::Numbers(&column.q_rescue),
         ];
-        self.table.append(&cells, self.doses.len())
+        self.table.append(&cells, told.doses.len())
     }
 
     /// Completes the file; gives the number of rows.

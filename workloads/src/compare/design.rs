@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::CompareError;
-use super::names::{Names, NamesBuilder};
+use crate::names::{Names, NamesBuilder};
 use crate::profile::{Role, Treatment};
 use crate::words::Barcode;
 

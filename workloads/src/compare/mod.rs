@@ -30,7 +30,6 @@ mod frames;
 mod harmonised;
 mod input;
 pub mod multiple;
-mod names;
 pub mod null;
 pub mod percentile;
 mod plates;

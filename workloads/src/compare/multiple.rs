@@ -40,7 +40,7 @@ fn step_up(p: &[Option<f64>], factor: impl Fn(usize) -> f64) -> Vec<Option<f64>>
 /// p-values that are counted as they pass, for Benjamini-Hochberg without holding them: empirical p-values are few
 /// different ones, and equal p have equal q.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Distinct ones by size with their numbers, and after `counted` more as they come.
     p: Vec<(f64, u64)>,
     counted: usize,
@@ -48,14 +48,14 @@ pub(super) struct Counts {
 
 /// The q of every p that was counted.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Corrected(Vec<(f64, f64)>);
+pub(crate) struct Corrected(Vec<(f64, f64)>);
 
 /// p-values that are gathered before equal ones are put together.
 const GATHERED: usize = 4096;
 
 impl Counts {
     /// Takes a p-value.
-    pub(super) fn add(&mut self, p: f64) {
+    pub(crate) fn add(&mut self, p: f64) {
         if p.is_nan() {
             return;
         }
@@ -76,7 +76,7 @@ impl Counts {
     }
 
     /// Benjamini-Hochberg over all of them: the numbers of [`benjamini_hochberg`].
-    pub(super) fn corrected(mut self) -> Corrected {
+    pub(crate) fn corrected(mut self) -> Corrected {
         self.count();
         let mut rank = self.p.iter().map(|(_, count)| count).sum::<u64>();
         let m = rank as f64;
@@ -94,7 +94,7 @@ impl Counts {
 
 impl Corrected {
     /// The q of a p that was counted; `None` of any other.
-    pub(super) fn q(&self, p: f64) -> Option<f64> {
+    pub(crate) fn q(&self, p: f64) -> Option<f64> {
         let at = self.0.binary_search_by(|(known, _)| known.total_cmp(&p)).ok()?;
         self.0.get(at).map(|(_, q)| *q)
     }

@@ -66,6 +66,9 @@ pub enum SignatureError {
         /// What the system says.
         message: String,
     },
+    /// More compounds than can be numbered.
+    #[error("the screen has more than four billion compounds: compare it in parts")]
+    TooLarge,
     /// No plate has both healthy and disease controls.
     #[error(
         "no disease has a signature: no plate holds both reference wells (healthy) and phenotype wells (disease without \

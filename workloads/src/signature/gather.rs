@@ -1,9 +1,8 @@
 //! From aligned wells, plate by plate, to disease signatures, compound effects and the control wells of their nulls.
 //!
-//! A plate's treatments and feature rows enter; means leave. Sums of effects wait in a spool where they are more than
-//! [`SignatureSettings::held_bytes`], and are read back when a plate adds to them: a screen whose plates come in the
-//! order of [`crate::compare::Design`] reads few of them twice. Memory grows with the names of treatments and with
-//! diseases, not with wells: control wells are kept up to a limit for each origin, chosen by a hash of plate and well.
+//! A plate's treatments and feature rows enter; means leave. Sums of effects that are complete
+//! ([`SignatureGatherer::settle`]) wait in a spool, and others where they are more than
+//! [`SignatureSettings::held_bytes`]. Memory grows with the names of compounds and with diseases, not with wells: control wells are kept up to a limit for each origin, chosen by a hash of plate and well.
 //!
 //! Frame (SCIENCE 6.2): the origin of every effect is the plate's own controls, since a cosine depends on the origin:
 //! the disease controls for a compound on a disease model, the healthy ones for a compound on healthy cells.
@@ -11,19 +10,18 @@
 //! Fails on a plate that contradicts the others, and where the spool does. Wells without an origin on their plate are left out and named.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::effects::{Effects, OpenEffects};
 use super::reservoir::Reservoir;
-use super::rows::{EffectVectors, Rows};
-use super::vectors::{Vectors, dot};
+use super::rows::EffectVectors;
+use super::vectors::Vectors;
 use super::{SignatureError, SignatureSettings, TreatedCells};
 use crate::compare::Spool;
 use crate::compare::null::seed_for;
 use crate::matrix::FeatureMatrix;
 use crate::profile::{Role, Treatment};
 use crate::words::{Barcode, WellPosition};
-
-/// Values of means that are written together.
-const MEANS_AT_ONCE: usize = 1 << 17;
 
 /// What an effect is measured from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,23 +41,6 @@ pub struct Signature {
     pub plates: usize,
     /// Disease control wells.
     pub wells: usize,
-}
-
-/// The effect `e` of a compound at a dose: the mean over wells of (well − its plate's origin).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Effect {
-    /// The compound.
-    pub compound: Option<String>,
-    /// Dose in the screen's unit.
-    pub dose: Option<f64>,
-    /// What it was measured from.
-    pub origin: Origin,
-    /// Wells.
-    pub wells: usize,
-    /// Plates.
-    pub plates: usize,
-    /// Length of the mean vector, in the units of the features.
-    pub length: f64,
 }
 
 /// Wells that could not be used.
@@ -83,7 +64,7 @@ pub struct SignatureScreen<S> {
     /// Row `k` is the vector of signature `k`.
     pub signature_vectors: Vectors,
     /// In order of compound, dose and origin.
-    pub effects: Vec<Effect>,
+    pub effects: Arc<Effects>,
     /// Vector `g` is that of effect `g`.
     pub effect_vectors: EffectVectors<S>,
     /// What could not be used.
@@ -103,19 +84,6 @@ pub(super) struct ControlPool {
     pub(super) moves: Vec<f64>,
 }
 
-/// Dose in an order; the bits of numbers that are not negative sort as they do.
-type Key = (Option<String>, Option<u64>, Origin);
-
-#[derive(Debug, Default)]
-struct EffectSum {
-    /// `None` while it lies in the spool.
-    sum: Option<Box<[f64]>>,
-    /// Its place in the spool, once it has one.
-    place: Option<u64>,
-    wells: usize,
-    plates: usize,
-}
-
 #[derive(Debug, Default)]
 struct SignatureSum {
     sum: Vec<f64>,
@@ -129,13 +97,10 @@ struct SignatureSum {
 #[derive(Debug)]
 pub struct SignatureGatherer<S> {
     settings: SignatureSettings,
-    spool: Rows<S>,
-    /// Sums that are not in the spool.
-    held: usize,
     width: Option<usize>,
     seen: BTreeSet<Barcode>,
     signatures: BTreeMap<Option<String>, SignatureSum>,
-    effects: BTreeMap<Key, EffectSum>,
+    effects: OpenEffects<S>,
     reservoirs: BTreeMap<Origin, Reservoir>,
     left_out: Vec<LeftOut>,
 }
@@ -149,12 +114,10 @@ impl<S: Spool> SignatureGatherer<S> {
         settings.check()?;
         Ok(Self {
             settings: *settings,
-            spool: Rows::new(spool)?,
-            held: 0,
             width: None,
             seen: BTreeSet::new(),
             signatures: BTreeMap::new(),
-            effects: BTreeMap::new(),
+            effects: OpenEffects::new(spool, settings.held_bytes)?,
             reservoirs: BTreeMap::new(),
             left_out: Vec::new(),
         })
@@ -227,7 +190,13 @@ impl<S: Spool> SignatureGatherer<S> {
                 (None, Some(_)) => None,
             };
             match origin {
-                Some((origin, mean)) => self.treated(&origin, &mean, &treated, wells, rows)?,
+                Some((origin, mean)) => {
+                    let treated = treated.iter().map(|&i| {
+                        let treatment = wells[i].1;
+                        (treatment.compound.as_deref(), treatment.dose, rows.row(i))
+                    });
+                    self.effects.add(&origin, &mean, treated)?;
+                }
                 None => self.left_out.push(LeftOut {
                     plate: plate.clone(),
                     wells: treated.len(),
@@ -240,25 +209,16 @@ impl<S: Spool> SignatureGatherer<S> {
                 }),
             }
         }
-        if self.held * rows.width() * size_of::<f64>() > self.settings.held_bytes {
-            self.put_aside()?;
-        }
-        Ok(())
+        self.effects.limit()
     }
 
-    /// Puts all sums into the spool, each to its place.
-    fn put_aside(&mut self) -> Result<(), SignatureError> {
-        for effect in self.effects.values_mut() {
-            let Some(sum) = effect.sum.take() else {
-                continue;
-            };
-            match effect.place {
-                Some(place) => self.spool.write(place, &sum)?,
-                None => effect.place = Some(self.spool.append(&sum)?),
-            }
-        }
-        self.held = 0;
-        Ok(())
+    /// No more wells of a compound at a dose will come: what is kept of it goes to the spool. Where it is never said,
+    /// memory grows with the treatments; where wells come all the same, they count.
+    ///
+    /// # Errors
+    /// The spool fails.
+    pub fn settle(&mut self, compound: Option<&str>, dose: Option<f64>) -> Result<(), SignatureError> {
+        self.effects.settle(compound, dose)
     }
 
     /// Indices of the wells, by position.
@@ -299,33 +259,6 @@ impl<S: Spool> SignatureGatherer<S> {
         let mut order: Vec<usize> = (0..wells.len()).collect();
         order.sort_by_key(|&i| wells[i].0);
         Ok(order)
-    }
-
-    fn treated(
-        &mut self,
-        origin: &Origin,
-        mean: &[f64],
-        treated: &[usize],
-        wells: &[(WellPosition, &Treatment)],
-        rows: &FeatureMatrix,
-    ) -> Result<(), SignatureError> {
-        let mut here = BTreeSet::new();
-        for &i in treated {
-            let treatment = wells[i].1;
-            // Plus zero: -0 is the dose 0.
-            let dose = treatment.dose.map(|dose| (dose + 0.0).to_bits());
-            let key = (treatment.compound.clone(), dose, origin.clone());
-            let new_here = here.insert(key.clone());
-            let effect = self.effects.entry(key).or_default();
-            self.held += usize::from(effect.sum.is_none());
-            let sum = effect.sum(&mut self.spool, mean.len())?;
-            for ((sum, &value), origin) in sum.iter_mut().zip(rows.row(i)).zip(mean) {
-                *sum += f64::from(value) - origin;
-            }
-            effect.wells += 1;
-            effect.plates += usize::from(new_here);
-        }
-        Ok(())
     }
 
     /// Keeps the plate's controls for the null: each less the mean of the others. One control has no others.
@@ -378,37 +311,7 @@ impl<S: Spool> SignatureGatherer<S> {
                 wells: sum.wells,
             });
         }
-        let place = self.spool.end();
-        let mut means: Vec<f64> = Vec::new();
-        let mut squares = Vec::with_capacity(self.effects.len());
-        let mut effects = Vec::with_capacity(self.effects.len());
-        while let Some(((compound, dose, origin), mut of)) = self.effects.pop_first() {
-            let n = of.wells as f64;
-            let mean = of.sum(&mut self.spool, width)?;
-            mean.iter_mut().for_each(|value| *value /= n);
-            let square = dot(mean, mean);
-            means.extend_from_slice(mean);
-            if means.len() >= MEANS_AT_ONCE {
-                self.spool.append(&means)?;
-                means.clear();
-            }
-            squares.push(square);
-            effects.push(Effect {
-                compound,
-                dose: dose.map(f64::from_bits),
-                origin,
-                wells: of.wells,
-                plates: of.plates,
-                length: square.sqrt(),
-            });
-        }
-        self.spool.append(&means)?;
-        let effect_vectors = EffectVectors {
-            rows: self.spool,
-            place,
-            width,
-            squares,
-        };
+        let (effects, effect_vectors) = self.effects.finish()?;
         let mut pools = BTreeMap::new();
         while let Some((origin, reservoir)) = self.reservoirs.pop_first() {
             let moves = moves(&origin, reservoir.offered, &signatures, &healthy_wells);
@@ -417,28 +320,11 @@ impl<S: Spool> SignatureGatherer<S> {
         Ok(SignatureScreen {
             signatures,
             signature_vectors,
-            effects,
+            effects: Arc::new(effects),
             effect_vectors,
             left_out: self.left_out,
             pools,
         })
-    }
-}
-
-impl EffectSum {
-    /// The sum so far, from the spool where it lies there.
-    fn sum(&mut self, spool: &mut Rows<impl Spool>, width: usize) -> Result<&mut [f64], SignatureError> {
-        let sum = match self.sum.take() {
-            Some(sum) => sum,
-            None => {
-                let mut sum = vec![0.0; width].into_boxed_slice();
-                if let Some(place) = self.place {
-                    spool.read(place, &mut sum)?;
-                }
-                sum
-            }
-        };
-        Ok(self.sum.insert(sum))
     }
 }
 

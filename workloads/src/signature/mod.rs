@@ -6,6 +6,7 @@
 //! disease alone ([`specificity`]).
 //! Formulas: SCIENCE 6.1, 6.2, 6.5. Fails on plates that contradict each other and where no disease has controls.
 
+mod effects;
 mod error;
 pub mod gather;
 mod null;
@@ -18,8 +19,9 @@ pub mod tail;
 pub mod top;
 pub mod vectors;
 
+pub use effects::{Effect, Effects};
 pub use error::SignatureError;
-pub use gather::{Effect, LeftOut, Origin, Signature, SignatureGatherer, SignatureScreen};
+pub use gather::{LeftOut, Origin, Signature, SignatureGatherer, SignatureScreen};
 pub use rows::EffectVectors;
 pub use score::{SignatureColumn, score};
 pub use settings::{SignatureSettings, TreatedCells};

@@ -1,4 +1,4 @@
-//! Rows of `f64` that wait in a spool: the sums of effects, their means, and products with signatures.
+//! Rows of numbers that wait in a spool: the sums of effects, their means, and products with signatures.
 //!
 //! Values enter at a place and leave bit for bit. What holds the bytes is the caller's: memory, or a file where a screen
 //! is larger than memory. Fails where that does.
@@ -59,6 +59,25 @@ impl<S: Spool> Rows<S> {
         Ok(())
     }
 
+    /// As [`Rows::append`], of whole numbers.
+    pub(super) fn append_words(&mut self, words: &[u64]) -> Result<u64, SignatureError> {
+        self.bytes.clear();
+        self.bytes
+            .extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        self.tape.append(&self.bytes).map_err(failed)
+    }
+
+    /// As [`Rows::read`], of whole numbers.
+    pub(super) fn read_words(&mut self, place: u64, into: &mut [u64]) -> Result<(), SignatureError> {
+        self.bytes.resize(into.len() * VALUE_BYTES, 0);
+        self.tape.read(place, &mut self.bytes).map_err(failed)?;
+        let (words, _) = self.bytes.as_chunks();
+        for (into, bytes) in into.iter_mut().zip(words) {
+            *into = u64::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+
     fn encode(&mut self, values: &[f64]) {
         self.bytes.clear();
         self.bytes
@@ -85,19 +104,19 @@ pub struct EffectVectors<S> {
     /// Of the first vector; the others follow.
     pub(super) place: u64,
     pub(super) width: usize,
-    /// `e·e` of every effect.
-    pub(super) squares: Vec<f64>,
+    /// Number of vectors.
+    pub(super) len: usize,
 }
 
 impl<S: Spool> EffectVectors<S> {
     /// Number of vectors.
     pub fn len(&self) -> usize {
-        self.squares.len()
+        self.len
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.squares.is_empty()
+        self.len == 0
     }
 
     /// Values of a vector.

@@ -1,22 +1,24 @@
 //! Every effect against every disease signature: cosine, rescue, what lies beside, p and q.
 //!
-//! A [`SignatureScreen`] enters, one [`SignatureColumn`] per disease leaves through a callback, in the order of the
-//! signatures. Effects are read from their spool once, in blocks, and their products with all signatures are put
-//! there too. Only a block of diseases is held at a time, in buffers that are used again: 20 million scores never lie
-//! in memory. Nothing fails but the spool and the callback.
+//! A [`SignatureScreen`] enters; [`SignatureColumn`]s leave through a callback, disease after disease. Effects are read
+//! from their spool once, and their products with all signatures are put there too. Only some diseases and a block of
+//! effects are held at a time, in buffers that are used again: neither 20 million scores nor those of a disease lie in
+//! memory. Nothing fails but the spool and the callback.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gather::{ControlPool, Effect, Origin, SignatureScreen};
+use super::effects::Effects;
+use super::gather::{ControlPool, Origin, SignatureScreen};
 use super::null::{Null, NullScores, cosine, rescue};
 use super::rows::{EffectVectors, bytes_of};
 use super::tail::{COUNTED, Tail};
 use super::vectors::{dot, products};
 use super::{SignatureError, SignatureSettings, Vectors};
 use crate::compare::Spool;
-use crate::compare::multiple::benjamini_hochberg;
+use crate::compare::multiple::{Corrected, Counts, benjamini_hochberg};
 
 /// Diseases scored at a time: enough for the product to run at full speed.
 const SIGNATURE_BLOCK: usize = 32;
@@ -27,14 +29,16 @@ const SCORE_BYTES: usize = 96;
 /// Effects of one product; the same whatever the number of threads, and so are the bytes.
 const EFFECT_BLOCK: usize = 512;
 /// Values of effects, and of their products, that are held at a time, of more than one block of effects.
-const VALUES_AT_ONCE: usize = 1 << 20;
+const VALUES_AT_ONCE: usize = 1 << 19;
 
-/// All effects against one disease. Entry `g` of every column belongs to effect `g`; NaN where it is not defined (a
-/// vector without a length, no control wells for a null).
+/// A block of effects against one disease. Entry `i` of every column belongs to effect `effects.start + i`; NaN where it
+/// is not defined (a vector without a length, no control wells for a null).
 #[derive(Debug, Default)]
 pub struct SignatureColumn {
     /// The signature.
     pub signature: usize,
+    /// The effects: all of the screen, or those of some compounds.
+    pub effects: Range<usize>,
     /// `cos(e, v)` in [-1, 1]: above 0 the compound resembles the disease. Its reversal `cos(e, −v)` is the negative.
     pub cosine: Vec<f64>,
     /// `e·(−v) / |v|²`: the part of the way from disease to healthy, 1 is all of it. Of an effect on other cells: what
@@ -66,7 +70,8 @@ struct Class<'a> {
     null: Null,
 }
 
-/// Scores all effects against all signatures; `take` gets the columns one after the other.
+/// Scores all effects against all signatures; `take` gets them signature after signature, and of a signature in blocks of
+/// effects, in their order; the effects of a compound are in one block.
 ///
 /// The same screen and settings give the same numbers on any number of threads. Work: one product of effects and
 /// signatures, and for each kind of effect (origin and number of wells) its null against every signature.
@@ -89,45 +94,99 @@ pub fn score<S: Spool, E: From<SignatureError>>(
     } = screen;
     let pools: Vec<&ControlPool> = by_origin.values().collect();
     let classes = classes(of, by_origin, settings);
-    let (width, effects) = (effect_vectors.width(), of.len());
-    let most = BLOCK_BYTES / (SCORE_BYTES * effects.max(1));
-    let block_size = SIGNATURE_BLOCK.min(most).clamp(1, signatures.len().max(1));
-    let mut aside = Products::put_aside(effect_vectors, signature_vectors, block_size)?;
-    let mut dots = vec![0.0; block_size * effects];
+    let width = effect_vectors.width();
+    let blocks = blocks(of, settings.effects_at_once);
+    let largest = blocks.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+    let most = BLOCK_BYTES / (SCORE_BYTES * largest.max(1));
+    let together = SIGNATURE_BLOCK.min(most).clamp(1, signatures.len().max(1));
+    let mut aside = Products::put_aside(effect_vectors, signature_vectors, &blocks, together)?;
+    let mut dots = vec![0.0; together * largest];
     let mut columns: Vec<SignatureColumn> = Vec::new();
-    let blocks = signature_vectors.as_slice().chunks(block_size * width.max(1));
-    for (block, vectors) in blocks.enumerate() {
-        let first = block * block_size;
+    for (group, vectors) in signature_vectors
+        .as_slice()
+        .chunks(together * width.max(1))
+        .enumerate()
+    {
+        let first = group * together;
         let n = vectors.len() / width.max(1);
-        let dots = &mut dots[..n * effects];
-        aside.read(first, n, dots)?;
-        let squares = aside.squares();
         let along: Vec<Vec<f64>> = pools.par_iter().map(|pool| along(pool, vectors)).collect();
         columns.resize_with(n.max(columns.len()), SignatureColumn::default);
-        columns[..n].par_iter_mut().enumerate().for_each(|(j, column)| {
-            column.signature = first + j;
+        let p_place = aside.effects.rows.end();
+        let mut counts: Vec<[Counts; 3]> = (0..n).map(|_| Default::default()).collect();
+        for (number, block) in blocks.iter().enumerate() {
+            let dots = &mut dots[..n * block.len()];
+            aside.read(number, first..first + n, dots)?;
+            columns[..n].par_iter_mut().enumerate().for_each(|(j, column)| {
+                let v = &vectors[j * width..(j + 1) * width];
+                let vv = dot(v, v);
+                column.fill(first + j, of, block, of_signature(dots, n, j), vv);
+                for class in &classes {
+                    column.test(class, &along, j, vv, settings.tail);
+                }
+            });
+            if let [_] = blocks[..] {
+                columns[..n].par_iter_mut().for_each(SignatureColumn::correct);
+                columns[..n].iter().try_for_each(&mut take)?;
+                continue;
+            }
+            for (column, counts) in columns[..n].iter().zip(&mut counts) {
+                for (p, counts) in column.p().into_iter().zip(counts) {
+                    aside.effects.rows.append(p)?;
+                    p.iter().for_each(|&p| counts.add(p));
+                }
+            }
+        }
+        if let [_] = blocks[..] {
+            continue;
+        }
+        // Every q needs every p of its disease: scores are made again, of one disease at a time.
+        let mut column = std::mem::take(&mut columns[0]);
+        for (j, counts) in counts.into_iter().enumerate() {
+            let corrected = counts.map(Counts::corrected);
             let v = &vectors[j * width..(j + 1) * width];
             let vv = dot(v, v);
-            let dots = dots
-                .chunks(EFFECT_BLOCK * n)
-                .flat_map(|chunk| chunk.chunks_exact(chunk.len() / n).nth(j).unwrap_or_default());
-            column.fill(dots, squares, vv);
-            for class in &classes {
-                column.test(class, &along, j, vv, settings.tail);
+            let mut place = p_place;
+            for (number, block) in blocks.iter().enumerate() {
+                let dots = &mut dots[..block.len()];
+                aside.read(number, first + j..first + j + 1, dots)?;
+                column.fill(first + j, of, block, dots.iter(), vv);
+                for (which, p) in [&mut column.p_reversal, &mut column.p_mimic, &mut column.p_rescue]
+                    .into_iter()
+                    .enumerate()
+                {
+                    let at = place + bytes_of((j * 3 + which) * block.len());
+                    aside.effects.rows.read(at, p)?;
+                }
+                place += bytes_of(n * 3 * block.len());
+                column.look_up(&corrected);
+                take(&column)?;
             }
-            for (p, q) in [
-                (&column.p_reversal, &mut column.q_reversal),
-                (&column.p_mimic, &mut column.q_mimic),
-                (&column.p_rescue, &mut column.q_rescue),
-            ] {
-                let p: Vec<Option<f64>> = p.iter().map(|&p| Some(p)).collect();
-                q.clear();
-                q.extend(benjamini_hochberg(&p).into_iter().map(|q| q.unwrap_or(f64::NAN)));
-            }
-        });
-        columns[..n].iter().try_for_each(&mut take)?;
+        }
+        columns[0] = column;
+        aside.effects.rows.forget(p_place);
     }
     Ok(())
+}
+
+/// Ranges of effects of about `most`, each with all effects of its compounds.
+fn blocks(effects: &Effects, most: usize) -> Vec<Range<usize>> {
+    let mut blocks = Vec::new();
+    let mut start = 0;
+    while start < effects.len() {
+        let mut end = (start + most.max(1)).min(effects.len());
+        while end < effects.len() && effects.compound(end) == effects.compound(end - 1) {
+            end += 1;
+        }
+        blocks.push(start..end);
+        start = end;
+    }
+    blocks
+}
+
+/// The products of signature `j` of `n`, in the order of the effects.
+fn of_signature(dots: &[f64], n: usize, j: usize) -> impl Iterator<Item = &f64> {
+    dots.chunks(EFFECT_BLOCK * n)
+        .flat_map(move |chunk| chunk.chunks_exact(chunk.len() / n).nth(j).unwrap_or_default())
 }
 
 /// `r_i · v` of every control well with every signature of the block: `out[j * n + i]`.
@@ -141,12 +200,13 @@ fn along(pool: &ControlPool, vectors: &[f64]) -> Vec<f64> {
 
 /// Products of all effects with all signatures, in the effects' spool.
 ///
-/// Effects in blocks of [`EFFECT_BLOCK`]; of each, the signatures one after the other; of each signature, the effects of
-/// the block.
+/// Blocks of effects, each in parts of [`EFFECT_BLOCK`]; of each part, the signatures one after the other; of each
+/// signature, the effects of the part.
 struct Products<'a, S: Spool> {
     effects: &'a mut EffectVectors<S>,
     /// Where they begin.
     place: u64,
+    blocks: &'a [Range<usize>],
     signatures: usize,
 }
 
@@ -155,17 +215,19 @@ impl<'a, S: Spool> Products<'a, S> {
     fn put_aside(
         effects: &'a mut EffectVectors<S>,
         signatures: &Vectors,
+        blocks: &'a [Range<usize>],
         at_once: usize,
     ) -> Result<Self, SignatureError> {
         let (width, n) = (signatures.width().max(1), signatures.len());
         let place = effects.rows.end();
         let rows = (VALUES_AT_ONCE / width.max(n) / EFFECT_BLOCK).max(1) * EFFECT_BLOCK;
         let mut out = vec![0.0; rows.min(effects.len()) * n];
-        for from in (0..effects.len()).step_by(rows) {
-            let block = effects.read(from..from + rows)?;
-            let out = &mut out[..block.len() * n];
+        for from in blocks.iter().flat_map(|block| block.clone().step_by(rows)) {
+            let end = blocks.iter().map(|block| block.end).find(|&end| end > from);
+            let part = effects.read(from..end.unwrap_or(from).min(from + rows))?;
+            let out = &mut out[..part.len() * n];
             out.par_chunks_mut(EFFECT_BLOCK * n)
-                .zip(block.as_slice().par_chunks(EFFECT_BLOCK * width))
+                .zip(part.as_slice().par_chunks(EFFECT_BLOCK * width))
                 .for_each(|(out, rows)| {
                     out.par_chunks_mut(rows.len() / width * at_once)
                         .zip(signatures.as_slice().par_chunks(at_once * width))
@@ -176,20 +238,22 @@ impl<'a, S: Spool> Products<'a, S> {
         Ok(Self {
             effects,
             place,
+            blocks,
             signatures: n,
         })
     }
 
-    fn squares(&self) -> &[f64] {
-        &self.effects.squares
-    }
-
-    /// The products of `n` signatures, block of effects after block.
-    fn read(&mut self, first: usize, n: usize, into: &mut [f64]) -> Result<(), SignatureError> {
-        let mut before = 0;
-        for into in into.chunks_mut(EFFECT_BLOCK * n) {
-            let effects = into.len() / n;
-            let place = self.place + bytes_of(before * self.signatures + effects * first);
+    /// The products of a block of effects with a range of signatures, part after part.
+    fn read(
+        &mut self,
+        block: usize,
+        signatures: Range<usize>,
+        into: &mut [f64],
+    ) -> Result<(), SignatureError> {
+        let mut before = self.blocks[block].start;
+        for into in into.chunks_mut(EFFECT_BLOCK * signatures.len()) {
+            let effects = into.len() / signatures.len();
+            let place = self.place + bytes_of(before * self.signatures + effects * signatures.start);
             self.effects.rows.read(place, into)?;
             before += effects;
         }
@@ -204,20 +268,18 @@ impl<S: Spool> Drop for Products<'_, S> {
 }
 
 fn classes<'a>(
-    effects: &'a [Effect],
+    effects: &Effects,
     pools: &'a BTreeMap<Origin, ControlPool>,
     settings: &SignatureSettings,
 ) -> Vec<Class<'a>> {
-    let mut members: BTreeMap<(&Origin, usize), Vec<u32>> = BTreeMap::new();
-    for (index, effect) in (0u32..).zip(effects) {
-        members
-            .entry((&effect.origin, effect.wells))
-            .or_default()
-            .push(index);
+    let mut members: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
+    for (index, effect) in (0u32..).zip(effects.records()) {
+        members.entry(effect.class()).or_default().push(index);
     }
     members
         .into_iter()
-        .map(|((origin, wells), effects)| {
+        .map(|((origin, wells), effects_of)| {
+            let origin = &effects.origins()[origin as usize];
             let pool = pools
                 .iter()
                 .enumerate()
@@ -227,23 +289,44 @@ fn classes<'a>(
                 Origin::Healthy => String::new(),
                 Origin::Disease(name) => format!("disease {}", name.as_deref().unwrap_or_default()),
             };
-            let null = pool.map_or_else(Null::default, |(_, pool)| Null::new(pool, wells, &name, settings));
-            Class { pool, effects, null }
+            let null = pool.map_or_else(Null::default, |(_, pool)| {
+                Null::new(pool, wells as usize, &name, settings)
+            });
+            Class {
+                pool,
+                effects: effects_of,
+                null,
+            }
         })
         .collect()
 }
 
 impl SignatureColumn {
-    /// `cos(e, −v)` of effect `g`.
-    pub fn reversal(&self, g: usize) -> f64 {
-        -self.cosine[g]
+    /// `cos(e, −v)` of entry `i`.
+    pub fn reversal(&self, i: usize) -> f64 {
+        -self.cosine[i]
     }
 
-    fn fill<'d>(&mut self, dots: impl Iterator<Item = &'d f64>, squares: &[f64], vv: f64) {
+    fn p(&self) -> [&[f64]; 3] {
+        [&self.p_reversal, &self.p_mimic, &self.p_rescue]
+    }
+
+    /// Scores without p of a block of effects, from their products with the signature.
+    fn fill<'d>(
+        &mut self,
+        signature: usize,
+        effects: &Effects,
+        block: &Range<usize>,
+        dots: impl Iterator<Item = &'d f64>,
+        vv: f64,
+    ) {
+        self.signature = signature;
+        self.effects = block.clone();
         for column in [&mut self.cosine, &mut self.rescue, &mut self.off_axis] {
             column.clear();
         }
-        for (&ev, &ee) in dots.zip(squares) {
+        for (&ev, record) in dots.zip(&effects.records()[block.clone()]) {
+            let ee = record.square;
             self.cosine.push(cosine(ev, ee, vv));
             self.rescue.push(rescue(ev, vv));
             let beside = (ee - ev * ev / vv).max(0.0);
@@ -252,13 +335,43 @@ impl SignatureColumn {
         }
         for column in [&mut self.p_reversal, &mut self.p_mimic, &mut self.p_rescue] {
             column.clear();
-            column.resize(squares.len(), f64::NAN);
+            column.resize(block.len(), f64::NAN);
         }
     }
 
-    /// p of the effects of one class against column `j` of the block.
+    /// q where these are all effects of the screen.
+    fn correct(&mut self) {
+        for (p, q) in [
+            (&self.p_reversal, &mut self.q_reversal),
+            (&self.p_mimic, &mut self.q_mimic),
+            (&self.p_rescue, &mut self.q_rescue),
+        ] {
+            let p: Vec<Option<f64>> = p.iter().map(|&p| Some(p)).collect();
+            q.clear();
+            q.extend(benjamini_hochberg(&p).into_iter().map(|q| q.unwrap_or(f64::NAN)));
+        }
+    }
+
+    /// q where all p of the screen were counted.
+    fn look_up(&mut self, corrected: &[Corrected; 3]) {
+        let [reversal, mimic, rescue] = corrected;
+        for (p, q, corrected) in [
+            (&self.p_reversal, &mut self.q_reversal, reversal),
+            (&self.p_mimic, &mut self.q_mimic, mimic),
+            (&self.p_rescue, &mut self.q_rescue, rescue),
+        ] {
+            q.clear();
+            q.extend(p.iter().map(|&p| corrected.q(p).unwrap_or(f64::NAN)));
+        }
+    }
+
+    /// p of the effects of one class against column `j` of the group.
     fn test(&mut self, class: &Class<'_>, along: &[Vec<f64>], j: usize, vv: f64, tail: bool) {
-        let Some((index, pool)) = class.pool.filter(|_| class.null.len() > 0 && vv > 0.0) else {
+        let Range { start, end } = self.effects;
+        let place = |effect: usize| class.effects.partition_point(|&of| (of as usize) < effect);
+        let here = &class.effects[place(start)..place(end)];
+        let possible = !here.is_empty() && class.null.len() > 0 && vv > 0.0;
+        let Some((index, pool)) = class.pool.filter(|_| possible) else {
             return;
         };
         let n = pool.rows.len();
@@ -273,7 +386,10 @@ impl SignatureColumn {
         } = self;
         let mut at_least = |scores: &[f64], sign: f64, null: &mut Vec<f64>, p: &mut [f64]| {
             ranked.clear();
-            let of = class.effects.iter().map(|&g| (sign * scores[g as usize], g));
+            let of = here.iter().map(|&effect| {
+                let entry = effect as usize - start;
+                (sign * scores[entry], entry as u32)
+            });
             ranked.extend(of.filter(|(score, _)| !score.is_nan()));
             p_at_least(ranked, null, tail, reached, p);
         };

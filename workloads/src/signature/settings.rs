@@ -32,6 +32,8 @@ pub struct SignatureSettings {
     pub pool_wells: usize,
     /// Most bytes of effects that are held between plates; the others wait in the spool.
     pub held_bytes: usize,
+    /// Effects scored at a time, about: those of a compound are scored together. At least 1.
+    pub effects_at_once: usize,
     /// Whether p-values that few null values reach are taken from a fitted tail ([`super::tail`]), so that they can
     /// pass the correction for ten thousands of tests.
     pub tail: bool,
@@ -46,6 +48,7 @@ impl Default for SignatureSettings {
             seed: 0,
             pool_wells: 1024,
             held_bytes: 16 << 20,
+            effects_at_once: 1 << 16,
             tail: true,
         }
     }

@@ -1,75 +1,61 @@
 //! How far an effect is one on its own disease alone: rescue along the signature of the disease it was tested on, less the
 //! largest along any other signature of the screen (SCIENCE 6.1, over all models and not only those it was tested on).
 //!
-//! Columns of scores enter one by one, one number per effect leaves. Nothing fails; an effect on healthy cells, and every
-//! effect of a screen with one signature, has none. Memory: two numbers per effect.
+//! Scores enter block by block, one number per effect leaves. Nothing fails; an effect on healthy cells, and every effect
+//! of a screen with one signature, has none. Memory: two numbers per effect.
 
-use super::gather::{Effect, Origin, SignatureScreen};
+use std::sync::Arc;
+
+use super::effects::Effects;
+use super::gather::{Origin, SignatureScreen};
 use super::score::SignatureColumn;
 
-/// Own and rival rescue of every effect, column by column.
-#[derive(Debug, Clone, Default)]
+/// Own and rival rescue of every effect.
+#[derive(Debug, Clone)]
 pub struct Specificity {
-    /// Keys of the effects in their order, and the signature of the disease each was tested on.
-    effects: Vec<(Effect, Option<usize>)>,
+    effects: Arc<Effects>,
+    /// The signature of each origin.
+    signatures: Vec<Option<usize>>,
     own: Vec<f64>,
     rival: Vec<f64>,
 }
 
 impl Specificity {
-    /// Of no column yet.
+    /// Of no scores yet.
     pub fn new<S>(screen: &SignatureScreen<S>) -> Self {
-        let own = |effect: &Effect| match &effect.origin {
+        let signature = |origin: &Origin| match origin {
             Origin::Healthy => None,
             Origin::Disease(disease) => screen
                 .signatures
                 .binary_search_by(|signature| signature.disease.cmp(disease))
                 .ok(),
         };
-        let effects: Vec<_> = screen
-            .effects
-            .iter()
-            .map(|effect| (effect.clone(), own(effect)))
-            .collect();
         Self {
-            own: vec![f64::NAN; effects.len()],
-            rival: vec![f64::NAN; effects.len()],
-            effects,
+            signatures: screen.effects.origins().iter().map(signature).collect(),
+            own: vec![f64::NAN; screen.effects.len()],
+            rival: vec![f64::NAN; screen.effects.len()],
+            effects: Arc::clone(&screen.effects),
         }
     }
 
-    /// Takes a column of the same screen into account.
+    /// Takes scores of the same screen into account.
     pub fn take(&mut self, column: &SignatureColumn) {
-        for (g, (_, own)) in self.effects.iter().enumerate() {
-            let rescue = column.rescue[g];
-            if *own == Some(column.signature) {
-                self.own[g] = rescue;
+        let records = &self.effects.records()[column.effects.clone()];
+        for ((effect, record), &rescue) in column.effects.clone().zip(records).zip(&column.rescue) {
+            let (origin, _) = record.class();
+            if self.signatures[origin as usize] == Some(column.signature) {
+                self.own[effect] = rescue;
             } else {
                 // `max` passes over NaN.
-                self.rival[g] = self.rival[g].max(rescue);
+                self.rival[effect] = self.rival[effect].max(rescue);
             }
         }
     }
 
-    /// Of a compound at a dose on a disease, after all columns.
+    /// Of a compound at a dose on a disease, after all scores.
     pub fn of(&self, disease: Option<&str>, compound: Option<&str>, dose: Option<f64>) -> Option<f64> {
-        // The effects' own order: compound, dose, origin. Doses are not negative, so that their bits sort as they do.
-        let bits = |dose: Option<f64>| dose.map(|dose| (dose + 0.0).to_bits());
-        let g = self
-            .effects
-            .binary_search_by(|(effect, _)| {
-                let of_disease = match &effect.origin {
-                    Origin::Healthy => std::cmp::Ordering::Less,
-                    Origin::Disease(own) => own.as_deref().cmp(&disease),
-                };
-                effect
-                    .compound
-                    .as_deref()
-                    .cmp(&compound)
-                    .then(bits(effect.dose).cmp(&bits(dose)))
-                    .then(of_disease)
-            })
-            .ok()?;
-        Some(self.own[g] - self.rival[g]).filter(|value| !value.is_nan())
+        let origin = Origin::Disease(disease.map(str::to_owned));
+        let effect = self.effects.find(compound, dose, &origin)?;
+        Some(self.own[effect] - self.rival[effect]).filter(|value| !value.is_nan())
     }
 }

@@ -1,11 +1,11 @@
 //! The best matches: for each compound its diseases, for each disease its compounds.
 //!
-//! Columns of scores enter one by one, short lists leave; nothing fails. Equal scores keep the order of effects and
+//! Scores enter disease after disease, short lists leave; nothing fails. Equal scores keep the order of effects and
 //! signatures; what is not defined (NaN) is in no list.
 
 use std::ops::Range;
 
-use super::gather::Effect;
+use super::effects::Effects;
 use super::score::SignatureColumn;
 
 /// One entry of a list.
@@ -43,11 +43,14 @@ pub struct TopMatches {
 
 impl TopMatches {
     /// Empty lists. `effects` as the screen holds them: those of one compound lie together.
-    pub fn new(effects: &[Effect], by: RankBy, k: usize) -> Self {
+    pub fn new(effects: &Effects, by: RankBy, k: usize) -> Self {
         let mut groups: Vec<Range<usize>> = Vec::new();
-        for effects in effects.chunk_by(|a, b| a.compound == b.compound) {
-            let start = groups.last().map_or(0, |group| group.end);
-            groups.push(start..start + effects.len());
+        for effect in 0..effects.len() {
+            let same = effect > 0 && effects.compound(effect) == effects.compound(effect - 1);
+            match groups.last_mut().filter(|_| same) {
+                Some(group) => group.end = effect + 1,
+                None => groups.push(effect..effect + 1),
+            }
         }
         Self {
             by,
@@ -58,16 +61,24 @@ impl TopMatches {
         }
     }
 
-    /// Ranks a column.
+    /// Ranks scores.
     pub fn take(&mut self, column: &SignatureColumn) {
+        let Range { start, end } = column.effects;
         let score = |effect: usize| match self.by {
-            RankBy::Reversal => -column.cosine[effect],
-            RankBy::Mimicry => column.cosine[effect],
-            RankBy::Rescue => column.rescue[effect],
+            RankBy::Reversal => -column.cosine[effect - start],
+            RankBy::Mimicry => column.cosine[effect - start],
+            RankBy::Rescue => column.rescue[effect - start],
         };
-        let mut disease = Vec::new();
+        if start == 0 {
+            self.diseases.push(Vec::new());
+        }
+        let Some(disease) = self.diseases.last_mut() else {
+            return;
+        };
+        let here = self.groups.partition_point(|group| group.start < start)
+            ..self.groups.partition_point(|group| group.start < end);
         // A compound is in a list once, with its best dose.
-        for (group, compound) in self.groups.iter().zip(&mut self.compounds) {
+        for (group, compound) in self.groups[here.clone()].iter().zip(&mut self.compounds[here]) {
             let best = group
                 .clone()
                 .map(|effect| Match {
@@ -78,11 +89,10 @@ impl TopMatches {
                 .filter(|entry| !entry.score.is_nan())
                 .reduce(|best, next| if next.score > best.score { next } else { best });
             if let Some(best) = best {
-                keep(&mut disease, best, self.k);
+                keep(disease, best, self.k);
                 keep(compound, best, self.k);
             }
         }
-        self.diseases.push(disease);
     }
 
     /// By compound, in the order of the effects: its best diseases, each with its best dose, best first.
@@ -107,19 +117,19 @@ fn keep(list: &mut Vec<Match>, entry: Match, k: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use super::super::effects::OpenEffects;
     use super::*;
     use crate::signature::Origin;
 
-    fn effects(compounds: &[&str]) -> Vec<Effect> {
-        let effect = |name: &&str| Effect {
-            compound: Some((*name).to_owned()),
-            dose: None,
-            origin: Origin::Healthy,
-            wells: 1,
-            plates: 1,
-            length: 1.0,
-        };
-        compounds.iter().map(effect).collect()
+    /// Effects of compounds at 1, 2, ... in the order given.
+    fn effects(compounds: &[&str]) -> Effects {
+        let mut open = OpenEffects::new(Cursor::new(Vec::new()), 0).unwrap();
+        let wells = compounds.iter().zip(1u8..);
+        let wells = wells.map(|(name, dose)| (Some(*name), Some(f64::from(dose)), &[1.0f32][..]));
+        open.add(&Origin::Healthy, &[0.0], wells).unwrap();
+        open.finish().unwrap().0
     }
 
     #[test]
@@ -135,6 +145,7 @@ mod tests {
         {
             top.take(&SignatureColumn {
                 signature,
+                effects: 0..4,
                 cosine: vec![0.0; 4],
                 rescue: rescue.to_vec(),
                 ..SignatureColumn::default()

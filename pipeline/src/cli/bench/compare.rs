@@ -38,6 +38,10 @@ pub(crate) struct Args {
     /// Wells of the tables whose comparison must grow with them in time, and not in memory.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
     growth: Vec<usize>,
+    /// Measure no limits of the machine beside the areas: whoever asks how much memory the process took is told what its
+    /// largest part took.
+    #[arg(long)]
+    without_limits: bool,
     /// Write the input as values.npy, wells.csv and curves.npy into this folder, for peers, and measure nothing.
     #[arg(long, value_name = "DIR")]
     write_input: Option<PathBuf>,
@@ -73,7 +77,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     }
     let wanted = |area| args.areas.is_empty() || args.areas.contains(&area);
     if args.areas == [Area::Limits] {
-        return limits::Limits::print(printer);
+        return limits::Limits::measure_here()?.print(printer);
     }
     let limited = [
         Area::Scale,
@@ -82,14 +86,15 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         Area::Map,
         Area::Signatures,
         Area::Growth,
+        Area::Limits,
     ];
-    let limits = if limited.into_iter().any(wanted) {
+    let limits = if !args.without_limits && limited.into_iter().any(wanted) {
         limits::Limits::measure()?
     } else {
         limits::Limits::default()
     };
-    if wanted(Area::Limits) {
-        limits::Limits::print(printer)?;
+    if wanted(Area::Limits) && !args.without_limits {
+        limits.print(printer)?;
     }
     if wanted(Area::Scale) {
         scale::measure(args, &limits, printer)?;

@@ -78,15 +78,19 @@ impl Limits {
         ]
     }
 
-    /// Measures here, and prints.
-    pub(super) fn print(printer: &mut Printer) -> anyhow::Result<()> {
-        let mut limits = Self {
+    /// Measures in this process.
+    pub(super) fn measure_here() -> anyhow::Result<Self> {
+        Ok(Self {
             singles: single_rate(),
             doubles: double_rate()?,
             bytes: copy_rate(),
-        };
+        })
+    }
+
+    /// Prints what was measured.
+    pub(super) fn print(mut self, printer: &mut Printer) -> anyhow::Result<()> {
         let units = ["GFLOP/s", "GFLOP/s", "GB/s"];
-        for ((name, limit), unit) in limits.named().into_iter().zip(units) {
+        for ((name, limit), unit) in self.named().into_iter().zip(units) {
             printer.push(Line::new("compare", name, *limit / 1e9, unit))?;
         }
         Ok(())
@@ -94,14 +98,28 @@ impl Limits {
 
     /// A line of `operations` in `time`, beside what the machine can do.
     pub(super) fn products(&self, work: &str, operations: f64, time: f64) -> Line {
-        let work = format!("{work}, products");
-        Line::new("compare", work, operations / time / 1e9, "GFLOP/s")
-            .beside("product of matrices, f64", self.doubles / 1e9)
+        let line = Line::new(
+            "compare",
+            format!("{work}, products"),
+            operations / time / 1e9,
+            "GFLOP/s",
+        );
+        beside(line, "product of matrices, f64", self.doubles)
     }
 
     /// A line of `bytes` moved in `time`, beside what the machine can do.
     pub(super) fn moved(&self, work: &str, bytes: f64, time: f64) -> Line {
-        Line::new("compare", work, bytes / time / 1e9, "GB/s").beside("copying memory", self.bytes / 1e9)
+        let line = Line::new("compare", work, bytes / time / 1e9, "GB/s");
+        beside(line, "copying memory", self.bytes)
+    }
+}
+
+/// Where limits were not measured there is nothing to stand beside.
+fn beside(line: Line, limit: &str, per_second: f64) -> Line {
+    if per_second > 0.0 {
+        line.beside(limit, per_second / 1e9)
+    } else {
+        line
     }
 }
 

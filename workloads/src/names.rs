@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Collects names; the absence of a name is one of them, and comes before all others.
 #[derive(Debug)]
-pub(super) struct NamesBuilder {
+pub(crate) struct NamesBuilder {
     letters: String,
     /// Where each name ends in `letters`; number 0, the absence, has no letters.
     ends: Vec<u32>,
@@ -17,8 +17,8 @@ pub(super) struct NamesBuilder {
 }
 
 /// Names in order.
-#[derive(Debug, Clone)]
-pub(super) struct Names {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Names {
     letters: Box<str>,
     ends: Box<[u32]>,
 }
@@ -36,7 +36,7 @@ impl Default for NamesBuilder {
 
 impl NamesBuilder {
     /// The number of a name, from 0 on as they come.
-    pub(super) fn number(&mut self, name: Option<&str>) -> u32 {
+    pub(crate) fn number(&mut self, name: Option<&str>) -> u32 {
         let Some(name) = name else { return 0 };
         // Two thirds full at most.
         if 3 * self.ends.len() >= 2 * self.places.len() {
@@ -80,12 +80,12 @@ impl NamesBuilder {
     }
 
     /// Whether there were more names than numbers.
-    pub(super) fn too_large(&self) -> bool {
+    pub(crate) fn too_large(&self) -> bool {
         self.too_large
     }
 
     /// The names in order, and where each number went.
-    pub(super) fn finish(self) -> (Names, Vec<u32>) {
+    pub(crate) fn finish(self) -> (Names, Vec<u32>) {
         let mut order: Vec<u32> = (1..self.named()).collect();
         let Self {
             letters: all, ends, ..
@@ -113,12 +113,12 @@ impl NamesBuilder {
 }
 
 impl Names {
-    pub(super) fn get(&self, number: u32) -> Option<&str> {
+    pub(crate) fn get(&self, number: u32) -> Option<&str> {
         let named = number > 0 && (number as usize) < self.ends.len();
         named.then(|| letters(&self.letters, &self.ends, number))
     }
 
-    pub(super) fn find(&self, name: Option<&str>) -> Option<u32> {
+    pub(crate) fn find(&self, name: Option<&str>) -> Option<u32> {
         let Some(name) = name else { return Some(0) };
         let (mut from, mut to) = (1, u32::try_from(self.ends.len()).ok()?);
         while from < to {

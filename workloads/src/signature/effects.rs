@@ -1,0 +1,443 @@
+//! The effects of a screen: while plates add to them, and when all have.
+//!
+//! Wells less their origin enter, treatment by treatment; means leave in order. Names are kept once and effects are
+//! numbers. Sums of complete effects lie in a spool, and those of open ones too where they are more than may be held: what
+//! memory grows with, while plates pass, is treatments whose wells are still to come and names; in the end 32 bytes per
+//! effect. Fails where the spool does, and beyond four billion names.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::SignatureError;
+use super::gather::Origin;
+use super::rows::{EffectVectors, Rows};
+use super::vectors::dot;
+use crate::compare::Spool;
+use crate::names::{Names, NamesBuilder};
+
+/// Values of means that are written together.
+const MEANS_AT_ONCE: usize = 1 << 17;
+/// Complete effects that are written together.
+const RECORDS_AT_ONCE: usize = 1 << 12;
+
+/// The effect `e` of a compound at a dose: the mean over wells of (well − its plate's origin).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Effect<'a> {
+    /// The compound.
+    pub compound: Option<&'a str>,
+    /// Dose in the screen's unit.
+    pub dose: Option<f64>,
+    /// What it was measured from.
+    pub origin: &'a Origin,
+    /// Wells.
+    pub wells: usize,
+    /// Plates.
+    pub plates: usize,
+    /// Length of the mean vector, in the units of the features.
+    pub length: f64,
+}
+
+/// All effects of a screen, in order of compound, dose and origin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effects {
+    names: Names,
+    origins: Vec<Origin>,
+    records: Vec<Record>,
+}
+
+/// What an effect is of. Numbers of names and origins are in their order of coming while plates pass, then in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    compound: u32,
+    origin: u32,
+    /// 0 without a dose; else one more than its bits, which sort as doses do, since none is negative.
+    dose: u64,
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = |key: &Self| (key.compound, key.dose, key.origin);
+        order(self).cmp(&order(other))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Record {
+    key: Key,
+    wells: u32,
+    plates: u32,
+    /// Square of the mean's length.
+    pub(super) square: f64,
+}
+
+fn coded(dose: Option<f64>) -> u64 {
+    // Plus zero: -0 is the dose 0.
+    dose.map_or(0, |dose| (dose + 0.0).to_bits() + 1)
+}
+
+fn decoded(dose: u64) -> Option<f64> {
+    dose.checked_sub(1).map(f64::from_bits)
+}
+
+impl Effects {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// One of them; `None` beyond the last.
+    pub fn get(&self, effect: usize) -> Option<Effect<'_>> {
+        self.records.get(effect).map(|record| self.told(record))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Effect<'_>> {
+        self.records.iter().map(|record| self.told(record))
+    }
+
+    /// The place of an effect, by its compound, dose and origin.
+    pub fn find(&self, compound: Option<&str>, dose: Option<f64>, origin: &Origin) -> Option<usize> {
+        let key = Key {
+            compound: self.names.find(compound)?,
+            origin: u32::try_from(self.origins.binary_search(origin).ok()?).ok()?,
+            dose: coded(dose),
+        };
+        self.records.binary_search_by_key(&key, |record| record.key).ok()
+    }
+
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Effects that have the compound of their neighbours in common, as numbers from 0 on.
+    pub(super) fn compound(&self, effect: usize) -> Option<u32> {
+        self.records.get(effect).map(|record| record.key.compound)
+    }
+
+    /// The origins, and which of them each effect has.
+    pub(super) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    fn told(&self, record: &Record) -> Effect<'_> {
+        Effect {
+            compound: self.names.get(record.key.compound),
+            dose: decoded(record.key.dose),
+            origin: &self.origins[record.key.origin as usize],
+            wells: record.wells as usize,
+            plates: record.plates as usize,
+            length: record.square.sqrt(),
+        }
+    }
+}
+
+impl Record {
+    /// Origin and wells: what its null depends on.
+    pub(super) fn class(&self) -> (u32, u32) {
+        (self.key.origin, self.wells)
+    }
+}
+
+/// An effect that wells may still be added to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    /// Where its sum is; `None` while it is in the spool only.
+    slot: Option<u32>,
+    /// Its place in the spool, once it has one.
+    place: Option<u64>,
+    wells: u32,
+    plates: u32,
+}
+
+/// A complete effect and the place of its sum.
+#[derive(Debug, Clone, Copy)]
+struct Complete {
+    key: Key,
+    place: u64,
+    wells: u32,
+    plates: u32,
+}
+
+/// Words of a [`Complete`] in the spool.
+const COMPLETE_WORDS: usize = 4;
+
+impl Complete {
+    fn words(&self) -> [u64; COMPLETE_WORDS] {
+        let pair = |high: u32, low: u32| (u64::from(high) << 32) | u64::from(low);
+        [
+            pair(self.key.compound, self.key.origin),
+            self.key.dose,
+            self.place,
+            pair(self.wells, self.plates),
+        ]
+    }
+
+    fn of(words: &[u64; COMPLETE_WORDS]) -> Self {
+        let [names, dose, place, counts] = *words;
+        let (high, low) = (|word: u64| (word >> 32) as u32, |word: u64| word as u32);
+        Self {
+            key: Key {
+                compound: high(names),
+                origin: low(names),
+                dose,
+            },
+            place,
+            wells: high(counts),
+            plates: low(counts),
+        }
+    }
+}
+
+/// Writes a sum to its place, or behind all else; gives its place.
+fn put<S: Spool>(spool: &mut Rows<S>, place: Option<u64>, sum: &[f64]) -> Result<u64, SignatureError> {
+    match place {
+        Some(place) => spool.write(place, sum).map(|()| place),
+        None => spool.append(sum),
+    }
+}
+
+/// The effects of a screen while its plates pass.
+#[derive(Debug)]
+pub(super) struct OpenEffects<S> {
+    spool: Rows<S>,
+    held_bytes: usize,
+    width: usize,
+    names: NamesBuilder,
+    origins: BTreeMap<Origin, u32>,
+    open: BTreeMap<Key, Open>,
+    /// Sums in slots of `width` values.
+    slots: Vec<f64>,
+    free: Vec<u32>,
+    /// Not yet in the spool.
+    complete: Vec<Complete>,
+    /// Places and numbers of those that are.
+    written: Vec<(u64, usize)>,
+}
+
+impl<S: Spool> OpenEffects<S> {
+    /// `spool`: holds what is not in memory, behind what it has.
+    pub(super) fn new(spool: S, held_bytes: usize) -> Result<Self, SignatureError> {
+        Ok(Self {
+            spool: Rows::new(spool)?,
+            held_bytes,
+            width: 0,
+            names: NamesBuilder::default(),
+            origins: BTreeMap::new(),
+            open: BTreeMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            complete: Vec::new(),
+            written: Vec::new(),
+        })
+    }
+
+    /// Adds wells of one plate: of each its compound, its dose and its row, less `mean`. All rows have one width.
+    pub(super) fn add<'a>(
+        &mut self,
+        origin: &Origin,
+        mean: &[f64],
+        wells: impl Iterator<Item = (Option<&'a str>, Option<f64>, &'a [f32])>,
+    ) -> Result<(), SignatureError> {
+        self.width = mean.len();
+        let next = u32::try_from(self.origins.len()).unwrap_or(u32::MAX);
+        let origin = *self.origins.entry(origin.clone()).or_insert(next);
+        let mut here = BTreeSet::new();
+        for (compound, dose, row) in wells {
+            let key = Key {
+                compound: self.names.number(compound),
+                origin,
+                dose: coded(dose),
+            };
+            let sum = self.sum(key)?;
+            for ((sum, &value), origin) in sum.iter_mut().zip(row).zip(mean) {
+                *sum += f64::from(value) - origin;
+            }
+            let new_here = here.insert(key);
+            if let Some(open) = self.open.get_mut(&key) {
+                open.wells += 1;
+                open.plates += u32::from(new_here);
+            }
+        }
+        if self.names.too_large() {
+            return Err(SignatureError::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// The sum of an effect, in memory.
+    fn sum(&mut self, key: Key) -> Result<&mut [f64], SignatureError> {
+        let mut open = self.open.get(&key).copied().unwrap_or_default();
+        let slot = match open.slot {
+            Some(slot) => slot,
+            None => {
+                let slot = self.free.pop().unwrap_or_else(|| {
+                    let slot = self.slots.len() / self.width.max(1);
+                    self.slots.resize(self.slots.len() + self.width, 0.0);
+                    u32::try_from(slot).unwrap_or(u32::MAX)
+                });
+                let range = self.range(slot);
+                match open.place {
+                    Some(place) => self.spool.read(place, &mut self.slots[range])?,
+                    None => self.slots[range].fill(0.0),
+                }
+                open.slot = Some(slot);
+                self.open.insert(key, open);
+                slot
+            }
+        };
+        let range = self.range(slot);
+        Ok(&mut self.slots[range])
+    }
+
+    fn range(&self, slot: u32) -> std::ops::Range<usize> {
+        let from = slot as usize * self.width;
+        from..from + self.width
+    }
+
+    /// Puts sums into the spool where more are in memory than may be.
+    pub(super) fn limit(&mut self) -> Result<(), SignatureError> {
+        if self.slots.len() * size_of::<f64>() <= self.held_bytes {
+            return Ok(());
+        }
+        for open in self.open.values_mut() {
+            if let Some(slot) = open.slot.take() {
+                let from = slot as usize * self.width;
+                open.place = Some(put(
+                    &mut self.spool,
+                    open.place,
+                    &self.slots[from..from + self.width],
+                )?);
+            }
+        }
+        self.slots.clear();
+        self.free.clear();
+        Ok(())
+    }
+
+    /// No more wells of a compound at a dose will come: what is kept of its effects is in the spool alone. Where wells
+    /// come all the same, they are added in the end.
+    pub(super) fn settle(&mut self, compound: Option<&str>, dose: Option<f64>) -> Result<(), SignatureError> {
+        let (compound, dose) = (self.names.number(compound), coded(dose));
+        let key = |origin| Key {
+            compound,
+            origin,
+            dose,
+        };
+        while let Some((&key, &open)) = self.open.range(key(0)..=key(u32::MAX)).next() {
+            self.open.remove(&key);
+            self.put_complete(key, open)?;
+        }
+        Ok(())
+    }
+
+    fn put_complete(&mut self, key: Key, open: Open) -> Result<(), SignatureError> {
+        let place = match open.slot {
+            None => open.place,
+            Some(slot) => {
+                let range = self.range(slot);
+                self.free.push(slot);
+                Some(put(&mut self.spool, open.place, &self.slots[range])?)
+            }
+        };
+        self.complete.push(Complete {
+            key,
+            // An effect that wells were added to is in one or the other.
+            place: place.unwrap_or_default(),
+            wells: open.wells,
+            plates: open.plates,
+        });
+        if self.complete.len() >= RECORDS_AT_ONCE {
+            let words: Vec<u64> = self.complete.iter().flat_map(Complete::words).collect();
+            self.written
+                .push((self.spool.append_words(&words)?, self.complete.len()));
+            self.complete.clear();
+        }
+        Ok(())
+    }
+
+    /// Means of all that was added.
+    pub(super) fn finish(mut self) -> Result<(Effects, EffectVectors<S>), SignatureError> {
+        while let Some((key, open)) = self.open.pop_first() {
+            self.put_complete(key, open)?;
+        }
+        let Self {
+            mut spool,
+            width,
+            names,
+            origins,
+            complete,
+            written,
+            ..
+        } = self;
+        let mut all = complete;
+        for (place, n) in written {
+            let mut words = vec![0; n * COMPLETE_WORDS];
+            spool.read_words(place, &mut words)?;
+            let (chunks, _) = words.as_chunks();
+            all.extend(chunks.iter().map(Complete::of));
+        }
+        let (names, compound_ranks) = names.finish();
+        let mut origin_ranks = vec![0u32; origins.len()];
+        for (rank, &number) in (0u32..).zip(origins.values()) {
+            origin_ranks[number as usize] = rank;
+        }
+        for Complete { key, .. } in &mut all {
+            key.compound = compound_ranks[key.compound as usize];
+            key.origin = origin_ranks[key.origin as usize];
+        }
+        // By place last: parts of one effect are added in the order in which they were put aside.
+        all.sort_unstable_by_key(|complete| (complete.key, complete.place));
+        let place = spool.end();
+        let mut records = Vec::with_capacity(all.len());
+        let mut means: Vec<f64> = Vec::new();
+        let mut part = vec![0.0; width];
+        for parts in all.chunk_by(|a, b| a.key == b.key) {
+            let from = means.len();
+            means.resize(from + width, 0.0);
+            let mean = &mut means[from..];
+            let (mut wells, mut plates) = (0, 0);
+            for complete in parts {
+                spool.read(complete.place, &mut part)?;
+                mean.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
+                wells += complete.wells;
+                plates += complete.plates;
+            }
+            mean.iter_mut().for_each(|value| *value /= f64::from(wells));
+            let square = dot(mean, mean);
+            records.extend(parts.first().map(|first| Record {
+                key: first.key,
+                wells,
+                plates,
+                square,
+            }));
+            if means.len() >= MEANS_AT_ONCE {
+                spool.append(&means)?;
+                means.clear();
+            }
+        }
+        spool.append(&means)?;
+        let vectors = EffectVectors {
+            rows: spool,
+            place,
+            width,
+            len: records.len(),
+        };
+        let effects = Effects {
+            names,
+            origins: origins.into_keys().collect(),
+            records,
+        };
+        Ok((effects, vectors))
+    }
+}
