@@ -22,6 +22,11 @@ pub fn pass(role: &str, edge: &str) {
     }
 }
 
+/// Whether a message to the broker or its answer is to be lost at the place `role.edge`.
+pub fn loses(role: &str, edge: &str) -> bool {
+    fail::has_failpoints() && reached(&format!("{role}.{edge}")).is_some()
+}
+
 /// Whether the place `role.edge` was named.
 pub fn is_set(role: &str, edge: &str) -> bool {
     fail::has_failpoints() && {

@@ -238,7 +238,7 @@ pub fn features(
         instance: "replay".to_owned(),
         ..kafka.clone()
     };
-    let producer = BatchProducer::open(&named, &format!("replay-{run}"))?;
+    let mut producer = BatchProducer::open(&named, &format!("replay-{run}"))?;
     let there = There::read(kafka, &run)?;
     let (mut collection, present, taken) = gather(kafka, &old, &run, selection, scratch)?;
 
@@ -270,7 +270,7 @@ pub fn features(
             plates: unannounced,
             time_ms: now_ms(),
         };
-        producer.publish_within(TRIES, &[OutRecord::status(submitted_id, &submitted)?])?;
+        producer.publish_once(TRIES, &[OutRecord::status(submitted_id, &submitted)?])?;
     }
     let letters: Vec<DeadLetter> = match selection.is_whole() {
         true => collection.letters().into_iter().cloned().collect(),
@@ -280,7 +280,7 @@ pub fn features(
         let of_plate = letters
             .iter()
             .filter(|letter| letter.plate.as_ref() == Some(plate) && letter.run.is_some());
-        replayed.published += take_over(&producer, &mut collection, plate, &run, of_plate, &present)?;
+        replayed.published += take_over(&mut producer, &mut collection, plate, &run, of_plate, &present)?;
     }
     Ok(replayed)
 }
@@ -351,7 +351,7 @@ fn gather(
 /// Publishes one plate of the new run: its features in batches, then its letters and its plan. The plan comes last and
 /// says that the plate is whole.
 fn take_over<'a>(
-    producer: &BatchProducer,
+    producer: &mut BatchProducer,
     collection: &mut Collection,
     plate: &Barcode,
     run: &RunId,
@@ -380,7 +380,7 @@ fn take_over<'a>(
         )?);
         published += 1;
         if batch.len() >= BATCH {
-            producer.publish_within(TRIES, &batch)?;
+            producer.publish_once(TRIES, &batch)?;
             batch.clear();
         }
     }
@@ -418,7 +418,7 @@ fn take_over<'a>(
     };
     let planned_id = ids::of_plate(run, plate, "planned", &content);
     batch.push(OutRecord::status(planned_id, &planned)?);
-    producer.publish_within(TRIES, &batch)?;
+    producer.publish_once(TRIES, &batch)?;
     Ok(published)
 }
 

@@ -83,10 +83,10 @@ pub enum ResolveError {
     /// Kafka failed, or another operator was faster.
     #[error(transparent)]
     Kafka(#[from] KafkaFailure),
-    /// Nobody knows whether the transaction is in.
+    /// The transaction did not get through.
     #[error(
-        "the connection to {bootstrap} was lost while the letters were committed; list them to see whether they are \
-         resolved, and try again if they are not"
+        "the connection to {bootstrap} was lost before the letters were committed; list them, since another operator may \
+         have resolved them meanwhile, and try again"
     )]
     Unknown {
         /// Where.
@@ -150,19 +150,25 @@ pub fn resolve(
         }
         resolution.done.push(stored);
     }
-    let Some(producer) = producer.filter(|_| !resolution.done.is_empty()) else {
+    let Some(mut producer) = producer.filter(|_| !resolution.done.is_empty()) else {
         return Ok(resolution);
     };
     let mut records: Vec<OutRecord> = records.into_values().collect();
     records.extend(statuses(&resolution.done, action)?);
+    producer.remember_end(Topic::Status)?;
     for _ in 0..5 {
         match producer.publish(&records)? {
             Committed::Yes => return Ok(resolution),
             Committed::Aborted => std::thread::sleep(Duration::from_millis(200)),
             Committed::Unknown => {
-                return Err(ResolveError::Unknown {
-                    bootstrap: kafka.bootstrap,
-                });
+                // Where they are not in, another operator may have them by now: they are not tried again here.
+                return match records.last().map(|status| producer.settle(status)) {
+                    Some(Ok(true)) => Ok(resolution),
+                    Some(Err(error)) => Err(error.into()),
+                    Some(Ok(false)) | None => Err(ResolveError::Unknown {
+                        bootstrap: kafka.bootstrap,
+                    }),
+                };
             }
         }
     }

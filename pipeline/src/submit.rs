@@ -83,5 +83,5 @@ fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaF
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {
-    BatchProducer::open(kafka, role)?.publish_within(5, records)
+    BatchProducer::open(kafka, role)?.publish_once(5, records)
 }

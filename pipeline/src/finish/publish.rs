@@ -3,8 +3,6 @@
 //! What a run came to enters; transactions leave, each with the status that remembers it: a plate's profiles, or a batch
 //! of comparisons. Memory is one of them. Fails where Kafka or the disk does.
 
-use std::time::Duration;
-
 use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::words::Barcode;
 
@@ -12,7 +10,7 @@ use crate::collect::Collection;
 use crate::compare::{Compared, Finding};
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ComparisonRecord, RunId, Status, WellRecord};
-use crate::kafka::producer::{BatchProducer, Committed};
+use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::results::Provenance;
@@ -35,14 +33,14 @@ pub(super) fn publish(
     if collection.finished {
         return Ok(());
     }
-    let producer = BatchProducer::open(kafka, &format!("collector-{}", run.id)).map_err(network)?;
+    let mut producer = BatchProducer::open(kafka, &format!("collector-{}", run.id)).map_err(network)?;
     for plate in collection
         .plates()
         .filter(|plate| !collection.profiled.contains(*plate))
     {
         let profiles = compared.profiles.plate(plate).map_err(disk)?;
         commit(
-            &producer,
+            &mut producer,
             &profile_records(&run.id, plate, &profiles).map_err(network)?,
         )?;
     }
@@ -75,7 +73,7 @@ pub(super) fn publish(
             }
         };
         batch.records.push(status_record(&status).map_err(network)?);
-        commit(&producer, &batch.records)?;
+        commit(&mut producer, &batch.records)?;
         if batch.last {
             return Ok(());
         }
@@ -90,19 +88,23 @@ fn disk(error: ScratchError) -> StageError {
     StageError::internal(Stage::Compare, error)
 }
 
-fn commit(producer: &BatchProducer, records: &[OutRecord]) -> Result<(), StageError> {
-    for _ in 0..10 {
-        if producer.publish(records).map_err(network)? == Committed::Yes {
+/// Attempts at a transaction.
+const TRIES: u32 = 10;
+
+fn commit(producer: &mut BatchProducer, records: &[OutRecord]) -> Result<(), StageError> {
+    match producer.publish_once(TRIES, records) {
+        Ok(()) => {
             failpoint::pass("collector", "committed");
-            return Ok(());
+            Ok(())
         }
-        std::thread::sleep(Duration::from_millis(500));
+        Err(KafkaFailure::Aborted { .. }) => Err(StageError::external(
+            Stage::Compare,
+            FailureClass::Network,
+            "publishing the results was aborted ten times; the result files are written, run the same command again to \
+             publish",
+        )),
+        Err(error) => Err(network(error)),
     }
-    Err(StageError::external(
-        Stage::Compare,
-        FailureClass::Network,
-        "publishing the results was aborted ten times; the result files are written, run the same command again to publish",
-    ))
 }
 
 /// Ends a record's id with a hash of what it says.

@@ -4,6 +4,8 @@
 //! transactions, records are acknowledged before their offsets are committed, so that a crash between the two repeats
 //! them under the same ids.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use super::tail::{Start, read_to_end};
+use super::topics::Topic;
 use super::trace::{TRACEPARENT, traceparent};
 use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings, OutRecord};
 use crate::failpoint;
@@ -24,6 +28,8 @@ use crate::schemas::Framed;
 /// offsets. Kafka looks for such transactions every 10 s (`transaction.abort.timed.out.transaction.cleanup.interval.ms`),
 /// so this plus 10 s is the longest that a death in mid-transaction can hold up its partitions.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts at a batch.
+const PAUSE: Duration = Duration::from_millis(200);
 /// One call of a transaction; less than what a broker that is away for a moment needs, since calls are repeated.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -52,6 +58,8 @@ pub struct BatchProducer {
     client: ThreadedProducer<Deliveries>,
     settings: KafkaSettings,
     role: String,
+    /// Where topics ended before this producer wrote to them.
+    ends: BTreeMap<Topic, BTreeMap<i32, i64>>,
 }
 
 /// Remembers the first record of a batch that the broker refused.
@@ -85,6 +93,7 @@ impl BatchProducer {
             client: client(settings, role)?,
             settings: settings.clone(),
             role: role.to_owned(),
+            ends: BTreeMap::new(),
         };
         producer
             .begin(BROKER_TIMEOUT)
@@ -120,16 +129,77 @@ impl BatchProducer {
         self.publish_with(records, None::<(&TopicPartitionList, &BaseConsumer)>)
     }
 
-    /// Publishes `records` together, up to `tries` times where the transaction is aborted.
-    pub fn publish_within(&self, tries: u32, records: &[OutRecord]) -> Result<(), KafkaFailure> {
-        for _ in 0..tries {
-            if self.publish(records)? == Committed::Yes {
-                return Ok(());
+    /// Publishes `records` together, once, whatever becomes of the connection: up to `tries` times where they are not in.
+    /// Where it is not known, the topic of the last record is asked whether that record is. Blocking.
+    pub fn publish_once(&mut self, tries: u32, records: &[OutRecord]) -> Result<(), KafkaFailure> {
+        let Some(last) = records.last() else {
+            return Ok(());
+        };
+        self.remember_end(last.topic)?;
+        for attempt in 0..tries {
+            if attempt > 0 {
+                std::thread::sleep(PAUSE);
+            }
+            match self.publish(records)? {
+                Committed::Yes => return Ok(()),
+                Committed::Aborted => {}
+                Committed::Unknown if self.settle(last)? => return Ok(()),
+                Committed::Unknown => {}
             }
         }
         Err(KafkaFailure::Aborted {
             bootstrap: self.settings.bootstrap.clone(),
         })
+    }
+
+    /// Remembers where a topic ends, so that [`BatchProducer::settle`] knows from where on to look.
+    pub fn remember_end(&mut self, topic: Topic) -> Result<(), KafkaFailure> {
+        if self.ends.contains_key(&topic) {
+            return Ok(());
+        }
+        let name = topic.name(&self.settings.prefix);
+        let client = self.client.client();
+        let metadata = client
+            .fetch_metadata(Some(&name), BROKER_TIMEOUT)
+            .map_err(self.settings.failed("reading a topic's metadata"))?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let ends = partitions.map(|partition| {
+            let (_, end) = client.fetch_watermarks(&name, partition.id(), BROKER_TIMEOUT)?;
+            Ok((partition.id(), end))
+        });
+        let ends = ends
+            .collect::<Result<_, KafkaError>>()
+            .map_err(self.settings.failed("reading where a topic ends"))?;
+        self.ends.insert(topic, ends);
+        Ok(())
+    }
+
+    /// After [`Committed::Unknown`]: makes the client anew, which ends the batch either way, and says whether a record of
+    /// it, of a topic whose end was remembered, is in.
+    pub fn settle(&mut self, record: &OutRecord) -> Result<bool, KafkaFailure> {
+        let give_up = Instant::now() + BROKER_TIMEOUT;
+        while !self.reopen()? {
+            if Instant::now() >= give_up {
+                let bootstrap = self.settings.bootstrap.clone();
+                return Err(KafkaFailure::Silent { bootstrap });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let ends = self.ends.get(&record.topic).cloned();
+        let mut is_in = false;
+        read_to_end(
+            &self.settings,
+            record.topic,
+            &ends.map_or(Start::Beginning, Start::Offsets),
+            |read| {
+                is_in = read.id == record.id;
+                Ok::<_, KafkaFailure>(match is_in {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                })
+            },
+        )?;
+        Ok(is_in)
     }
 
     /// Publishes `records`, and commits `offsets` for the group of `consumer` with them.
@@ -157,7 +227,7 @@ impl BatchProducer {
         self.client.context().refused().take();
         match self.settings.delivery {
             Delivery::ExactlyOnce => match self.transaction(records, offsets) {
-                Ok(()) => Ok(Committed::Yes),
+                Ok(committed) => Ok(committed),
                 Err((doing, error)) => self.after_failure(doing, error, begun),
             },
             Delivery::AtLeastOnce => match self.acknowledged(records, offsets) {
@@ -182,7 +252,7 @@ impl BatchProducer {
         &self,
         records: &[Ready<'_>],
         offsets: Option<(&TopicPartitionList, &BaseConsumer<C>)>,
-    ) -> Result<(), (Doing, KafkaError)> {
+    ) -> Result<Committed, (Doing, KafkaError)> {
         self.client.begin_transaction().map_err(|e| (Doing::Sending, e))?;
         for record in records {
             self.enqueue(record).map_err(|e| (Doing::Sending, e))?;
@@ -199,8 +269,15 @@ impl BatchProducer {
             self.client.flush(CALL).map_err(|e| (Doing::Sending, e))?;
         }
         failpoint::pass(self.place(), "sent");
+        if failpoint::loses(self.place(), "request") {
+            return Ok(Committed::Unknown);
+        }
         self.retriable(|| self.client.commit_transaction(CALL))
-            .map_err(|e| (Doing::Committing, e))
+            .map_err(|e| (Doing::Committing, e))?;
+        Ok(match failpoint::loses(self.place(), "answer") {
+            true => Committed::Unknown,
+            false => Committed::Yes,
+        })
     }
 
     fn acknowledged<C: ConsumerContext>(

@@ -12,7 +12,7 @@ use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 pub const MAX_RETRIES: u8 = 8;
 
 /// A topic of the flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     /// Plate-ready events.
     Plates,
