@@ -21,6 +21,8 @@ use crate::track::{Outcome, Ticket};
 
 /// Header: when a record is due, in milliseconds since 1970 UTC.
 pub const DUE: &str = "wellspring-due-ms";
+/// Header: how long it waits at most after it is read, in milliseconds, whatever the clocks of its writer and reader say.
+pub const DELAY: &str = "wellspring-delay-ms";
 /// Header: how often the record has been begun when it is read, this time included; 1 where absent.
 pub const ATTEMPT: &str = "wellspring-attempt";
 /// Header: the topic a waiting record goes back to, without the prefix.
@@ -126,11 +128,13 @@ fn waiting(
     let original = ticket.record();
     // Up to a tenth more, so that what failed together does not come back together.
     let jitter = delay.mul_f64(0.1 * f64::from(crate::clock::subsecond_nanos() % 1_000) / 1_000.0);
-    let due = now_ms().saturating_add(u64::try_from((delay + jitter).as_millis()).unwrap_or(u64::MAX));
+    let wait = u64::try_from((delay + jitter).as_millis()).unwrap_or(u64::MAX);
+    let due = now_ms().saturating_add(wait);
     let origin = ticket.origin();
     let topic = origin.topic.rsplit('.').next().unwrap_or_default();
     let mut headers = vec![
         (DUE, due.to_string()),
+        (DELAY, wait.to_string()),
         (RETURN_TO, topic.to_owned()),
         (ATTEMPT, (attempt + 1).to_string()),
     ];

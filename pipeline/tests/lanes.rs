@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::wait_for;
 use wellspring::clock::now_ms;
 use wellspring::error::{Stage, StageError};
-use wellspring::failures::DUE;
+use wellspring::failures::{DELAY, DUE};
 use wellspring::kafka::lane::{Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::{Polled, Tail};
@@ -188,6 +188,24 @@ fn a_record_that_is_not_due_waits_and_holds_up_no_other_partition() {
     let polls = lane.polls();
     wait_for("polls of a lane that waits", || lane.polls() >= polls + 20);
     assert!(work.try_recv().is_err());
+    end(lane, work);
+}
+
+#[test]
+fn a_clock_set_back_by_an_hour_holds_nothing_up_for_an_hour() {
+    let broker = Broker::start();
+    let headers = vec![
+        (DUE, (now_ms() + 3_600_000).to_string()),
+        (DELAY, "1000".to_owned()),
+    ];
+    broker.publish(&[OutRecord {
+        headers,
+        ..record(Topic::Retries, "early")
+    }]);
+    let (lane, work) = broker.lane(Topic::Retries, "retrier", 8);
+    let tracked = work.recv_blocking().unwrap();
+    assert_eq!(tracked.value.key, "early");
+    tracked.ticket.settle(Outcome::Publish(Vec::new()));
     end(lane, work);
 }
 

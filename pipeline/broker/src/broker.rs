@@ -96,6 +96,11 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Where clients are told to connect.
+    pub(crate) fn advertised(&self) -> SocketAddr {
+        self.config.advertise.unwrap_or(self.address)
+    }
+
     /// A producer id never given before.
     pub(crate) fn new_producer_id(&self) -> Result<i64, StorageError> {
         let mut ids = lock(&self.producer_ids);

@@ -3,11 +3,14 @@
 //! Enters: plain values; `BrokerConfig::default()` suits a laptop. Leaves: nothing; it is only read.
 //! Cannot fail here: the broker checks nothing but that sizes are usable, and says so in `BrokerError`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Settings of an embedded broker. All sizes are in bytes.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
+    /// Where clients are told to connect: a proxy or tunnel in between. Default: where the broker listens.
+    pub advertise: Option<SocketAddr>,
     /// Largest request accepted, in bytes. A larger one closes its connection. Default 64 MiB.
     pub max_request_bytes: usize,
     /// Bytes of requests held in memory at once over all connections; others wait. Default 128 MiB.
@@ -47,6 +50,7 @@ pub struct BrokerConfig {
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
+            advertise: None,
             max_request_bytes: 64 << 20,
             max_inflight_bytes: 128 << 20,
             max_connections: 1000,

@@ -1,11 +1,12 @@
 //! `wellspring broker`: the embedded Kafka broker by itself, until it is told to stop.
 //! Fails where the address is not loopback or taken, or the data folder is in use or damaged.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use wellspring_broker::EmbeddedBroker;
+use wellspring_broker::{BrokerConfig, EmbeddedBroker};
 
 use super::{common, say};
 
@@ -22,13 +23,20 @@ pub(crate) struct Args {
     /// Loopback address and port; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: String,
+    /// Where clients are told to connect, for a proxy or a tunnel in between. Default: where it listens.
+    #[arg(long, value_name = "IP:PORT")]
+    advertise: Option<SocketAddr>,
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     common::runtime()?.block_on(async {
         // Before the address is told: whoever reads it may stop us at once.
         let stop = stop_signal()?;
-        let broker = EmbeddedBroker::start(&args.data, &args.listen).await?;
+        let config = BrokerConfig {
+            advertise: args.advertise,
+            ..BrokerConfig::default()
+        };
+        let broker = EmbeddedBroker::start_with(&args.data, &args.listen, config).await?;
         say::line(format!("listening on {}", broker.bootstrap()));
         stop.await;
         tracing::info!("stopping");

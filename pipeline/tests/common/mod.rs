@@ -175,10 +175,15 @@ pub(crate) fn start_broker(models: &Path, data: &Path) -> (Running, String) {
 
 /// A broker that listens at `address`.
 pub(crate) fn start_broker_at(models: &Path, data: &Path, address: &str) -> (Running, String) {
+    let mut command = wellspring(models);
+    command.args(["broker", "--listen", address, "--data"]).arg(data);
+    listening(&mut command)
+}
+
+/// Starts a broker, and gives the address at which it says to listen.
+pub(crate) fn listening(command: &mut Command) -> (Running, String) {
     let mut child = Running(
-        wellspring(models)
-            .args(["broker", "--listen", address, "--data"])
-            .arg(data)
+        command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -15,10 +15,10 @@ use crate::common::{
 use crate::{FIELDS, by_subject, few_wells, records};
 
 /// `serve` and a worker on a broker of their own, for faults that strike from outside.
-struct Fleet<'a> {
-    models: &'a Path,
-    folder: &'a Path,
-    kafka: KafkaSettings,
+pub(crate) struct Fleet<'a> {
+    pub(crate) models: &'a Path,
+    pub(crate) folder: &'a Path,
+    pub(crate) kafka: KafkaSettings,
 }
 
 impl Fleet<'_> {
@@ -29,23 +29,23 @@ impl Fleet<'_> {
         command
     }
 
-    fn start(&self, arguments: &[&str]) -> Running {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running(self.command(arguments).spawn().unwrap())
     }
 
-    fn serve(&self) -> Running {
+    pub(crate) fn serve(&self) -> Running {
         let results = self.folder.join("results");
         self.start(&["serve", "--no-worker", "--out", results.to_str().unwrap()])
     }
 
-    fn submit(&self) {
+    pub(crate) fn submit(&self) {
         let screen = self.folder.join("plates/screen.toml");
         let submitted = self.command(&["submit", screen.to_str().unwrap()]).status();
         assert!(submitted.unwrap().success());
     }
 
     /// The summary of the only run, once it is there.
-    fn summary(&self) -> Option<Value> {
+    pub(crate) fn summary(&self) -> Option<Value> {
         let run = std::fs::read_dir(self.folder.join("results"))
             .ok()?
             .next()?
@@ -53,21 +53,21 @@ impl Fleet<'_> {
         serde_json::from_slice(&std::fs::read(run.path().join("run.json")).ok()?).ok()
     }
 
-    fn wait_for_fields(&self, done: u64) {
+    pub(crate) fn wait_for_fields(&self, done: u64) {
         wait_for("the results", || {
             self.summary()
                 .is_some_and(|summary| summary["fields_done"] == done)
         });
     }
 
-    fn wait_for_a_feature(&self) {
+    pub(crate) fn wait_for_a_feature(&self) {
         let mut tail = Tail::open(&self.kafka, &[Topic::Features]).unwrap();
         wait_for("the first features", || {
             matches!(tail.poll(Duration::from_millis(50)).unwrap(), Polled::Record(_))
         });
     }
 
-    fn assert_every_feature_once(&self, fields: usize) {
+    pub(crate) fn assert_every_feature_once(&self, fields: usize) {
         let counts = by_subject(&records(&self.kafka, Topic::Features));
         let twice = counts.values().filter(|count| **count > 1).count();
         assert_eq!((counts.len(), twice), (fields, 0));

@@ -79,8 +79,8 @@ pub(super) fn metadata(broker: &Broker, frame: &Frame) -> Result<Bytes, FrameErr
     };
     let node = MetadataResponseBroker::default()
         .with_node_id(BrokerId(NODE_ID))
-        .with_host(text(broker.address.ip().to_string()))
-        .with_port(broker.address.port().into());
+        .with_host(text(broker.advertised().ip().to_string()))
+        .with_port(broker.advertised().port().into());
     let answer = MetadataResponse::default()
         .with_brokers(vec![node])
         .with_cluster_id(Some(text(broker.cluster_id.as_str())))
@@ -94,7 +94,7 @@ pub(super) fn find_coordinator(broker: &Broker, frame: &Frame) -> Result<Bytes, 
     let _: FindCoordinatorRequest = frame.decode()?;
     let answer = FindCoordinatorResponse::default()
         .with_node_id(BrokerId(NODE_ID))
-        .with_host(text(broker.address.ip().to_string()))
-        .with_port(broker.address.port().into());
+        .with_host(text(broker.advertised().ip().to_string()))
+        .with_port(broker.advertised().port().into());
     frame.reply(&answer)
 }

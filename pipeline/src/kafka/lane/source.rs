@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
@@ -21,9 +21,11 @@ use super::{Inbound, LOOK_UP, LaneConsumer, Shared, add_offset, is_fatal};
 use crate::clock::now_ms;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::failpoint;
-use crate::failures::DUE;
+use crate::failures::{DELAY, DUE};
 use crate::track::{LaneFacts, Position, Settled, Ticket, Tracked};
 
+/// No record waits longer than a day for what its headers say.
+const LONGEST_WAIT_MS: u64 = 86_400_000;
 /// Longest wait for a record, and so for the stop signal and for records that become due.
 const POLL: Duration = Duration::from_millis(100);
 /// The same while partitions are paused: room may come at any time.
@@ -42,9 +44,17 @@ pub(super) struct Source {
     /// Read before there was room, each with the assignment it was read under: at most one per partition and poll.
     pub(super) read: VecDeque<(u64, OwnedMessage)>,
     /// Records not due yet, one for each partition that waits.
-    pub(super) waiting: BTreeMap<i32, (u64, OwnedMessage)>,
+    pub(super) waiting: BTreeMap<i32, Waiting>,
     /// Assignments up to here are known to be read.
     pub(super) assignments: u64,
+}
+
+/// A record that is not due yet.
+pub(super) struct Waiting {
+    assignment: u64,
+    message: OwnedMessage,
+    /// When it is due at the latest. A clock that was set back does not hold it up.
+    until: Instant,
 }
 
 /// What became of a record that was to be handed over.
@@ -107,7 +117,7 @@ impl Source {
                 .is_some_and(|p| p.assignment == assignment)
         };
         self.waiting
-            .retain(|id, (assignment, _)| current(*id, *assignment));
+            .retain(|id, waiting| current(*id, waiting.assignment));
         self.read
             .retain(|(assignment, message)| current(message.partition(), *assignment));
     }
@@ -118,11 +128,11 @@ impl Source {
         let due = self
             .waiting
             .iter()
-            .find(|(_, (_, message))| due_ms(message) <= now);
+            .find(|(_, waiting)| due_ms(&waiting.message) <= now || waiting.until <= Instant::now());
         if let Some(partition) = due.map(|(partition, _)| *partition) {
             let found = self.waiting.remove(&partition);
             self.pause_or_resume(partition, false)?;
-            return Ok(found);
+            return Ok(found.map(|waiting| (waiting.assignment, waiting.message)));
         }
         let Some((assignment, message)) = self
             .read
@@ -131,10 +141,19 @@ impl Source {
         else {
             return Ok(None);
         };
-        if due_ms(&message) > now {
+        let left = due_ms(&message).saturating_sub(now);
+        if left > 0 {
             let partition = message.partition();
             self.pause_or_resume(partition, true)?;
-            self.waiting.insert(partition, (assignment, message));
+            let wait = left
+                .min(number(&message, DELAY).unwrap_or(left))
+                .min(LONGEST_WAIT_MS);
+            let waiting = Waiting {
+                assignment,
+                message,
+                until: Instant::now() + Duration::from_millis(wait),
+            };
+            self.waiting.insert(partition, waiting);
             return Ok(None);
         }
         Ok(Some((assignment, message)))
@@ -383,10 +402,12 @@ impl Source {
 
 /// When the record is due, in milliseconds since 1970; 0 where it does not say.
 fn due_ms(message: &OwnedMessage) -> u64 {
-    let headers = message.headers();
-    let due = headers.and_then(|headers| headers.iter().find(|header| header.key == DUE));
-    due.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok())
-        .unwrap_or(0)
+    number(message, DUE).unwrap_or(0)
+}
+
+fn number(message: &OwnedMessage, header: &str) -> Option<u64> {
+    let found = message.headers()?.iter().find(|found| found.key == header)?;
+    std::str::from_utf8(found.value?).ok()?.parse().ok()
 }
 
 fn inbound(message: &OwnedMessage, deadly: bool) -> Inbound {
