@@ -23,8 +23,9 @@ use super::atomic::{AtomicFile, PartialPath};
 use super::cells::{Buffer, Cell, Cells, Column, ColumnKind};
 use super::error::WriteError;
 
-/// Bytes of features held before a row group is written: several tables are written at once.
-const ROW_GROUP_BYTES: usize = 4 << 20;
+/// Bytes of features held before a row group is written. The footer, which stays in memory until the end, takes 400 bytes
+/// for each of its columns: with a million rows of 400 both are about as large.
+const ROW_GROUP_BYTES: usize = 8 << 20;
 /// Fewest rows of a row group with features: the footer of 6,400 columns stays small beside the data.
 const FEWEST_GROUP_ROWS: usize = 512;
 /// Most rows of a row group with features, for tables with few of them.

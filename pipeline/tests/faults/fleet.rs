@@ -22,7 +22,7 @@ pub(crate) struct Fleet<'a> {
 }
 
 impl Fleet<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = wellspring(self.models);
         command.args(arguments).arg("--kafka").arg(&self.kafka.bootstrap);
         command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -2,6 +2,7 @@
 //! events nobody can read. Each counts records at the end: none lost, none twice.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod fleet;
