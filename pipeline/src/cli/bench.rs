@@ -6,6 +6,7 @@
 
 mod compare;
 mod decode;
+mod delivery;
 mod embed;
 mod faults;
 mod kafka;
@@ -49,6 +50,8 @@ enum Bench {
     Pipeline(pipeline::Args),
     /// Processes killed at random moments: what is lost, what comes twice, how long until work goes on.
     Faults(faults::Args),
+    /// Fields per second with transactions and without, and the processor time that Kafka takes.
+    Delivery(delivery::Args),
     /// Feature records as bytes, through a Kafka and back, and into a collector.
     Kafka(kafka::Args),
 }
@@ -150,6 +153,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Embed(args) => embed::execute(&args, &mut printer),
         Bench::Compare(args) => compare::execute(&args, &mut printer),
         Bench::Pipeline(args) => pipeline::execute(&args, &mut printer),
+        Bench::Delivery(args) => delivery::execute(&args, &mut printer),
         Bench::Faults(args) => faults::execute(&args, &mut printer),
         Bench::Kafka(args) => kafka::execute(&args, &mut printer),
     };
