@@ -2,20 +2,23 @@
 //!
 //! Features, dead letters and statuses enter, read from the beginning of their topics, so that a collector that
 //! starts again after any crash knows what the last one knew. A [`Collection`] leaves when its run is complete.
-//! Embeddings wait in a scratch file, not in memory: memory per field is one index entry. A record seen twice counts
-//! once. What fails: Kafka, and the scratch file's disk.
+//! Embeddings wait in a scratch file, not in memory; memory is one index entry per field of plates that are not complete,
+//! and counts of the others ([`plate`]). A record seen twice counts once. What fails: Kafka, and the scratch file's disk.
+
+mod plate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use wellspring_workloads::words::{Barcode, WellPosition};
+use wellspring_workloads::words::Barcode;
 
 use crate::error::{Domain, Stage, StageError};
 use crate::events::{DeadLetter, FieldFeatures, LetterAction, RunId, Status};
 use crate::kafka::tail::TailRecord;
 use crate::kafka::topics::Topic;
 use crate::schemas::{Schemas, Unreadable};
-use crate::scratch::{Place, ScratchError, ScratchWriter};
+use crate::scratch::{ScratchError, ScratchWriter};
+use plate::{Field, Planned, PlateFields};
 
 /// One run's fields, as far as they have arrived.
 #[derive(Debug)]
@@ -42,41 +45,6 @@ pub struct Collection {
 struct Submitted {
     plates: BTreeSet<Barcode>,
     time_ms: u64,
-}
-
-/// One plate's fields.
-#[derive(Debug, Default)]
-struct PlateFields {
-    planned: Option<Planned>,
-    /// Where each field's record lies in the scratch file, in the plan's order.
-    records: BTreeMap<(WellPosition, u32), Place>,
-    failed: BTreeSet<(WellPosition, u32)>,
-    /// Dead letters of its planning.
-    plan_letters: BTreeSet<String>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Planned {
-    expected: u32,
-    planned: u32,
-    letters: u32,
-}
-
-impl PlateFields {
-    fn complete(&self) -> bool {
-        self.planned.is_some_and(|p| {
-            self.records.len() + self.failed() >= p.planned as usize
-                && self.plan_letters.len() >= p.letters as usize
-        })
-    }
-
-    /// Fields that failed and did not arrive another time.
-    fn failed(&self) -> usize {
-        self.failed
-            .iter()
-            .filter(|field| !self.records.contains_key(field))
-            .count()
-    }
 }
 
 /// How far a run is, in fields.
@@ -129,11 +97,11 @@ impl Collection {
                 Err(error) => pass_over(record, error)?,
             },
             Topic::DeadLetters => match record.read::<DeadLetter>() {
-                Ok(letter) => self.take_letter(record.offset, letter),
+                Ok(letter) => self.take_letter(record.offset, letter)?,
                 Err(error) => pass_over(record, error)?,
             },
             Topic::Status => match record.read::<Status>() {
-                Ok(status) if *status.run() == self.run => self.take_status(status),
+                Ok(status) if *status.run() == self.run => self.take_status(status)?,
                 Ok(_) => {}
                 Err(error) => pass_over(record, error)?,
             },
@@ -146,13 +114,13 @@ impl Collection {
         self.schemas = record.schemas.clone();
         let plate = self.plates.entry(features.field.plate.clone()).or_default();
         let field = (features.field.well, features.field.field);
-        if let std::collections::btree_map::Entry::Vacant(entry) = plate.records.entry(field) {
-            entry.insert(self.scratch.push(&record.value).map_err(disk)?);
-        }
-        Ok(())
+        plate
+            .arrive(field, &record.value, &mut self.scratch)
+            .and_then(|()| plate.settle(&mut self.scratch))
+            .map_err(disk)
     }
 
-    fn take_letter(&mut self, offset: i64, letter: DeadLetter) {
+    fn take_letter(&mut self, offset: i64, letter: DeadLetter) -> Result<(), StageError> {
         let ours = match &letter.run {
             Some(run) => *run == self.run,
             // An event nobody could read belongs to every run that was waiting when it failed.
@@ -162,20 +130,24 @@ impl Collection {
                 .is_none_or(|submitted| letter.time_ms >= submitted.time_ms),
         };
         if !ours || self.retried.contains(&offset) {
-            return;
+            return Ok(());
         }
         if let Some(plate) = &letter.plate {
             let fields = self.plates.entry(plate.clone()).or_default();
             match failed_field(&letter) {
-                Some(field) => fields.failed.insert(field),
-                None => fields.plan_letters.insert(letter.id.clone()),
-            };
+                Some(field) => fields.fail(field, true, &mut self.scratch).map_err(disk)?,
+                None => {
+                    fields.plan_letters.insert(letter.id.clone());
+                }
+            }
+            fields.settle(&mut self.scratch).map_err(disk)?;
         }
         self.letters.insert(letter.id.clone(), (offset, letter));
+        Ok(())
     }
 
     /// The letters at these offsets are being tried again: what they are about is open once more.
-    fn take_retried(&mut self, offsets: Vec<i64>, plates: &[Barcode]) {
+    fn take_retried(&mut self, offsets: Vec<i64>, plates: &[Barcode]) -> Result<(), StageError> {
         self.retried.extend(offsets);
         let (gone, stay) = std::mem::take(&mut self.letters)
             .into_iter()
@@ -187,17 +159,20 @@ impl Collection {
                 continue;
             };
             match failed_field(&letter) {
-                Some(field) => fields.failed.remove(&field),
-                None => fields.plan_letters.remove(&id),
-            };
+                Some(field) => fields.fail(field, false, &mut self.scratch).map_err(disk)?,
+                None => {
+                    fields.plan_letters.remove(&id);
+                }
+            }
         }
         // Their profiles and the comparisons are published again.
         self.profiled.retain(|plate| !plates.contains(plate));
         self.comparisons_published = 0;
         self.finished = false;
+        Ok(())
     }
 
-    fn take_status(&mut self, status: Status) {
+    fn take_status(&mut self, status: Status) -> Result<(), StageError> {
         match status {
             Status::RunSubmitted { plates, time_ms, .. } => {
                 let submitted = self.submitted.get_or_insert(Submitted {
@@ -222,7 +197,9 @@ impl Collection {
                     letters: dead_letters,
                 };
                 // A plate is planned again only where nothing of it could be planned before.
-                self.plates.entry(plate).or_default().planned = Some(planned);
+                let plate = self.plates.entry(plate).or_default();
+                plate.planned = Some(planned);
+                plate.settle(&mut self.scratch).map_err(disk)?;
             }
             Status::PlateProfiled { plate, .. } => {
                 self.profiled.insert(plate);
@@ -236,9 +213,10 @@ impl Collection {
                 offsets,
                 plates,
                 ..
-            } => self.take_retried(offsets, &plates),
+            } => self.take_retried(offsets, &plates)?,
             Status::LettersResolved { .. } => {}
         }
+        Ok(())
     }
 
     /// Whether every announced plate is planned and each of its fields has arrived or failed.
@@ -263,7 +241,7 @@ impl Collection {
         };
         for plate in self.plates.values() {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            progress.done += count(plate.records.len());
+            progress.done += count(plate.done());
             progress.failed += count(plate.failed());
             if let Some(planned) = plate.planned {
                 progress.plates_planned += 1;
@@ -296,13 +274,12 @@ impl Collection {
         &mut self,
         plate: &Barcode,
     ) -> Result<impl Iterator<Item = Result<FieldFeatures, StageError>> + use<'_>, StageError> {
-        self.scratch.flush().map_err(disk)?;
-        let places = self
-            .plates
-            .get(plate)
-            .map(|plate| plate.records.values().copied().collect::<Vec<_>>());
+        let places = match self.plates.get(plate) {
+            Some(plate) => plate.places(&mut self.scratch).map_err(disk)?,
+            None => Vec::new(),
+        };
         let (scratch, schemas) = (&self.scratch, &self.schemas);
-        Ok(places.unwrap_or_default().into_iter().map(move |place| {
+        Ok(places.into_iter().map(move |place| {
             schemas
                 .read(Topic::Features, &scratch.read(place).map_err(disk)?)
                 .map_err(|error| StageError::internal(Stage::Collect, error))
@@ -312,7 +289,7 @@ impl Collection {
 
 /// The field of a letter about a planned field. What failed in planning is not among the planned fields; what failed
 /// later is, and names its field.
-fn failed_field(letter: &DeadLetter) -> Option<(WellPosition, u32)> {
+fn failed_field(letter: &DeadLetter) -> Option<Field> {
     Some((letter.well?, letter.field?)).filter(|_| letter.stage != Stage::Plan)
 }
 
@@ -401,19 +378,21 @@ mod tests {
     #[test]
     fn a_run_is_complete_when_every_planned_field_arrived_or_failed() {
         let mut collection = collection();
-        collection.take_status(Status::PlatePlanned {
-            run: "r".to_owned(),
-            plate: "P".parse().unwrap(),
-            fields_expected: 4,
-            fields_planned: 3,
-            dead_letters: 0,
-        });
+        collection
+            .take_status(Status::PlatePlanned {
+                run: "r".to_owned(),
+                plate: "P".parse().unwrap(),
+                fields_expected: 4,
+                fields_planned: 3,
+                dead_letters: 0,
+            })
+            .unwrap();
         for field in [1, 0, 1] {
             collection.take(&features(field)).unwrap();
         }
         assert!(!collection.complete());
         assert_eq!(collection.progress().lost(), 1);
-        collection.take_letter(1, letter(Some(2), Some("r"), 9));
+        collection.take_letter(1, letter(Some(2), Some("r"), 9)).unwrap();
         assert!(collection.complete());
         let progress = collection.progress();
         assert_eq!((progress.done, progress.failed, progress.lost()), (2, 2, 0));
@@ -430,13 +409,15 @@ mod tests {
     #[test]
     fn a_run_waits_for_the_dead_letters_of_its_plans() {
         let mut collection = collection();
-        collection.take_status(Status::PlatePlanned {
-            run: "r".to_owned(),
-            plate: "P".parse().unwrap(),
-            fields_expected: 0,
-            fields_planned: 0,
-            dead_letters: 2,
-        });
+        collection
+            .take_status(Status::PlatePlanned {
+                run: "r".to_owned(),
+                plate: "P".parse().unwrap(),
+                fields_expected: 0,
+                fields_planned: 0,
+                dead_letters: 2,
+            })
+            .unwrap();
         let of_plan = |id: &str| DeadLetter {
             id: id.to_owned(),
             stage: Stage::Plan,
@@ -444,10 +425,10 @@ mod tests {
             ..letter(Some(0), Some("r"), 9)
         };
         for id in ["first", "first"] {
-            collection.take_letter(2, of_plan(id));
+            collection.take_letter(2, of_plan(id)).unwrap();
             assert!(!collection.complete());
         }
-        collection.take_letter(3, of_plan("second"));
+        collection.take_letter(3, of_plan("second")).unwrap();
         assert!(collection.complete());
     }
 
@@ -455,28 +436,32 @@ mod tests {
     #[test]
     fn a_run_waits_for_fields_that_are_tried_again() {
         let mut collection = collection();
-        collection.take_status(Status::PlatePlanned {
-            run: "r".to_owned(),
-            plate: "P".parse().unwrap(),
-            fields_expected: 2,
-            fields_planned: 2,
-            dead_letters: 0,
-        });
+        collection
+            .take_status(Status::PlatePlanned {
+                run: "r".to_owned(),
+                plate: "P".parse().unwrap(),
+                fields_expected: 2,
+                fields_planned: 2,
+                dead_letters: 0,
+            })
+            .unwrap();
         collection.take(&features(1)).unwrap();
-        collection.take_letter(7, letter(Some(2), Some("r"), 9));
+        collection.take_letter(7, letter(Some(2), Some("r"), 9)).unwrap();
         assert!(collection.complete());
         collection.finished = true;
-        collection.take_status(Status::LettersResolved {
-            run: "r".to_owned(),
-            action: LetterAction::Retried,
-            offsets: vec![7],
-            plates: vec!["P".parse().unwrap()],
-            time_ms: 10,
-        });
+        collection
+            .take_status(Status::LettersResolved {
+                run: "r".to_owned(),
+                action: LetterAction::Retried,
+                offsets: vec![7],
+                plates: vec!["P".parse().unwrap()],
+                time_ms: 10,
+            })
+            .unwrap();
         assert!(!collection.complete() && !collection.finished);
         assert_eq!(collection.progress().lost(), 1);
         // Read again from the beginning, the letter comes after its resolution: the topics are not in one order.
-        collection.take_letter(7, letter(Some(2), Some("r"), 9));
+        collection.take_letter(7, letter(Some(2), Some("r"), 9)).unwrap();
         assert!(!collection.complete());
         collection.take(&features(2)).unwrap();
         assert!(collection.complete());
@@ -484,13 +469,52 @@ mod tests {
         assert_eq!((progress.done, progress.failed, progress.dead_letters), (2, 0, 0));
     }
 
+    /// The index of a complete plate lies on disk; what comes again is known all the same.
+    #[test]
+    fn a_complete_plate_can_be_read_and_opened_again() {
+        let mut collection = collection();
+        for field in [1, 0] {
+            collection.take(&features(field)).unwrap();
+        }
+        collection
+            .take_status(Status::PlatePlanned {
+                run: "r".to_owned(),
+                plate: "P".parse().unwrap(),
+                fields_expected: 3,
+                fields_planned: 3,
+                dead_letters: 0,
+            })
+            .unwrap();
+        assert!(!collection.complete());
+        collection.take_letter(8, letter(Some(2), Some("r"), 9)).unwrap();
+        let read = |collection: &mut Collection| -> Vec<f32> {
+            let plate = "P".parse().unwrap();
+            let fields = collection.fields(&plate).unwrap();
+            fields.map(|field| field.unwrap().embedding[0]).collect()
+        };
+        for _ in 0..2 {
+            assert!(collection.complete());
+            let progress = collection.progress();
+            assert_eq!((progress.done, progress.failed), (2, 1));
+            assert_eq!(read(&mut collection), [0.0, 1.0]);
+            // Once more: nothing changes.
+            collection.take(&features(1)).unwrap();
+        }
+        collection.take(&features(2)).unwrap();
+        assert_eq!(read(&mut collection), [0.0, 1.0, 2.0]);
+        let progress = collection.progress();
+        assert_eq!((progress.done, progress.failed), (3, 0));
+    }
+
     #[test]
     fn letters_of_other_runs_and_of_times_before_the_run_do_not_count() {
         let mut collection = collection();
-        collection.take_letter(4, letter(Some(0), Some("other"), 9));
-        collection.take_letter(5, letter(None, None, 4));
+        collection
+            .take_letter(4, letter(Some(0), Some("other"), 9))
+            .unwrap();
+        collection.take_letter(5, letter(None, None, 4)).unwrap();
         assert_eq!(collection.progress().dead_letters, 0);
-        collection.take_letter(6, letter(None, None, 6));
+        collection.take_letter(6, letter(None, None, 6)).unwrap();
         assert_eq!(collection.progress().dead_letters, 1);
     }
 }

@@ -9,8 +9,8 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -40,7 +40,7 @@ pub fn unnamed_file(folder: &Path) -> Result<File, ScratchError> {
 }
 
 /// Where something lies in a scratch file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     at: u64,
     length: u32,
@@ -116,6 +116,15 @@ impl ScratchWriter {
     pub fn put(&mut self, value: &impl Serialize) -> Result<Place, ScratchError> {
         let bytes = postcard::to_allocvec(value).map_err(|error| self.failed(coded(&error)))?;
         self.push(&bytes)
+    }
+
+    /// Gives back a value that was put there, while more is written.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn get<T: DeserializeOwned>(&mut self, place: Place) -> Result<T, ScratchError> {
+        self.flush()?;
+        postcard::from_bytes(&self.read(place)?).map_err(|error| unreadable(&self.folder, coded(&error)))
     }
 
     /// Appends a row of features; all rows of a file have one width. Gives its number.
