@@ -88,6 +88,22 @@ fn names_of_every_vendor_are_read() {
             "BR1 A02 3 ch5 Some(4) Some(1)",
         ),
         ("rxrx", "HUVEC-1/AA15_s1_w6.png", "HUVEC-1 AA15 1 w6 None None"),
+        (
+            "cellvoyager",
+            "P/AssayPlate_X_D08_T0001F012L01A02Z04C03.tif",
+            "P D08 12 C03 Some(4) Some(1)",
+        ),
+        (
+            "scanr",
+            "P/A2--W00002--P00003--Z00004--T00005--GFP.tif",
+            "P A02 3 GFP Some(4) Some(5)",
+        ),
+        (
+            "scanr",
+            "P/2018_Dapi--B9--empty--W0021--P001--T0002--Z003--C01.ome.tif",
+            "P B09 1 C01 Some(3) Some(2)",
+        ),
+        ("gen5", "P/H12_01_3_2_RFP_001.tif", "P H12 2 RFP None Some(1)"),
     ] {
         assert_eq!(describe(&key(&of(choice), path)), expected, "{path}");
     }
@@ -349,6 +365,49 @@ fn real_phenix_names_are_recognised() {
             (counts(&found), found.problems.len()),
             ((1, 1, 1), 0),
             "{:?}",
+            found.problems
+        );
+    }
+}
+
+#[test]
+fn real_cellvoyager_scanr_and_gen5_names_are_recognised() {
+    for (folder, settings, layout, expected) in [
+        (
+            "vendor_layouts/faim-ipa/CV8000",
+            "channels = [\"C01\", \"C02\"]",
+            LayoutChoice::CellVoyager,
+            (1, 3, 12),
+        ),
+        (
+            "vendor_layouts/plateviewer/SCANR-C2-S1-T1",
+            "plate = \"S\"\nchannels = [\"GFP\", \"mcherry\"]",
+            LayoutChoice::ScanR,
+            (1, 2, 2),
+        ),
+        (
+            "vendor_layouts/plateviewer/ALMF",
+            "plate = \"S\"\nchannels = [\"C00\", \"C01\"]",
+            LayoutChoice::ScanR,
+            (1, 1, 2),
+        ),
+        (
+            "cell_painting_fields/NF1_cellpainting_data_shrunken/Plate_2_images",
+            "plate = \"NF1\"\nchannels = [\"DAPI\", \"GFP\", \"RFP\"]",
+            LayoutChoice::Gen5,
+            (1, 5, 5),
+        ),
+    ] {
+        let Some(files) = shared(folder) else { return };
+        let found = assemble(&files, &images(settings)).unwrap();
+        assert_eq!(found.layout, layout, "{folder}");
+        assert_eq!(counts(&found), expected, "{folder}: {:?}", found.problems);
+        assert!(
+            !found
+                .problems
+                .iter()
+                .any(|problem| matches!(problem, FileProblem::Unrecognised { .. })),
+            "{folder}: {:?}",
             found.problems
         );
     }

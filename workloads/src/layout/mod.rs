@@ -41,6 +41,8 @@ pub enum SkipReason {
     NotAnImage,
     /// A hidden file or folder.
     Hidden,
+    /// What the microscope's camera or lamp looks like without a sample.
+    Correction,
     /// Its plate is not in the screen's `plates` list.
     OtherPlate,
 }
@@ -51,6 +53,7 @@ impl fmt::Display for SkipReason {
             Self::Thumbnail => "thumbnail",
             Self::NotAnImage => "not an image",
             Self::Hidden => "hidden",
+            Self::Correction => "dark or shading image of the microscope",
             Self::OtherPlate => "plate not in the screen's list",
         })
     }
@@ -93,7 +96,9 @@ pub enum LayoutError {
     NoPattern,
     /// `auto` recognised nothing.
     #[error(
-        "none of {seen} image names is known to the layouts imagexpress, phenix and rxrx (for example '{example}'): set images.layout = \"pattern\" and images.pattern"
+        "none of {seen} image names is known to the layouts {} (for example '{example}'): set images.layout = \"pattern\" \
+         and images.pattern",
+        known()
     )]
     NotRecognised {
         /// Image names looked at.
@@ -109,6 +114,20 @@ pub enum LayoutError {
     },
 }
 
+/// The layouts that `auto` looks for, in order of preference.
+pub const VENDORS: [LayoutChoice; 6] = [
+    LayoutChoice::ImageXpress,
+    LayoutChoice::Phenix,
+    LayoutChoice::RxRx,
+    LayoutChoice::CellVoyager,
+    LayoutChoice::ScanR,
+    LayoutChoice::Gen5,
+];
+
+fn known() -> String {
+    VENDORS.map(LayoutChoice::word).join(", ")
+}
+
 /// A way of reading image names.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -120,7 +139,7 @@ pub struct Layout {
 
 impl Layout {
     /// The layout the settings name; for `auto`, the one that reads most of `sample`, ties going to the first of
-    /// imagexpress, phenix, rxrx. `sample` is not looked at otherwise.
+    /// [`VENDORS`]. `sample` is not looked at otherwise.
     ///
     /// # Errors
     /// A pattern that is absent, malformed or without a well; for `auto`, a sample in which nothing is recognised.
@@ -179,11 +198,7 @@ impl Layout {
         plate: Option<Barcode>,
     ) -> Result<Self, LayoutError> {
         let mut candidates = Vec::new();
-        for choice in [
-            LayoutChoice::ImageXpress,
-            LayoutChoice::Phenix,
-            LayoutChoice::RxRx,
-        ] {
+        for choice in VENDORS {
             candidates.push((Self::vendor(choice, plate.clone(), String::new())?, 0usize));
         }
         let (mut listed, mut images, mut example) = (0usize, 0usize, None);
@@ -234,12 +249,19 @@ impl Layout {
         }
         match self.regex.captures(path).and_then(|found| self.key(path, &found)) {
             Some(key) => Parsed::Image(key),
+            None if self.choice == LayoutChoice::CellVoyager && patterns::is_correction(path) => {
+                Parsed::Skip(SkipReason::Correction)
+            }
             None => Parsed::Unrecognised,
         }
     }
 
     fn key(&self, path: &str, found: &Captures<'_>) -> Option<ImageKey> {
-        let text = |group: &str| found.name(group).map(|found| found.as_str());
+        let text = |group: &str| {
+            // A pattern of two orders has two groups.
+            let other = || found.name(&format!("{group}_2"));
+            found.name(group).or_else(other).map(|found| found.as_str())
+        };
         // An absent group is `None`; a group that holds no number makes the name unrecognised.
         let number = |group: &str| text(group).map(|digits| digits.parse::<u32>()).transpose().ok();
         let well = match (text("well"), text("row"), text("column")) {

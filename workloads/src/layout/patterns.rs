@@ -40,6 +40,18 @@ pub(super) fn of(choice: LayoutChoice) -> &'static str {
         LayoutChoice::RxRx => {
             r"(?i)(?:^|/)(?<well>[A-Z]{1,2}\d{1,2})_s(?<field>\d+)_(?<channel>w\d+)\.(?:png|jp2|tiff?)$"
         }
+        // Well, time point, field, time line, action, plane, channel.
+        LayoutChoice::CellVoyager => {
+            r"(?i)(?:^|/)[^/]*_(?<well>[A-Z]{1,2}\d{2})_T(?<time>\d+)F(?<field>\d+)L\d+A\d+Z(?<plane>\d+)(?<channel>C\d+)\.(?:tiff?|png)$"
+        }
+        // The well, anything, the well's number, the position; planes and time points in either order; the channel.
+        LayoutChoice::ScanR => {
+            r"(?i)(?:^|/)(?:[^/]*--)?(?<well>[A-Z]{1,2}\d{1,2})--(?:[^/]*?--)?W\d+--P(?<field>\d+)--(?:Z(?<plane>\d+)--T(?<time>\d+)|T(?<time_2>\d+)--Z(?<plane_2>\d+))--(?<channel>[^/]+?)(?:\.ome)?\.tiff?$"
+        }
+        // Well, number of the read, of the channel, of the field; the channel's name; the time point.
+        LayoutChoice::Gen5 => {
+            r"(?i)(?:^|/)(?<well>[A-Z]{1,2}\d{1,2})_\d+_\d+_(?<field>\d+)_(?<channel>[^/_]+)_(?<time>\d+)\.tiff?$"
+        }
         LayoutChoice::Auto | LayoutChoice::Pattern => r"[^\s\S]",
     }
 }
@@ -73,6 +85,12 @@ pub(super) fn skip(path: &str) -> Option<SkipReason> {
             .all(|b| b.is_ascii_hexdigit() || b == b'-')
     });
     thumbnail.then_some(SkipReason::Thumbnail)
+}
+
+/// Whether a CellVoyager wrote the file to correct others with: `DC_...` (dark), `SC_...` (shading).
+pub(super) fn is_correction(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    ["DC_", "SC_"].iter().any(|start| name.starts_with(start))
 }
 
 /// The folder that stands for the plate: the nearest one above the file that the software did not make itself.

@@ -107,6 +107,13 @@ words_of!(
         Phenix = "phenix",
         /// RxRx sets: `<plate>/AA15_s1_w1.png`.
         RxRx = "rxrx",
+        /// Yokogawa CellVoyager (CV7000, CV8000): `..._D08_T0001F001L01A01Z01C01.tif`.
+        CellVoyager = "cellvoyager",
+        /// Olympus ScanR and what is named after it: `A1--W00001--P00001--Z00000--T00000--GFP.tif`,
+        /// `...--B9--...--W0021--P000--T0000--Z000--C00.ome.tif`.
+        ScanR = "scanr",
+        /// Agilent BioTek Gen5 (Cytation, Lionheart): `B7_01_1_3_DAPI_001.tif`.
+        Gen5 = "gen5",
         /// The regular expression in `pattern`.
         Pattern = "pattern",
     }
