@@ -27,6 +27,7 @@ pub mod histogram;
 mod image;
 pub mod kernel;
 pub mod moments;
+pub mod nuclei;
 mod order_statistics;
 pub mod percentile_scale;
 pub mod plan;

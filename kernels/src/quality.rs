@@ -125,7 +125,7 @@ pub(crate) fn channel(
         .sum();
     let slope = power::log_log_slope(plane, height, width);
     let laplacian_variance = laplacian.map_or(0.0, |t| moments::variance(t, plane.len()));
-    let contrast = (p999 - median) / (MAD_TO_SD * mad).max(QUANTISATION);
+    let contrast = over_background(p999, median, mad);
     let [local_focus_20, local_focus_50] = [20, 50].map(|s| focus::local_score(plane, height, width, s));
     ChannelQuality {
         mean,
@@ -155,6 +155,17 @@ pub(crate) fn channel(
         contrast,
         empty: contrast < EMPTY_CONTRAST || slope > 0.0,
     }
+}
+
+/// `(p99.9 - median) / (1.4826 MAD)` of the pixels counted; NaN of none.
+pub(crate) fn contrast(histogram: &Histogram) -> f64 {
+    let percentile = |q| histogram.percentile(q).unwrap_or(f64::NAN);
+    let median = percentile(50.0);
+    over_background(percentile(99.9), median, median_deviation(histogram, median))
+}
+
+fn over_background(p999: f64, median: f64, mad: f64) -> f64 {
+    (p999 - median) / (MAD_TO_SD * mad).max(QUANTISATION)
 }
 
 /// `median |x - median|`, by walking outwards from the median; the median may lie between two grey levels.
