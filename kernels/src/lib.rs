@@ -21,6 +21,7 @@ pub mod background;
 mod convert;
 mod device;
 mod error;
+pub mod features;
 pub mod flat_field;
 mod focus;
 pub mod histogram;
