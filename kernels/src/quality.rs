@@ -6,6 +6,13 @@
 //! Counting is exact, so intensity measures come from the histogram. Measures marked "scaled" are on `x = I / 65535`,
 //! CellProfiler's scale for 16-bit files.
 
+mod correlation;
+mod flags;
+mod illumination;
+
+pub use flags::{Defect, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, quality_flags};
+pub use illumination::illumination_cv;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +32,9 @@ pub const EMPTY_CONTRAST: f64 = 6.0;
 /// Standard deviation of rounding to whole grey levels, `1 / sqrt(12)`: the least spread a digital image can have.
 /// It stands in for a MAD of 0, so that contrast is always finite.
 const QUANTISATION: f64 = 0.288_675_134_594_812_9;
+
+/// Columns between the pixels of `correlation_20`.
+const CORRELATION_DISTANCE: usize = 20;
 
 /// From `median |x - median|` to a standard deviation under normal noise.
 const MAD_TO_SD: f64 = 1.4826;
@@ -72,6 +82,10 @@ pub struct ChannelQuality {
     pub laplacian_variance: f64,
     /// The same over the squared mean; 0 for a black image.
     pub laplacian_variance_normalised: f64,
+    /// Haralick correlation of eight levels at 20 columns: near 1 for debris and shading, near 0 for cells in focus.
+    pub correlation_20: f64,
+    /// Coefficient of variation of the medians of 3 x 3 tiles: 0 for even light.
+    pub illumination_cv: f64,
     /// `(p99.9 - median) / (1.4826 MAD)`.
     pub contrast: f64,
     /// Contrast below 6, or a positive slope: nothing but noise. The slope is meant for the nuclei channel; use
@@ -152,6 +166,8 @@ pub(crate) fn channel(
         } else {
             0.0
         },
+        correlation_20: correlation::correlation(plane, width, CORRELATION_DISTANCE, minimum.0, maximum.0),
+        illumination_cv: illumination::tiles(plane, height, width),
         contrast,
         empty: contrast < EMPTY_CONTRAST || slope > 0.0,
     }
