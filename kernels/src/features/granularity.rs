@@ -8,12 +8,12 @@
 //! fewer than two rows or columns are left to sample. Sources: Ravkin and Temov 1988; CellProfiler; cp_measure 0.3.0.
 //!
 //! Bringing a field back to size and taking its mean over an object is one weighted sum over the few sampled pixels
-//! around the object; its weights are found once. The erosions follow one another, but no reconstruction needs
-//! another's result: they run in parallel.
+//! around the object; its weights are found once. All steps reconstruct under the same field, so one tree of its components
+//! serves them all; the erosions follow one another, the reconstructions run in parallel.
 
 use rayon::prelude::*;
 
-use crate::features::reconstruct::{erode_cross, open_disc, reconstruct};
+use crate::features::reconstruct::{ComponentTree, erode_cross, open_disc};
 use crate::features::settings::Granularity;
 use crate::nuclei::{LabelImage, ObjectBox};
 
@@ -179,6 +179,7 @@ pub(crate) fn spectra(plane: &[u16], labels: &LabelImage, settings: &Granularity
         .collect();
     let mut spectra = vec![Vec::with_capacity(settings.length); labels.count()];
     let mut last: Vec<f64> = means.iter().map(|(_, mean)| *mean).collect();
+    let tree = ComponentTree::of(&field.pixels, field.height, field.width);
     let mut eroded = field.pixels.clone();
     let mut left = settings.length;
     while left > 0 {
@@ -192,7 +193,7 @@ pub(crate) fn spectra(plane: &[u16], labels: &LabelImage, settings: &Granularity
         left -= steps.len();
         steps
             .par_iter_mut()
-            .for_each(|step| reconstruct(step, &field.pixels, field.height, field.width));
+            .for_each(|step| tree.reconstruct(&field.pixels, step));
         spectra
             .par_iter_mut()
             .zip(&mut last)

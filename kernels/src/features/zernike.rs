@@ -15,9 +15,6 @@ use crate::features::object::Object;
 /// Largest order n.
 const DEGREE: usize = 9;
 
-/// Number of pairs (n, m).
-pub(crate) const COUNT: usize = 30;
-
 /// Pixels on the circle itself belong to it, whatever the rounding of its centre.
 const RIM: f64 = 1e-9;
 
@@ -44,8 +41,8 @@ pub(crate) fn polynomials() -> Vec<Vec<f64>> {
 
 /// The polynomials at the pixels of an object; the same for every channel.
 pub(crate) struct Zernike {
-    /// Real and imaginary part per pixel, order after order.
-    values: Vec<(f64, f64)>,
+    /// Real and imaginary parts, each of all pixels, order after order.
+    parts: Vec<[Vec<f64>; 2]>,
     pixels: usize,
     radius: f64,
 }
@@ -54,51 +51,82 @@ impl Zernike {
     pub(crate) fn of(object: &Object, polynomials: &[Vec<f64>]) -> Self {
         let (row, column, radius) = hull::circle(&hull::centres(object));
         let pixels = object.area();
-        let mut values = vec![(0.0, 0.0); COUNT * pixels];
-        for (i, (y, x)) in object.pixels().enumerate() {
-            let (y, x) = ((y as f64 - row) / radius, (x as f64 - column) / radius);
-            let r = y * y + x * x;
-            if r > 1.0 + RIM {
-                continue;
-            }
-            // Powers of y + i x.
-            let mut powers = [(1.0, 0.0); DEGREE + 1];
-            for m in 1..=DEGREE {
-                let (re, im) = powers[m - 1];
-                powers[m] = (re * y - im * x, re * x + im * y);
-            }
-            for (order, ((_, m), polynomial)) in orders().zip(polynomials).enumerate() {
-                let radial = polynomial.iter().fold(0.0, |sum, c| sum * r + c);
-                values[order * pixels + i] = (radial * powers[m].0, radial * powers[m].1);
-            }
+        let (mut ys, mut xs) = (Vec::with_capacity(pixels), Vec::with_capacity(pixels));
+        for (y, x) in object.pixels() {
+            ys.push((y as f64 - row) / radius);
+            xs.push((x as f64 - column) / radius);
         }
+        let squares: Vec<f64> = ys.iter().zip(&xs).map(|(y, x)| y * y + x * x).collect();
+        // Powers of y + i x; beyond the circle they are 0, and so is all that is made of them.
+        let within: Vec<f64> = squares
+            .iter()
+            .map(|r| if *r > 1.0 + RIM { 0.0 } else { 1.0 })
+            .collect();
+        let mut powers = vec![[within, vec![0.0; pixels]]];
+        for m in 1..=DEGREE {
+            let [re, im] = &powers[m - 1];
+            let of = |f: fn(f64, f64, f64, f64) -> f64| -> Vec<f64> {
+                let below = re.iter().zip(im);
+                below
+                    .zip(ys.iter().zip(&xs))
+                    .map(|((re, im), (y, x))| f(*re, *im, *y, *x))
+                    .collect()
+            };
+            let next = [
+                of(|re, im, y, x| re * y - im * x),
+                of(|re, im, y, x| re * x + im * y),
+            ];
+            powers.push(next);
+        }
+        let parts = orders()
+            .zip(polynomials)
+            .map(|((_, m), polynomial)| {
+                let radial: Vec<f64> = squares
+                    .iter()
+                    .map(|r| polynomial.iter().fold(0.0, |sum, c| sum * r + c))
+                    .collect();
+                let times = |part: &Vec<f64>| part.iter().zip(&radial).map(|(p, r)| p * r).collect();
+                [times(&powers[m][0]), times(&powers[m][1])]
+            })
+            .collect();
         Self {
-            values,
+            parts,
             pixels,
             radius,
         }
     }
 
-    /// Sums over the pixels, order after order, weighted.
-    fn sums(&self, weight: impl Fn(usize) -> f64) -> impl Iterator<Item = (f64, f64)> {
-        self.values.chunks_exact(self.pixels.max(1)).map(move |values| {
-            values.iter().enumerate().fold((0.0, 0.0), |(re, im), (i, v)| {
-                let w = weight(i);
-                (re + w * v.0, im + w * v.1)
-            })
-        })
-    }
-
     /// Scores of the shape.
     pub(crate) fn shape(&self, out: &mut Vec<f64>) {
         let area = PI * self.radius * self.radius;
-        out.extend(self.sums(|_| 1.0).map(|(re, im)| re.hypot(im) / area));
+        let ones = vec![1.0; self.pixels];
+        out.extend(
+            self.parts
+                .iter()
+                .map(|[re, im]| dot(re, &ones).hypot(dot(im, &ones)) / area),
+        );
     }
 
     /// Magnitudes and then phases of the intensity.
     pub(crate) fn intensity(&self, values: &[u16], scale: Scale, out: &mut Vec<f64>) {
-        let sums: Vec<(f64, f64)> = self.sums(|i| scale.of(f64::from(values[i]))).collect();
-        out.extend(sums.iter().map(|(re, im)| re.hypot(*im) / self.pixels as f64));
-        out.extend(sums.iter().map(|(re, im)| re.atan2(*im)));
+        let weights: Vec<f64> = values.iter().map(|&v| scale.of(f64::from(v))).collect();
+        let sums: Vec<[f64; 2]> = self
+            .parts
+            .iter()
+            .map(|[re, im]| [dot(re, &weights), dot(im, &weights)])
+            .collect();
+        out.extend(sums.iter().map(|[re, im]| re.hypot(*im) / self.pixels as f64));
+        out.extend(sums.iter().map(|[re, im]| re.atan2(*im)));
     }
+}
+
+/// Sum of products, in eight parts that do not wait for one another.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut parts = [0.0; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for ((sum, a), b) in parts.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    parts.iter().sum()
 }
