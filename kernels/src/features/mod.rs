@@ -169,7 +169,12 @@ fn row(
             shape::measure_moments(&moments, &mut out);
         }
     }
-    let zernike = families.zernike.then(|| Zernike::of(&object, &field.polynomials));
+    let values: Vec<Vec<u16>> = (0..image.channels())
+        .map(|c| object.values(image.plane(c)))
+        .collect();
+    let zernike = families
+        .zernike
+        .then(|| Zernike::of(&object, &field.polynomials, &values, scale));
     if let Some(zernike) = &zernike {
         zernike.shape(&mut out);
     }
@@ -183,9 +188,6 @@ fn row(
         let squares = object.distances_within(&squares, &mut room.scratch);
         Rings::of(&object, &squares, settings.rings)
     });
-    let values: Vec<Vec<u16>> = (0..image.channels())
-        .map(|c| object.values(image.plane(c)))
-        .collect();
     for (c, values) in values.iter().enumerate() {
         if families.intensity {
             intensity::measure(&object, values, &edge, scale, &mut out);
@@ -201,7 +203,7 @@ fn row(
             rings.measure(values, &mut out);
         }
         if let Some(zernike) = &zernike {
-            zernike.intensity(values, scale, &mut out);
+            zernike.intensity(c, &mut out);
         }
     }
     if families.colocalisation {

@@ -39,59 +39,57 @@ pub(crate) fn polynomials() -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// The polynomials at the pixels of an object; the same for every channel.
+/// Pixels at a time: what is made of them stays in the cache, and an object may be as large as a field.
+const BLOCK: usize = 512;
+
+/// Sums over the pixels of an object, order after order.
 pub(crate) struct Zernike {
-    /// Real and imaginary parts, each of all pixels, order after order.
-    parts: Vec<[Vec<f64>; 2]>,
+    /// With weights of 1.
+    shape: Vec<[f64; 2]>,
+    /// With the intensities of each channel.
+    channels: Vec<Vec<[f64; 2]>>,
     pixels: usize,
     radius: f64,
 }
 
 impl Zernike {
-    pub(crate) fn of(object: &Object, polynomials: &[Vec<f64>]) -> Self {
+    /// `channels` are the values of the object in each channel.
+    pub(crate) fn of(object: &Object, polynomials: &[Vec<f64>], channels: &[Vec<u16>], scale: Scale) -> Self {
         let (row, column, radius) = hull::circle(&hull::centres(object));
-        let pixels = object.area();
-        let (mut ys, mut xs) = (Vec::with_capacity(pixels), Vec::with_capacity(pixels));
-        for (y, x) in object.pixels() {
-            ys.push((y as f64 - row) / radius);
-            xs.push((x as f64 - column) / radius);
-        }
-        let squares: Vec<f64> = ys.iter().zip(&xs).map(|(y, x)| y * y + x * x).collect();
-        // Powers of y + i x; beyond the circle they are 0, and so is all that is made of them.
-        let within: Vec<f64> = squares
-            .iter()
-            .map(|r| if *r > 1.0 + RIM { 0.0 } else { 1.0 })
-            .collect();
-        let mut powers = vec![[within, vec![0.0; pixels]]];
-        for m in 1..=DEGREE {
-            let [re, im] = &powers[m - 1];
-            let of = |f: fn(f64, f64, f64, f64) -> f64| -> Vec<f64> {
-                let below = re.iter().zip(im);
-                below
-                    .zip(ys.iter().zip(&xs))
-                    .map(|((re, im), (y, x))| f(*re, *im, *y, *x))
-                    .collect()
-            };
-            let next = [
-                of(|re, im, y, x| re * y - im * x),
-                of(|re, im, y, x| re * x + im * y),
-            ];
-            powers.push(next);
-        }
-        let parts = orders()
-            .zip(polynomials)
-            .map(|((_, m), polynomial)| {
+        let pixels: Vec<(usize, usize)> = object.pixels().collect();
+        let mut shape = vec![[0.0; 2]; polynomials.len()];
+        let mut sums = vec![shape.clone(); channels.len()];
+        for (block, pixels) in pixels.chunks(BLOCK).enumerate() {
+            let ys: Vec<f64> = pixels.iter().map(|p| (p.0 as f64 - row) / radius).collect();
+            let xs: Vec<f64> = pixels.iter().map(|p| (p.1 as f64 - column) / radius).collect();
+            let squares: Vec<f64> = ys.iter().zip(&xs).map(|(y, x)| y * y + x * x).collect();
+            let powers = powers(&ys, &xs, &squares);
+            let ones = vec![1.0; pixels.len()];
+            let weights: Vec<Vec<f64>> = channels
+                .iter()
+                .map(|values| {
+                    let values = &values[block * BLOCK..][..pixels.len()];
+                    values.iter().map(|&v| scale.of(f64::from(v))).collect()
+                })
+                .collect();
+            for (order, ((_, m), polynomial)) in orders().zip(polynomials).enumerate() {
                 let radial: Vec<f64> = squares
                     .iter()
                     .map(|r| polynomial.iter().fold(0.0, |sum, c| sum * r + c))
                     .collect();
-                let times = |part: &Vec<f64>| part.iter().zip(&radial).map(|(p, r)| p * r).collect();
-                [times(&powers[m][0]), times(&powers[m][1])]
-            })
-            .collect();
+                for (part, power) in powers[m].iter().enumerate() {
+                    let values: Vec<f64> = power.iter().zip(&radial).map(|(p, r)| p * r).collect();
+                    shape[order][part] += dot(&values, &ones);
+                    for (sums, weights) in sums.iter_mut().zip(&weights) {
+                        sums[order][part] += dot(&values, weights);
+                    }
+                }
+            }
+        }
         Self {
-            parts,
-            pixels,
+            shape,
+            channels: sums,
+            pixels: pixels.len(),
             radius,
         }
     }
@@ -99,25 +97,41 @@ impl Zernike {
     /// Scores of the shape.
     pub(crate) fn shape(&self, out: &mut Vec<f64>) {
         let area = PI * self.radius * self.radius;
-        let ones = vec![1.0; self.pixels];
-        out.extend(
-            self.parts
-                .iter()
-                .map(|[re, im]| dot(re, &ones).hypot(dot(im, &ones)) / area),
-        );
+        out.extend(self.shape.iter().map(|[re, im]| re.hypot(*im) / area));
     }
 
-    /// Magnitudes and then phases of the intensity.
-    pub(crate) fn intensity(&self, values: &[u16], scale: Scale, out: &mut Vec<f64>) {
-        let weights: Vec<f64> = values.iter().map(|&v| scale.of(f64::from(v))).collect();
-        let sums: Vec<[f64; 2]> = self
-            .parts
-            .iter()
-            .map(|[re, im]| [dot(re, &weights), dot(im, &weights)])
-            .collect();
+    /// Magnitudes and then phases of the intensity in a channel.
+    pub(crate) fn intensity(&self, channel: usize, out: &mut Vec<f64>) {
+        let sums = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
         out.extend(sums.iter().map(|[re, im]| re.hypot(*im) / self.pixels as f64));
         out.extend(sums.iter().map(|[re, im]| re.atan2(*im)));
     }
+}
+
+/// Real and imaginary parts of the powers 0 to 9 of y + i x; 0 beyond the circle.
+fn powers(ys: &[f64], xs: &[f64], squares: &[f64]) -> Vec<[Vec<f64>; 2]> {
+    let within: Vec<f64> = squares
+        .iter()
+        .map(|r| if *r > 1.0 + RIM { 0.0 } else { 1.0 })
+        .collect();
+    let zeros = vec![0.0; within.len()];
+    let mut powers = vec![[within, zeros]];
+    for m in 1..=DEGREE {
+        let [re, im] = &powers[m - 1];
+        let of = |f: fn(f64, f64, f64, f64) -> f64| -> Vec<f64> {
+            let below = re.iter().zip(im);
+            below
+                .zip(ys.iter().zip(xs))
+                .map(|((re, im), (y, x))| f(*re, *im, *y, *x))
+                .collect()
+        };
+        let next = [
+            of(|re, im, y, x| re * y - im * x),
+            of(|re, im, y, x| re * x + im * y),
+        ];
+        powers.push(next);
+    }
+    powers
 }
 
 /// Sum of products, in eight parts that do not wait for one another.
