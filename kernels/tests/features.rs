@@ -328,8 +328,43 @@ fn objects_without_size_light_or_rest() {
 fn population_counts_and_covers() {
     let labels = LabelImage::new(2, 4, vec![1, 1, 0, 0, 0, 0, 0, 2]).unwrap();
     let population = Population::of(&labels);
-    assert_eq!((population.count, population.confluence), (2, 0.375));
+    assert_eq!(
+        (population.count, population.covered, population.confluence()),
+        (2, 3, 0.375)
+    );
     assert_eq!(population.measures("Nuclei")[0], ("Count_Nuclei".to_owned(), 2.0));
+}
+
+#[test]
+fn fields_of_a_well_are_pooled() {
+    let families = Families {
+        intensity: true,
+        ..Families::NONE
+    };
+    let one = table(1, 4, vec![1, 0, 2, 2], vec![10, 0, 20, 30, 5, 5, 5, 5], families);
+    let two = table(1, 2, vec![1, 1], vec![40, 60, 5, 5], families);
+    let well = FeatureTable::pool(&[one.clone(), two.clone()]).unwrap();
+    assert_eq!(well.rows(), 3);
+    let mean = well.get("Nuclei_Intensity_MeanIntensity_A").unwrap();
+    assert_eq!(mean, [10.0, 25.0, 50.0].map(|v| v / 65535.0));
+    assert_eq!(well.boxes().len(), 3);
+    assert_eq!(FeatureTable::pool(std::slice::from_ref(&one)).unwrap(), one);
+    assert_eq!(FeatureTable::pool(&[]).unwrap().rows(), 0);
+    let other = table(
+        1,
+        2,
+        vec![1, 1],
+        vec![40, 60, 5, 5],
+        Families {
+            texture: true,
+            ..Families::NONE
+        },
+    );
+    let error = FeatureTable::pool(&[one, other]).unwrap_err().to_string();
+    assert!(
+        error.contains("Nuclei_Intensity_IntegratedIntensity_A") && error.contains("Texture"),
+        "{error}"
+    );
 }
 
 #[test]

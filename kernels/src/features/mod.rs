@@ -6,6 +6,9 @@
 //! `Nuclei_Intensity_MeanIntensity_DNA`, `Nuclei_Texture_Contrast_DNA_3_00_256`, `Nuclei_Correlation_RWC_DNA_ER`.
 //! Formulas are with the families. Objects are measured in parallel, each by one thread: results do not depend on the
 //! number of threads.
+//!
+//! On the CPU only: an object is a few hundred pixels on which sorting, hulls, counts of pairs and floods run one after
+//! another, in whole numbers and f64; a shader would have neither, and one object would not fill a workgroup.
 
 mod correlation;
 mod granularity;

@@ -32,30 +32,41 @@ pub(crate) fn nearest(centres: &[(f64, f64)]) -> Vec<f64> {
 }
 
 /// Numbers of the objects of one field.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Population {
     /// Objects, those on the border included.
     pub count: usize,
-    /// Part of the field that objects cover, 0 to 1.
-    pub confluence: f64,
+    /// Pixels that objects cover.
+    pub covered: usize,
+    /// Pixels of the field.
+    pub pixels: usize,
 }
 
 impl Population {
     /// Counts the objects of `labels`.
     pub fn of(labels: &LabelImage) -> Self {
-        let covered: usize = labels.boxes().iter().map(|b| b.area).sum();
         Self {
             count: labels.count(),
-            confluence: covered as f64 / (labels.height() as f64 * labels.width() as f64),
+            covered: labels.boxes().iter().map(|b| b.area).sum(),
+            pixels: labels.height() * labels.width(),
         }
     }
 
-    /// CellProfiler's names and values for objects of the given name: `Count_<objects>`,
-    /// `AreaOccupied_AreaOccupied_<objects>` (a part of the field here, since fields differ in size).
-    pub fn measures(&self, objects: &str) -> [(String, f64); 2] {
+    /// Part of the field that objects cover, 0 to 1.
+    pub fn confluence(&self) -> f64 {
+        self.covered as f64 / self.pixels as f64
+    }
+
+    /// CellProfiler's names and values for objects of the given name: `Count_<objects>`, and the pixels that they
+    /// cover and that there are, `AreaOccupied_AreaOccupied_<objects>` and `AreaOccupied_TotalArea_<objects>`.
+    pub fn measures(&self, objects: &str) -> [(String, f64); 3] {
         [
             (format!("Count_{objects}"), self.count as f64),
-            (format!("Confluence_{objects}"), self.confluence),
+            (
+                format!("AreaOccupied_AreaOccupied_{objects}"),
+                self.covered as f64,
+            ),
+            (format!("AreaOccupied_TotalArea_{objects}"), self.pixels as f64),
         ]
     }
 }

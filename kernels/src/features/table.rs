@@ -1,7 +1,7 @@
 //! Feature tables: a row per object, a column per feature. Enters: columns. Leaves: names and values, and medians and
-//! spreads over the objects, which is what a well's profile is made of. Cannot fail.
+//! spreads over the objects, which is what a well's profile is made of. Fails where tables of other columns are pooled.
 
-use crate::nuclei::ObjectBox;
+use crate::nuclei::{ObjectBox, ObjectError};
 
 /// Features of the objects of one field.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,41 @@ impl FeatureTable {
             values,
             boxes,
         }
+    }
+
+    /// The objects of several fields in one table, field after field: those of a well, whose profile is made of all its
+    /// objects. No table gives an empty one.
+    ///
+    /// # Errors
+    /// Tables of other columns than the first; names the first column that differs.
+    pub fn pool(tables: &[Self]) -> Result<Self, ObjectError> {
+        let names = tables.first().map(|t| t.names.clone()).unwrap_or_default();
+        let rows = tables.iter().map(|t| t.rows).sum();
+        for (field, table) in tables.iter().enumerate() {
+            let column =
+                |names: &[String], at: usize| names.get(at).cloned().unwrap_or_else(|| "none".to_owned());
+            let longest = names.len().max(table.names.len());
+            if let Some(at) = (0..longest).find(|&at| names.get(at) != table.names.get(at)) {
+                return Err(ObjectError::Columns {
+                    field,
+                    expected: column(&names, at),
+                    got: column(&table.names, at),
+                });
+            }
+        }
+        let mut values = Vec::with_capacity(names.len() * rows);
+        for at in 0..names.len() {
+            for table in tables {
+                values.extend_from_slice(table.column(at));
+            }
+        }
+        let boxes = tables.iter().flat_map(|t| t.boxes.iter().copied()).collect();
+        Ok(Self {
+            names,
+            rows,
+            values,
+            boxes,
+        })
     }
 
     /// Names of the columns, CellProfiler's.

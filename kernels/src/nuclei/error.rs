@@ -60,6 +60,18 @@ pub enum ObjectError {
         /// The largest label present.
         largest: u32,
     },
+    /// Feature tables of other columns than the first.
+    #[error(
+        "features: table {field} has column {got} where table 0 has {expected}; measure all fields of a well with the same settings"
+    )]
+    Columns {
+        /// Place of the table.
+        field: usize,
+        /// Column of the first table.
+        expected: String,
+        /// Column of this table.
+        got: String,
+    },
     /// More pixels than labels can count.
     #[error(
         "{part}: a plane of {height} x {width} pixels; at most {limit} pixels fit, so cut the field into tiles first"

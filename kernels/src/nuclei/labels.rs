@@ -236,6 +236,15 @@ mod tests {
         let closed = LabelImage::compact(1, 4, vec![7, 0, u32::MAX, 7]).unwrap();
         assert_eq!(closed.labels(), &[1, 0, 2, 1]);
         assert!(LabelImage::new(0, 3, vec![]).is_err());
+        for (height, width) in [(1 << 20, 1 << 20), (usize::MAX, 2)] {
+            let large = check_plane("nuclei", height, width).unwrap_err().to_string();
+            assert!(
+                large.contains(&height.to_string()) && large.contains("tiles"),
+                "{large}"
+            );
+        }
+        // A field of 3 GB of 16-bit pixels has few enough.
+        assert!(check_plane("nuclei", 40_000, 40_000).is_ok());
         assert!(LabelImage::new(2, 3, vec![0]).is_err());
     }
 }
