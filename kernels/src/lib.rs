@@ -21,12 +21,14 @@ pub mod background;
 mod convert;
 mod device;
 mod error;
+pub mod features;
 pub mod flat_field;
 mod focus;
 pub mod histogram;
 mod image;
 pub mod kernel;
 pub mod moments;
+pub mod nuclei;
 mod order_statistics;
 pub mod percentile_scale;
 pub mod plan;
@@ -46,7 +48,11 @@ pub use histogram::Histogram;
 pub use image::{InputShape, RawImage, Tensor};
 pub use kernel::{Kernel, Measure, Tolerance};
 pub use percentile_scale::{PercentileScale, ScaleRange};
-pub use quality::{ChannelQuality, EMPTY_CONTRAST};
+pub use power::{power_log_log_slope, radial_power};
+pub use quality::{
+    ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, illumination_cv,
+    quality_flags,
+};
 pub use recipe::Recipe;
 pub use registry::Step;
 pub use resize::{Resize, ResizeFilter};

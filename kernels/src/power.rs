@@ -12,21 +12,99 @@
 //! rounding in the weak outer annuli of a blurred image moves the slope more than the tolerance of 1e-6.
 //!
 //! Two real rows go into one complex transform, and only the columns below the largest radius are transformed: about
-//! `H / 2 + min(H, W) / 8` transforms instead of `H + W`.
+//! `H / 2 + min(H, W) / 8` transforms instead of `H + W`. Rows and columns run in parallel; the power of each column is
+//! summed by itself and columns are added in their order, so that the slope does not depend on the number of threads.
 
-use rustfft::FftPlanner;
+use std::sync::Arc;
+
+use rayon::prelude::*;
 use rustfft::num_complex::Complex;
+use rustfft::{Fft, FftPlanner};
+
+use crate::error::KernelError;
+use crate::image::RawImage;
+
+/// Transforms per parallel task: they take a few microseconds each.
+const TASK: usize = 16;
 
 /// The slope of one plane.
 pub(crate) fn log_log_slope(plane: &[u16], height: usize, width: usize) -> f64 {
-    let limit = height.min(width) / 8;
     let constant = plane.first().is_none_or(|first| plane.iter().all(|v| v == first));
-    if limit < 4 || constant {
+    if height.min(width) / 8 < 4 || constant {
         return 0.0;
     }
+    fit(&annuli(plane, height, width))
+}
+
+/// The power log-log slope of channel `channel` of `image`; see [`crate::ChannelQuality::power_log_log_slope`].
+///
+/// # Errors
+/// A channel the image does not have.
+pub fn power_log_log_slope(image: &RawImage, channel: usize) -> Result<f64, KernelError> {
+    let plane = checked(image, channel)?;
+    Ok(log_log_slope(plane, image.height(), image.width()))
+}
+
+/// Spectral power of channel `channel` by radius, in squared grey levels: entry `k` is the sum over the annulus of
+/// radius `k`, up to but not including an eighth of the shorter side; entries 0 and 1 are 0 and without meaning. Empty
+/// for an image of fewer than 8 pixels on a side.
+///
+/// # Errors
+/// A channel the image does not have.
+pub fn radial_power(image: &RawImage, channel: usize) -> Result<Vec<f64>, KernelError> {
+    let plane = checked(image, channel)?;
+    let (height, width) = (image.height(), image.width());
+    Ok(match height.min(width) / 8 {
+        0 => Vec::new(),
+        _ => annuli(plane, height, width),
+    })
+}
+
+fn checked(image: &RawImage, channel: usize) -> Result<&[u16], KernelError> {
+    if channel < image.channels() {
+        return Ok(image.plane(channel));
+    }
+    Err(KernelError::Parameter {
+        kernel: "power log-log slope",
+        parameter: "channel",
+        value: channel.to_string(),
+        expected: "give a channel of the image, counted from 0",
+    })
+}
+
+/// Power of each annulus, by its number: entries 0 and 1 are not used. The height and the width are at least 8.
+fn annuli(plane: &[u16], height: usize, width: usize) -> Vec<f64> {
+    let limit = height.min(width) / 8;
     // Radii below `limit` reach column `limit - 1`; the mirrored half reaches one column further.
     let columns = limit + 1;
-    let spectrum = low_columns(plane, height, width, columns);
+    let rows = low_columns(plane, width, columns);
+    let down = Transform::new(height);
+    let of_columns: Vec<Vec<f64>> = (0..columns)
+        .into_par_iter()
+        .with_min_len(TASK)
+        .map_init(
+            || (down.scratch(), vec![Complex::default(); height]),
+            |(scratch, column), j| {
+                for (c, row) in column.iter_mut().zip(rows.chunks_exact(columns)) {
+                    *c = row[j];
+                }
+                down.fft.process_with_scratch(column, scratch);
+                column_power(column, j, width, limit)
+            },
+        )
+        .collect();
+    let mut power = vec![0.0f64; limit];
+    for column in of_columns {
+        for (sum, p) in power.iter_mut().zip(column).skip(2) {
+            *sum += p;
+        }
+    }
+    power
+}
+
+/// Power that column `j` of the spectrum and its mirror give to each annulus.
+fn column_power(column: &[Complex<f64>], j: usize, width: usize, limit: usize) -> Vec<f64> {
+    let height = column.len();
     let mut power = vec![0.0f64; limit];
     let radius = |i: usize, j: usize| {
         let (i, j) = (i.min(height - 1 - i), j.min(width - 1 - j));
@@ -34,61 +112,74 @@ pub(crate) fn log_log_slope(plane: &[u16], height: usize, width: usize) -> f64 {
         ((i * i + j * j) as f64).sqrt() as usize + 1
     };
     // Other rows lie outside every annulus, mirrored or not; the height is at least eight times the limit.
-    let rows = || (0..=limit).chain(height - limit - 1..height);
-    for (j, column) in spectrum.chunks_exact(height).enumerate() {
-        for i in rows() {
-            let p = column[i].norm_sqr();
-            let mut add = |k: usize| {
-                if let Some(sum) = power.get_mut(k) {
-                    *sum += p;
-                }
-            };
-            add(radius(i, j));
-            // The conjugate pixel has the same power. Column 0 holds its own conjugates.
-            if j > 0 {
-                add(radius((height - i) % height, width - j));
+    for i in (0..=limit).chain(height - limit - 1..height) {
+        let p = column[i].norm_sqr();
+        let mut add = |k: usize| {
+            if let Some(sum) = power.get_mut(k) {
+                *sum += p;
             }
+        };
+        add(radius(i, j));
+        // The conjugate pixel has the same power. Column 0 holds its own conjugates.
+        if j > 0 {
+            add(radius((height - i) % height, width - j));
         }
     }
-    fit(&power)
+    power
 }
 
-/// Columns `0..columns` of the two-dimensional spectrum, column after column.
-fn low_columns(plane: &[u16], height: usize, width: usize, columns: usize) -> Vec<Complex<f64>> {
+/// A transform of one length.
+struct Transform {
+    fft: Arc<dyn Fft<f64>>,
+}
+
+impl Transform {
+    fn new(length: usize) -> Self {
+        let fft = FftPlanner::new().plan_fft_forward(length);
+        Self { fft }
+    }
+
+    fn scratch(&self) -> Vec<Complex<f64>> {
+        vec![Complex::default(); self.fft.get_inplace_scratch_len()]
+    }
+}
+
+/// Columns `0..columns` of the spectra of all rows, row after row.
+fn low_columns(plane: &[u16], width: usize, columns: usize) -> Vec<Complex<f64>> {
     let mean = plane.iter().map(|&v| u64::from(v)).sum::<u64>() as f64 / plane.len() as f64;
-    let mut planner = FftPlanner::<f64>::new();
-    let across = planner.plan_fft_forward(width);
-    let down = planner.plan_fft_forward(height);
-    let mut scratch = vec![
-        Complex::default();
-        across
-            .get_inplace_scratch_len()
-            .max(down.get_inplace_scratch_len())
-    ];
-    let mut line = vec![Complex::default(); width];
-    let mut spectrum = vec![Complex::default(); columns * height];
-    let row = |y: usize| &plane[y * width..(y + 1) * width];
-    for y in (0..height).step_by(2) {
-        let pair = (y + 1 < height).then(|| row(y + 1));
-        for (x, (z, &a)) in line.iter_mut().zip(row(y)).enumerate() {
-            let b = pair.map_or(0.0, |r| f64::from(r[x]) - mean);
-            *z = Complex::new(f64::from(a) - mean, b);
-        }
-        across.process_with_scratch(&mut line, &mut scratch);
-        for j in 0..columns {
-            // F = A + iB with A, B the spectra of the two real rows: split by conjugate symmetry.
-            let (f, g) = (line[j], line[(width - j) % width].conj());
-            spectrum[j * height + y] = (f + g) * 0.5;
-            if pair.is_some() {
-                let d = (f - g) * 0.5;
-                spectrum[j * height + y + 1] = Complex::new(d.im, -d.re);
-            }
-        }
-    }
-    for column in spectrum.chunks_exact_mut(height) {
-        down.process_with_scratch(column, &mut scratch);
-    }
-    spectrum
+    let across = Transform::new(width);
+    let mut spectra = vec![Complex::default(); plane.len() / width * columns];
+    spectra
+        .par_chunks_mut(2 * columns)
+        .zip(plane.par_chunks(2 * width))
+        .with_min_len(TASK)
+        .for_each_init(
+            || (across.scratch(), vec![Complex::default(); width]),
+            |(scratch, line), (out, rows)| {
+                let (first, second) = rows.split_at(width);
+                for (z, &a) in line.iter_mut().zip(first) {
+                    *z = Complex::new(f64::from(a) - mean, 0.0);
+                }
+                // Of an odd number of rows, the last is alone.
+                for (z, &b) in line.iter_mut().zip(second) {
+                    z.im = f64::from(b) - mean;
+                }
+                across.fft.process_with_scratch(line, scratch);
+                let (first, second) = out.split_at_mut(columns);
+                // F = A + iB with A, B the spectra of the two real rows: split by conjugate symmetry.
+                let split = |j: usize| (line[j], line[(width - j) % width].conj());
+                for (j, a) in first.iter_mut().enumerate() {
+                    let (f, g) = split(j);
+                    *a = (f + g) * 0.5;
+                }
+                for (j, b) in second.iter_mut().enumerate() {
+                    let (f, g) = split(j);
+                    let d = (f - g) * 0.5;
+                    *b = Complex::new(d.im, -d.re);
+                }
+            },
+        );
+    spectra
 }
 
 /// Least-squares slope of `ln power` on `ln k` for k from 2; annuli without power are left out.

@@ -6,6 +6,13 @@
 //! Counting is exact, so intensity measures come from the histogram. Measures marked "scaled" are on `x = I / 65535`,
 //! CellProfiler's scale for 16-bit files.
 
+mod correlation;
+mod flags;
+mod illumination;
+
+pub use flags::{Defect, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, quality_flags};
+pub use illumination::illumination_cv;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +32,9 @@ pub const EMPTY_CONTRAST: f64 = 6.0;
 /// Standard deviation of rounding to whole grey levels, `1 / sqrt(12)`: the least spread a digital image can have.
 /// It stands in for a MAD of 0, so that contrast is always finite.
 const QUANTISATION: f64 = 0.288_675_134_594_812_9;
+
+/// Columns between the pixels of `correlation_20`.
+const CORRELATION_DISTANCE: usize = 20;
 
 /// From `median |x - median|` to a standard deviation under normal noise.
 const MAD_TO_SD: f64 = 1.4826;
@@ -72,6 +82,10 @@ pub struct ChannelQuality {
     pub laplacian_variance: f64,
     /// The same over the squared mean; 0 for a black image.
     pub laplacian_variance_normalised: f64,
+    /// Haralick correlation of eight levels at 20 columns: near 1 for debris and shading, near 0 for cells in focus.
+    pub correlation_20: f64,
+    /// Coefficient of variation of the medians of 3 x 3 tiles: 0 for even light.
+    pub illumination_cv: f64,
     /// `(p99.9 - median) / (1.4826 MAD)`.
     pub contrast: f64,
     /// Contrast below 6, or a positive slope: nothing but noise. The slope is meant for the nuclei channel; use
@@ -125,7 +139,7 @@ pub(crate) fn channel(
         .sum();
     let slope = power::log_log_slope(plane, height, width);
     let laplacian_variance = laplacian.map_or(0.0, |t| moments::variance(t, plane.len()));
-    let contrast = (p999 - median) / (MAD_TO_SD * mad).max(QUANTISATION);
+    let contrast = over_background(p999, median, mad);
     let [local_focus_20, local_focus_50] = [20, 50].map(|s| focus::local_score(plane, height, width, s));
     ChannelQuality {
         mean,
@@ -152,9 +166,22 @@ pub(crate) fn channel(
         } else {
             0.0
         },
+        correlation_20: correlation::correlation(plane, width, CORRELATION_DISTANCE, minimum.0, maximum.0),
+        illumination_cv: illumination::tiles(plane, height, width),
         contrast,
         empty: contrast < EMPTY_CONTRAST || slope > 0.0,
     }
+}
+
+/// `(p99.9 - median) / (1.4826 MAD)` of the pixels counted; NaN of none.
+pub(crate) fn contrast(histogram: &Histogram) -> f64 {
+    let percentile = |q| histogram.percentile(q).unwrap_or(f64::NAN);
+    let median = percentile(50.0);
+    over_background(percentile(99.9), median, median_deviation(histogram, median))
+}
+
+fn over_background(p999: f64, median: f64, mad: f64) -> f64 {
+    (p999 - median) / (MAD_TO_SD * mad).max(QUANTISATION)
 }
 
 /// `median |x - median|`, by walking outwards from the median; the median may lie between two grey levels.

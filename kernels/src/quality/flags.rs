@@ -1,0 +1,258 @@
+//! Flags of the fields of a batch: what is blurred, saturated, empty, wrongly exposed or covered with debris. Enters: the
+//! measures of one channel in every field of a batch (a plate, or the plates of a day). Leaves: flags with metric, value
+//! and limit. Fails on limits that are not ordered.
+//!
+//! Blur, exposure and debris have no limits that hold for every assay: they are robust z-scores among the fields of the
+//! batch, `(x - median) / (1.4826 MAD)`. Of fewer than [`LEAST_FIELDS`] fields, or where more than half are alike, there
+//! is no z, and only the absolute limits apply.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChannelQuality, MAD_TO_SD};
+use crate::error::KernelError;
+
+/// Fewest fields among which a robust z-score says something.
+pub const LEAST_FIELDS: usize = 8;
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Defect {
+    /// Out of focus.
+    Blur,
+    /// Pixels at the ceiling of the detector.
+    Saturated,
+    /// Nothing but noise.
+    Empty,
+    /// Brighter or darker than the other fields of the batch.
+    Exposure,
+    /// Bright matter that is not cells.
+    Debris,
+}
+
+/// A flag: `metric` is `value`, beyond `limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct QualityFlag {
+    /// What is wrong.
+    pub defect: Defect,
+    /// Whether the field fails, or a person is warned.
+    pub fails: bool,
+    /// What was measured; `z` of a measure is its robust z-score in the batch.
+    pub metric: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// The limit it is beyond.
+    pub limit: f64,
+}
+
+/// A limit beyond which a person is warned and one beyond which a field fails.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Warns beyond this.
+    pub warn: f64,
+    /// Fails beyond this.
+    pub fail: f64,
+}
+
+/// Limits of all flags.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlagLimits {
+    /// Least robust z of the power log-log slope.
+    pub blur_z: Limit,
+    /// Least power log-log slope of the nuclei channel.
+    pub blur_slope: f64,
+    /// Largest percentage of saturated pixels.
+    pub saturated: Limit,
+    /// Least contrast.
+    pub contrast: Limit,
+    /// Largest power log-log slope of the nuclei channel: above, there is nothing but noise.
+    pub empty_slope: f64,
+    /// Largest robust z of the median intensity, either way.
+    pub exposure_z: Limit,
+    /// Largest robust z of the mean intensity.
+    pub debris_z: Limit,
+    /// Largest robust z of the local focus score at 20 pixels; warns only.
+    pub debris_focus_z: f64,
+}
+
+impl Default for FlagLimits {
+    fn default() -> Self {
+        Self {
+            blur_z: Limit {
+                warn: -3.0,
+                fail: -5.0,
+            },
+            blur_slope: -3.0,
+            saturated: Limit {
+                warn: 0.25,
+                fail: 1.0,
+            },
+            contrast: Limit { warn: 8.0, fail: 6.0 },
+            empty_slope: 0.0,
+            exposure_z: Limit { warn: 4.0, fail: 8.0 },
+            debris_z: Limit { warn: 4.0, fail: 8.0 },
+            debris_focus_z: 5.0,
+        }
+    }
+}
+
+impl FlagLimits {
+    /// Checks that warnings come before failures and that no limit is NaN.
+    ///
+    /// # Errors
+    /// The first limit that is not.
+    pub fn check(&self) -> Result<(), KernelError> {
+        let fail = |parameter, value: String, expected| {
+            Err(KernelError::Parameter {
+                kernel: "quality flags",
+                parameter,
+                value,
+                expected,
+            })
+        };
+        // Limits from below fail below where they warn.
+        for (name, limit, below) in [
+            ("blur_z", self.blur_z, true),
+            ("saturated", self.saturated, false),
+            ("contrast", self.contrast, true),
+            ("exposure_z", self.exposure_z, false),
+            ("debris_z", self.debris_z, false),
+        ] {
+            let ordered = if below {
+                limit.fail <= limit.warn
+            } else {
+                limit.warn <= limit.fail
+            };
+            if !ordered {
+                let value = format!("warn {}, fail {}", limit.warn, limit.fail);
+                return fail(name, value, "give a failure that lies beyond the warning");
+            }
+        }
+        for (name, value) in [
+            ("blur_slope", self.blur_slope),
+            ("empty_slope", self.empty_slope),
+            ("debris_focus_z", self.debris_focus_z),
+        ] {
+            if value.is_nan() {
+                return fail(name, value.to_string(), "give a number");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Flags of each field, in the order of `fields`: one channel of every field of a batch. `nuclei` says whether it is the
+/// channel of the nuclei, whose slope has absolute limits.
+///
+/// # Errors
+/// Limits that are not ordered.
+pub fn quality_flags(
+    fields: &[ChannelQuality],
+    nuclei: bool,
+    limits: &FlagLimits,
+) -> Result<Vec<Vec<QualityFlag>>, KernelError> {
+    limits.check()?;
+    let z = |of: fn(&ChannelQuality) -> f64| robust_z(fields.iter().map(of).collect());
+    let slopes = z(|q| q.power_log_log_slope);
+    let (medians, means, focus) = (z(|q| q.median), z(|q| q.mean), z(|q| q.local_focus_20));
+    let mut all = Vec::with_capacity(fields.len());
+    for (i, q) in fields.iter().enumerate() {
+        let mut flags = Vec::new();
+        let mut check = |defect, metric, value: f64, limit: Limit, below: bool| {
+            let beyond = |limit: f64| if below { value < limit } else { value > limit };
+            let fails = beyond(limit.fail);
+            if fails || beyond(limit.warn) {
+                flags.push(QualityFlag {
+                    defect,
+                    fails,
+                    metric,
+                    value,
+                    limit: if fails { limit.fail } else { limit.warn },
+                });
+            }
+        };
+        let only = |limit: f64| Limit {
+            warn: limit,
+            fail: limit,
+        };
+        check(
+            Defect::Saturated,
+            "PercentSaturated",
+            q.percent_saturated,
+            limits.saturated,
+            false,
+        );
+        check(Defect::Empty, "Contrast", q.contrast, limits.contrast, true);
+        if nuclei {
+            check(
+                Defect::Empty,
+                "PowerLogLogSlope",
+                q.power_log_log_slope,
+                only(limits.empty_slope),
+                false,
+            );
+            check(
+                Defect::Blur,
+                "PowerLogLogSlope",
+                q.power_log_log_slope,
+                only(limits.blur_slope),
+                true,
+            );
+        }
+        if let Some(z) = slopes.get(i) {
+            check(Defect::Blur, "z of PowerLogLogSlope", *z, limits.blur_z, true);
+        }
+        if let Some(z) = medians.get(i) {
+            check(
+                Defect::Exposure,
+                "z of MedianIntensity",
+                *z,
+                limits.exposure_z,
+                false,
+            );
+            let Limit { warn, fail } = limits.exposure_z;
+            check(
+                Defect::Exposure,
+                "z of MedianIntensity",
+                *z,
+                Limit {
+                    warn: -warn,
+                    fail: -fail,
+                },
+                true,
+            );
+        }
+        if let Some(z) = means.get(i) {
+            check(Defect::Debris, "z of MeanIntensity", *z, limits.debris_z, false);
+        }
+        if let Some(z) = focus.get(i) {
+            let limit = Limit {
+                warn: limits.debris_focus_z,
+                fail: f64::INFINITY,
+            };
+            check(Defect::Debris, "z of LocalFocusScore_20", *z, limit, false);
+        }
+        all.push(flags);
+    }
+    Ok(all)
+}
+
+/// Robust z-scores; none of too few values, or of values of which more than half are alike.
+fn robust_z(values: Vec<f64>) -> Vec<f64> {
+    if values.len() < LEAST_FIELDS {
+        return Vec::new();
+    }
+    let middle = |mut v: Vec<f64>| {
+        v.sort_by(f64::total_cmp);
+        let last = v.len() - 1;
+        f64::midpoint(v[last / 2], v[last.div_ceil(2)])
+    };
+    let median = middle(values.clone());
+    let spread = MAD_TO_SD * middle(values.iter().map(|v| (v - median).abs()).collect());
+    if spread > 0.0 {
+        values.iter().map(|v| (v - median) / spread).collect()
+    } else {
+        Vec::new()
+    }
+}
