@@ -1,14 +1,14 @@
-//! Quality: measures of every channel, and the gates for blur, saturation and empty fields.
+//! Quality: measures of every channel, the gates for blur, saturation and empty fields, and the count of nuclei.
 //!
 //! A [`Prepared`] field enters, a [`Measured`] one leaves; its pixels end here. A field that fails a gate is embedded
 //! all the same, so that the gate can be judged later, but it is left out of its well's profile. What fails: nothing
 //! but the device itself.
 
-use wellspring_kernels::{ChannelQuality, Device};
-use wellspring_workloads::screen::QualitySettings;
+use wellspring_kernels::{ChannelQuality, Device, RawImage, nuclei};
+use wellspring_workloads::screen::{Declump, NucleiSettings, NucleiThreshold, QualitySettings};
 use wellspring_workloads::words::Channel;
 
-use crate::error::{Stage, StageError};
+use crate::error::{FailureClass, Stage, StageError};
 use crate::events::ChannelMeasures;
 use crate::fields::{Measured, Prepared};
 
@@ -19,28 +19,61 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
         .quality(&image)
         .map_err(|error| StageError::of_kernel(Stage::Quality, error))?;
     let settings = &field.run.screen.quality;
+    let nuclei = field.run.screen.nuclei.as_ref();
     let mut passed = true;
     let quality = measured
         .iter()
         .zip(&field.run.screen.images.channels)
-        .map(|(quality, channel)| {
+        .enumerate()
+        .map(|(index, (quality, channel))| {
             let flags = flags(quality, &channel.name, settings);
             passed &= !settings.enabled || !flags.iter().any(|flag| flag.fails);
-            ChannelMeasures {
-                channel: channel.name.clone(),
-                measures: MEASURES
-                    .map(|(name, value)| (name.to_owned(), value(quality)))
-                    .to_vec(),
-                flags: flags.into_iter().map(|flag| flag.text).collect(),
+            let measures = MEASURES.map(|(name, value)| (name.to_owned(), value(quality)));
+            let mut measures = measures.to_vec();
+            if let Some(nuclei) = nuclei.filter(|nuclei| nuclei.channel == channel.name) {
+                measures.push((NUCLEI.to_owned(), count(&image, index, nuclei)?));
             }
+            Ok(ChannelMeasures {
+                channel: channel.name.clone(),
+                measures,
+                flags: flags.into_iter().map(|flag| flag.text).collect(),
+            })
         })
-        .collect();
+        .collect::<Result<_, StageError>>()?;
     Ok(Measured {
         field,
         tiles,
         quality,
         passed,
     })
+}
+
+/// The measure of the nuclei channel that counts them, by CellProfiler's name.
+pub const NUCLEI: &str = "Count_Nuclei";
+
+/// Nuclei in a channel.
+fn count(image: &RawImage, channel: usize, settings: &NucleiSettings) -> Result<f64, StageError> {
+    let settings = nuclei::NucleiSettings {
+        min_diameter: settings.min_diameter,
+        max_diameter: settings.max_diameter,
+        threshold: match settings.threshold {
+            NucleiThreshold::Auto => nuclei::ThresholdMethod::Auto,
+            NucleiThreshold::Li => nuclei::ThresholdMethod::Li,
+            NucleiThreshold::Otsu => nuclei::ThresholdMethod::Otsu,
+            NucleiThreshold::RobustBackground => nuclei::ThresholdMethod::RobustBackground,
+        },
+        correction: settings.correction,
+        declump: match settings.declump {
+            Declump::Shape => nuclei::Declump::Shape,
+            Declump::Intensity => nuclei::Declump::Intensity,
+            Declump::None => nuclei::Declump::None,
+        },
+        ..nuclei::NucleiSettings::default()
+    };
+    let found = nuclei::segment(image, channel, &settings);
+    let found =
+        found.map_err(|error| StageError::input(Stage::Quality, FailureClass::Configuration, error))?;
+    Ok(found.labels.count() as f64)
 }
 
 /// A measure: its name and where it is found.

@@ -163,6 +163,7 @@ impl Old {
             [
                 ("[images] channels", serde_json::to_value(&screen.images.channels)),
                 ("[preprocess]", serde_json::to_value(&screen.preprocess)),
+                ("[nuclei]", serde_json::to_value(&screen.nuclei)),
                 ("[model]", serde_json::to_value(&screen.model.name)),
             ]
         };

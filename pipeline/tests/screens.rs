@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{
-    Running, apache_kafka, comparisons, dead_letters, models, run_json, shared, simulate, small_plate,
-    start_broker, wait_for, wellspring,
+    Running, apache_kafka, comparisons, dead_letters, models, rows_of, run_json, shared, simulate,
+    small_plate, start_broker, wait_for, wellspring,
 };
 use serde_json::Value;
 use wellspring::events::FieldFeatures;
@@ -76,7 +76,41 @@ fn the_planted_rescuer_ranks_first_and_the_planted_toxicant_is_called_toxic() {
     let place = |name: &str| report.find(name).unwrap_or(usize::MAX);
     assert!(place("rescuer-strong") < place("INA-001") && place("rescuer-strong") < place("toxicant"));
 
+    // Nuclei are counted: as many as were drawn, and fewer where a compound kills.
+    let truth = std::fs::read_to_string(plates.join("truth_wells.csv")).unwrap();
+    let mut lines = truth.lines();
+    let column = lines
+        .next()
+        .unwrap()
+        .split(',')
+        .position(|name| name == "cell_count");
+    let drawn: f64 = lines
+        .map(|line| {
+            line.split(',')
+                .nth(column.unwrap())
+                .unwrap()
+                .parse::<f64>()
+                .unwrap()
+        })
+        .sum();
+    let counted: f64 = rows_of(&out.join("quality.parquet"))
+        .iter()
+        .filter_map(|row| row["Count_Nuclei"].as_f64())
+        .sum();
+    assert!((0.9..1.1).contains(&(counted / drawn)), "{counted} of {drawn}");
+
     let rows = comparisons(&out);
+    let least = |compound: &str| {
+        let of = rows.iter().filter(|row| row["compound"] == compound);
+        of.map(|row| row["cell_ratio"].as_f64().unwrap())
+            .fold(f64::MAX, f64::min)
+    };
+    assert!(
+        least("toxicant") < 0.7 && least("rescuer-strong") > 0.7,
+        "{} {}",
+        least("toxicant"),
+        least("rescuer-strong")
+    );
     let calls = |compound: &str| -> Vec<String> {
         let of = rows.iter().filter(|row| row["compound"] == compound);
         of.map(|row| row["call"].as_str().unwrap().to_owned()).collect()

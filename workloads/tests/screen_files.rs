@@ -366,3 +366,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn nuclei_are_counted_where_the_file_says_so_and_mistakes_are_named() {
+    let with = |nuclei: &str, channels: &str| {
+        let text = MINIMAL.to_owned() + "\n" + nuclei;
+        Screen::parse(&text.replace("channels = [\"DNA\", \"ER\"]", channels), "n.toml")
+    };
+    let dna = "channels = [\"DNA\", \"ER\"]";
+    assert_eq!(Screen::parse(MINIMAL, "n.toml").unwrap().nuclei, None);
+    // The channel of the quality gates, and the usual sizes.
+    let nuclei = with("[nuclei]", dna).unwrap().nuclei.unwrap();
+    assert_eq!(
+        (nuclei.channel.as_str(), nuclei.min_diameter, nuclei.max_diameter),
+        ("DNA", 10.0, 60.0)
+    );
+    let other = "channels = [\"Hoechst\", \"ER\"]";
+    let nuclei = with("[nuclei]\nchannel = \"Hoechst\"\nmin_diameter = 80", other);
+    let nuclei = nuclei.unwrap().nuclei.unwrap();
+    assert_eq!((nuclei.channel.as_str(), nuclei.max_diameter), ("Hoechst", 80.0));
+    for (table, channels, part) in [
+        ("[nuclei]", other, "the channel that shows nuclei"),
+        (
+            "[nuclei]\nchannel = \"Hoechts\"",
+            other,
+            "did you mean 'Hoechst'?",
+        ),
+        ("[nuclei]\nmin_diameter = 0", dna, "nuclei.min_diameter"),
+        (
+            "[nuclei]\nmin_diameter = 20\nmax_diameter = 10",
+            dna,
+            "a number from 20 to 10000",
+        ),
+        ("[nuclei]\nthreshold = \"ostu\"", dna, "did you mean 'otsu'?"),
+        ("[nuclei]\ndeclumb = \"shape\"", dna, "did you mean 'declump'?"),
+    ] {
+        let text = with(table, channels).unwrap_err().to_string();
+        assert!(text.contains(part), "{table}: {text}");
+    }
+}

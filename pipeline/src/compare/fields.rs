@@ -11,7 +11,7 @@ use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use crate::events::FieldFeatures;
-use crate::quality::MEASURES;
+use crate::quality::{MEASURES, NUCLEI};
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{
     FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow, QualityTable, WriteError,
@@ -61,6 +61,8 @@ struct WellInHand {
     well: WellPosition,
     count: FieldCount,
     fields: WellFields,
+    /// Nuclei of the passing fields; `None` once one of them was not counted.
+    nuclei: Option<f64>,
 }
 
 /// The measure of focus that is followed from plate to plate.
@@ -91,8 +93,14 @@ impl<'a> FieldReader<'a> {
             .collect();
         Ok(Self {
             run,
-            features: FeatureTable::create(out, model, run.width(), provenance)?,
-            quality: QualityTable::create(out, &channels, &MEASURES.map(|(name, _)| name), provenance)?,
+            features: FeatureTable::create(out, model, run.width(), run.screen.nuclei.is_some(), provenance)?,
+            quality: QualityTable::create(
+                out,
+                &channels,
+                &MEASURES.map(|(name, _)| name),
+                run.screen.nuclei.is_some(),
+                provenance,
+            )?,
             profiles: ProfileTable::create(out, model, run.width(), provenance)?,
             flags: BTreeMap::new(),
             left_out: Vec::new(),
@@ -128,12 +136,14 @@ impl<'a> FieldReader<'a> {
             field: &features.field,
             treatment,
             quality: &verdict,
+            nuclei: nuclei(features),
             values: &features.embedding,
         })?;
         self.quality.push(&QualityRow {
             field: &features.field,
             quality: &verdict,
             values: &measures(features),
+            nuclei: nuclei(features),
         })?;
         if plate
             .well
@@ -152,11 +162,13 @@ impl<'a> FieldReader<'a> {
             well: features.field.well,
             count: FieldCount::default(),
             fields: WellFields::new(aggregate, features.embedding.len()),
+            nuclei: Some(0.0),
         });
         well.count.fields += 1;
         if features.passed {
             well.count.passed += 1;
             well.fields.add(features.embedding.iter().copied(), 1.0);
+            well.nuclei = well.nuclei.zip(nuclei(features)).map(|(sum, here)| sum + here);
         }
         Ok(())
     }
@@ -166,7 +178,13 @@ impl<'a> FieldReader<'a> {
         let Some(plate) = &mut self.plate else {
             return;
         };
-        let Some(WellInHand { well, count, fields }) = plate.well.take() else {
+        let Some(WellInHand {
+            well,
+            count,
+            fields,
+            nuclei,
+        }) = plate.well.take()
+        else {
             return;
         };
         plate.counts.insert(well, count);
@@ -186,7 +204,7 @@ impl<'a> FieldReader<'a> {
             well,
             treatment: treatment.clone(),
             fields: count.passed,
-            cell_count: None,
+            cell_count: nuclei.map(|nuclei| nuclei / f64::from(count.passed)),
             values,
         });
     }
@@ -272,6 +290,13 @@ fn verdict(features: &FieldFeatures, counts: &mut BTreeMap<String, (u64, u64)>) 
         passed: features.passed,
         flags,
     }
+}
+
+/// How many nuclei the field has, where they were counted.
+fn nuclei(features: &FieldFeatures) -> Option<f64> {
+    let measures = features.quality.iter().flat_map(|channel| &channel.measures);
+    let mut counts = measures.filter(|(name, _)| name == NUCLEI);
+    counts.next().map(|(_, count)| *count)
 }
 
 fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {

@@ -14,6 +14,7 @@ use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
 use super::parquet::TableWriter;
+use crate::quality::NUCLEI;
 
 /// What made a table; written into each file as key-value pairs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -155,19 +156,25 @@ pub struct FeatureRow<'a> {
     pub treatment: &'a Treatment,
     /// The outcome of its quality checks.
     pub quality: &'a FieldQuality,
+    /// Nuclei, in a table that has them; `None` where not counted.
+    pub nuclei: Option<f64>,
     /// The embedding; as wide as the table.
     pub values: &'a [f32],
 }
 
 /// `features.parquet`: one row per field of view.
 #[derive(Debug)]
-pub struct FeatureTable(TableWriter);
+pub struct FeatureTable {
+    table: TableWriter,
+    nuclei: bool,
+}
 
 impl FeatureTable {
     /// The file's name.
     pub const FILE: &'static str = "features.parquet";
 
-    /// Opens the table in folder `dir`: `width` columns `<model>_<i>` after place, treatment and quality.
+    /// Opens the table in folder `dir`: `width` columns `<model>_<i>` after place, treatment and quality, and after
+    /// `Metadata_Count_Nuclei` where nuclei are counted.
     ///
     /// # Errors
     /// The file cannot be created.
@@ -175,6 +182,7 @@ impl FeatureTable {
         dir: &Path,
         model: &str,
         width: usize,
+        nuclei: bool,
         provenance: &Provenance,
     ) -> Result<Self, WriteError> {
         let mut columns = vec![
@@ -184,8 +192,11 @@ impl FeatureTable {
         ];
         columns.extend(treatment_columns());
         columns.extend(FieldQuality::columns());
+        // Text, as every column that tools must not take for a feature.
+        columns.extend(nuclei.then(|| Column::optional(format!("Metadata_{NUCLEI}"), ColumnKind::Text)));
         let path = dir.join(Self::FILE);
-        TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs()).map(Self)
+        let table = TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs())?;
+        Ok(Self { table, nuclei })
     }
 
     /// Appends a field. Give fields in the order of [`FieldId`]: equal rows in equal order give equal files.
@@ -197,7 +208,8 @@ impl FeatureTable {
         let site = row.field.field.to_string();
         let flags = row.quality.flags.join(";");
         let [compound, dose, disease, role, number] = words.treatment_cells();
-        let cells = [
+        let nuclei = row.nuclei.map(|count| count.to_string());
+        let mut cells = vec![
             Cell::Text(words.plate),
             Cell::Text(&words.well),
             Cell::Text(&site),
@@ -209,7 +221,8 @@ impl FeatureTable {
             Cell::Text(row.quality.verdict()),
             Cell::Text(&flags),
         ];
-        self.0.push(&cells, row.values)
+        cells.extend(self.nuclei.then(|| Cell::text(nuclei.as_deref())));
+        self.table.push(&cells, row.values)
     }
 
     /// Completes the file; gives the number of rows.
@@ -217,7 +230,7 @@ impl FeatureTable {
     /// # Errors
     /// The disk refuses.
     pub fn finish(self) -> Result<u64, WriteError> {
-        self.0.finish()
+        self.table.finish()
     }
 }
 
@@ -295,11 +308,17 @@ pub struct QualityRow<'a> {
     pub quality: &'a FieldQuality,
     /// Channel after channel, each in the order of the table's measures; `None` where not measured.
     pub values: &'a [Option<f64>],
+    /// Nuclei, in a table that has them; `None` where not counted.
+    pub nuclei: Option<f64>,
 }
 
-/// `quality.parquet`: one row per field, with `ImageQuality_<measure>_<channel>` columns.
+/// `quality.parquet`: one row per field, with `ImageQuality_<measure>_<channel>` columns, and `Count_Nuclei` where nuclei
+/// are counted.
 #[derive(Debug)]
-pub struct QualityTable(TableWriter);
+pub struct QualityTable {
+    table: TableWriter,
+    nuclei: bool,
+}
 
 impl QualityTable {
     /// The file's name.
@@ -314,6 +333,7 @@ impl QualityTable {
         dir: &Path,
         channels: &[Channel],
         measures: &[&str],
+        nuclei: bool,
         provenance: &Provenance,
     ) -> Result<Self, WriteError> {
         let mut columns = vec![
@@ -322,12 +342,14 @@ impl QualityTable {
             Column::required("Metadata_Site", ColumnKind::Text),
         ];
         columns.extend(FieldQuality::columns());
+        columns.extend(nuclei.then(|| Column::optional(NUCLEI, ColumnKind::Float64)));
         columns.extend(channels.iter().flat_map(|channel| {
             measures.iter().map(move |measure| {
                 Column::optional(format!("ImageQuality_{measure}_{channel}"), ColumnKind::Float64)
             })
         }));
-        TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
+        let table = TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs())?;
+        Ok(Self { table, nuclei })
     }
 
     /// Appends a field. Give fields in the order of [`FieldId`].
@@ -345,8 +367,9 @@ impl QualityTable {
             Cell::Text(row.quality.verdict()),
             Cell::Text(&flags),
         ];
+        cells.extend(self.nuclei.then(|| Cell::number(row.nuclei)));
         cells.extend(row.values.iter().map(|value| Cell::number(*value)));
-        self.0.push(&cells, &[])
+        self.table.push(&cells, &[])
     }
 
     /// Completes the file; gives the number of rows.
@@ -354,7 +377,7 @@ impl QualityTable {
     /// # Errors
     /// The disk refuses.
     pub fn finish(self) -> Result<u64, WriteError> {
-        self.0.finish()
+        self.table.finish()
     }
 }
 

@@ -62,7 +62,7 @@ fn read(path: &Path) -> (Vec<String>, Vec<String>) {
 #[test]
 fn features_have_a_row_per_field_with_text_metadata_and_a_numeric_dose() {
     let dir = tempfile::tempdir().unwrap();
-    let mut table = FeatureTable::create(dir.path(), "net", 2, &provenance()).unwrap();
+    let mut table = FeatureTable::create(dir.path(), "net", 2, true, &provenance()).unwrap();
     let bad = FieldQuality {
         passed: false,
         flags: vec!["blur:DNA".to_owned(), "empty:DNA".to_owned()],
@@ -77,6 +77,7 @@ fn features_have_a_row_per_field_with_text_metadata_and_a_numeric_dose() {
                 field: &field(well, site),
                 treatment: &treatment(dose),
                 quality,
+                nuclei: Some(7.0),
                 values: &[1.5, -2.5],
             })
             .unwrap();
@@ -96,13 +97,14 @@ fn features_have_a_row_per_field_with_text_metadata_and_a_numeric_dose() {
             "dose DOUBLE",
             "Metadata_quality BYTE_ARRAY",
             "Metadata_quality_flags BYTE_ARRAY",
+            "Metadata_Count_Nuclei BYTE_ARRAY",
             "net_0 FLOAT",
             "net_1 FLOAT"
         ]
     );
     assert_eq!(
         rows[0],
-        r#"{Metadata_Plate: "P1", Metadata_Well: "A01", Metadata_Site: "1", Metadata_compound: "drug", Metadata_dose: "0.3", Metadata_disease: null, Metadata_role: "treated", dose: 0.3, Metadata_quality: "pass", Metadata_quality_flags: "", net_0: 1.5, net_1: -2.5E0}"#
+        r#"{Metadata_Plate: "P1", Metadata_Well: "A01", Metadata_Site: "1", Metadata_compound: "drug", Metadata_dose: "0.3", Metadata_disease: null, Metadata_role: "treated", dose: 0.3, Metadata_quality: "pass", Metadata_quality_flags: "", Metadata_Count_Nuclei: "7", net_0: 1.5, net_1: -2.5E0}"#
     );
     assert!(rows[1].contains(r#"Metadata_dose: null"#) && rows[1].contains(r#""blur:DNA;empty:DNA""#));
 }
@@ -112,7 +114,7 @@ fn quality_has_a_column_per_measure_and_channel() {
     let dir = tempfile::tempdir().unwrap();
     let channels: Vec<Channel> = ["DNA", "ER"].map(|name| name.parse().unwrap()).into();
     let measures = ["PowerLogLogSlope", "PercentSaturated"];
-    let mut table = QualityTable::create(dir.path(), &channels, &measures, &provenance()).unwrap();
+    let mut table = QualityTable::create(dir.path(), &channels, &measures, true, &provenance()).unwrap();
     let quality = FieldQuality {
         passed: true,
         flags: Vec::new(),
@@ -124,12 +126,14 @@ fn quality_has_a_column_per_measure_and_channel() {
             field: &field,
             quality: &quality,
             values: &values,
+            nuclei: Some(12.0),
         })
         .unwrap();
     let short = table.push(&QualityRow {
         field: &field,
         quality: &quality,
         values: &values[..3],
+        nuclei: None,
     });
     assert!(short.unwrap_err().to_string().contains("columns"));
     table.finish().unwrap();
@@ -137,6 +141,7 @@ fn quality_has_a_column_per_measure_and_channel() {
     assert_eq!(
         names[5..],
         [
+            "Count_Nuclei DOUBLE",
             "ImageQuality_PowerLogLogSlope_DNA DOUBLE",
             "ImageQuality_PercentSaturated_DNA DOUBLE",
             "ImageQuality_PowerLogLogSlope_ER DOUBLE",

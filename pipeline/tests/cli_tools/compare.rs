@@ -206,8 +206,14 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
     for name in ["fields", "wells", "expected"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();
     }
-    let mut features =
-        FeatureTable::create(&folder.path().join("fields"), &card.name, WIDTH, &provenance).unwrap();
+    let mut features = FeatureTable::create(
+        &folder.path().join("fields"),
+        &card.name,
+        WIDTH,
+        false,
+        &provenance,
+    )
+    .unwrap();
     let mut wells =
         ProfileTable::create(&folder.path().join("wells"), &card.name, WIDTH, &provenance).unwrap();
     let mut profiles = Vec::new();
@@ -232,6 +238,7 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
                     field: &field,
                     treatment,
                     quality: &quality,
+                    nuclei: None,
                     values: &values,
                 })
                 .unwrap();

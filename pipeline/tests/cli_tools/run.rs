@@ -9,6 +9,7 @@ use wellspring::compare::{Finding, compare};
 use wellspring::events::{ChannelMeasures, FieldFeatures};
 use wellspring::kafka::tail::TailRecord;
 use wellspring::kafka::topics::Topic;
+use wellspring::quality::NUCLEI;
 use wellspring::results::Provenance;
 use wellspring::runs::Run;
 use wellspring_workloads::plate_map::PlateMap;
@@ -68,7 +69,14 @@ fn features(run: &Run, plate: &Barcode, index: u32, map: &PlateMap) -> FieldFeat
         passed: index != 5,
         quality: vec![ChannelMeasures {
             channel: "DNA".parse().unwrap(),
-            measures: Vec::new(),
+            // A fifth of the cells is left at the highest dose of the idle compound.
+            measures: match run.screen.nuclei {
+                Some(_) if given.compound.as_deref() == Some("idle") && index % 8 > 5 => {
+                    vec![(NUCLEI.to_owned(), 20.0)]
+                }
+                Some(_) => vec![(NUCLEI.to_owned(), f64::from(95 + index % 11))],
+                None => Vec::new(),
+            },
             flags: Vec::new(),
         }],
         embedding: embedding.collect(),
@@ -89,13 +97,38 @@ fn column(path: &Path, name: &str) -> Vec<String> {
 
 #[test]
 fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
+    run_and_compare(SCREEN);
+}
+
+#[test]
+fn a_run_that_counts_nuclei_finds_cell_loss_and_so_does_compare_from_its_features() {
+    let folder = run_and_compare(&format!("{SCREEN}\n[nuclei]\nmin_diameter = 15\n"));
+    let run = folder.path().join("run");
+    let ratios: Vec<f64> = column(&run.join("comparisons.parquet"), "cell_ratio")
+        .iter()
+        .filter_map(|ratio| ratio.parse().ok())
+        .collect();
+    let lost = ratios
+        .iter()
+        .filter(|ratio| (0.15..0.25).contains(*ratio))
+        .count();
+    let kept = ratios.iter().filter(|ratio| **ratio > 0.9).count();
+    assert!(lost > 0 && lost + kept == ratios.len(), "{ratios:?}");
+    let counts = column(&run.join("quality.parquet"), NUCLEI);
+    assert!(
+        counts.iter().all(|count| count.parse::<f64>().is_ok()),
+        "{counts:?}"
+    );
+}
+
+fn run_and_compare(text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::create_dir(path("images")).unwrap();
     std::fs::create_dir(path("run")).unwrap();
     std::fs::write(path("map.csv"), plate_map()).unwrap();
-    std::fs::write(path("screen.toml"), SCREEN).unwrap();
-    let mut screen = Screen::parse(SCREEN, "screen.toml").unwrap();
+    std::fs::write(path("screen.toml"), text).unwrap();
+    let mut screen = Screen::parse(text, "screen.toml").unwrap();
     screen.resolve_paths(&folder.path().to_string_lossy());
     let map = PlateMap::parse(&plate_map(), "map.csv", &screen.plate_map).unwrap();
     let run = Run::open(screen).unwrap();
@@ -165,4 +198,5 @@ fn a_run_writes_the_bytes_that_compare_writes_from_its_features() {
     assert_eq!(wells.len(), 96);
     wells.dedup();
     assert_eq!(wells, PLATES);
+    folder
 }

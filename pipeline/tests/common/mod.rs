@@ -125,16 +125,22 @@ pub(crate) fn dead_letters(out: &Path) -> Vec<Value> {
 
 /// The rows of `comparisons.parquet` as JSON objects.
 pub(crate) fn comparisons(out: &Path) -> Vec<Value> {
+    rows_of(&out.join("comparisons.parquet"))
+}
+
+/// The rows of a table as JSON objects.
+pub(crate) fn rows_of(table: &Path) -> Vec<Value> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
     let value = |field: &Field| match field {
         Field::Str(text) => Value::from(text.as_str()),
         Field::Double(number) => Value::from(*number),
+        Field::Float(number) => Value::from(*number),
         Field::Long(number) => Value::from(*number),
         Field::Null => Value::Null,
         other => panic!("a column of an unexpected type: {other}"),
     };
-    let file = std::fs::File::open(out.join("comparisons.parquet")).unwrap();
+    let file = std::fs::File::open(table).unwrap();
     SerializedFileReader::new(file)
         .unwrap()
         .get_row_iter(None)

@@ -5,6 +5,7 @@
 
 mod error;
 mod nearest;
+mod nuclei;
 mod plan_text;
 mod read;
 mod read_comparison;
@@ -16,12 +17,13 @@ mod treatments;
 
 pub use error::{ScreenError, ScreenErrors, ScreenProblem};
 pub(crate) use nearest::nearest;
+pub use nuclei::NucleiSettings;
 pub use selector::{Selector, SelectorValue};
 pub use settings::{
-    Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
-    ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, ProfilesSettings,
-    QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
-    Tiling,
+    Background, ChannelSettings, Controls, Declump, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
+    ModelSettings, NucleiThreshold, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings,
+    ProfilesSettings, QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName,
+    ScreenNameError, Tiling,
 };
 pub use treatments::{TreatmentError, TreatmentErrors};
 
@@ -59,6 +61,9 @@ pub struct Screen {
     pub preprocess: PreprocessSettings,
     /// The gates.
     pub quality: QualitySettings,
+    /// How nuclei are counted, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nuclei: Option<NucleiSettings>,
     /// The network.
     pub model: ModelSettings,
     /// The comparison.

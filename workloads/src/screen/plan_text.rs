@@ -209,6 +209,18 @@ fn steps(plan: &mut Plan, screen: &Screen) {
     } else {
         plan.line("quality", "measured, nothing fails");
     }
+    if let Some(nuclei) = &screen.nuclei {
+        let text = format!(
+            "counted in {}: {} to {} pixels wide, threshold {} x {}, parted by {}",
+            nuclei.channel,
+            nuclei.min_diameter,
+            nuclei.max_diameter,
+            nuclei.threshold,
+            nuclei.correction,
+            nuclei.declump
+        );
+        plan.line("nuclei", &text);
+    }
     plan.line(
         "embed",
         &format!("{}, engine {}", screen.model.name, screen.model.engine),

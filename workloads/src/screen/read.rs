@@ -4,6 +4,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::nuclei::nuclei;
 use super::read_comparison::{comparison, monitor};
 use super::read_steps::{preprocess, quality};
 use super::table::{Report, Table, Value};
@@ -88,6 +89,9 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
     let table = root.get("quality");
     let table = report.table(table);
     let quality = quality(report, table, channels);
+    let table = root.get("nuclei");
+    let table = report.table(table);
+    let nuclei = table.map(|table| nuclei(report, table, channels, &quality));
     let table = root.get("model");
     let model = report.table(table).map(|table| model(report, table));
     let value = root.get("comparison");
@@ -113,6 +117,7 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
         controls: controls??,
         preprocess: preprocess.unwrap_or_default(),
         quality,
+        nuclei: nuclei.flatten(),
         model: model.unwrap_or_default(),
         comparison,
         monitor,

@@ -134,8 +134,9 @@ fn fields(rows: &[Row]) -> u32 {
     passed.map(|row| u32::from(row.fields)).sum::<u32>().max(1)
 }
 
-/// Cells of the passing rows, where any of them counts its cells.
+/// Cells per passing row, where any of them counts its cells: a well whose field failed has not lost its cells.
 fn cells(rows: &[Row]) -> Option<f64> {
-    let counted = rows.iter().filter(|row| row.passed).filter_map(|row| row.cells);
-    counted.map(f64::from).reduce(|a, b| a + b)
+    let counted = || rows.iter().filter(|row| row.passed).filter_map(|row| row.cells);
+    let sum = counted().map(f64::from).reduce(|a, b| a + b)?;
+    Some(sum / counted().count() as f64)
 }

@@ -221,12 +221,30 @@ fn screen_toml(simulation: &Simulation) -> String {
          [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n\n\
          # Many features of the network are 0 in most wells; scaled one by one, the rare ones count as much as the rest.\n\
          # The profiles are compared as they are: all plates are of one microscope and one network.\n\
-         [comparison]\nnormalise = \"none\"\n{}",
+         [comparison]\nnormalise = \"none\"\n{}{}",
         screen_name(&settings.name),
         settings.seed,
         plates.join(", "),
         settings.fields,
+        nuclei(simulation),
         preprocess(settings),
+    )
+}
+
+/// Counts nuclei where they are stained: a healthy one has 0.4 of its cell's diameter.
+fn nuclei(simulation: &Simulation) -> String {
+    if !simulation
+        .channels()
+        .iter()
+        .any(|channel| channel.as_str() == "DNA")
+    {
+        return String::new();
+    }
+    let cell = simulation.settings().cell_diameter;
+    format!(
+        "\n[nuclei]\nmin_diameter = {:.1}\nmax_diameter = {:.1}\n",
+        (0.15 * cell).max(1.0),
+        (0.8 * cell).max(1.0)
     )
 }
 

@@ -1,0 +1,73 @@
+//! `[nuclei]`: nuclei are counted in every field, so that a treatment that kills cells is seen as one. A table of the
+//! file enters, checked settings leave; every problem is reported.
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::{Declump, NucleiThreshold};
+use super::table::{Report, Table};
+use super::{ChannelSettings, QualitySettings};
+use crate::words::Channel;
+
+/// Largest diameter, in pixels: half a large field; more is a mistake of units.
+const LONGEST: f64 = 10_000.0;
+
+/// How nuclei are found. Lengths are in pixels of the images as they come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NucleiSettings {
+    /// The channel they are found in. Default: `quality.nuclei_channel`.
+    pub channel: Channel,
+    /// Diameter of the smallest nucleus. Default 10.
+    pub min_diameter: f64,
+    /// Diameter of the largest. Default 60.
+    pub max_diameter: f64,
+    /// How the threshold between background and nuclei is found.
+    pub threshold: NucleiThreshold,
+    /// Factor on the threshold; above 1 finds less. Default 1.
+    pub correction: f64,
+    /// How nuclei that touch are parted.
+    pub declump: Declump,
+}
+
+/// Reads the table; `None` where it cannot be used.
+pub(super) fn nuclei(
+    report: &mut Report,
+    mut table: Table<'_>,
+    channels: &[ChannelSettings],
+    quality: &QualitySettings,
+) -> Option<NucleiSettings> {
+    let known: Vec<&str> = channels.iter().map(|channel| channel.name.as_str()).collect();
+    // Where the quality gates know the channel, it need not be said twice.
+    let value = match &quality.nuclei_channel {
+        Some(_) => table.get("channel"),
+        None => table.need(report, "channel", "the name of the channel that shows nuclei"),
+    };
+    let channel = match value {
+        Some(value) => {
+            let word = report.word(Some(value), &known);
+            let named = channels
+                .iter()
+                .find(|channel| Some(channel.name.as_str()) == word);
+            named.map(|channel| channel.name.clone())
+        }
+        None => quality.nuclei_channel.clone(),
+    };
+    let value = table.get("min_diameter");
+    let min_diameter = report.number(value, 1.0..=LONGEST).unwrap_or(10.0);
+    let value = table.get("max_diameter");
+    let max_diameter = report.number(value, min_diameter..=LONGEST);
+    let value = table.get("threshold");
+    let threshold = report.word(value, NucleiThreshold::WORDS);
+    let value = table.get("correction");
+    let correction = report.number(value, 1e-3..=1e3).unwrap_or(1.0);
+    let value = table.get("declump");
+    let declump = report.word(value, Declump::WORDS);
+    table.finish(report);
+    Some(NucleiSettings {
+        channel: channel?,
+        min_diameter,
+        max_diameter: max_diameter.unwrap_or(min_diameter.max(60.0)),
+        threshold: threshold.and_then(NucleiThreshold::from_word).unwrap_or_default(),
+        correction,
+        declump: declump.and_then(Declump::from_word).unwrap_or_default(),
+    })
+}
