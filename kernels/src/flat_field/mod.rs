@@ -12,8 +12,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
-use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel};
-use crate::plan::{BufferId, Dispatch, Plan, float_words, groups_for};
+use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel, of_channel, per_channel};
+use crate::pixels::Pixels;
+use crate::plan::Plan;
+use crate::point::PointFn;
+use crate::registry::Step;
 use crate::rows::Rows;
 
 mod cpu;
@@ -96,6 +99,30 @@ impl Illumination {
         })
     }
 
+    /// Number of planes, and all values.
+    pub(crate) fn content(&self) -> (usize, Arc<Vec<f32>>) {
+        (self.channels, Arc::clone(&self.values))
+    }
+
+    /// The functions of all channels: channels, height, width, and the values plane after plane.
+    pub fn parts(&self) -> ([usize; 3], &[f32]) {
+        ([self.channels, self.height, self.width], &self.values)
+    }
+
+    /// The function of channel `c` alone.
+    pub(crate) fn channel(&self, c: usize) -> Self {
+        let values = if self.channels == 1 {
+            Arc::clone(&self.values)
+        } else {
+            Arc::new(self.plane(c).to_vec())
+        };
+        Self {
+            channels: 1,
+            values,
+            ..*self
+        }
+    }
+
     /// The function of channel `c`.
     pub(crate) fn plane(&self, c: usize) -> &[f32] {
         let len = self.height * self.width;
@@ -175,37 +202,67 @@ impl Kernel for FlatField {
     }
 
     fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a> {
-        cpu::flat_field(self, input)
+        let [items, channels, ..] = input.shape();
+        let levels = (0..items * channels).map(|plane| self.levels(plane % channels));
+        input.then(self.function(), levels.collect(), self.illumination.as_ref())
     }
 
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
-        let [_, channels, height, width] = shape;
-        let count: usize = shape.iter().product();
-        let out = plan.buffer(NAME, count);
-        let black = (0..channels)
-            .map(|c| crate::kernel::per_channel(&self.black_level, c))
-            .collect::<Vec<_>>();
-        let black = plan.constant(NAME, float_words(black));
-        let (mode, planes, values) = match (&self.illumination, self.mode) {
-            (None, _) => (0, 1, vec![0.0]),
-            (Some(l), FlatFieldMode::Divide) => (1, l.channels, l.values.to_vec()),
-            (Some(l), FlatFieldMode::Subtract) => (2, l.channels, l.values.to_vec()),
+    fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels {
+        let channels = input.shape()[1];
+        let levels = |plane| self.levels(plane % channels);
+        input.then(plan, self.function(), levels, self.illumination.as_ref())
+    }
+
+    fn keeps_order(&self) -> bool {
+        self.illumination.is_none()
+    }
+    fn channel(&self, c: usize) -> Option<Step> {
+        let one = Self {
+            black_level: of_channel(&self.black_level, c),
+            illumination: self.illumination.as_ref().map(|l| l.channel(c)),
+            mode: self.mode,
         };
-        let illumination = plan.constant(NAME, float_words(values));
-        plan.dispatch(Dispatch {
-            kernel: NAME,
-            source: WGSL,
-            entry: "flat_field",
-            params: vec![
-                count as u32,
-                (height * width) as u32,
-                channels as u32,
-                mode,
-                planes as u32,
-            ],
-            bindings: vec![(1, input), (2, black), (3, illumination), (4, out)],
-            groups: [groups_for(count), 1, 1],
-        });
-        out
+        Some(one.into())
     }
 }
+
+impl FlatField {
+    fn levels(&self, channel: usize) -> [f32; 4] {
+        [per_channel(&self.black_level, channel), 0.0, 0.0, 0.0]
+    }
+
+    fn function(&self) -> &'static PointFn {
+        match (&self.illumination, self.mode) {
+            (None, _) => &BLACK_LEVEL,
+            (Some(_), FlatFieldMode::Divide) => &DIVIDE,
+            (Some(_), FlatFieldMode::Subtract) => &SUBTRACT,
+        }
+    }
+}
+
+static BLACK_LEVEL: PointFn = PointFn {
+    kernel: NAME,
+    function: "black_level",
+    source: WGSL,
+    map: false,
+    monotone: true,
+    cpu: cpu::black_level,
+};
+
+static DIVIDE: PointFn = PointFn {
+    kernel: NAME,
+    function: "flat_field_divide",
+    source: WGSL,
+    map: true,
+    monotone: false,
+    cpu: cpu::divide,
+};
+
+static SUBTRACT: PointFn = PointFn {
+    kernel: NAME,
+    function: "flat_field_subtract",
+    source: WGSL,
+    map: true,
+    monotone: false,
+    cpu: cpu::subtract,
+};
