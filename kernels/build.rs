@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 /// What the planner puts before a kernel's shader, besides the shared functions; here it reads nothing.
-const READERS: &str = "fn pixel(plane: u32, at: u32) -> f32 { return f32(plane + at); }
+const READERS: &str = "fn open_plane(plane: u32) {}
+fn pixel(plane: u32, at: u32) -> f32 { return f32(plane + at); }
 fn later(v: f32, plane: u32) -> f32 { return v; }
 ";
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::pixels::Pixels;
+use crate::pixels::{self, Pixels};
 
 /// A buffer of a plan, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +75,19 @@ pub struct Traffic {
     pub written: u64,
 }
 
+/// The module that a dispatch runs, for those who want to read or check it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shader {
+    /// Kernel name.
+    pub kernel: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// WGSL, with what was fused into it.
+    pub source: String,
+    /// Words that the dispatch gives for the shader's `Params`.
+    pub params: usize,
+}
+
 /// Threads per workgroup in every shader of this crate.
 pub const WORKGROUP: u32 = 256;
 
@@ -134,6 +147,20 @@ impl Plan {
     /// Appends a dispatch.
     pub fn dispatch(&mut self, dispatch: Dispatch) {
         self.ops.push(Op::Dispatch(Box::new(dispatch)));
+    }
+
+    /// The module of each dispatch, in order.
+    pub fn shaders(&self) -> Vec<Shader> {
+        let shader = |op: &Op| match op {
+            Op::Clear(_) => None,
+            Op::Dispatch(d) => Some(Shader {
+                kernel: d.kernel,
+                entry: d.entry,
+                source: pixels::module(d),
+                params: d.params.len(),
+            }),
+        };
+        self.ops.iter().filter_map(shader).collect()
     }
 
     /// What each dispatch moves, in order.

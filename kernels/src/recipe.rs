@@ -8,7 +8,7 @@ use crate::image::{InputShape, RawImage, Tensor};
 use crate::kernel::{Kernel, Shape};
 use crate::order_statistics;
 use crate::pixels::Pixels;
-use crate::plan::{Plan, Traffic};
+use crate::plan::{Plan, Shader, Traffic};
 use crate::registry::Step;
 use crate::rows::Rows;
 
@@ -91,10 +91,19 @@ impl Recipe {
 
     /// What a GPU runs for this recipe: the dispatches in order, and what each moves at least.
     pub fn traffic(&self) -> Vec<Traffic> {
+        self.whole_plan().traffic()
+    }
+
+    /// The WGSL that a GPU runs for this recipe, one module per dispatch.
+    pub fn shaders(&self) -> Vec<Shader> {
+        self.whole_plan().shaders()
+    }
+
+    fn whole_plan(&self) -> Plan {
         let mut plan = Plan::default();
         let input = convert::packed(&mut plan, self.input);
         self.plan_on(&mut plan, input);
-        plan.traffic()
+        plan
     }
 
     /// Percentiles that later steps want of the same ranking: those after `at`, as long as every step in between keeps

@@ -170,7 +170,7 @@ fn the_examples_cover_the_registry() {
 
 #[test]
 fn a_whole_recipe_agrees_and_buffers_are_reused_safely() {
-    let shape = [3, 150, 211];
+    let shape = [3, 190, 211];
     let mut random = Random(5);
     let pixels = (0..shape.iter().product())
         .map(|_| (random.next() & 0xfff) as u16)
@@ -182,9 +182,9 @@ fn a_whole_recipe_agrees_and_buffers_are_reused_safely() {
             illumination: Some(
                 Illumination::new(
                     1,
-                    150,
+                    190,
                     211,
-                    (0..150 * 211).map(|i| 1.0 + (i % 211) as f32 / 300.0).collect(),
+                    (0..190 * 211).map(|i| 1.0 + (i % 211) as f32 / 300.0).collect(),
                 )
                 .unwrap(),
             ),

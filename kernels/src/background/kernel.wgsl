@@ -9,6 +9,7 @@ struct Params { height: u32, width: u32, radius: u32 }
 
 @compute @workgroup_size(256)
 fn subtract(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         output[id.y * size + i] = positive(pixel(id.y, i) - second[id.y * size + i]);
@@ -17,6 +18,7 @@ fn subtract(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroup
 
 @compute @workgroup_size(256)
 fn erode(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let x = i % params.width;
@@ -40,6 +42,7 @@ fn erode(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
 
 @compute @workgroup_size(256)
 fn top_hat(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let x = i % params.width;
@@ -63,6 +66,7 @@ fn top_hat(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
 
 @compute @workgroup_size(256)
 fn rolling_ball(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let x = i % params.width;

@@ -28,6 +28,7 @@ fn convolve(plane: u32, first: u32, at: u32, length: u32, stride: u32) -> f32 {
 
 @compute @workgroup_size(256)
 fn vertical(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         output[id.y * size + i] = convolve(id.y, i % params.width, i / params.width, params.height, params.width);
@@ -36,6 +37,7 @@ fn vertical(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroup
 
 @compute @workgroup_size(256)
 fn horizontal(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let x = i % params.width;

@@ -10,6 +10,7 @@ fn composite(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
     for (var i = id.x; i < params.plane; i += groups.x * 256u) {
         var sum = vec3<f32>(0.0);
         for (var c = 0u; c < params.channels; c++) {
+            open_plane(id.y * params.channels + c);
             let low = positive(pixel(id.y * params.channels + c, i));
             let z = select(1.0, low, low < 1.0);
             sum += z * vec3<f32>(colours[3u * c], colours[3u * c + 1u], colours[3u * c + 2u]);

@@ -5,6 +5,7 @@ struct Params { plane: u32 }
 
 @compute @workgroup_size(256)
 fn convert(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     for (var i = id.x; i < params.plane; i += groups.x * 256u) {
         output[id.y * params.plane + i] = pixel(id.y, i);
     }

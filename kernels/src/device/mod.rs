@@ -21,11 +21,12 @@ mod clock;
 mod gpu;
 mod pool;
 mod run;
+mod submit;
 
 use adapter::Adapter;
 use choice::cpu_info;
 pub use choice::{DeviceChoice, DeviceInfo, DeviceKind};
-pub use gpu::KernelTime;
+pub use clock::KernelTime;
 
 #[derive(Debug)]
 enum Inner {

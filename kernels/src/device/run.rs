@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 
 use super::adapter::Adapter;
-use super::gpu::{Gpu, KernelTime};
+use super::clock::KernelTime;
+use super::gpu::Gpu;
 use crate::convert;
 use crate::error::KernelError;
 use crate::image::{RawImage, Tensor};

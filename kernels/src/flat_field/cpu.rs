@@ -12,7 +12,7 @@ vectorised! {
 
     pub(super) fn divide(row: &mut [f32], p: [f32; 4], map: &[f32]) {
         for (v, l) in row.iter_mut().zip(map) {
-            *v = positive(*v - p[0]) / l;
+            *v = positive(*v - p[0]) * l;
         }
     }
 

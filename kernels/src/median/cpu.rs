@@ -51,9 +51,11 @@ pub(super) fn median<'a>(size: usize, input: Rows<'a>) -> Rows<'a> {
 /// Moves the lesser value of each lane to `a`.
 #[inline(always)]
 fn order(kept: &mut [Lanes], a: usize, b: usize) {
-    let (x, y) = (kept[a], kept[b]);
-    kept[a] = std::array::from_fn(|i| if y[i] < x[i] { y[i] } else { x[i] });
-    kept[b] = std::array::from_fn(|i| if y[i] < x[i] { x[i] } else { y[i] });
+    let (mut x, mut y) = (kept[a], kept[b]);
+    for (x, y) in x.iter_mut().zip(&mut y) {
+        (*x, *y) = if *y < *x { (*y, *x) } else { (*x, *y) };
+    }
+    (kept[a], kept[b]) = (x, y);
 }
 
 /// Of N values the first N / 2 + 2 are kept; the least and the greatest kept cannot be the median, so they are dropped for

@@ -48,6 +48,7 @@ fn median(plane: u32, i: u32, size: u32) -> f32 {
 
 @compute @workgroup_size(256)
 fn median3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         output[id.y * size + i] = median(id.y, i, 3u);
@@ -56,6 +57,7 @@ fn median3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
 
 @compute @workgroup_size(256)
 fn median5(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         output[id.y * size + i] = median(id.y, i, 5u);

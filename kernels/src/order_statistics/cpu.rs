@@ -145,7 +145,9 @@ struct Sifted {
     high: i32,
     /// The other brackets, and how many keys lie below each of them.
     middle: Vec<(Bracket, usize)>,
+    /// The first `used` are what was kept; the rest is room.
     kept: Vec<i32>,
+    used: usize,
 }
 
 impl Sifted {
@@ -161,11 +163,28 @@ impl Sifted {
                 .map(|b| (*b, 0))
                 .collect(),
             kept: Vec::new(),
+            used: 0,
         }
     }
 
+    /// Where the next block of keys goes; there is always room.
+    #[inline(always)]
+    fn room(&mut self) -> Option<&mut [i32; BLOCK]> {
+        if self.kept.len() < self.used + BLOCK {
+            self.kept.resize(2 * self.kept.len() + 64 * BLOCK, 0);
+        }
+        self.kept[self.used..].first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn keeps(&self, k: i32) -> bool {
+        (k <= self.low) | (k >= self.high) || self.middle.iter().any(|(b, _)| (b.lo..=b.hi).contains(&k))
+    }
+
     fn join(mut self, other: Self) -> Self {
-        self.kept.extend(other.kept);
+        self.kept.truncate(self.used);
+        self.kept.extend_from_slice(&other.kept[..other.used]);
+        self.used = self.kept.len();
         for (a, b) in self.middle.iter_mut().zip(other.middle) {
             a.1 += b.1;
         }
@@ -175,7 +194,7 @@ impl Sifted {
     /// The keys of the ranks, or `None` if one lies outside its bracket.
     fn select(mut self, brackets: &[Bracket], ranks: &[usize], count: usize) -> Option<Vec<i32>> {
         let mut found = Vec::with_capacity(ranks.len());
-        let mut rest = self.kept.as_mut_slice();
+        let mut rest = &mut self.kept[..self.used];
         let mut ranks = ranks.iter().peekable();
         for bracket in brackets {
             let end = partition(rest, bracket.hi);
@@ -274,38 +293,59 @@ vectorised! {
 
     /// Keeps what lies in brackets and counts what lies below those in the middle.
     fn sift(row: &[f32], sifted: &mut Sifted) {
-        let Sifted { low, high, middle, kept } = sifted;
-        let (low, high) = (*low, *high);
-        for block in row.chunks(BLOCK) {
-            let mut keys = [0i32; BLOCK];
-            let keys = &mut keys[..block.len()];
-            for (k, v) in keys.iter_mut().zip(block) {
-                *k = key(*v);
-            }
-            let mut any = 0u32;
-            for &k in keys.iter() {
-                any |= u32::from(k <= low) | u32::from(k >= high);
-            }
-            for (bracket, below) in middle.iter_mut() {
-                let mut less = 0u32;
-                for &k in keys.iter() {
-                    less += u32::from(k < bracket.lo);
-                    any |= u32::from(k >= bracket.lo) & u32::from(k <= bracket.hi);
-                }
-                *below += less as usize;
-            }
-            if any != 0 {
-                // Without branches: each key is written, and the place moves on if it is kept.
-                let mut hits = [0i32; BLOCK];
-                let mut count = 0;
-                for &k in keys.iter() {
-                    hits[count % BLOCK] = k;
-                    let inside = middle.iter().any(|(b, _)| (b.lo..=b.hi).contains(&k));
-                    count += usize::from(k <= low || k >= high || inside);
-                }
-                kept.extend_from_slice(&hits[..count]);
+        let blocks = row.chunks_exact(BLOCK);
+        let rest = blocks.remainder();
+        for block in blocks {
+            if let Some(block) = block.first_chunk() {
+                sift_block(block, sifted);
             }
         }
+        for &v in rest {
+            let k = key(v);
+            for (bracket, below) in &mut sifted.middle {
+                *below += usize::from(k < bracket.lo);
+            }
+            if sifted.keeps(k)
+                && let Some(room) = sifted.room()
+            {
+                room[0] = k;
+                sifted.used += 1;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sift_block(block: &[f32; BLOCK], sifted: &mut Sifted) {
+    let (low, high) = (sifted.low, sifted.high);
+    // Loops, since `map` of arrays is not inlined and would lose the vector instructions.
+    let (mut keys, mut inside) = ([0i32; BLOCK], [0u32; BLOCK]);
+    for ((k, i), v) in keys.iter_mut().zip(&mut inside).zip(block) {
+        *k = key(*v);
+        *i = u32::from(*k <= low) | u32::from(*k >= high);
+    }
+    for (bracket, below) in &mut sifted.middle {
+        let mut less = 0u32;
+        for (k, i) in keys.iter().zip(&mut inside) {
+            less += u32::from(*k < bracket.lo);
+            *i |= u32::from(*k >= bracket.lo) & u32::from(*k <= bracket.hi);
+        }
+        *below += less as usize;
+    }
+    let mut any = 0;
+    for i in &inside {
+        any |= i;
+    }
+    if any != 0
+        && let Some(room) = sifted.room()
+    {
+        // Without branches: each key is written, and the place moves on if it is kept.
+        let mut count = 0;
+        for (k, i) in keys.iter().zip(&inside) {
+            room[count % BLOCK] = *k;
+            count += *i as usize;
+        }
+        sifted.used += count;
     }
 }
 

@@ -34,6 +34,7 @@ fn rank_of(r: u32) -> u32 {
 
 @compute @workgroup_size(256)
 fn count_whole(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     for (var i = id.x; i < params.plane; i += groups.x * 256u) {
         atomicAdd(&upper[id.y * 65536u + u32(pixel(id.y, i))], 1u);
     }
@@ -41,6 +42,7 @@ fn count_whole(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
 
 @compute @workgroup_size(256)
 fn count_upper(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     for (var i = id.x; i < params.plane; i += groups.x * 256u) {
         atomicAdd(&upper[id.y * 65536u + (key(pixel(id.y, i)) >> 16u)], 1u);
     }
@@ -48,12 +50,25 @@ fn count_upper(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
 
 @compute @workgroup_size(256)
 fn count_lower(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
+    // The buckets looked for, repeated up to 8: most pixels lie in none of them.
+    let first = id.y * params.count;
+    let last = params.count - 1u;
+    let some = vec4<u32>(
+        state[first].x, state[first + min(1u, last)].x, state[first + min(2u, last)].x, state[first + min(3u, last)].x,
+    );
+    let more = vec4<u32>(
+        state[first + min(4u, last)].x, state[first + min(5u, last)].x,
+        state[first + min(6u, last)].x, state[first + last].x,
+    );
     for (var i = id.x; i < params.plane; i += groups.x * 256u) {
         let k = key(pixel(id.y, i));
-        for (var r = 0u; r < params.count; r++) {
-            let slot = id.y * params.count + r;
-            if (k >> 16u) == state[slot].x {
-                atomicAdd(&lower[slot * 65536u + (k & 0xffffu)], 1u);
+        let bucket = vec4<u32>(k >> 16u);
+        if any(bucket == some) || any(bucket == more) {
+            for (var r = 0u; r < params.count; r++) {
+                if bucket.x == state[first + r].x {
+                    atomicAdd(&lower[(first + r) * 65536u + (k & 0xffffu)], 1u);
+                }
             }
         }
     }

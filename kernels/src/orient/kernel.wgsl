@@ -5,6 +5,7 @@ struct Params { height: u32, width: u32, swap: u32, up: u32, left: u32 }
 
 @compute @workgroup_size(256)
 fn orient(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     let columns = select(params.width, params.height, params.swap != 0u);
     for (var i = id.x; i < size; i += groups.x * 256u) {

@@ -12,6 +12,7 @@ fn source(at: i32, length: u32) -> u32 {
 
 @compute @workgroup_size(256)
 fn pad(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.rows * params.columns;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let y = i32(i / params.columns) - i32(params.top);

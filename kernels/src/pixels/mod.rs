@@ -14,7 +14,7 @@ use crate::point::PointFn;
 /// WGSL that every shader may use.
 const PRELUDE: &str = include_str!("prelude.wgsl");
 /// In place of `pixel` and `later` where a dispatch needs neither.
-const NO_PIXEL: &str = "fn pixel(plane: u32, at: u32) -> f32 { return 0.0; }\n";
+const NO_PIXEL: &str = "fn open_plane(plane: u32) {}\nfn pixel(plane: u32, at: u32) -> f32 { return 0.0; }\n";
 const NO_LATER: &str = "fn later(v: f32, plane: u32) -> f32 { return v; }\n";
 
 /// The whole module of a dispatch.
@@ -242,7 +242,7 @@ impl Pixels {
         format!("{from} {}", names.join(" "))
     }
 
-    /// `pixel(plane, at)` with its bindings, and the functions it calls.
+    /// `pixel(plane, at)`, which `open_plane(plane)` must precede, with its bindings and the functions it calls.
     pub(crate) fn source(&self) -> String {
         let mut text = String::from(
             "struct Chain { plane: u32, planes: u32, channels: u32 }\n\
@@ -265,7 +265,18 @@ impl Pixels {
             );
         }
         text.push_str(&functions(&self.ops));
-        text.push_str("fn pixel(plane: u32, at: u32) -> f32 {\n    let i = plane * chain.plane + at;\n");
+        // The numbers of a plane are read once by each thread, not once for each pixel.
+        for slot in 0..self.ops.len() {
+            let _ = writeln!(text, "var<private> level_{slot}: vec4<f32>;");
+        }
+        text.push_str("fn open_plane(plane: u32) {\n");
+        for slot in 0..self.ops.len() {
+            let _ = writeln!(
+                text,
+                "    level_{slot} = chain_levels[{slot}u * chain.planes + plane];"
+            );
+        }
+        text.push_str("}\nfn pixel(plane: u32, at: u32) -> f32 {\n    let i = plane * chain.plane + at;\n");
         text.push_str(match self.packed {
             true => "    var x = f32((base[i >> 1u] >> ((i & 1u) * 16u)) & 0xffffu);\n",
             false => "    var x = bitcast<f32>(base[i]);\n",
@@ -277,7 +288,7 @@ impl Pixels {
                 MapPlanes::Repeated => "    let m = map[(plane % chain.channels) * chain.plane + at];\n",
             });
         }
-        text.push_str(&calls(&self.ops, 0, "chain_levels", "chain.planes"));
+        text.push_str(&calls(&self.ops, |slot| format!("level_{slot}")));
         text.push_str("    return x;\n}\n");
         text
     }
@@ -289,7 +300,10 @@ impl Pixels {
         format!(
             "{}fn later(v: f32, plane: u32) -> f32 {{\n    var x = v;\n{}    return x;\n}}\n",
             functions(ops),
-            calls(ops, from, "levels", "params.planes"),
+            calls(ops, |slot| format!(
+                "levels[{}u * params.planes + plane]",
+                from + slot
+            )),
         )
     }
 
@@ -327,16 +341,11 @@ fn functions(ops: &[&'static PointFn]) -> String {
     text
 }
 
-fn calls(ops: &[&'static PointFn], from: usize, levels: &str, planes: &str) -> String {
+fn calls(ops: &[&'static PointFn], levels: impl Fn(usize) -> String) -> String {
     let mut text = String::new();
-    for (i, f) in ops.iter().enumerate() {
+    for (slot, f) in ops.iter().enumerate() {
         let map = if f.map { "m" } else { "0.0" };
-        let slot = from + i;
-        let _ = writeln!(
-            text,
-            "    x = {}(x, {levels}[{slot}u * {planes} + plane], {map});",
-            f.function
-        );
+        let _ = writeln!(text, "    x = {}(x, {}, {map});", f.function, levels(slot));
     }
     text
 }

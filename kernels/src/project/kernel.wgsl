@@ -15,8 +15,10 @@ fn number(v: f32) -> f32 {
 fn maximum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
+        open_plane(id.y * params.slices);
         var best = number(pixel(id.y * params.slices, i));
         for (var z = 1u; z < params.slices; z++) {
+            open_plane(id.y * params.slices + z);
             let v = number(pixel(id.y * params.slices + z, i));
             best = select(best, v, v > best);
         }
@@ -30,6 +32,7 @@ fn mean(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     for (var i = id.x; i < size; i += groups.x * 256u) {
         var sum = 0.0;
         for (var z = 0u; z < params.slices; z++) {
+            open_plane(id.y * params.slices + z);
             sum += finite(pixel(id.y * params.slices + z, i));
         }
         output[id.y * size + i] = sum / f32(params.slices);
@@ -40,6 +43,7 @@ fn mean(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
 fn best(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let size = params.height * params.width;
     let slice = id.y * params.slices + chosen[id.y];
+    open_plane(slice);
     for (var i = id.x; i < size; i += groups.x * 256u) {
         output[id.y * size + i] = number(pixel(slice, i));
     }
@@ -65,6 +69,7 @@ var<workgroup> shared_parts: array<vec4<u32>, 256>;
 fn sharpness(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let size = params.height * params.width;
     let end = min((group.x + 1u) * 8192u, size);
+    open_plane(group.y);
     var part = vec4<u32>(0u);
     for (var i = group.x * 8192u + local; i < end; i += 256u) {
         let y = i / params.width;

@@ -20,6 +20,7 @@ fn column(plane: u32, y: u32, x: u32) -> f32 {
 
 @compute @workgroup_size(256)
 fn direct(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let y = i / params.width;
@@ -37,6 +38,7 @@ fn direct(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
 
 @compute @workgroup_size(256)
 fn vertical(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let y = i / params.width;
@@ -46,6 +48,7 @@ fn vertical(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroup
 
 @compute @workgroup_size(256)
 fn horizontal(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     for (var i = id.x; i < size; i += groups.x * 256u) {
         let y = i / params.width;

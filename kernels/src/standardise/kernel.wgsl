@@ -11,6 +11,7 @@ var<workgroup> parts: array<vec2<f32>, 256>;
 // Sums over one block of differences from `pivot` and of their squares, left by thread 0.
 fn sum_block(plane: u32, block: u32, local: u32, pivot: f32) {
     let end = min((block + 1u) * params.block, params.plane);
+    open_plane(plane);
     var sum = vec2<f32>(0.0);
     for (var i = block * params.block + local; i < end; i += 256u) {
         let d = finite(pixel(plane, i)) - pivot;
@@ -39,6 +40,7 @@ fn total(plane: u32) -> vec2<f32> {
 
 @compute @workgroup_size(256)
 fn sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    open_plane(group.y);
     sum_block(group.y, group.x, local, finite(pixel(group.y, 0u)));
 }
 
@@ -50,6 +52,7 @@ fn squares(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 @compute @workgroup_size(256)
 fn mean(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var plane = id.x; plane < params.planes; plane += groups.x * 256u) {
+        open_plane(plane);
         means[plane] = finite(pixel(plane, 0u)) + total(plane).x;
     }
 }

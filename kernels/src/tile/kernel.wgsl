@@ -12,6 +12,7 @@ fn tile(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let item = id.y / params.channels;
     let crop = item % params.crops;
     let source = (item / params.crops) * params.channels + channel;
+    open_plane(source);
     let top = params.y + crop / params.columns * params.tile_height;
     let left = params.x + crop % params.columns * params.tile_width;
     for (var i = id.x; i < size; i += groups.x * 256u) {

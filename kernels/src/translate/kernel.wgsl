@@ -14,6 +14,7 @@ fn source(plane: u32, y: i32, x: i32) -> f32 {
 
 @compute @workgroup_size(256)
 fn translate(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
     let size = params.height * params.width;
     let o = offsets[id.y % params.channels];
     for (var i = id.x; i < size; i += groups.x * 256u) {

@@ -60,6 +60,8 @@ pub const SHAPES: &[[usize; 3]] = &[
     [8, 19, 23],
     [5, 67, 53],
     [2, 128, 131],
+    // Enough pixels that percentiles are found between brackets.
+    [1, 200, 170],
 ];
 
 /// 8- and 16-bit noise, constant, saturated, and dark with a few bright pixels.
