@@ -112,15 +112,17 @@ impl<T: Real> Filter<T> {
                         read(reflected(y, height), &mut row[..width]);
                     }
                 }
+                let mut sums = vec![T::default(); rows * padded];
+                vertical(
+                    &window,
+                    padded,
+                    &self.weights,
+                    &self.inside[0][first..first + rows],
+                    &mut sums,
+                );
                 let mut line = vec![T::default(); padded + 2 * end];
-                for (i, row) in out.chunks_exact_mut(width).enumerate() {
-                    vertical(
-                        &window[i * padded..],
-                        padded,
-                        &self.weights,
-                        self.inside[0][first + i],
-                        &mut line[end..],
-                    );
+                for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks_exact(padded)) {
+                    line[end..end + padded].copy_from_slice(sums);
                     self.extend(&mut line);
                     horizontal(&line, &self.weights, &self.inside[1], row);
                 }
@@ -155,18 +157,22 @@ vectorised! {
         }
     }
 
-    /// One row of sums over the rows of `window`, of which the middle one is number `weights.len() - 1`.
-    fn vertical<T: Real>(window: &[T], padded: usize, weights: &[T], inside: T, out: &mut [T]) {
+    /// Sums over the rows of `window`, for as many rows as `inside` has; the middle one of the first is number
+    /// `weights.len() - 1`. Column by column, so that what the filter passes over stays in the cache.
+    fn vertical<T: Real>(window: &[T], padded: usize, weights: &[T], inside: &[T], out: &mut [T]) {
         let end = weights.len() - 1;
-        for (block, out) in out.chunks_exact_mut(BLOCK).enumerate().take(padded / BLOCK) {
-            let at = |row: usize| &window[row * padded + block * BLOCK..][..BLOCK];
-            let mut sum = [T::default(); BLOCK];
-            add_one(&mut sum, at(end), weights[0]);
-            for (d, &w) in weights.iter().enumerate().skip(1) {
-                add_two(&mut sum, at(end - d), at(end + d), w);
-            }
-            for (o, s) in out.iter_mut().zip(sum) {
-                *o = s * inside;
+        for block in 0..padded / BLOCK {
+            for (i, &n) in inside.iter().enumerate() {
+                let at = |row: usize| &window[(i + row) * padded + block * BLOCK..][..BLOCK];
+                let mut sum = [T::default(); BLOCK];
+                add_one(&mut sum, at(end), weights[0]);
+                for (d, &w) in weights.iter().enumerate().skip(1) {
+                    add_two(&mut sum, at(end - d), at(end + d), w);
+                }
+                let out = &mut out[i * padded + block * BLOCK..][..BLOCK];
+                for (o, s) in out.iter_mut().zip(sum) {
+                    *o = s * n;
+                }
             }
         }
     }
