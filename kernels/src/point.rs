@@ -19,7 +19,12 @@ pub(crate) struct PointFn {
     pub(crate) monotone: bool,
     /// The specification: a row, the numbers of its plane, and the map beside the row (empty without one).
     pub(crate) cpu: fn(&mut [f32], [f32; 4], &[f32]),
+    /// The same from raw pixels, for functions that usually come first: it spares a pass over the row.
+    pub(crate) cpu_raw: Option<RawRow>,
 }
+
+/// Raw pixels, where their floats go, the numbers of the plane, and the map.
+pub(crate) type RawRow = fn(&[u16], &mut [f32], [f32; 4], &[f32]);
 
 /// `v` where it is positive, else 0; NaN gives 0.
 #[inline(always)]

@@ -141,21 +141,36 @@ impl<'a> Rows<'a> {
     }
 
     /// Reads `out.len()` pixels from `at` as the first `ops` operations leave them.
-    pub(crate) fn read_through(&self, ops: usize, at: RowAt, out: &mut [f32]) {
+    pub(crate) fn read_through<'s>(&'s self, ops: usize, at: RowAt, out: &mut [f32]) {
         let [_, channels, height, width] = self.shape();
         let plane = at.item * channels + at.channel;
         let inside = at.y * width + at.x;
         let start = plane * height * width + inside;
+        let length = out.len();
+        let map = |op: &'s RowOp| match &op.map {
+            Some(map) => &map.plane(at.channel)[inside..inside + length],
+            None => &[],
+        };
+        let mut ops = self.ops[..ops].iter();
         match &self.base {
-            Base::Raw(r) => widen(&r.pixels()[start..start + out.len()], out),
-            Base::Float(t) => out.copy_from_slice(&t.data()[start..start + out.len()]),
+            Base::Raw(r) => {
+                let pixels = &r.pixels()[start..start + length];
+                match ops
+                    .as_slice()
+                    .first()
+                    .and_then(|op| Some((op, op.function.cpu_raw?)))
+                {
+                    Some((first, raw)) => {
+                        raw(pixels, out, first.levels[plane], map(first));
+                        ops.next();
+                    }
+                    None => widen(pixels, out),
+                }
+            }
+            Base::Float(t) => out.copy_from_slice(&t.data()[start..start + length]),
         }
-        for op in &self.ops[..ops] {
-            let map = match &op.map {
-                Some(map) => &map.plane(at.channel)[inside..inside + out.len()],
-                None => &[],
-            };
-            (op.function.cpu)(out, op.levels[plane], map);
+        for op in ops {
+            (op.function.cpu)(out, op.levels[plane], map(op));
         }
     }
 

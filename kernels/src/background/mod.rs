@@ -272,4 +272,5 @@ static LEVEL: PointFn = PointFn {
     map: false,
     monotone: true,
     cpu: cpu::subtract_level,
+    cpu_raw: None,
 };

@@ -218,6 +218,15 @@ impl Gpu {
         Ok(())
     }
 
+    /// Frees what lies idle and what is kept for later plans.
+    pub(super) fn forget(&self) {
+        self.pool.clear();
+        self.constants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     /// The buffer of a constant, uploaded at its first use. A plan that still runs keeps its own handle of a buffer that
     /// is forgotten here.
     pub(super) fn kept(&self, values: &Arc<Vec<f32>>) -> wgpu::Buffer {

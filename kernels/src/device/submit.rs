@@ -63,7 +63,7 @@ impl Gpu {
                 None => {}
                 Some(wgpu::Error::OutOfMemory { .. }) => {
                     // What lies idle may be what was missing.
-                    self.pool.clear();
+                    self.forget();
                     return Err(KernelError::OutOfMemory {
                         device: self.name.clone(),
                         what: what.to_owned(),

@@ -302,6 +302,7 @@ static BLACK_LEVEL: PointFn = PointFn {
     map: false,
     monotone: true,
     cpu: cpu::black_level,
+    cpu_raw: Some(cpu::raw_black_level),
 };
 
 static DIVIDE: PointFn = PointFn {
@@ -311,6 +312,7 @@ static DIVIDE: PointFn = PointFn {
     map: true,
     monotone: false,
     cpu: cpu::divide,
+    cpu_raw: Some(cpu::raw_divide),
 };
 
 static SUBTRACT: PointFn = PointFn {
@@ -320,4 +322,5 @@ static SUBTRACT: PointFn = PointFn {
     map: true,
     monotone: false,
     cpu: cpu::subtract,
+    cpu_raw: Some(cpu::raw_subtract),
 };

@@ -213,6 +213,7 @@ static SCALED: PointFn = PointFn {
     map: false,
     monotone: true,
     cpu: cpu::scale,
+    cpu_raw: None,
 };
 
 static ROUNDED: PointFn = PointFn {
@@ -222,4 +223,5 @@ static ROUNDED: PointFn = PointFn {
     map: false,
     monotone: true,
     cpu: cpu::scale_and_round,
+    cpu_raw: None,
 };

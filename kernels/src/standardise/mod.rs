@@ -169,4 +169,5 @@ static STANDARDISE: PointFn = PointFn {
     // NaN, which ranks last, becomes 0 first.
     monotone: false,
     cpu: cpu::standardise,
+    cpu_raw: None,
 };

@@ -2,7 +2,7 @@
 
     python kernels.py WORK DIR
 
-Prints one JSON object: {"seconds"}, and "scaled_from" and "of" where only some channels were measured. Only the work is
+Prints one JSON object: {"seconds", "cpu_seconds"}, and "scaled_from" and "of" where only some channels were measured. Only the work is
 timed, not imports or reading; the best of three, or of one where one takes long.
 """
 
@@ -25,24 +25,25 @@ def field(folder):
 def best(work, repeats=3):
     if repeats > 1:
         work()
-    times = []
+    times, cpu = [], time.process_time()
     for _ in range(repeats):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return {"seconds": min(times), "cpu_seconds": (time.process_time() - cpu) / repeats}
 
 
 def each(folder, work, repeats=3):
     """Of all channels, one after the other."""
     planes = field(folder)
-    return {"seconds": best(lambda: [work(plane) for plane in planes], repeats)}
+    return best(lambda: [work(plane) for plane in planes], repeats)
 
 
 def one_of(folder, work):
     """Of the first channel, once, for all."""
     planes = field(folder)
-    return {"seconds": best(lambda: work(planes[0]), 1) * len(planes), "scaled_from": 1, "of": len(planes)}
+    one = best(lambda: work(planes[0]), 1)
+    return {name: value * len(planes) for name, value in one.items()} | {"scaled_from": 1, "of": len(planes)}
 
 
 def scaled(x, function):
@@ -58,7 +59,7 @@ def fused_opencv(folder):
 
     planes, functions = field(folder), np.load(folder / "illumination.npy")
     shrink = lambda x: cv2.resize(x, (512, 512), interpolation=cv2.INTER_AREA)
-    return {"seconds": best(lambda: [shrink(scaled(x, f)) for x, f in zip(planes, functions)])}
+    return best(lambda: [shrink(scaled(x, f)) for x, f in zip(planes, functions)])
 
 
 def fused_skimage(folder):
@@ -66,7 +67,7 @@ def fused_skimage(folder):
 
     planes, functions = field(folder), np.load(folder / "illumination.npy")
     shrink = lambda x: resize(x, (512, 512), order=1, anti_aliasing=True, preserve_range=True)
-    return {"seconds": best(lambda: [shrink(scaled(x, f)) for x, f in zip(planes, functions)])}
+    return best(lambda: [shrink(scaled(x, f)) for x, f in zip(planes, functions)])
 
 
 def percentiles(folder):
@@ -109,7 +110,7 @@ def illumination(folder):
     from skimage.morphology import disk
 
     mean = np.load(folder / "mean.npy")
-    return {"seconds": best(lambda: median(mean, disk(85), behavior="rank"), 1)}
+    return best(lambda: median(mean, disk(85), behavior="rank"), 1)
 
 
 WORK = {

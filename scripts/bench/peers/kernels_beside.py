@@ -3,7 +3,8 @@
     python kernels_beside.py KERNELS_TIME INPUT_DIR [--device D] [--rounds N] [WORK...]
 
 Each line: {"bench","work","ours","unit","peer","peer_value","ratio","bar","met"}. Seconds: the median of the rounds, each
-the best of some repeats; the ratio is peer / ours, and the bar the least it must be. Lines in GB/s say how much of what must
+the best of some repeats; the ratio is peer / ours, and the bar the least it must be. "ours_cpu" and "peer_cpu" are seconds
+of all processors together, which say on a busy machine what the clock cannot. Lines in GB/s say how much of what must
 move, moved, beside a copy with all threads in the same round.
 """
 
@@ -67,6 +68,7 @@ def beside(program, folder, device, work, rounds):
     pairs = WORK[work]
     ours = {name: [] for name, *_ in pairs}
     theirs = {peer: [] for _, peer, *_ in pairs}
+    cpu = {name: [] for name in [*ours, *(f"peer {peer}" for peer in theirs)]}
     speeds, copies, scaled = [], [], {}
     for _ in range(rounds):
         for answer in run(program, "--device", device, "copy", *ours):
@@ -74,11 +76,13 @@ def beside(program, folder, device, work, rounds):
                 copies.append(answer["bytes"] / answer["seconds"] / 1e9)
                 continue
             ours[answer["work"]].append(answer["seconds"])
+            cpu[answer["work"]].append(answer["cpu_seconds"])
             if answer["work"] == work and answer["bytes"]:
                 speeds.append(answer["bytes"] / answer["seconds"] / 1e9)
         for peer in theirs:
             [answer] = run(sys.executable, Path(__file__).with_name("kernels.py"), peer, folder)
             theirs[peer].append(answer["seconds"])
+            cpu[f"peer {peer}"].append(answer["cpu_seconds"])
             if answer.get("scaled_from"):
                 scaled[peer] = f", {answer['scaled_from']} of {answer['of']} channels measured and scaled"
     where = "" if device == "cpu" else f", on {device}"
@@ -93,6 +97,8 @@ def beside(program, folder, device, work, rounds):
             ratio=other / mine,
             bar=bar,
             met=None if bar is None else other / mine >= bar,
+            ours_cpu=statistics.median(cpu[name]),
+            peer_cpu=statistics.median(cpu[f"peer {peer}"]),
         )
     if speeds:
         mine, copy = statistics.median(speeds), statistics.median(copies)
@@ -116,7 +122,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("work", nargs="*", choices=[[], *WORK])
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     for work in arguments.work or WORK:
         beside(arguments.program, arguments.folder, arguments.device, work, arguments.rounds)
     if arguments.device != "cpu" and "fused" in (arguments.work or WORK):
