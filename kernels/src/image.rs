@@ -184,6 +184,14 @@ impl Tensor {
         Self { shape, data }
     }
 
+    /// No values at all; only where one image gave one tensor.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            shape: [0; 4],
+            data: Vec::new(),
+        }
+    }
+
     /// Items, channels, height, width.
     pub fn shape(&self) -> [usize; 4] {
         self.shape

@@ -5,7 +5,9 @@ use std::fmt;
 
 use crate::error::KernelError;
 use crate::image::RawImage;
+use crate::pixels::Pixels;
 use crate::plan::{BufferId, Plan};
+use crate::registry::Step;
 use crate::rows::Rows;
 
 /// Items, channels, height, width of the data between two steps.
@@ -53,8 +55,21 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     fn output_shape(&self, input: Shape) -> Result<Shape, KernelError>;
     /// The specification. Called only with a shape that [`Kernel::output_shape`] accepted.
     fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a>;
-    /// Adds this kernel's dispatches to `plan` and returns the buffer of its output (f32, [`Shape`] order).
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId;
+    /// The same on a GPU: adds dispatches to `plan`, or an operation to the pixels.
+    fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels;
+    /// Percentiles of its input that a point-wise kernel scales by. Those of neighbouring kernels are found in one pass
+    /// over the image.
+    fn percentiles(&self) -> Vec<f64> {
+        Vec::new()
+    }
+    /// Whether it only appends an operation that keeps the order of a plane's pixels, so that percentiles wanted after
+    /// it can be found before it.
+    fn keeps_order(&self) -> bool {
+        false
+    }
+    /// The same kernel for channel `c` alone, so that the channels of an image too large for a device can be run one
+    /// after the other; `None` where channels depend on each other.
+    fn channel(&self, c: usize) -> Option<Step>;
 }
 
 /// A kernel that reduces a raw image to exact integer tallies.
@@ -98,6 +113,15 @@ pub(crate) fn check_per_channel(
         }
     }
     Ok(())
+}
+
+/// The part of a checked per-channel list that channel `c` needs.
+pub(crate) fn of_channel<T: Copy>(values: &[T], c: usize) -> Vec<T> {
+    values
+        .get(if values.len() == 1 { 0 } else { c })
+        .copied()
+        .into_iter()
+        .collect()
 }
 
 /// The value of a checked per-channel list for channel `c`.

@@ -18,6 +18,8 @@
 //! ```
 
 pub mod background;
+pub mod blur;
+pub mod composite;
 mod convert;
 mod device;
 mod error;
@@ -25,30 +27,48 @@ pub mod features;
 pub mod flat_field;
 mod focus;
 pub mod histogram;
+pub mod illumination;
 mod image;
 pub mod kernel;
+pub mod median;
 pub mod moments;
 pub mod nuclei;
 mod order_statistics;
+pub mod orient;
+pub mod pad;
 pub mod percentile_scale;
+pub mod pixels;
 pub mod plan;
+mod point;
 mod power;
+pub mod project;
 mod quality;
 mod recipe;
+pub mod registration;
 pub mod registry;
 pub mod resize;
 pub mod rows;
+mod simd;
+pub mod standardise;
 pub mod tile;
+pub mod translate;
 
 pub use background::{Background, Footprint};
-pub use device::{Device, DeviceChoice, DeviceInfo, DeviceKind, list_devices};
+pub use blur::{Border, GaussianBlur};
+pub use composite::Composite;
+pub use device::{Device, DeviceChoice, DeviceInfo, DeviceKind, KernelTime, list_devices};
 pub use error::KernelError;
 pub use flat_field::{FlatField, FlatFieldMode, Illumination};
 pub use histogram::Histogram;
+pub use illumination::{IlluminationSettings, MeanImage, Smoothing};
 pub use image::{InputShape, RawImage, Tensor};
 pub use kernel::{Kernel, Measure, Tolerance};
+pub use median::Median;
+pub use orient::{Orient, Turn};
+pub use pad::{Fill, Pad};
 pub use percentile_scale::{PercentileScale, ScaleRange};
 pub use power::{power_log_log_slope, radial_power};
+pub use project::{Project, Projection};
 pub use quality::{
     ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, illumination_cv,
     quality_flags,
@@ -56,4 +76,6 @@ pub use quality::{
 pub use recipe::Recipe;
 pub use registry::Step;
 pub use resize::{Resize, ResizeFilter};
+pub use standardise::{Form, Standardise};
 pub use tile::{Placement, Tile};
+pub use translate::Translate;

@@ -1,6 +1,10 @@
 //! A plan: the dispatches of a recipe over numbered device buffers, before any device is involved.
-//! Enters: what kernels append. Leaves: a list that the device layer encodes in one submission. Cannot fail; the
-//! device checks sizes against its limits before it encodes anything.
+//! Enters: what kernels append. Leaves: a list that the device layer encodes in one submission, and what each
+//! dispatch moves. Cannot fail; the device checks sizes against its limits before it encodes anything.
+
+use std::sync::Arc;
+
+use crate::pixels::{self, Pixels};
 
 /// A buffer of a plan, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,30 +19,73 @@ pub(crate) struct BufferSpec {
     pub(crate) words: usize,
     /// Content written before the first dispatch.
     pub(crate) constant: Option<Vec<u32>>,
+    /// Content that the device keeps from plan to plan, known by its address.
+    pub(crate) shared: Option<Arc<Vec<f32>>>,
 }
 
 /// One compute dispatch.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// Kernel name; with `entry` the key of the pipeline cache.
+    /// Kernel name; with `entry` and the chain of `pixels` the key of the pipeline cache.
     pub kernel: &'static str,
-    /// WGSL source of the whole module.
+    /// WGSL source of the kernel's module, without the shared functions and `pixel`.
     pub source: &'static str,
     /// Entry point.
     pub entry: &'static str,
-    /// Uniform words at binding 0; empty where the entry point reads none.
+    /// Uniform words at binding 0, in the order of the shader's `Params`; empty where the entry point reads none.
     pub params: Vec<u32>,
-    /// Storage buffers by binding number.
-    pub bindings: Vec<(u32, BufferId)>,
+    /// What the entry point reads through `pixel`, if it does.
+    pub pixels: Option<Pixels>,
+    /// What the entry point does to order statistics through `later`, if it does: the pixels whose operations from that
+    /// number on it applies.
+    pub later: Option<(Pixels, usize)>,
+    /// Storage buffers that are read, by binding number.
+    pub reads: Vec<(u32, BufferId)>,
+    /// Storage buffers that are written (or updated), by binding number.
+    pub writes: Vec<(u32, BufferId)>,
     /// Workgroups in x, y, z.
     pub groups: [u32; 3],
+}
+
+impl Dispatch {
+    /// Every storage buffer it names.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = BufferId> + '_ {
+        let named = self.reads.iter().chain(&self.writes).map(|(_, id)| *id);
+        named.chain(self.pixels.iter().flat_map(Pixels::buffers))
+    }
 }
 
 /// One operation, in order.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     Clear(BufferId),
-    Dispatch(Dispatch),
+    Dispatch(Box<Dispatch>),
+}
+
+/// What one dispatch moves: every buffer it names, once. Neighbours that are read again come from the caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Kernel name.
+    pub kernel: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+}
+
+/// The module that a dispatch runs, for those who want to read or check it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shader {
+    /// Kernel name.
+    pub kernel: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// WGSL, with what was fused into it.
+    pub source: String,
+    /// Words that the dispatch gives for the shader's `Params`.
+    pub params: usize,
 }
 
 /// Threads per workgroup in every shader of this crate.
@@ -61,6 +108,7 @@ impl Plan {
             kernel,
             words: words.max(1),
             constant: None,
+            shared: None,
         });
         BufferId(self.buffers.len() - 1)
     }
@@ -71,8 +119,24 @@ impl Plan {
             kernel,
             words: words.len().max(1),
             constant: Some(words),
+            shared: None,
         });
         BufferId(self.buffers.len() - 1)
+    }
+
+    /// A constant that many plans have in common, such as an illumination function: the device keeps it.
+    pub(crate) fn shared_constant(&mut self, kernel: &'static str, values: Arc<Vec<f32>>) -> BufferId {
+        let id = self.buffer(kernel, values.len());
+        self.buffers[id.0].shared = Some(values);
+        id
+    }
+
+    /// Appends to the content of a constant.
+    pub(crate) fn extend(&mut self, constant: BufferId, words: impl IntoIterator<Item = u32>) {
+        let spec = &mut self.buffers[constant.0];
+        let content = spec.constant.get_or_insert_default();
+        content.extend(words);
+        spec.words = content.len().max(1);
     }
 
     /// Sets a buffer to zero.
@@ -82,12 +146,41 @@ impl Plan {
 
     /// Appends a dispatch.
     pub fn dispatch(&mut self, dispatch: Dispatch) {
-        self.ops.push(Op::Dispatch(dispatch));
+        self.ops.push(Op::Dispatch(Box::new(dispatch)));
     }
 
-    /// Number of dispatches.
-    pub fn dispatches(&self) -> usize {
-        self.ops.iter().filter(|op| matches!(op, Op::Dispatch(_))).count()
+    /// The module of each dispatch, in order.
+    pub fn shaders(&self) -> Vec<Shader> {
+        let shader = |op: &Op| match op {
+            Op::Clear(_) => None,
+            Op::Dispatch(d) => Some(Shader {
+                kernel: d.kernel,
+                entry: d.entry,
+                source: pixels::module(d),
+                params: d.params.len(),
+            }),
+        };
+        self.ops.iter().filter_map(shader).collect()
+    }
+
+    /// What each dispatch moves, in order.
+    pub fn traffic(&self) -> Vec<Traffic> {
+        let bytes = |id: &BufferId| self.buffers[id.0].words as u64 * 4;
+        let dispatch = |op: &Op| match op {
+            Op::Clear(_) => None,
+            Op::Dispatch(d) => Some(Traffic {
+                kernel: d.kernel,
+                entry: d.entry,
+                read: d.reads.iter().map(|(_, id)| bytes(id)).sum::<u64>()
+                    + d.pixels
+                        .iter()
+                        .flat_map(Pixels::buffers)
+                        .map(|id| bytes(&id))
+                        .sum::<u64>(),
+                written: d.writes.iter().map(|(_, id)| bytes(id)).sum(),
+            }),
+        };
+        self.ops.iter().filter_map(dispatch).collect()
     }
 }
 

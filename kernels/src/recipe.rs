@@ -2,10 +2,13 @@
 //! Enters: steps and the shape of the images they are for. Leaves: a recipe that cannot fail on shapes any more.
 //! Fails with the kernel, the parameter and the value, before any pixel is touched.
 
+use crate::convert;
 use crate::error::KernelError;
 use crate::image::{InputShape, RawImage, Tensor};
 use crate::kernel::{Kernel, Shape};
-use crate::plan::{BufferId, Plan};
+use crate::order_statistics;
+use crate::pixels::Pixels;
+use crate::plan::{Plan, Shader, Traffic};
 use crate::registry::Step;
 use crate::rows::Rows;
 
@@ -64,18 +67,69 @@ impl Recipe {
     /// Runs on the CPU, neighbouring point-wise steps fused into the reads of the next.
     pub(crate) fn cpu(&self, image: &RawImage) -> Tensor {
         let mut rows = Rows::raw(image);
-        for step in &self.steps {
+        for (at, step) in self.steps.iter().enumerate() {
+            let wanted = step.percentiles();
+            if !wanted.is_empty() {
+                order_statistics::prepare_rows(&mut rows, &wanted, &self.wanted_after(at));
+            }
             rows = step.cpu(rows);
         }
         rows.materialise()
     }
 
-    /// Appends the dispatches of all steps; `input` holds the image as f32.
-    pub(crate) fn plan(&self, plan: &mut Plan, input: BufferId) -> BufferId {
-        self.steps
-            .iter()
-            .zip(&self.shapes)
-            .fold(input, |buffer, (step, shape)| step.plan(plan, buffer, *shape))
+    /// Appends the dispatches of all steps and leaves stored floats.
+    pub(crate) fn plan_on(&self, plan: &mut Plan, mut pixels: Pixels) -> Pixels {
+        for (at, step) in self.steps.iter().enumerate() {
+            let wanted = step.percentiles();
+            if !wanted.is_empty() {
+                order_statistics::prepare(plan, &mut pixels, &wanted, &self.wanted_after(at));
+            }
+            pixels = step.plan(plan, pixels);
+        }
+        pixels.stored(plan)
+    }
+
+    /// What a GPU runs for this recipe: the dispatches in order, and what each moves at least.
+    pub fn traffic(&self) -> Vec<Traffic> {
+        self.whole_plan().traffic()
+    }
+
+    /// The WGSL that a GPU runs for this recipe, one module per dispatch.
+    pub fn shaders(&self) -> Vec<Shader> {
+        self.whole_plan().shaders()
+    }
+
+    fn whole_plan(&self) -> Plan {
+        let mut plan = Plan::default();
+        let input = convert::packed(&mut plan, self.input);
+        self.plan_on(&mut plan, input);
+        plan
+    }
+
+    /// Percentiles that later steps want of the same ranking: those after `at`, as long as every step in between keeps
+    /// the order of pixels.
+    fn wanted_after(&self, at: usize) -> Vec<f64> {
+        let mut wanted = Vec::new();
+        for pair in self.steps[at..].windows(2) {
+            if !pair[0].keeps_order() {
+                break;
+            }
+            wanted.extend(pair[1].percentiles());
+        }
+        wanted
+    }
+
+    /// The same recipe for each channel alone; `None` where a step needs several, or there is only one.
+    pub(crate) fn channels(&self) -> Option<Vec<Self>> {
+        let input = InputShape {
+            channels: 1,
+            ..self.input
+        };
+        let one = |c| -> Option<Self> {
+            let steps: Option<Vec<Step>> = self.steps.iter().map(|step| step.channel(c)).collect();
+            Self::new(steps?, input).ok()
+        };
+        (self.input.channels > 1).then(|| (0..self.input.channels).map(one).collect())?
     }
 }
 

@@ -4,16 +4,25 @@
 use serde::{Deserialize, Serialize};
 
 use crate::background::Background;
+use crate::blur::GaussianBlur;
+use crate::composite::Composite;
 use crate::error::KernelError;
 use crate::flat_field::FlatField;
 use crate::histogram::HistogramKernel;
 use crate::kernel::{Kernel, Measure, Shape, Tolerance};
+use crate::median::Median;
 use crate::moments::MomentsKernel;
+use crate::orient::Orient;
+use crate::pad::Pad;
 use crate::percentile_scale::PercentileScale;
-use crate::plan::{BufferId, Plan};
+use crate::pixels::Pixels;
+use crate::plan::Plan;
+use crate::project::Project;
 use crate::resize::Resize;
 use crate::rows::Rows;
+use crate::standardise::Standardise;
 use crate::tile::Tile;
+use crate::translate::Translate;
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $kernel:ident),* $(,)?) => {
@@ -49,6 +58,22 @@ steps! {
     Resize,
     /// Crops.
     Tile,
+    /// Gaussian blur.
+    GaussianBlur,
+    /// Median of small neighbourhoods.
+    Median,
+    /// Flips and turns.
+    Orient,
+    /// Pixels added around.
+    Pad,
+    /// Mean 0 per plane, in the form of a network.
+    Standardise,
+    /// A stack of focal planes becomes one.
+    Project,
+    /// Channels moved against each other.
+    Translate,
+    /// Channels rendered as one colour picture.
+    Composite,
 }
 
 /// Kernels that reduce a raw image to exact tallies.
@@ -67,7 +92,16 @@ impl Kernel for Step {
     fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a> {
         self.kernel().cpu(input)
     }
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
-        self.kernel().plan(plan, input, shape)
+    fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels {
+        self.kernel().plan(plan, input)
+    }
+    fn percentiles(&self) -> Vec<f64> {
+        self.kernel().percentiles()
+    }
+    fn keeps_order(&self) -> bool {
+        self.kernel().keeps_order()
+    }
+    fn channel(&self, c: usize) -> Option<Step> {
+        self.kernel().channel(c)
     }
 }

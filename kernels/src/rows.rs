@@ -5,8 +5,12 @@
 
 use rayon::prelude::*;
 
+use crate::flat_field::Illumination;
 use crate::image::{RawImage, Tensor};
 use crate::kernel::Shape;
+use crate::order_statistics::RowOrder;
+use crate::point::PointFn;
+use crate::simd::vectorised;
 
 /// Where a row segment lies.
 #[derive(Debug, Clone, Copy)]
@@ -21,13 +25,12 @@ pub struct RowAt {
     pub x: usize,
 }
 
-type Apply<'a> = Box<dyn Fn(RowAt, &mut [f32]) + Send + Sync + 'a>;
-
-struct RowOp<'a> {
-    apply: Apply<'a>,
-    /// Non-decreasing and the same for every pixel of a plane, so that the k-th smallest value of the output is
-    /// the operation applied to the k-th smallest value of the input.
-    monotone: bool,
+/// A point-wise operation with its numbers.
+struct RowOp {
+    function: &'static PointFn,
+    /// Four numbers for each plane.
+    levels: Vec<[f32; 4]>,
+    map: Option<Illumination>,
 }
 
 enum Base<'a> {
@@ -38,7 +41,9 @@ enum Base<'a> {
 /// Pixels read through pending point-wise operations.
 pub struct Rows<'a> {
     base: Base<'a>,
-    ops: Vec<RowOp<'a>>,
+    ops: Vec<RowOp>,
+    /// Order statistics found so far, as long as they hold.
+    order: Option<RowOrder>,
 }
 
 impl<'a> Rows<'a> {
@@ -47,6 +52,7 @@ impl<'a> Rows<'a> {
         Self {
             base: Base::Raw(image),
             ops: Vec::new(),
+            order: None,
         }
     }
 
@@ -55,6 +61,7 @@ impl<'a> Rows<'a> {
         Self {
             base: Base::Float(tensor),
             ops: Vec::new(),
+            order: None,
         }
     }
 
@@ -66,55 +73,104 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Adds a point-wise operation. `monotone`: non-decreasing and the same for every pixel of a plane.
+    /// Adds a point-wise operation with the numbers of each plane.
     pub(crate) fn then(
         mut self,
-        monotone: bool,
-        apply: impl Fn(RowAt, &mut [f32]) + Send + Sync + 'a,
+        function: &'static PointFn,
+        levels: Vec<[f32; 4]>,
+        map: Option<&Illumination>,
     ) -> Self {
+        if !function.monotone || !self.without_nan(self.ops.len()) {
+            self.order = None;
+        }
         self.ops.push(RowOp {
-            apply: Box::new(apply),
-            monotone,
+            function,
+            levels,
+            map: map.cloned(),
         });
         self
     }
 
-    /// The raw pixels, if the k-th smallest output is the pending operations applied to the k-th smallest raw
-    /// pixel.
-    pub(crate) fn ordered_raw(&self) -> Option<&'a RawImage> {
+    /// The raw pixels, if nothing is pending before operation number `ops`.
+    pub(crate) fn raw_before(&self, ops: usize) -> Option<&'a RawImage> {
         match &self.base {
-            Base::Raw(r) if self.ops.iter().all(|op| op.monotone) => Some(r),
+            Base::Raw(r) if ops == 0 => Some(r),
             _ => None,
         }
     }
 
-    /// Applies the pending operations to values of one plane, in place.
-    pub(crate) fn apply(&self, at: RowAt, values: &mut [f32]) {
-        for op in &self.ops {
-            (op.apply)(at, values);
+    /// Operations up to the last one that can change the order of pixels; what follows is monotone.
+    pub(crate) fn ordering_ops(&self) -> usize {
+        let changing = self
+            .ops
+            .iter()
+            .rposition(|op| !op.function.monotone)
+            .map_or(0, |i| i + 1);
+        if self.without_nan(changing) {
+            changing
+        } else {
+            self.ops.len()
         }
+    }
+
+    /// Whether there can be no NaN behind the first `ops` operations: each maps NaN to 0, and raw pixels have none.
+    fn without_nan(&self, ops: usize) -> bool {
+        ops > 0 || matches!(self.base, Base::Raw(_))
+    }
+
+    pub(crate) fn order(&self) -> Option<&RowOrder> {
+        self.order.as_ref()
+    }
+
+    pub(crate) fn set_order(&mut self, order: RowOrder) {
+        self.order = Some(order);
+    }
+
+    /// What the operations from number `from` on, which read no map, make of a value of one plane.
+    pub(crate) fn later(&self, from: usize, plane: usize, value: f32) -> f32 {
+        let mut one = [value];
+        for op in &self.ops[from..] {
+            (op.function.cpu)(&mut one, op.levels[plane], &[]);
+        }
+        one[0]
     }
 
     /// Reads `out.len()` pixels from `at`.
     pub(crate) fn read(&self, at: RowAt, out: &mut [f32]) {
-        let [_, channels, height, width] = self.shape();
-        let start = ((at.item * channels + at.channel) * height + at.y) * width + at.x;
-        match &self.base {
-            Base::Raw(r) => {
-                for (o, &p) in out.iter_mut().zip(&r.pixels()[start..]) {
-                    *o = f32::from(p);
-                }
-            }
-            Base::Float(t) => out.copy_from_slice(&t.data()[start..start + out.len()]),
-        }
-        self.apply(at, out);
+        self.read_through(self.ops.len(), at, out);
     }
 
-    /// The values of one plane, if they are stored as they are.
-    pub(crate) fn stored_plane(&self, item: usize, channel: usize) -> Option<&[f32]> {
+    /// Reads `out.len()` pixels from `at` as the first `ops` operations leave them.
+    pub(crate) fn read_through<'s>(&'s self, ops: usize, at: RowAt, out: &mut [f32]) {
+        let [_, channels, height, width] = self.shape();
+        let plane = at.item * channels + at.channel;
+        let inside = at.y * width + at.x;
+        let start = plane * height * width + inside;
+        let length = out.len();
+        let map = |op: &'s RowOp| match &op.map {
+            Some(map) => &map.plane(at.channel)[inside..inside + length],
+            None => &[],
+        };
+        let mut ops = self.ops[..ops].iter();
         match &self.base {
-            Base::Float(t) if self.ops.is_empty() => Some(t.plane(item, channel)),
-            _ => None,
+            Base::Raw(r) => {
+                let pixels = &r.pixels()[start..start + length];
+                match ops
+                    .as_slice()
+                    .first()
+                    .and_then(|op| Some((op, op.function.cpu_raw?)))
+                {
+                    Some((first, raw)) => {
+                        raw(pixels, out, first.levels[plane], map(first));
+                        ops.next();
+                    }
+                    None => widen(pixels, out),
+                }
+            }
+            Base::Float(t) => out.copy_from_slice(&t.data()[start..start + length]),
+        }
+        for op in ops {
+            (op.function.cpu)(out, op.levels[plane], map(op));
         }
     }
 
@@ -126,6 +182,7 @@ impl<'a> Rows<'a> {
             Rows {
                 base: Base::Float(t),
                 ops,
+                ..
             } if ops.is_empty() => return t,
             other => other,
         };
@@ -144,5 +201,14 @@ impl<'a> Rows<'a> {
                 this.read(at, out);
             });
         Tensor::from_parts(shape, data)
+    }
+}
+
+vectorised! {
+    /// Raw integers to f32; exact.
+    fn widen(pixels: &[u16], out: &mut [f32]) {
+        for (o, &p) in out.iter_mut().zip(pixels) {
+            *o = f32::from(p);
+        }
     }
 }

@@ -7,9 +7,9 @@
 )]
 
 use wellspring_kernels::{
-    Background, Device, DeviceChoice, FlatField, FlatFieldMode, Footprint, Illumination, InputShape,
-    KernelError, PercentileScale, Placement, RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Step,
-    Tensor, Tile,
+    Background, Border, Composite, Device, DeviceChoice, Fill, FlatField, FlatFieldMode, Footprint,
+    GaussianBlur, Illumination, InputShape, KernelError, Median, Pad, PercentileScale, Placement, Project,
+    Projection, RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Step, Tensor, Tile, Translate,
 };
 
 const INPUT: InputShape = InputShape {
@@ -193,6 +193,98 @@ fn shapes_that_do_not_fit() {
         Recipe::new(vec![], none),
         Err(KernelError::Empty { .. })
     ));
+}
+
+#[test]
+fn parameters_of_windows_projections_and_pictures() {
+    for (sigma, word) in [(0.0, "0"), (-2.0, "-2"), (f64::NAN, "NaN"), (1001.0, "1001")] {
+        let blur = GaussianBlur {
+            sigma,
+            border: Border::Reflect,
+        };
+        says(&refused(blur), &["gaussian_blur", "sigma", word]);
+        let background = Background::Gaussian {
+            sigma,
+            border: Border::Reflect,
+        };
+        says(&refused(background), &["background", "sigma", word]);
+    }
+    says(
+        &refused(Background::RollingBall { radius: 513 }),
+        &["background", "radius", "513"],
+    );
+    says(&refused(Median { size: 4 }), &["median", "size", "4"]);
+    let pad = |top, fill| Pad {
+        top,
+        bottom: 0,
+        left: 0,
+        right: 0,
+        fill,
+    };
+    says(&refused(pad(1 << 20, Fill::Edge)), &["pad", "top", "1048576"]);
+    says(
+        &refused(pad(1, Fill::Constant(f32::INFINITY))),
+        &["pad", "fill", "inf"],
+    );
+    let project = |slices| Project {
+        slices,
+        projection: Projection::Maximum,
+    };
+    says(&refused(project(0)), &["project", "slices", "0"]);
+    says(&refused(project(3)), &["project", "slices", "3 for 2 planes"]);
+    let colours = |colours: Vec<[f32; 3]>| Composite { colours };
+    says(
+        &refused(colours(vec![[1.0; 3]])),
+        &["composite", "colours", "list of 1 for 2"],
+    );
+    says(
+        &refused(colours(vec![[1.0; 3], [0.0, 2.0, 0.0]])),
+        &["composite", "colours", "2.0", "channel 1"],
+    );
+    let translate = |offsets| Translate { offsets };
+    says(
+        &refused(translate(vec![[0.0; 2]; 3])),
+        &["offsets", "3 values", "2 channels"],
+    );
+    says(
+        &refused(translate(vec![[f64::NAN, 0.0]])),
+        &["translate", "offsets", "NaN"],
+    );
+    says(
+        &refused(translate(vec![[9.0, 0.0]])),
+        &["translate", "offsets", "9.0"],
+    );
+}
+
+/// Three gigabytes of pixels are refused by the recipe, before anyone allocates what it would make of them.
+#[test]
+fn images_beyond_what_a_shader_can_count() {
+    let shape = InputShape {
+        channels: 1,
+        height: 50_000,
+        width: 50_000,
+    };
+    says(
+        &Recipe::new(vec![], shape).unwrap_err().to_string(),
+        &["too large", "50000"],
+    );
+    // One that fits may still grow too large on its way.
+    let shape = InputShape {
+        channels: 1,
+        height: 30_000,
+        width: 30_000,
+    };
+    let grow = Pad {
+        top: 50_000,
+        bottom: 50_000,
+        left: 0,
+        right: 0,
+        fill: Fill::Edge,
+    };
+    says(
+        &Recipe::new(vec![grow.into()], shape).unwrap_err().to_string(),
+        &["too large", "130000"],
+    );
 }
 
 #[test]

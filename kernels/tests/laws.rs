@@ -8,8 +8,9 @@
 
 use proptest::prelude::*;
 use wellspring_kernels::{
-    Background, Device, DeviceChoice, FlatField, FlatFieldMode, Footprint, Histogram, Illumination, Kernel,
-    PercentileScale, Placement, RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Step, Tensor, Tile,
+    Background, Border, Device, DeviceChoice, Fill, FlatField, FlatFieldMode, Footprint, Form, GaussianBlur,
+    Histogram, Illumination, Kernel, Median, Orient, Pad, PercentileScale, Placement, Project, Projection,
+    RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Standardise, Step, Tensor, Tile, Translate, Turn,
 };
 
 fn cpu() -> Device {
@@ -138,6 +139,120 @@ proptest! {
         prop_assert_eq!(&a, &run(vec![hat.clone()], &map(&x, |v| v + offset)));
         prop_assert_eq!(&a, &run(vec![hat.clone(), hat], &x));
         prop_assert!(a.data().iter().zip(x.pixels()).all(|(a, &x)| *a >= 0.0 && *a <= f32::from(x)));
+    }
+
+    /// Four quarter turns are none, two transpositions are none, and a half turn is both flips.
+    #[test]
+    fn turns_compose(x in any_image(u16::MAX)) {
+        let turn = |turns: &[Turn]| run(turns.iter().map(|t| Orient { turn: *t }.into()).collect(), &x);
+        let same = turn(&[]);
+        prop_assert_eq!(&turn(&[Turn::Rotate90; 4]), &same);
+        prop_assert_eq!(&turn(&[Turn::Transpose; 2]), &same);
+        prop_assert_eq!(&turn(&[Turn::Rotate90, Turn::Rotate270]), &same);
+        prop_assert_eq!(turn(&[Turn::FlipHorizontal, Turn::FlipVertical]), turn(&[Turn::Rotate180]));
+        prop_assert_eq!(turn(&[Turn::Transpose, Turn::FlipVertical]), turn(&[Turn::Rotate90]));
+        prop_assert_eq!(turn(&[Turn::Transpose, Turn::Rotate180]), turn(&[Turn::Transverse]));
+    }
+
+    /// Windows do not care for direction: a turn before them is a turn after them.
+    #[test]
+    fn windows_commute_with_turns(x in any_image(4000), sigma in 0.3f64..4.0, quarter in any::<bool>()) {
+        let turn: Step = Orient { turn: if quarter { Turn::Rotate90 } else { Turn::FlipVertical } }.into();
+        let exact: [Step; 4] = [
+            Median { size: 3 }.into(),
+            Median { size: 5 }.into(),
+            Background::TopHat { footprint: Footprint::Disk, radius: 3 }.into(),
+            Background::RollingBall { radius: 4 }.into(),
+        ];
+        for step in exact {
+            prop_assert_eq!(run(vec![turn.clone(), step.clone()], &x), run(vec![step, turn.clone()], &x));
+        }
+        let blur: Step = GaussianBlur { sigma, border: Border::Reflect }.into();
+        let (a, b) = (run(vec![turn.clone(), blur.clone()], &x), run(vec![blur, turn], &x));
+        for (a, b) in a.data().iter().zip(b.data()) {
+            prop_assert!((a - b).abs() <= 1e-5 * a.max(1.0), "{a} {b}");
+        }
+    }
+
+    /// A window on a crop equals the crop of the window, away from the cut: tiled equals untiled.
+    #[test]
+    fn windows_on_tiles_are_tiles_of_windows(x in any_image(4000), y0 in 0usize..6, x0 in 0usize..6) {
+        let margin = 4;
+        prop_assume!(x.height() > y0 + 2 * margin + 1 && x.width() > x0 + 2 * margin + 1);
+        let (height, width) = (x.height() - y0, x.width() - x0);
+        let cut: Step = Tile { height, width, placement: Placement::Offset { y: y0, x: x0 } }.into();
+        let inner: Step = Tile {
+            height: height - 2 * margin,
+            width: width - 2 * margin,
+            placement: Placement::Offset { y: margin, x: margin },
+        }.into();
+        let windows: [Step; 4] = [
+            Median { size: 5 }.into(),
+            GaussianBlur { sigma: 0.9, border: Border::Reflect }.into(),
+            Background::TopHat { footprint: Footprint::Square, radius: 2 }.into(),
+            Background::RollingBall { radius: 3 }.into(),
+        ];
+        for window in windows {
+            let tiled = run(vec![cut.clone(), window.clone(), inner.clone()], &x);
+            prop_assert_eq!(tiled, run(vec![window, cut.clone(), inner.clone()], &x));
+        }
+    }
+
+    /// A blur keeps constants and, with mirrored borders, the mean; a padded image cropped again is itself.
+    #[test]
+    fn blur_and_padding_laws(x in any_image(4000), sigma in 0.3f64..6.0, value in any::<u16>(), by in 0usize..9) {
+        for border in [Border::Reflect, Border::Normalised] {
+            let flat = map(&x, |_| value);
+            for v in run(vec![GaussianBlur { sigma, border }.into()], &flat).data() {
+                prop_assert!((v - f32::from(value)).abs() <= 2e-6 * f32::from(value));
+            }
+        }
+        let mean = |t: &Tensor| t.data().iter().map(|v| f64::from(*v)).sum::<f64>() / t.data().len() as f64;
+        let (before, after) = (run(vec![], &x), run(vec![GaussianBlur { sigma, border: Border::Reflect }.into()], &x));
+        prop_assert!((mean(&before) - mean(&after)).abs() <= 1e-4 * mean(&before).max(1.0));
+        for fill in [Fill::Edge, Fill::Reflect, Fill::Constant(7.0)] {
+            let pad: Step = Pad { top: by, bottom: 2, left: 1, right: by, fill }.into();
+            let back: Step = Tile { height: x.height(), width: x.width(), placement: Placement::Offset { y: by, x: 1 } }.into();
+            prop_assert_eq!(&run(vec![pad, back], &x), &before);
+        }
+    }
+
+    /// Standardised planes have mean 0 and, in the plain form, deviation 1; gain and offset do not show; constants give 0.
+    #[test]
+    fn standardisation_laws(x in any_image(4000), gain in 1u16..8, offset in 0u16..20000) {
+        let standard = |form| vec![Standardise { form }.into()];
+        let a = run(standard(Form::ZScore), &x);
+        let b = run(standard(Form::ZScore), &map(&x, |v| v * gain + offset));
+        for (a, b) in a.data().iter().zip(b.data()) {
+            prop_assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
+        for c in 0..x.channels() {
+            let plane = a.plane(0, c);
+            let n = plane.len() as f64;
+            let mean = plane.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+            let variance = plane.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n;
+            prop_assert!(mean.abs() < 1e-4);
+            prop_assert!(variance == 0.0 || (variance - 1.0).abs() < 1e-3, "{variance}");
+        }
+        for form in [Form::ZScore, Form::OpenPhenom, Form::CellDino, Form::MorphEm] {
+            prop_assert!(run(standard(form), &map(&x, |_| offset)).data().iter().all(|v| *v == 0.0));
+        }
+    }
+
+    /// A projection of equal slices is the slice; a whole translation and its reverse keep the middle.
+    #[test]
+    fn projection_and_translation_laws(x in any_image(60000), slices in 1usize..4, dy in -3i32..4, dx in -3i32..4) {
+        let planes: Vec<Vec<u16>> = (0..x.channels()).flat_map(|c| vec![x.plane(c).to_vec(); slices]).collect();
+        let stack = RawImage::from_planes(&planes, x.height(), x.width(), 65535).unwrap();
+        let same = run(vec![], &x);
+        for projection in [Projection::Maximum, Projection::BestFocus] {
+            prop_assert_eq!(&run(vec![Project { slices, projection }.into()], &stack), &same);
+        }
+        let (h, w) = (x.height(), x.width());
+        prop_assume!(h > 6 && w > 6);
+        let by = |sign: f64| -> Step { Translate { offsets: vec![[sign * f64::from(dy), sign * f64::from(dx)]] }.into() };
+        let middle: Step = Tile { height: h - 6, width: w - 6, placement: Placement::Offset { y: 3, x: 3 } }.into();
+        prop_assert_eq!(run(vec![by(1.0), by(-1.0), middle.clone()], &x), run(vec![middle], &x));
     }
 
     /// A recipe, whose steps are fused, equals its steps run one after another, bit for bit.

@@ -40,8 +40,7 @@ pub struct WellProfile {
     pub treatment: Treatment,
     /// How many passing fields were averaged; at least 1.
     pub fields: u32,
-    /// Cells, where they were counted: per passing field in runs, as tables give them elsewhere. Compared with the
-    /// plate's controls only.
+    /// Cells per field, passing or not, where they were counted. Compared with the plate's controls only.
     pub cell_count: Option<f64>,
     /// The embedding; every profile of a screen has the same width, and every value is finite.
     pub values: Vec<f32>,

@@ -1,126 +1,197 @@
-//! CPU form of `background`. A constant per plane is a point-wise operation. The top-hat takes, for each row, the
-//! running minimum over each chord of the footprint by doubling (windows of 1, 2, 4, ... pixels), which vectorises
-//! and costs log2 of the width instead of the width.
+//! CPU form of `background`. A constant per plane is a point-wise operation. A window takes, for each row, the running
+//! minimum over each chord of the footprint from windows of 1, 2, 4, ... pixels, which each row makes once for all
+//! chords: log2 of the width instead of the width, and all of it vectorises. A square is a chord and then a column.
 
 use rayon::prelude::*;
 
-use super::{Background, Footprint};
+use super::Footprint;
+use crate::blur::{self, Border};
 use crate::image::Tensor;
-use crate::kernel::per_channel;
-use crate::order_statistics::{self, Split};
+use crate::point::positive;
 use crate::rows::Rows;
+use crate::simd::vectorised;
 
 /// Rows per task.
-const CHUNK: usize = 16;
+const CHUNK: usize = 64;
 
-/// `v` where it is positive, else 0; NaN gives 0.
-#[inline]
-fn positive(v: f32) -> f32 {
-    if v > 0.0 { v } else { 0.0 }
+vectorised! {
+    pub(super) fn subtract_level(row: &mut [f32], p: [f32; 4], _map: &[f32]) {
+        for v in row {
+            *v = positive((*v - p[0]) - p[1]);
+        }
+    }
+
+    fn subtract(row: &mut [f32], other: &[f32]) {
+        for (v, o) in row.iter_mut().zip(other) {
+            *v = positive(*v - o);
+        }
+    }
 }
 
-pub(super) fn background<'a>(kernel: &'a Background, input: Rows<'a>) -> Rows<'a> {
-    let [items, channels, ..] = input.shape();
-    let (input, levels): (Rows<'a>, Vec<Split>) = match kernel {
-        Background::Fixed { levels } => {
-            let of = |p| Split::new(per_channel(levels, p % channels));
-            (input, (0..items * channels).map(of).collect())
-        }
-        Background::Percentile { q } => {
-            let (input, found) = order_statistics::percentiles(input, [*q, *q]);
-            (input, found.into_iter().map(|[lo, _]| lo).collect())
-        }
-        Background::TopHat { footprint, radius } => return top_hat(*footprint, *radius, input),
-    };
-    input.then(true, move |at, row| {
-        let b = levels[at.item * channels + at.channel];
-        row.iter_mut()
-            .for_each(|v| *v = positive((*v - b.stored) - b.rest));
-    })
+pub(super) fn gaussian<'a>(sigma: f64, border: Border, input: Rows<'a>) -> Rows<'a> {
+    let blurred = blur::blurred(&input, sigma, border);
+    difference(input.materialise(), &blurred)
 }
 
-fn top_hat<'a>(footprint: Footprint, radius: usize, input: Rows<'a>) -> Rows<'a> {
+pub(super) fn top_hat<'a>(footprint: Footprint, radius: usize, input: Rows<'a>) -> Rows<'a> {
     let tensor = input.materialise();
     let shape = tensor.shape();
-    let chords = footprint.chords(radius);
-    let mut out = tensor.into_data();
     // Absent (NaN, +infinity) pixels must not win the minimum; the smallest float must not win the maximum.
-    let source: Vec<f32> = out
-        .iter()
+    let source: Vec<f32> = tensor
+        .data()
+        .par_iter()
+        .with_min_len(1 << 14)
         .map(|&v| if v < f32::MAX { v } else { f32::MAX })
         .collect();
-    let eroded = sweep(
-        &source,
-        shape,
-        &chords,
-        f32::MAX,
-        |a, b| if b < a { b } else { a },
-    );
-    let opened = sweep(
-        &eroded,
-        shape,
-        &chords,
-        -f32::MAX,
-        |a, b| if b > a { b } else { a },
-    );
-    out.par_iter_mut()
-        .zip(&opened)
-        .with_min_len(4096)
-        .for_each(|(v, o)| *v = positive(*v - o));
+    let eroded = sweep::<Least>(&source, shape, footprint, radius);
+    let opened = sweep::<Greatest>(&eroded, shape, footprint, radius);
+    difference(tensor, &opened)
+}
+
+fn difference<'a>(tensor: Tensor, other: &[f32]) -> Rows<'a> {
+    let shape = tensor.shape();
+    let mut out = tensor.into_data();
+    out.par_chunks_mut(1 << 14)
+        .zip(other.par_chunks(1 << 14))
+        .for_each(|(v, o)| subtract(v, o));
     Rows::float(Tensor::from_parts(shape, out))
 }
 
-/// The best value (by `pick`, starting from `worst`) under the footprint around every pixel.
-fn sweep(
-    input: &[f32],
-    shape: [usize; 4],
-    chords: &[usize],
-    worst: f32,
-    pick: impl Fn(f32, f32) -> f32 + Copy + Send + Sync,
-) -> Vec<f32> {
+/// Which of two values a window keeps.
+trait Pick {
+    /// What every value beats.
+    const WORST: f32;
+    fn pick(a: f32, b: f32) -> f32;
+}
+
+struct Least;
+impl Pick for Least {
+    const WORST: f32 = f32::MAX;
+    #[inline(always)]
+    fn pick(a: f32, b: f32) -> f32 {
+        if b < a { b } else { a }
+    }
+}
+
+struct Greatest;
+impl Pick for Greatest {
+    const WORST: f32 = -f32::MAX;
+    #[inline(always)]
+    fn pick(a: f32, b: f32) -> f32 {
+        if b > a { b } else { a }
+    }
+}
+
+/// The best value under the footprint around every pixel.
+fn sweep<P: Pick>(input: &[f32], shape: [usize; 4], footprint: Footprint, radius: usize) -> Vec<f32> {
     let [_, _, height, width] = shape;
-    let radius = chords.len() / 2;
-    let mut out = vec![worst; input.len()];
+    let chords = match footprint {
+        Footprint::Disk => footprint.chords(radius),
+        Footprint::Square => vec![radius],
+    };
+    let mut out = vec![P::WORST; input.len()];
+    let tasks = height.div_ceil(CHUNK);
     out.par_chunks_mut(height * width)
         .zip(input.par_chunks(height * width))
         .for_each(|(out, plane)| {
             out.par_chunks_mut(CHUNK * width)
                 .enumerate()
+                .take(tasks)
                 .for_each(|(chunk, out)| {
-                    // Half widths beyond the row see the whole row.
-                    let pad = radius.min(width);
-                    let mut line = vec![worst; width + 2 * pad];
-                    for (i, out) in out.chunks_mut(width).enumerate() {
-                        let y = chunk * CHUNK + i;
-                        for (k, &half) in chords.iter().enumerate() {
-                            let Some(source) = (y + k).checked_sub(radius).filter(|s| *s < height) else {
-                                continue;
-                            };
-                            let half = half.min(pad);
-                            line.fill(worst);
-                            line[pad..pad + width]
-                                .copy_from_slice(&plane[source * width..(source + 1) * width]);
-                            let window = 2 * half + 1;
-                            let mut have = 1;
-                            while have * 2 <= window {
-                                double(&mut line, have, pick);
-                                have *= 2;
-                            }
-                            let left = &line[pad - half..];
-                            let right = &line[pad + half + 1 - have..];
-                            for ((o, a), b) in out.iter_mut().zip(left).zip(right) {
-                                *o = pick(*o, pick(*a, *b));
-                            }
-                        }
-                    }
+                    chords_of_rows::<P>(plane, width, &chords, chunk * CHUNK, out);
                 });
         });
+    if footprint == Footprint::Square {
+        out.par_chunks_mut(height * width)
+            .for_each(|plane| columns::<P>(plane, width, radius));
+    }
     out
 }
 
-/// Windows of `have` pixels become windows of `2 * have`, each starting where it did.
-fn double(line: &mut [f32], have: usize, pick: impl Fn(f32, f32) -> f32) {
-    for i in 0..line.len().saturating_sub(have) {
-        line[i] = pick(line[i], line[i + have]);
+/// Windows of each power of two that some chord needs, of one row; `pad` columns outside lie on both sides.
+fn powers_of_row<P: Pick>(row: &[f32], pad: usize, powers: &mut [Vec<f32>]) {
+    for k in 0..powers.len() {
+        let (before, rest) = powers.split_at_mut(k);
+        let line = &mut rest[0];
+        match before.last() {
+            None => line[pad..pad + row.len()].copy_from_slice(row),
+            // Windows of `have` pixels become windows of twice as many, each starting where it did.
+            Some(half) => {
+                let have = 1 << (k - 1);
+                let whole = half.len() - have;
+                join::<P>(&half[..whole], &half[have..], &mut line[..whole]);
+                line[whole..].copy_from_slice(&half[whole..]);
+            }
+        }
+    }
+}
+
+/// The best of the chords of rows `first..`; `out` holds them.
+fn chords_of_rows<P: Pick>(plane: &[f32], width: usize, chords: &[usize], first: usize, out: &mut [f32]) {
+    let radius = chords.len() / 2;
+    let height = plane.len() / width;
+    let rows = out.len() / width;
+    // Half widths beyond the row see the whole row.
+    let pad = chords.iter().copied().max().unwrap_or(0).min(width);
+    let power = |half: usize| (2 * half.min(pad) + 1).ilog2() as usize;
+    let mut powers = vec![vec![P::WORST; width + 2 * pad]; power(pad) + 1];
+    for y in first.saturating_sub(radius)..(first + rows + radius).min(height) {
+        powers_of_row::<P>(&plane[y * width..(y + 1) * width], pad, &mut powers);
+        for (k, &half) in chords.iter().enumerate() {
+            // Row y lies `k - radius` below the output row.
+            let Some(row) = (y + radius).checked_sub(k + first).filter(|r| *r < rows) else {
+                continue;
+            };
+            let half = half.min(pad);
+            let line = &powers[power(half)];
+            let have = 1 << power(half);
+            best_of::<P>(
+                &mut out[row * width..(row + 1) * width],
+                &line[pad - half..],
+                &line[pad + half + 1 - have..],
+            );
+        }
+    }
+}
+
+/// The best of `2 radius + 1` rows around each row.
+fn columns<P: Pick>(plane: &mut [f32], width: usize, radius: usize) {
+    let height = plane.len() / width;
+    let pad = radius.min(height);
+    let mut rows = vec![P::WORST; (height + 2 * pad) * width];
+    rows[pad * width..(pad + height) * width].copy_from_slice(plane);
+    let window = 2 * pad + 1;
+    let mut have = 1;
+    while have * 2 <= window {
+        for at in 0..height + 2 * pad - have {
+            let (a, b) = rows.split_at_mut((at + have) * width);
+            best_into::<P>(&mut a[at * width..(at + 1) * width], &b[..width]);
+        }
+        have *= 2;
+    }
+    for (y, out) in plane.chunks_exact_mut(width).enumerate() {
+        out.fill(P::WORST);
+        let last = y + window - have;
+        best_of::<P>(out, &rows[y * width..], &rows[last * width..]);
+    }
+}
+
+vectorised! {
+    fn join<P: Pick>(a: &[f32], b: &[f32], out: &mut [f32]) {
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            *o = P::pick(*a, *b);
+        }
+    }
+
+    fn best_into<P: Pick>(out: &mut [f32], a: &[f32]) {
+        for (o, a) in out.iter_mut().zip(a) {
+            *o = P::pick(*o, *a);
+        }
+    }
+
+    fn best_of<P: Pick>(out: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            *o = P::pick(*o, P::pick(*a, *b));
+        }
     }
 }

@@ -7,6 +7,11 @@
 use super::gpu::{Gpu, STORAGE, UNIFORM};
 use crate::plan::{BufferId, Op, Plan};
 
+/// In place of the last use: read back at the end.
+const OUTPUT: usize = usize::MAX;
+/// In place of the last use: belongs to the device and outlives the plan.
+const KEPT: usize = usize::MAX - 1;
+
 pub(super) struct Buffers<'g> {
     gpu: &'g Gpu,
     words: Vec<usize>,
@@ -24,11 +29,11 @@ impl<'g> Buffers<'g> {
         for (at, op) in plan.ops.iter().enumerate() {
             match op {
                 Op::Clear(id) => last_use[id.0] = at,
-                Op::Dispatch(d) => d.bindings.iter().for_each(|(_, id)| last_use[id.0] = at),
+                Op::Dispatch(d) => d.buffers().for_each(|id| last_use[id.0] = at),
             }
         }
         for id in outputs {
-            last_use[id.0] = usize::MAX;
+            last_use[id.0] = OUTPUT;
         }
         let mut this = Self {
             gpu,
@@ -40,6 +45,10 @@ impl<'g> Buffers<'g> {
         };
         this.get(target);
         for (i, spec) in plan.buffers.iter().enumerate() {
+            if let Some(values) = &spec.shared {
+                this.slots[i] = Some(gpu.kept(values));
+                this.last_use[i] = KEPT;
+            }
             if let Some(words) = &spec.constant {
                 let buffer = this.get(BufferId(i));
                 gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
@@ -92,10 +101,13 @@ impl<'g> Buffers<'g> {
 
     /// Gives everything back to the pool, once the device is done.
     pub(super) fn give_back(self) {
-        for buffer in self
+        let own = self
             .slots
             .into_iter()
-            .flatten()
+            .zip(&self.last_use)
+            .filter(|(_, last)| **last != KEPT);
+        for buffer in own
+            .filter_map(|(slot, _)| slot)
             .chain(self.free)
             .chain(self.uniforms)
         {

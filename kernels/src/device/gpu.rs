@@ -1,16 +1,15 @@
-//! Runs plans on a graphics adapter: one upload, all dispatches in one submission, one readback.
-//! Enters: a plan and its input. Leaves: the words of its output buffers. Fails before any dispatch if a buffer is
-//! larger than the adapter binds, and with the driver's words if a command fails. Pipelines are cached and buffers
-//! reused; within a plan a buffer is reused as soon as its last reader is recorded.
+//! An open graphics adapter: its device, its limits, and what is kept between plans (pipelines, idle buffers, constants).
+//! Enters: an adapter, then plans to be checked. Leaves: an open device. Fails if the driver refuses, and on a plan that does
+//! not fit the adapter's limits, before anything is recorded. `submit.rs` runs the plans.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::buffers::Buffers;
 use super::pool::Pool;
 use super::{DeviceInfo, DeviceKind};
 use crate::error::KernelError;
-use crate::plan::{BufferId, Dispatch, Op, Plan, WORKGROUP};
+use crate::pixels::{self, Pixels};
+use crate::plan::{Dispatch, Op, Plan, WORKGROUP};
 
 /// Usage of storage buffers.
 pub(super) const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
@@ -19,7 +18,9 @@ pub(super) const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
 /// Usage of uniform buffers.
 pub(super) const UNIFORM: wgpu::BufferUsages =
     wgpu::BufferUsages::UNIFORM.union(wgpu::BufferUsages::COPY_DST);
-const READBACK: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
+/// Usage of buffers that the processor reads.
+pub(super) const READBACK: wgpu::BufferUsages =
+    wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
 
 /// Storage buffers that the most demanding kernel binds at once.
 const STORAGE_BINDINGS: u32 = 5;
@@ -66,8 +67,11 @@ fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
     }
 }
 
-/// Kernel and entry point.
-type PipelineKey = (&'static str, &'static str);
+/// Constants kept on the device, such as the illumination functions of a plate.
+const KEPT_CONSTANTS: usize = 4;
+
+/// Kernel, entry point, and what was fused into it.
+type PipelineKey = (&'static str, &'static str, String);
 
 /// An open adapter.
 #[derive(Debug)]
@@ -77,8 +81,14 @@ pub(super) struct Gpu {
     pub(super) pool: Pool,
     /// Largest buffer in bytes.
     pub(super) limit: u64,
-    name: String,
+    /// Storage buffers that one dispatch can bind.
+    bindings: usize,
+    pub(super) name: String,
+    /// Whether dispatches can be timed.
+    pub(super) timestamps: bool,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    /// Constants that many plans have in common, the latest last, with their buffers.
+    constants: Mutex<Vec<(Arc<Vec<f32>>, wgpu::Buffer)>>,
     /// First fault that no command of ours caught: a lost device, an error on a driver thread.
     fault: Arc<Mutex<Option<String>>>,
 }
@@ -99,10 +109,12 @@ impl Gpu {
                 limits.max_storage_buffers_per_shader_stage, limits.max_compute_invocations_per_workgroup,
             )));
         }
+        let bindings = limits.max_storage_buffers_per_shader_stage as usize;
         let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wellspring"),
             required_limits: limits,
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
@@ -131,49 +143,35 @@ impl Gpu {
             device,
             queue,
             name: info.name.clone(),
+            timestamps: adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY),
             limit,
+            bindings,
             pipelines: Mutex::default(),
+            constants: Mutex::default(),
             pool: Pool::default(),
             fault,
         })
     }
 
-    /// Uploads `input` to `target`, runs `plan` and reads `outputs` back, one vector each.
-    pub(super) fn execute(
-        &self,
-        what: &str,
-        plan: &Plan,
-        target: BufferId,
-        input: &[u8],
-        outputs: &[BufferId],
-    ) -> Result<Vec<Vec<u32>>, KernelError> {
-        self.check(plan)?;
-        if let Some(reason) = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Err(self.failed(what, reason));
-        }
-        let scopes = [
-            wgpu::ErrorFilter::Validation,
-            wgpu::ErrorFilter::OutOfMemory,
-            wgpu::ErrorFilter::Internal,
-        ]
-        .map(|filter| self.device.push_error_scope(filter));
-        let result = self.record_and_read(what, plan, target, input, outputs);
-        for scope in scopes.into_iter().rev() {
-            match pollster::block_on(scope.pop()) {
-                None => {}
-                Some(wgpu::Error::OutOfMemory { .. }) => {
-                    return Err(KernelError::OutOfMemory {
-                        device: self.name.clone(),
-                        what: what.to_owned(),
-                    });
-                }
-                Some(e) => return Err(self.failed(what, e.to_string())),
-            }
-        }
-        result
+    pub(super) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn failed(&self, what: &str, reason: String) -> KernelError {
+    /// Whether the device is lost, or failed where no command of ours caught it.
+    pub(super) fn is_broken(&self) -> bool {
+        self.fault().is_some()
+    }
+
+    /// Ends the device as a reset of the driver does.
+    pub(super) fn lose(&self) {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| "device lost: ended by `lose`".into());
+        self.device.destroy();
+    }
+
+    pub(super) fn failed(&self, what: &str, reason: String) -> KernelError {
         KernelError::DeviceFailed {
             device: self.name.clone(),
             what: what.to_owned(),
@@ -182,7 +180,7 @@ impl Gpu {
     }
 
     /// Every buffer and dispatch against the adapter's limits, before anything is recorded.
-    fn check(&self, plan: &Plan) -> Result<(), KernelError> {
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), KernelError> {
         for spec in &plan.buffers {
             let bytes = spec.words as u64 * 4;
             if bytes > self.limit {
@@ -195,9 +193,20 @@ impl Gpu {
             }
         }
         for op in &plan.ops {
-            if let Op::Dispatch(d) = op
-                && d.groups.iter().any(|g| u64::from(*g) > MAX_PLANES)
-            {
+            let Op::Dispatch(d) = op else { continue };
+            let bound = d.buffers().count();
+            if bound > self.bindings {
+                return Err(KernelError::Parameter {
+                    kernel: d.kernel,
+                    parameter: "storage buffers",
+                    value: format!(
+                        "{bound} in one dispatch, and `{}` binds {}",
+                        self.name, self.bindings
+                    ),
+                    expected: "put fewer point-wise steps before this one, or use device `cpu`",
+                });
+            }
+            if d.groups.iter().any(|g| u64::from(*g) > MAX_PLANES) {
                 return Err(KernelError::Parameter {
                     kernel: d.kernel,
                     parameter: "planes",
@@ -209,91 +218,52 @@ impl Gpu {
         Ok(())
     }
 
-    fn record_and_read(
-        &self,
-        what: &str,
-        plan: &Plan,
-        target: BufferId,
-        input: &[u8],
-        outputs: &[BufferId],
-    ) -> Result<Vec<Vec<u32>>, KernelError> {
-        let mut buffers = Buffers::new(self, plan, target, outputs);
-        self.upload(&buffers.get(target), input);
-        let mut encoder = self
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        for (at, op) in plan.ops.iter().enumerate() {
-            match op {
-                Op::Clear(id) => {
-                    let bytes = plan.buffers[id.0].words as u64 * 4;
-                    encoder.clear_buffer(&buffers.get(*id), 0, Some(bytes));
-                }
-                Op::Dispatch(d) => self.record(&mut encoder, &mut buffers, plan, d),
-            }
-            buffers.release_after(at);
+    /// Frees what lies idle and what is kept for later plans.
+    pub(super) fn forget(&self) {
+        self.pool.clear();
+        self.constants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// The buffer of a constant, uploaded at its first use. A plan that still runs keeps its own handle of a buffer that
+    /// is forgotten here.
+    pub(super) fn kept(&self, values: &Arc<Vec<f32>>) -> wgpu::Buffer {
+        let mut constants = self.constants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = constants.iter().position(|(known, _)| Arc::ptr_eq(known, values)) {
+            let found = constants.remove(at);
+            let buffer = found.1.clone();
+            constants.push(found);
+            return buffer;
         }
-        let sizes: Vec<u64> = outputs
-            .iter()
-            .map(|id| plan.buffers[id.0].words as u64 * 4)
-            .collect();
-        let total = sizes.iter().sum();
-        let readback = self.pool.take(&self.device, READBACK, total, u64::MAX);
-        let mut offset = 0;
-        for (id, size) in outputs.iter().zip(&sizes) {
-            encoder.copy_buffer_to_buffer(&buffers.get(*id), 0, &readback, offset, *size);
-            offset += size;
+        if constants.len() >= KEPT_CONSTANTS {
+            constants.remove(0);
         }
-        let submission = self.queue.submit([encoder.finish()]);
-        let (done, wait) = mpsc::sync_channel(1);
-        readback.map_async(wgpu::MapMode::Read, 0..total, move |r| {
-            // The receiver lives until the end of this function; nobody else needs the result.
-            let _ = done.send(r);
+        let bytes = bytemuck::cast_slice(values);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("constant"),
+            size: bytes.len() as u64,
+            usage: STORAGE,
+            mapped_at_creation: false,
         });
-        self.device
-            .poll(wgpu::PollType::Wait {
-                submission_index: Some(submission),
-                timeout: None,
-            })
-            .map_err(|e| self.failed(what, e.to_string()))?;
-        match wait.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(self.failed(what, e.to_string())),
-            Err(e) => return Err(self.failed(what, e.to_string())),
-        }
-        let mapped = readback
-            .get_mapped_range(0..total)
-            .map_err(|e| self.failed(what, e.to_string()))?;
-        let mut words = Vec::with_capacity(outputs.len());
-        let mut at = 0;
-        for size in sizes {
-            let end = at + size as usize;
-            words.push(bytemuck::pod_collect_to_vec(&mapped[at..end]));
-            at = end;
-        }
-        drop(mapped);
-        readback.unmap();
-        self.pool.give(readback);
-        buffers.give_back();
-        Ok(words)
+        self.queue.write_buffer(&buffer, 0, bytes);
+        constants.push((Arc::clone(values), buffer.clone()));
+        buffer
     }
 
-    fn upload(&self, buffer: &wgpu::Buffer, bytes: &[u8]) {
-        // Writes are whole words; the last one is padded.
-        let whole = bytes.len() / 4 * 4;
-        self.queue.write_buffer(buffer, 0, &bytes[..whole]);
-        if whole < bytes.len() {
-            let mut last = [0; 4];
-            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            self.queue.write_buffer(buffer, whole as u64, &last);
-        }
-    }
-
-    fn pipeline(&self, d: &Dispatch) -> wgpu::ComputePipeline {
+    pub(super) fn pipeline(&self, d: &Dispatch) -> wgpu::ComputePipeline {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let fused = d.pixels.as_ref().map(Pixels::key).unwrap_or_default();
+        let later = d
+            .later
+            .as_ref()
+            .map(|(pixels, from)| pixels.later_key(*from))
+            .unwrap_or_default();
         let make = || {
             let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(d.kernel),
-                source: wgpu::ShaderSource::Wgsl(d.source.into()),
+                source: wgpu::ShaderSource::Wgsl(pixels::module(d).into()),
             });
             self.device
                 .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -305,52 +275,9 @@ impl Gpu {
                     cache: None,
                 })
         };
-        pipelines.entry((d.kernel, d.entry)).or_insert_with(make).clone()
+        pipelines
+            .entry((d.kernel, d.entry, fused + &later))
+            .or_insert_with(make)
+            .clone()
     }
-
-    fn record(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        buffers: &mut Buffers<'_>,
-        plan: &Plan,
-        d: &Dispatch,
-    ) {
-        let pipeline = self.pipeline(d);
-        let mut params = d.params.clone();
-        params.resize(params.len().next_multiple_of(4), 0);
-        let uniform = (!params.is_empty()).then(|| buffers.uniform(&params));
-        let bound: Vec<_> = d.bindings.iter().map(|(_, id)| buffers.get(*id)).collect();
-        let mut entries: Vec<_> = uniform
-            .iter()
-            .map(|u| wgpu::BindGroupEntry {
-                binding: 0,
-                resource: bind(u, params.len()),
-            })
-            .collect();
-        for ((binding, id), buffer) in d.bindings.iter().zip(&bound) {
-            let resource = bind(buffer, plan.buffers[id.0].words);
-            entries.push(wgpu::BindGroupEntry {
-                binding: *binding,
-                resource,
-            });
-        }
-        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(d.entry),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
-    }
-}
-
-/// Exactly the words of a plan buffer, which may be shorter than the pooled buffer behind it.
-fn bind(buffer: &wgpu::Buffer, words: usize) -> wgpu::BindingResource<'_> {
-    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-        buffer,
-        offset: 0,
-        size: wgpu::BufferSize::new(words as u64 * 4),
-    })
 }

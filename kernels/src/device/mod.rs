@@ -2,137 +2,36 @@
 //! Fails where the choice does not exist, an image is too large for the adapter, or the adapter fails. Nothing falls
 //! back in silence: only `auto` chooses, and [`Device::describe`] says what and why.
 
-use std::fmt;
-use std::str::FromStr;
-
 use rayon::prelude::*;
 
-use crate::convert;
 use crate::error::KernelError;
 use crate::histogram::{Histogram, HistogramKernel};
 use crate::image::{RawImage, Tensor};
 use crate::kernel::{Kernel, Measure};
 use crate::moments::MomentsKernel;
-use crate::plan::Plan;
 use crate::quality::{self, ChannelQuality};
 use crate::recipe::Recipe;
 use crate::registry::Step;
 use crate::rows::Rows;
-use gpu::Gpu;
 
+mod adapter;
 mod buffers;
+mod choice;
+mod clock;
 mod gpu;
 mod pool;
+mod run;
+mod submit;
 
-/// Which device to use, as configuration writes it: `auto`, `cpu`, `gpu`, or part of an adapter name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum DeviceChoice {
-    /// A real GPU where there is one, else the CPU. Never a software adapter.
-    #[default]
-    Auto,
-    /// The CPU path.
-    Cpu,
-    /// The best adapter, software included; an error where there is none.
-    Gpu,
-    /// The first adapter whose name contains this, ignoring case.
-    Named(String),
-}
-
-impl FromStr for DeviceChoice {
-    type Err = KernelError;
-    fn from_str(s: &str) -> Result<Self, KernelError> {
-        Ok(match s.trim().to_ascii_lowercase().as_str() {
-            "" => return Err(KernelError::DeviceChoice),
-            "auto" => Self::Auto,
-            "cpu" => Self::Cpu,
-            "gpu" => Self::Gpu,
-            _ => Self::Named(s.trim().to_owned()),
-        })
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Gpu => f.write_str("gpu"),
-            Self::Named(name) => f.write_str(name),
-        }
-    }
-}
-
-/// Kind of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// The CPU path of this crate.
-    Cpu,
-    /// A graphics card with its own memory.
-    DiscreteGpu,
-    /// A GPU that shares memory with the processor.
-    IntegratedGpu,
-    /// A GPU of a virtual machine.
-    VirtualGpu,
-    /// A driver that computes on the processor (lavapipe).
-    Software,
-    /// The driver does not say.
-    Other,
-}
-
-impl fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::DiscreteGpu => "discrete gpu",
-            Self::IntegratedGpu => "integrated gpu",
-            Self::VirtualGpu => "virtual gpu",
-            Self::Software => "software",
-            Self::Other => "other",
-        })
-    }
-}
-
-/// A device that exists on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// Name by which it can be chosen.
-    pub name: String,
-    /// Kind.
-    pub kind: DeviceKind,
-    /// Backend: "vulkan", "metal", "dx12", or "rayon" for the CPU.
-    pub backend: String,
-    /// Driver and version, empty for the CPU.
-    pub driver: String,
-    /// Largest buffer a shader can bind, in bytes; `None` for the CPU.
-    pub max_binding_bytes: Option<u64>,
-}
-
-impl fmt::Display for DeviceInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {}", self.name, self.kind, self.backend)?;
-        if !self.driver.is_empty() {
-            write!(f, ", {}", self.driver)?;
-        }
-        f.write_str(")")
-    }
-}
-
-/// The CPU as a device.
-fn cpu_info() -> DeviceInfo {
-    DeviceInfo {
-        name: format!("cpu, {} threads", rayon::current_num_threads()),
-        kind: DeviceKind::Cpu,
-        backend: "rayon".into(),
-        driver: String::new(),
-        max_binding_bytes: None,
-    }
-}
+use adapter::Adapter;
+use choice::cpu_info;
+pub use choice::{DeviceChoice, DeviceInfo, DeviceKind};
+pub use clock::KernelTime;
 
 #[derive(Debug)]
 enum Inner {
     Cpu,
-    Gpu(Box<Gpu>),
+    Gpu(Box<Adapter>),
 }
 
 /// An open device. Blocking; may be shared between threads.
@@ -166,30 +65,18 @@ impl Device {
                 .collect::<Vec<_>>()
                 .join("; "),
         };
-        let wanted = |info: &DeviceInfo| match &choice {
-            DeviceChoice::Auto => info.kind != DeviceKind::Software,
-            DeviceChoice::Cpu => false,
-            DeviceChoice::Gpu => true,
-            DeviceChoice::Named(part) => info.name.to_lowercase().contains(&part.to_lowercase()),
+        let opened = (1..)
+            .zip(&adapters)
+            .find(|(index, (info, _))| choice.suits(*index, info))
+            .map(|(_, (info, adapter))| Adapter::open(info, adapter));
+        let gpu = |adapter: Adapter, why: String| Self {
+            info: adapter.info().clone(),
+            inner: Inner::Gpu(Box::new(adapter)),
+            why,
         };
-        let opened = adapters
-            .iter()
-            .find(|(info, _)| wanted(info))
-            .map(|(info, adapter)| Gpu::open(info, adapter).map(|gpu| (info.clone(), gpu)));
         match (opened, &choice) {
-            (Some(Ok((info, gpu))), DeviceChoice::Auto) => Ok(Self {
-                inner: Inner::Gpu(Box::new(gpu)),
-                info,
-                why: "auto: the best GPU found".into(),
-            }),
-            (Some(Ok((info, gpu))), _) => {
-                let why = format!("chosen by `{choice}`");
-                Ok(Self {
-                    inner: Inner::Gpu(Box::new(gpu)),
-                    info,
-                    why,
-                })
-            }
+            (Some(Ok(adapter)), DeviceChoice::Auto) => Ok(gpu(adapter, "auto: the best GPU found".into())),
+            (Some(Ok(adapter)), _) => Ok(gpu(adapter, format!("chosen by `{choice}`"))),
             (Some(Err(e)), DeviceChoice::Auto) => Ok(cpu(format!("auto: a GPU exists, but {e}"))),
             (None, DeviceChoice::Auto) => Ok(cpu(format!(
                 "auto: no GPU (adapters found: {}; software adapters only run if chosen)",
@@ -218,18 +105,48 @@ impl Device {
     /// # Errors
     /// The image is not the one the recipe was made for, is too large for the device, or the device fails.
     pub fn run(&self, recipe: &Recipe, image: &RawImage) -> Result<Tensor, KernelError> {
+        Ok(self
+            .run_all(recipe, std::slice::from_ref(&image))?
+            .pop()
+            .unwrap_or_else(Tensor::nothing))
+    }
+
+    /// Runs `recipe` on several images, in order. On a GPU the upload of one image, the work on another and the readback of
+    /// a third overlap. Images that need a larger buffer than the device binds are run channel by channel, if the recipe
+    /// allows.
+    ///
+    /// # Errors
+    /// As [`Device::run`]; nothing runs if an image does not fit the recipe.
+    pub fn run_all(&self, recipe: &Recipe, images: &[&RawImage]) -> Result<Vec<Tensor>, KernelError> {
+        images.iter().try_for_each(|image| recipe.check(image))?;
+        match &self.inner {
+            Inner::Cpu => Ok(images.iter().map(|image| recipe.cpu(image)).collect()),
+            Inner::Gpu(adapter) => run::recipe(adapter, recipe, images),
+        }
+    }
+
+    /// Runs `recipe` and measures each dispatch by the device's own clock: kernel, entry point and time. `None` on the CPU and
+    /// on adapters without such a clock.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    pub fn run_timed(
+        &self,
+        recipe: &Recipe,
+        image: &RawImage,
+    ) -> Result<(Tensor, Option<Vec<KernelTime>>), KernelError> {
         recipe.check(image)?;
         match &self.inner {
-            Inner::Cpu => Ok(recipe.cpu(image)),
-            Inner::Gpu(gpu) => {
-                let mut plan = Plan::default();
-                let packed = plan.buffer(convert::NAME, convert::packed_words(image));
-                let pixels = convert::plan(&mut plan, packed, image.pixels().len());
-                let output = recipe.plan(&mut plan, pixels);
-                let bytes = bytemuck::cast_slice(image.pixels());
-                let words = gpu.execute("a recipe", &plan, packed, bytes, &[output])?;
-                Ok(tensor(recipe.output_shape(), words))
-            }
+            Inner::Cpu => Ok((recipe.cpu(image), None)),
+            Inner::Gpu(adapter) => run::timed(adapter, recipe, image),
+        }
+    }
+
+    /// Ends the adapter's device as a driver's reset does, so that tests and operators can see the recovery: the next run
+    /// opens the adapter again and repeats its work.
+    pub fn lose(&self) {
+        if let Inner::Gpu(adapter) = &self.inner {
+            adapter.lose();
         }
     }
 
@@ -241,14 +158,7 @@ impl Device {
         let shape = step.output_shape(input.shape())?;
         match &self.inner {
             Inner::Cpu => Ok(step.cpu(Rows::float(input.clone())).materialise()),
-            Inner::Gpu(gpu) => {
-                let mut plan = Plan::default();
-                let target = plan.buffer(step.name(), input.data().len());
-                let output = step.plan(&mut plan, target, input.shape());
-                let bytes = bytemuck::cast_slice(input.data());
-                let words = gpu.execute(step.name(), &plan, target, bytes, &[output])?;
-                Ok(tensor(shape, words))
-            }
+            Inner::Gpu(adapter) => run::step(adapter, step, input, shape),
         }
     }
 
@@ -260,24 +170,26 @@ impl Device {
         Ok(self.measures(&[measure], image)?.pop().unwrap_or_default())
     }
 
+    /// The exact counts of every channel, for percentiles, and to be pooled over images.
+    ///
+    /// # Errors
+    /// The image is too large for the device, or the device fails.
+    pub fn histograms(&self, image: &RawImage) -> Result<Vec<Histogram>, KernelError> {
+        if matches!(self.inner, Inner::Cpu) {
+            let planes = (0..image.channels()).into_par_iter();
+            return Ok(planes.map(|c| Histogram::of(image.plane(c))).collect());
+        }
+        let counts = self.measure(&HistogramKernel, image)?;
+        Ok(counts
+            .chunks(counts.len() / image.channels())
+            .map(Histogram::from_tallies)
+            .collect())
+    }
+
     fn measures(&self, measures: &[&dyn Measure], image: &RawImage) -> Result<Vec<Vec<u64>>, KernelError> {
         match &self.inner {
             Inner::Cpu => Ok(measures.iter().map(|m| m.cpu(image)).collect()),
-            Inner::Gpu(gpu) => {
-                let mut plan = Plan::default();
-                let packed = plan.buffer(convert::NAME, convert::packed_words(image));
-                let outputs: Vec<_> = measures
-                    .iter()
-                    .map(|m| m.plan(&mut plan, packed, image))
-                    .collect();
-                let bytes = bytemuck::cast_slice(image.pixels());
-                let words = gpu.execute("quality measures", &plan, packed, bytes, &outputs)?;
-                Ok(measures
-                    .iter()
-                    .zip(words)
-                    .map(|(m, w)| m.finish(&w, image))
-                    .collect())
-            }
+            Inner::Gpu(adapter) => run::measures(adapter, measures, image),
         }
     }
 
@@ -301,12 +213,6 @@ impl Device {
         });
         Ok(measured.collect())
     }
-}
-
-/// The first output of a plan as a tensor.
-fn tensor(shape: [usize; 4], words: Vec<Vec<u32>>) -> Tensor {
-    let data = words.into_iter().next().unwrap_or_default();
-    Tensor::from_parts(shape, bytemuck::allocation::cast_vec(data))
 }
 
 /// All devices of this machine; the CPU comes first, then adapters, best first.

@@ -46,6 +46,11 @@ impl Pool {
         })
     }
 
+    /// Frees everything idle.
+    pub(super) fn clear(&self) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Idle::default();
+    }
+
     /// Takes a buffer back.
     pub(super) fn give(&self, buffer: wgpu::Buffer) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

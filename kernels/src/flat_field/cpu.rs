@@ -1,34 +1,43 @@
-//! CPU form of `flat_field`: a point-wise operation on rows.
+//! CPU form of `flat_field`: point-wise operations on rows, of floats and of raw pixels. The black level is the first number
+//! of a plane.
 
-use super::{FlatField, FlatFieldMode};
-use crate::kernel::per_channel;
-use crate::rows::{RowAt, Rows};
+use crate::point::positive;
+use crate::simd::vectorised;
 
-/// `v` where it is positive, else 0; NaN gives 0.
-#[inline]
-fn positive(v: f32) -> f32 {
-    if v > 0.0 { v } else { 0.0 }
-}
-
-pub(super) fn flat_field<'a>(kernel: &'a FlatField, input: Rows<'a>) -> Rows<'a> {
-    let width = input.shape()[3];
-    let black = move |c| per_channel(&kernel.black_level, c);
-    let Some(l) = &kernel.illumination else {
-        return input.then(true, move |at: RowAt, row| {
-            let b = black(at.channel);
-            row.iter_mut().for_each(|v| *v = positive(*v - b));
-        });
-    };
-    input.then(false, move |at, row| {
-        let b = black(at.channel);
-        let start = at.y * width + at.x;
-        let l = &l.plane(at.channel)[start..start + row.len()];
-        match kernel.mode {
-            FlatFieldMode::Divide => row.iter_mut().zip(l).for_each(|(v, l)| *v = positive(*v - b) / l),
-            FlatFieldMode::Subtract => row
-                .iter_mut()
-                .zip(l)
-                .for_each(|(v, l)| *v = positive((*v - b) - l)),
+vectorised! {
+    pub(super) fn black_level(row: &mut [f32], p: [f32; 4], _map: &[f32]) {
+        for v in row {
+            *v = positive(*v - p[0]);
         }
-    })
+    }
+
+    pub(super) fn raw_black_level(pixels: &[u16], row: &mut [f32], p: [f32; 4], _map: &[f32]) {
+        for (v, x) in row.iter_mut().zip(pixels) {
+            *v = positive(f32::from(*x) - p[0]);
+        }
+    }
+
+    pub(super) fn divide(row: &mut [f32], p: [f32; 4], map: &[f32]) {
+        for (v, l) in row.iter_mut().zip(map) {
+            *v = positive(*v - p[0]) * l;
+        }
+    }
+
+    pub(super) fn raw_divide(pixels: &[u16], row: &mut [f32], p: [f32; 4], map: &[f32]) {
+        for ((v, x), l) in row.iter_mut().zip(pixels).zip(map) {
+            *v = positive(f32::from(*x) - p[0]) * l;
+        }
+    }
+
+    pub(super) fn subtract(row: &mut [f32], p: [f32; 4], map: &[f32]) {
+        for (v, l) in row.iter_mut().zip(map) {
+            *v = positive((*v - p[0]) - l);
+        }
+    }
+
+    pub(super) fn raw_subtract(pixels: &[u16], row: &mut [f32], p: [f32; 4], map: &[f32]) {
+        for ((v, x), l) in row.iter_mut().zip(pixels).zip(map) {
+            *v = positive((f32::from(*x) - p[0]) - l);
+        }
+    }
 }

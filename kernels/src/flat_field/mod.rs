@@ -2,18 +2,23 @@
 //!
 //! Formula, per channel: divide `x' = max(x - b, 0) / L`, subtract `x' = max(x - b - L, 0)`, without an
 //! illumination function `x' = max(x - b, 0)`. `b` is the black level in grey levels, `L` the illumination function
-//! (dimensionless and about 1 or more for divide, grey levels for subtract). NaN becomes 0.
+//! (dimensionless and about 1 or more for divide, grey levels for subtract). NaN becomes 0. Division is the product with the
+//! reciprocal, rounded once more, which is kept beside the function: a division costs as much as all the rest.
 //! Source: CellProfiler CorrectIlluminationApply; Singh et al., J. Microscopy 256 (2014) 231.
 //! Enters: f32 planes. Leaves: planes of the same shape. Fails on a function of another size, or with zeros,
 //! negative values or NaN.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
-use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel};
-use crate::plan::{BufferId, Dispatch, Plan, float_words, groups_for};
+use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel, of_channel, per_channel};
+use crate::pixels::Pixels;
+use crate::plan::Plan;
+use crate::point::PointFn;
+use crate::registry::Step;
 use crate::rows::Rows;
 
 mod cpu;
@@ -40,13 +45,24 @@ struct IlluminationData {
 }
 
 /// An illumination function: one plane for all channels or one per channel, row-major. Cheap to clone.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "IlluminationData", into = "IlluminationData")]
 pub struct Illumination {
     channels: usize,
     height: usize,
     width: usize,
     values: Arc<Vec<f32>>,
+    /// The least value and where it is.
+    least: (usize, f32),
+    /// One over each value, made when it is first needed.
+    reciprocals: Arc<OnceLock<Arc<Vec<f32>>>>,
+}
+
+impl PartialEq for Illumination {
+    fn eq(&self, other: &Self) -> bool {
+        let shape = |l: &Self| (l.channels, l.height, l.width);
+        shape(self) == shape(other) && self.values == other.values
+    }
 }
 
 impl std::fmt::Debug for Illumination {
@@ -92,8 +108,52 @@ impl Illumination {
             channels,
             height,
             width,
+            least: least(&values),
             values: Arc::new(values),
+            reciprocals: Arc::default(),
         })
+    }
+
+    /// Number of planes, and all values.
+    pub(crate) fn content(&self) -> (usize, Arc<Vec<f32>>) {
+        (self.channels, Arc::clone(&self.values))
+    }
+
+    /// The functions of all channels: channels, height, width, and the values plane after plane.
+    pub fn parts(&self) -> ([usize; 3], &[f32]) {
+        ([self.channels, self.height, self.width], &self.values)
+    }
+
+    /// The function of channel `c` alone.
+    pub(crate) fn channel(&self, c: usize) -> Self {
+        if self.channels == 1 {
+            return self.clone();
+        }
+        Self {
+            channels: 1,
+            least: least(self.plane(c)),
+            values: Arc::new(self.plane(c).to_vec()),
+            reciprocals: Arc::default(),
+            ..*self
+        }
+    }
+
+    /// One over each value.
+    fn reciprocal(&self) -> Self {
+        let made = || {
+            Arc::new(
+                self.values
+                    .par_iter()
+                    .with_min_len(1 << 14)
+                    .map(|v| 1.0 / v)
+                    .collect(),
+            )
+        };
+        Self {
+            values: Arc::clone(self.reciprocals.get_or_init(made)),
+            reciprocals: Arc::default(),
+            ..*self
+        }
     }
 
     /// The function of channel `c`.
@@ -102,6 +162,17 @@ impl Illumination {
         let at = if self.channels == 1 { 0 } else { c * len };
         &self.values[at..at + len]
     }
+}
+
+/// The place of the least value, the first of equals, and the value.
+fn least(values: &[f32]) -> (usize, f32) {
+    let mut least = (0, f32::INFINITY);
+    for (i, &v) in values.iter().enumerate() {
+        if v < least.1 {
+            least = (i, v);
+        }
+    }
+    least
 }
 
 fn bad_value(value: f32, index: usize, expected: &'static str) -> KernelError {
@@ -134,7 +205,7 @@ impl Kernel for FlatField {
         Tolerance {
             absolute: 0.0,
             relative: 4e-7,
-            why: "a shader's division may be wrong by 2.5 units in the last place",
+            why: "one product; a driver may fuse it with the subtraction",
         }
     }
 
@@ -165,47 +236,91 @@ impl Kernel for FlatField {
                     channels,
                 });
             }
-            if self.mode == FlatFieldMode::Divide
-                && let Some((i, v)) = l.values.iter().enumerate().find(|(_, v)| **v <= 0.0)
-            {
-                return Err(bad_value(*v, i, "a divisor must be greater than 0"));
+            if self.mode == FlatFieldMode::Divide && l.least.1 < f32::MIN_POSITIVE {
+                return Err(bad_value(
+                    l.least.1,
+                    l.least.0,
+                    "a divisor must be greater than 0 by more than 1e-38",
+                ));
             }
         }
         Ok(input)
     }
 
     fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a> {
-        cpu::flat_field(self, input)
+        let [items, channels, ..] = input.shape();
+        let levels = (0..items * channels).map(|plane| self.levels(plane % channels));
+        input.then(self.function(), levels.collect(), self.map().as_ref())
     }
 
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
-        let [_, channels, height, width] = shape;
-        let count: usize = shape.iter().product();
-        let out = plan.buffer(NAME, count);
-        let black = (0..channels)
-            .map(|c| crate::kernel::per_channel(&self.black_level, c))
-            .collect::<Vec<_>>();
-        let black = plan.constant(NAME, float_words(black));
-        let (mode, planes, values) = match (&self.illumination, self.mode) {
-            (None, _) => (0, 1, vec![0.0]),
-            (Some(l), FlatFieldMode::Divide) => (1, l.channels, l.values.to_vec()),
-            (Some(l), FlatFieldMode::Subtract) => (2, l.channels, l.values.to_vec()),
+    fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels {
+        let channels = input.shape()[1];
+        let levels = |plane| self.levels(plane % channels);
+        input.then(plan, self.function(), levels, self.map().as_ref())
+    }
+
+    fn keeps_order(&self) -> bool {
+        self.illumination.is_none()
+    }
+    fn channel(&self, c: usize) -> Option<Step> {
+        let one = Self {
+            black_level: of_channel(&self.black_level, c),
+            illumination: self.illumination.as_ref().map(|l| l.channel(c)),
+            mode: self.mode,
         };
-        let illumination = plan.constant(NAME, float_words(values));
-        plan.dispatch(Dispatch {
-            kernel: NAME,
-            source: WGSL,
-            entry: "flat_field",
-            params: vec![
-                count as u32,
-                (height * width) as u32,
-                channels as u32,
-                mode,
-                planes as u32,
-            ],
-            bindings: vec![(1, input), (2, black), (3, illumination), (4, out)],
-            groups: [groups_for(count), 1, 1],
-        });
-        out
+        Some(one.into())
     }
 }
+
+impl FlatField {
+    fn levels(&self, channel: usize) -> [f32; 4] {
+        [per_channel(&self.black_level, channel), 0.0, 0.0, 0.0]
+    }
+
+    /// What a pixel is multiplied by, or what is subtracted from it.
+    fn map(&self) -> Option<Illumination> {
+        let function = self.illumination.as_ref()?;
+        Some(match self.mode {
+            FlatFieldMode::Divide => function.reciprocal(),
+            FlatFieldMode::Subtract => function.clone(),
+        })
+    }
+
+    fn function(&self) -> &'static PointFn {
+        match (&self.illumination, self.mode) {
+            (None, _) => &BLACK_LEVEL,
+            (Some(_), FlatFieldMode::Divide) => &DIVIDE,
+            (Some(_), FlatFieldMode::Subtract) => &SUBTRACT,
+        }
+    }
+}
+
+static BLACK_LEVEL: PointFn = PointFn {
+    kernel: NAME,
+    function: "black_level",
+    source: WGSL,
+    map: false,
+    monotone: true,
+    cpu: cpu::black_level,
+    cpu_raw: Some(cpu::raw_black_level),
+};
+
+static DIVIDE: PointFn = PointFn {
+    kernel: NAME,
+    function: "flat_field_divide",
+    source: WGSL,
+    map: true,
+    monotone: false,
+    cpu: cpu::divide,
+    cpu_raw: Some(cpu::raw_divide),
+};
+
+static SUBTRACT: PointFn = PointFn {
+    kernel: NAME,
+    function: "flat_field_subtract",
+    source: WGSL,
+    map: true,
+    monotone: false,
+    cpu: cpu::subtract,
+    cpu_raw: Some(cpu::raw_subtract),
+};

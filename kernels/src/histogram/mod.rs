@@ -92,6 +92,19 @@ impl Histogram {
             .map(|(v, _)| v)
     }
 
+    /// The values of ascending ranks as f32, in one walk.
+    pub(crate) fn nth_of(&self, ranks: &[usize]) -> Vec<f32> {
+        let mut found = Vec::with_capacity(ranks.len());
+        let mut below = 0;
+        for (v, n) in self.entries() {
+            below += n;
+            while ranks.get(found.len()).is_some_and(|r| (*r as u64) < below) {
+                found.push(f32::from(v));
+            }
+        }
+        found
+    }
+
     /// Percentile `q` (0 to 100) by linear interpolation at `(n - 1) q / 100` (numpy's default, type 7).
     ///
     /// # Errors
@@ -137,7 +150,10 @@ impl Measure for HistogramKernel {
             source: WGSL,
             entry: "histogram",
             params: vec![image.plane_len() as u32],
-            bindings: vec![(1, packed), (2, out)],
+            pixels: None,
+            later: None,
+            reads: vec![(1, packed)],
+            writes: vec![(2, out)],
             groups: [groups_for(image.plane_len()).min(256), image.channels() as u32, 1],
         });
         out

@@ -7,7 +7,7 @@ struct Params { height: u32, width: u32 }
 
 var<workgroup> parts: array<vec4<u32>, 256>;
 
-fn pixel(plane: u32, y: u32, x: u32) -> i32 {
+fn grey_level(plane: u32, y: u32, x: u32) -> i32 {
     let p = (plane * params.height + y) * params.width + x;
     return i32((packed[p >> 1u] >> ((p & 1u) * 16u)) & 0xffffu);
 }
@@ -32,9 +32,9 @@ fn moments(
     for (var i = group.x * 8192u + local; i < end; i += 256u) {
         let y = i / params.width;
         let x = i % params.width;
-        let v = pixel(group.y, before(y, params.height), x) + pixel(group.y, after(y, params.height), x)
-            + pixel(group.y, y, before(x, params.width)) + pixel(group.y, y, after(x, params.width))
-            - 4 * pixel(group.y, y, x);
+        let v = grey_level(group.y, before(y, params.height), x) + grey_level(group.y, after(y, params.height), x)
+            + grey_level(group.y, y, before(x, params.width)) + grey_level(group.y, y, after(x, params.width))
+            - 4 * grey_level(group.y, y, x);
         let magnitude = u32(abs(v));
         let high = magnitude >> 9u;
         let low = magnitude & 511u;

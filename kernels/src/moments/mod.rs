@@ -30,6 +30,13 @@ pub(crate) fn variance(tallies: &[u64], count: usize) -> f64 {
     (n * i128::from(squares) - sum * sum) as f64 / (count as f64 * count as f64)
 }
 
+/// `n^2` times the Laplacian variance of a plane, exact.
+pub(crate) fn spread(plane: &[u16], height: usize, width: usize) -> u128 {
+    let [sum, squares] = cpu::laplacian(plane, height, width);
+    let sum = i128::from(sum as i64);
+    (plane.len() as u128 * u128::from(squares)).saturating_sub((sum * sum) as u128)
+}
+
 impl Measure for MomentsKernel {
     fn name(&self) -> &'static str {
         NAME
@@ -49,7 +56,10 @@ impl Measure for MomentsKernel {
             source: WGSL,
             entry: "moments",
             params: vec![image.height() as u32, image.width() as u32],
-            bindings: vec![(1, packed), (2, out)],
+            pixels: None,
+            later: None,
+            reads: vec![(1, packed)],
+            writes: vec![(2, out)],
             groups: [blocks as u32, image.channels() as u32, 1],
         });
         out

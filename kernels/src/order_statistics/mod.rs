@@ -1,15 +1,18 @@
 //! Order statistics of planes: exact percentiles, shared by `percentile_scale` and `background`.
 //!
 //! Percentile `q` of n values is `v[k] + (v[k+1] - v[k]) f` with `k + f = (n - 1) q / 100` (numpy's default, type 7).
-//! Values are ranked by the IEEE total order with every NaN above +infinity. Both forms count the upper 16 bits of
-//! the order-preserving integer key, then the lower 16 bits inside the bucket that holds the rank; raw integers
-//! need one histogram only. Exact, so both give the same bits.
+//! Values are ranked by the IEEE total order with every NaN above +infinity. What follows the last operation that can
+//! change the order of pixels is monotone, so ranks are found once for a whole chain: the k-th smallest value behind it
+//! is the chain of the k-th smallest before it. Raw integers need one histogram; on a GPU floats are counted by the
+//! upper 16 bits of an order-preserving integer key, then by the lower 16 bits inside the bucket that holds the rank;
+//! on the CPU brackets from a sample make one pass do (`cpu.rs`). All exact, so all give the same bits.
 
+use crate::pixels::Pixels;
 use crate::plan::{BufferId, Dispatch, Plan, groups_for};
 
 mod cpu;
 
-pub(crate) use cpu::percentiles;
+pub(crate) use cpu::{RowOrder, percentile, prepare as prepare_rows};
 
 pub(crate) const NAME: &str = "order_statistics";
 pub(crate) const WGSL: &str = include_str!("kernel.wgsl");
@@ -68,53 +71,151 @@ impl Position {
     }
 }
 
+/// The ranks behind percentiles of `count` values, ascending, each once.
+fn ranks_of(percentiles: &[f64], count: usize) -> Vec<usize> {
+    let mut ranks: Vec<usize> = percentiles
+        .iter()
+        .map(|q| Position::of(*q, count))
+        .flat_map(|at| [at.rank, at.next(count)])
+        .collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    ranks
+}
+
 /// Bins of one radix pass.
 const BINS: usize = 1 << 16;
 
-/// Dispatches that leave, per plane, two percentiles as stored value and remainder (4 floats).
-pub(crate) fn plan(
-    plan: &mut Plan,
-    input: BufferId,
-    planes: usize,
-    plane: usize,
-    at: [Position; 2],
-) -> BufferId {
+/// Ranks found in one go on a GPU.
+const MAX_RANKS: usize = 8;
+
+/// Planes times ranks up to which ranks of later steps are found with those of this one: 64 MiB of bins.
+const MAX_COUNTED: usize = 256;
+
+/// Order statistics on a GPU: for each plane, the values of `ranks` before operation number `from`.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    values: BufferId,
+    from: usize,
+    ranks: Vec<usize>,
+}
+
+/// Makes sure that the order statistics behind `percentiles` are known; those of `ahead` come with them if the device
+/// can find all of them at once.
+pub(crate) fn prepare(plan: &mut Plan, pixels: &mut Pixels, percentiles: &[f64], ahead: &[f64]) {
+    let count = pixels.plane_len();
+    let needed = ranks_of(percentiles, count);
+    if pixels
+        .order()
+        .is_some_and(|o| needed.iter().all(|r| o.ranks.contains(r)))
+    {
+        return;
+    }
+    let all = ranks_of(&[percentiles, ahead].concat(), count);
+    // Counting below the key takes 65,536 bins for each plane and rank.
+    let fits = all.len() <= MAX_RANKS && all.len() * pixels.planes() <= MAX_COUNTED;
+    let ranks = if fits { all } else { needed };
+    let changing = pixels
+        .ops()
+        .iter()
+        .rposition(|f| !f.monotone)
+        .map_or(0, |i| i + 1);
+    // A plane with NaN loses its order to the first operation, which maps NaN to 0.
+    let from = if pixels.prefix(changing).without_nan() {
+        changing
+    } else {
+        pixels.ops().len()
+    };
+    let values = find(plan, pixels.prefix(from), &ranks);
+    pixels.set_order(Order { values, from, ranks });
+}
+
+/// Dispatches that leave, per plane, the values of `ranks`.
+fn find(plan: &mut Plan, pixels: Pixels, ranks: &[usize]) -> BufferId {
+    let (planes, plane, count) = (pixels.planes(), pixels.plane_len(), ranks.len());
+    let values = plan.buffer(NAME, planes * count);
     let upper = plan.buffer(NAME, planes * BINS);
-    let lower = plan.buffer(NAME, planes * 4 * BINS);
-    let state = plan.buffer(NAME, planes * 8);
-    let out = plan.buffer(NAME, planes * 4);
     plan.clear(upper);
-    plan.clear(lower);
-    let params = vec![
-        plane as u32,
-        at[0].fraction.to_bits(),
-        at[1].fraction.to_bits(),
-        0,
-        at[0].rank as u32,
-        at[0].next(plane) as u32,
-        at[1].rank as u32,
-        at[1].next(plane) as u32,
-    ];
-    let per_pixel = [groups_for(plane).min(256), planes as u32, 1];
-    let mut step = |entry, bindings: &[(u32, BufferId)], groups| {
+    let mut params = [plane, planes, count, 0].map(|v| v as u32).to_vec();
+    params.extend(ranks.iter().map(|r| *r as u32));
+    params.resize(4 + MAX_RANKS, 0);
+    let counting = [groups_for(plane).min(256), planes as u32, 1];
+    let selecting = [1, planes as u32, count as u32];
+    let step = |plan: &mut Plan, entry, pixels: Option<&Pixels>, reads, writes| {
         plan.dispatch(Dispatch {
             kernel: NAME,
             source: WGSL,
             entry,
-            // The last selection reads no parameters.
-            params: if entry == "select_lower" {
-                Vec::new()
-            } else {
-                params.clone()
-            },
-            bindings: bindings.to_vec(),
-            groups,
+            params: params.clone(),
+            groups: if pixels.is_some() { counting } else { selecting },
+            pixels: pixels.cloned(),
+            later: None,
+            reads,
+            writes,
         });
     };
-    step("count_upper", &[(1, input), (2, upper)], per_pixel);
-    step("select_upper", &[(2, upper), (4, state)], [1, planes as u32, 4]);
-    step("count_lower", &[(1, input), (3, lower), (4, state)], per_pixel);
-    step("select_lower", &[(3, lower), (4, state)], [1, planes as u32, 4]);
-    step("interpolate", &[(4, state), (5, out)], [1, planes as u32, 1]);
-    out
+    if pixels.is_packed() && pixels.ops().is_empty() {
+        step(plan, "count_whole", Some(&pixels), vec![], vec![(1, upper)]);
+        step(plan, "select_whole", None, vec![], vec![(1, upper), (4, values)]);
+        return values;
+    }
+    let lower = plan.buffer(NAME, planes * count * BINS);
+    let state = plan.buffer(NAME, planes * count * 2);
+    plan.clear(lower);
+    step(plan, "count_upper", Some(&pixels), vec![], vec![(1, upper)]);
+    step(plan, "select_upper", None, vec![], vec![(1, upper), (3, state)]);
+    step(
+        plan,
+        "count_lower",
+        Some(&pixels),
+        vec![],
+        vec![(2, lower), (3, state)],
+    );
+    step(
+        plan,
+        "select_lower",
+        None,
+        vec![],
+        vec![(2, lower), (3, state), (4, values)],
+    );
+    values
+}
+
+/// A dispatch that turns percentiles of `pixels` into the four numbers of an operation, one slot per plane:
+/// `one_level` leaves (stored, rest, 0, 0), `range_levels` (low, rest, 1 / span, scale).
+pub(crate) fn levels(
+    plan: &mut Plan,
+    pixels: &Pixels,
+    (entry, percentiles): (&'static str, [f64; 2]),
+    numbers: [f32; 2],
+    (slots, slot): (BufferId, usize),
+) {
+    let Some(order) = pixels.order() else { return };
+    let count = pixels.plane_len();
+    let index = |rank| order.ranks.iter().position(|r| *r == rank).unwrap_or(0) as u32;
+    let at = percentiles.map(|q| Position::of(q, count));
+    plan.dispatch(Dispatch {
+        kernel: NAME,
+        source: WGSL,
+        entry,
+        params: vec![
+            count as u32,
+            pixels.planes() as u32,
+            order.ranks.len() as u32,
+            slot as u32,
+            index(at[0].rank),
+            index(at[0].next(count)),
+            index(at[1].rank),
+            index(at[1].next(count)),
+            at[0].fraction.to_bits(),
+            at[1].fraction.to_bits(),
+            numbers[0].to_bits(),
+            numbers[1].to_bits(),
+        ],
+        pixels: None,
+        later: Some((pixels.clone(), order.from)),
+        reads: vec![(5, order.values)],
+        writes: vec![(6, slots)],
+        groups: [groups_for(pixels.planes()), 1, 1],
+    });
 }

@@ -13,9 +13,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
-use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel, per_channel};
-use crate::order_statistics::{self, Position, Split};
-use crate::plan::{BufferId, Dispatch, Plan, float_words, groups_for};
+use crate::kernel::{Kernel, Shape, Tolerance, check_per_channel, of_channel, per_channel};
+use crate::order_statistics::{self, Split};
+use crate::pixels::Pixels;
+use crate::plan::Plan;
+use crate::point::PointFn;
+use crate::registry::Step;
 use crate::rows::Rows;
 
 mod cpu;
@@ -121,44 +124,104 @@ impl Kernel for PercentileScale {
         Ok(input)
     }
 
-    fn cpu<'a>(&'a self, input: Rows<'a>) -> Rows<'a> {
-        cpu::percentile_scale(self, input)
-    }
-
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
-        let [items, channels, height, width] = shape;
-        let (planes, plane) = (items * channels, height * width);
-        let count = planes * plane;
-        let out = plan.buffer(NAME, count);
-        // Per plane: lo stored, lo remainder, hi stored, hi remainder.
-        let range = match &self.range {
-            ScaleRange::Given { lo, hi } => {
-                let words = (0..planes).flat_map(|p| {
-                    let c = p % channels;
-                    let (lo, hi) = (Split::new(per_channel(lo, c)), Split::new(per_channel(hi, c)));
-                    [lo.stored, lo.rest, hi.stored, hi.rest]
-                });
-                plan.constant(NAME, float_words(words))
-            }
+    fn cpu<'a>(&'a self, mut input: Rows<'a>) -> Rows<'a> {
+        let [items, channels, ..] = input.shape();
+        let levels = match &self.range {
+            ScaleRange::Given { .. } => (0..items * channels).map(|p| self.given(p % channels)).collect(),
             ScaleRange::PerImage { lo, hi } => {
-                let at = [Position::of(*lo, plane), Position::of(*hi, plane)];
-                order_statistics::plan(plan, input, planes, plane, at)
+                order_statistics::prepare_rows(&mut input, &[*lo, *hi], &[]);
+                let [lo, hi] = [lo, hi].map(|q| order_statistics::percentile(&input, *q));
+                lo.into_iter()
+                    .zip(hi)
+                    .map(|(lo, hi)| self.levels(lo, hi))
+                    .collect()
             }
         };
-        plan.dispatch(Dispatch {
-            kernel: NAME,
-            source: WGSL,
-            entry: "percentile_scale",
-            params: vec![
-                count as u32,
-                plane as u32,
-                u32::from(self.round),
-                self.scale.to_bits(),
-                TINY.to_bits(),
-            ],
-            bindings: vec![(1, input), (2, range), (3, out)],
-            groups: [groups_for(count), 1, 1],
-        });
-        out
+        input.then(self.function(), levels, None)
+    }
+
+    fn plan(&self, plan: &mut Plan, mut input: Pixels) -> Pixels {
+        let channels = input.shape()[1];
+        match &self.range {
+            ScaleRange::Given { .. } => input.then(plan, self.function(), |p| self.given(p % channels), None),
+            ScaleRange::PerImage { lo, hi } => {
+                let percentiles = [*lo, *hi];
+                order_statistics::prepare(plan, &mut input, &percentiles, &[]);
+                input.then_computed(plan, self.function(), |plan, pixels, slots, slot| {
+                    let numbers = [self.scale, TINY];
+                    order_statistics::levels(
+                        plan,
+                        pixels,
+                        ("range_levels", percentiles),
+                        numbers,
+                        (slots, slot),
+                    );
+                })
+            }
+        }
+    }
+
+    fn percentiles(&self) -> Vec<f64> {
+        match self.range {
+            ScaleRange::Given { .. } => Vec::new(),
+            ScaleRange::PerImage { lo, hi } => vec![lo, hi],
+        }
+    }
+
+    fn keeps_order(&self) -> bool {
+        true
+    }
+    fn channel(&self, c: usize) -> Option<Step> {
+        let range = match &self.range {
+            ScaleRange::Given { lo, hi } => ScaleRange::Given {
+                lo: of_channel(lo, c),
+                hi: of_channel(hi, c),
+            },
+            per_image => per_image.clone(),
+        };
+        Some(Self { range, ..*self }.into())
     }
 }
+
+impl PercentileScale {
+    /// The numbers of a plane: the lower end as stored value and remainder, one over the span, the scale.
+    fn levels(&self, lo: Split, hi: Split) -> [f32; 4] {
+        let span = (hi.stored - lo.stored) + (hi.rest - lo.rest);
+        let inverse = 1.0 / if span > TINY { span } else { TINY };
+        [lo.stored, lo.rest, inverse, self.scale]
+    }
+
+    fn given(&self, channel: usize) -> [f32; 4] {
+        match &self.range {
+            ScaleRange::Given { lo, hi } => {
+                let [lo, hi] = [lo, hi].map(|v| Split::new(per_channel(v, channel)));
+                self.levels(lo, hi)
+            }
+            ScaleRange::PerImage { .. } => [0.0; 4],
+        }
+    }
+
+    fn function(&self) -> &'static PointFn {
+        if self.round { &ROUNDED } else { &SCALED }
+    }
+}
+
+static SCALED: PointFn = PointFn {
+    kernel: NAME,
+    function: "percentile_scale",
+    source: WGSL,
+    map: false,
+    monotone: true,
+    cpu: cpu::scale,
+    cpu_raw: None,
+};
+
+static ROUNDED: PointFn = PointFn {
+    kernel: NAME,
+    function: "percentile_scale_rounded",
+    source: WGSL,
+    map: false,
+    monotone: true,
+    cpu: cpu::scale_and_round,
+    cpu_raw: None,
+};

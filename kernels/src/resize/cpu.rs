@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{Axis, Resize};
 use crate::image::Tensor;
 use crate::rows::{RowAt, Rows};
+use crate::simd::vectorised;
 
 /// Output rows per task; consecutive rows share input rows, which the task keeps.
 const CHUNK: usize = 16;
@@ -29,7 +30,7 @@ pub(super) fn resize<'a>(kernel: &Resize, input: Rows<'a>) -> Rows<'a> {
                         sum.fill(0.0);
                         for (k, &w) in weights.iter().enumerate() {
                             let row = window.row(start + k, start);
-                            sum.iter_mut().zip(row).for_each(|(s, v)| *s += w * v);
+                            accumulate(&mut sum, row, w);
                         }
                         columns(&horizontal, &sum, out);
                     }
@@ -38,15 +39,23 @@ pub(super) fn resize<'a>(kernel: &Resize, input: Rows<'a>) -> Rows<'a> {
     Rows::float(Tensor::from_parts(shape, data))
 }
 
-fn columns(axis: &Axis, row: &[f32], out: &mut [f32]) {
-    for (o, out) in out.iter_mut().enumerate() {
-        let (start, weights) = axis.taps(o);
-        let values = &row[start..start + weights.len()];
-        let mut sum = 0.0;
-        for (v, w) in values.iter().zip(weights) {
-            sum += w * v;
+vectorised! {
+    fn accumulate(sum: &mut [f32], row: &[f32], weight: f32) {
+        for (s, v) in sum.iter_mut().zip(row) {
+            *s += weight * v;
         }
-        *out = sum;
+    }
+
+    fn columns(axis: &Axis, row: &[f32], out: &mut [f32]) {
+        for (o, out) in out.iter_mut().enumerate() {
+            let (start, weights) = axis.taps(o);
+            let values = &row[start..start + weights.len()];
+            let mut sum = 0.0;
+            for (v, w) in values.iter().zip(weights) {
+                sum += w * v;
+            }
+            *out = sum;
+        }
     }
 }
 

@@ -1,38 +1,65 @@
-// Separable resize; the weights come from the same table as on the CPU.
-struct Params { count: u32, lines: u32, out_height: u32, out_width: u32 }
+// Separable resize; the weights come from the same table as on the CPU. For each output the table has the first input
+// and where in the axis' own table its weights begin and end, and behind all of them the weights; the rows' comes first.
+// columns: of the input; height and width are the output's.
+struct Params { columns: u32, height: u32, width: u32, horizontal: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(2) var<storage, read> start: array<u32>;
-@group(0) @binding(3) var<storage, read> first: array<u32>;
-@group(0) @binding(4) var<storage, read> weights: array<f32>;
-@group(0) @binding(5) var<storage, read_write> output: array<f32>;
+@group(0) @binding(1) var<storage, read> table: array<u32>;
+@group(0) @binding(2) var<storage, read_write> output: array<f32>;
 
-// lines = input height.
+// Sum over the rows behind output row y of the pixels in column x.
+fn column(plane: u32, y: u32, x: u32) -> f32 {
+    var at = table[3u * y] * params.columns + x;
+    let end = table[3u * y + 2u];
+    var sum = 0.0;
+    for (var k = table[3u * y + 1u]; k < end; k++) {
+        sum += bitcast<f32>(table[k]) * pixel(plane, at);
+        at += params.columns;
+    }
+    return sum;
+}
+
 @compute @workgroup_size(256)
-fn vertical(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var i = id.x; i < params.count; i += groups.x * 256u) {
-        let x = i % params.out_width;
-        let y = (i / params.out_width) % params.out_height;
-        let plane = i / (params.out_width * params.out_height);
-        let base = (plane * params.lines + start[y]) * params.out_width + x;
+fn direct(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
+    let size = params.height * params.width;
+    for (var i = id.x; i < size; i += groups.x * 256u) {
+        let y = i / params.width;
+        let entry = params.horizontal + 3u * (i - y * params.width);
+        let end = table[entry + 2u];
+        var x = table[entry];
         var sum = 0.0;
-        for (var k = first[y]; k < first[y + 1u]; k++) {
-            sum += weights[k] * input[base + (k - first[y]) * params.out_width];
+        for (var k = table[entry + 1u]; k < end; k++) {
+            sum += bitcast<f32>(table[params.horizontal + k]) * column(id.y, y, x);
+            x++;
         }
-        output[i] = sum;
+        output[id.y * size + i] = sum;
     }
 }
 
-// lines = input width.
+@compute @workgroup_size(256)
+fn vertical(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    open_plane(id.y);
+    let size = params.height * params.width;
+    for (var i = id.x; i < size; i += groups.x * 256u) {
+        let y = i / params.width;
+        output[id.y * size + i] = column(id.y, y, i - y * params.width);
+    }
+}
+
 @compute @workgroup_size(256)
 fn horizontal(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var i = id.x; i < params.count; i += groups.x * 256u) {
-        let x = i % params.out_width;
-        let base = (i / params.out_width) * params.lines + start[x];
+    open_plane(id.y);
+    let size = params.height * params.width;
+    for (var i = id.x; i < size; i += groups.x * 256u) {
+        let y = i / params.width;
+        let entry = params.horizontal + 3u * (i - y * params.width);
+        let end = table[entry + 2u];
+        var at = y * params.columns + table[entry];
         var sum = 0.0;
-        for (var k = first[x]; k < first[x + 1u]; k++) {
-            sum += weights[k] * input[base + k - first[x]];
+        for (var k = table[entry + 1u]; k < end; k++) {
+            sum += bitcast<f32>(table[params.horizontal + k]) * pixel(id.y, at);
+            at++;
         }
-        output[i] = sum;
+        output[id.y * size + i] = sum;
     }
 }

@@ -2,17 +2,22 @@
 //!
 //! With `s = in / out` per axis, output `o` weights input pixel `i` by
 //! - `area`: the length of the overlap of `[i, i+1)` with `[o s, (o+1) s)`; the mean of the covered area;
-//! - `bilinear`: `max(0, 1 - |i + 0.5 - (o + 0.5) s| / f)` with `f = max(s, 1)` if antialiased, else 1,
+//! - `bilinear`: `max(0, 1 - |d| / f)` with `d = i + 0.5 - (o + 0.5) s` and `f = max(s, 1)` if antialiased, else 1;
+//! - `lanczos`: `sinc(d / f) sinc(d / 3 f)` for `|d| < 3 f`, `f = max(s, 1)`, `sinc(t) = sin(pi t) / (pi t)`; sharper than
+//!   bilinear, and overshoots beside edges,
 //!
 //! normalised to sum 1; pixels outside the image have no weight. Weights are computed in f64 and used as f32.
-//! Source: the area relation of OpenCV; the triangle filter of Pillow and torchvision (`antialias=True`).
+//! Source: the area relation of OpenCV; the triangle and Lanczos filters of Pillow, the first also of
+//! torchvision (`antialias=True`).
 //! Enters: f32 planes. Leaves: planes of `height` x `width`. Fails on a size of 0 or a result too large to address.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::kernel::{Kernel, Shape, Tolerance};
-use crate::plan::{BufferId, Dispatch, Plan, float_words, groups_for};
+use crate::pixels::Pixels;
+use crate::plan::{Plan, groups_for};
+use crate::registry::Step;
 use crate::rows::Rows;
 
 mod cpu;
@@ -31,7 +36,16 @@ pub enum ResizeFilter {
         /// Widen the filter when shrinking; without it, small structure aliases.
         antialias: bool,
     },
+    /// Windowed sinc of three lobes, antialiased.
+    Lanczos,
 }
+
+/// Weights per output pixel up to which a GPU takes both sums at once: the intermediate image, written and read again, costs
+/// more than weighting some pixels twice.
+const DIRECT_TAPS: usize = 150;
+
+/// Lobes of the Lanczos filter.
+const LOBES: f64 = 3.0;
 
 /// Parameters of `resize`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +83,11 @@ impl Axis {
                     let centre = (o as f64 + 0.5) * scale;
                     (centre - half, centre + half)
                 }
+                ResizeFilter::Lanczos => {
+                    let half = LOBES * scale.max(1.0);
+                    let centre = (o as f64 + 0.5) * scale;
+                    (centre - half, centre + half)
+                }
             };
             let from = lo.floor().clamp(0.0, (input - 1) as f64) as usize;
             let to = hi.ceil().clamp(1.0, input as f64) as usize;
@@ -77,12 +96,20 @@ impl Axis {
                 ResizeFilter::Bilinear { .. } => {
                     (1.0 - (i as f64 + 0.5 - (lo + hi) / 2.0).abs() / ((hi - lo) / 2.0)).max(0.0)
                 }
+                ResizeFilter::Lanczos => {
+                    let distance = (i as f64 + 0.5 - (lo + hi) / 2.0) / ((hi - lo) / 2.0);
+                    if distance.abs() < 1.0 {
+                        sinc(LOBES * distance) * sinc(distance)
+                    } else {
+                        0.0
+                    }
+                }
             };
             // Rounding can leave a sliver of weight beside an exact edge; it is noise, and would read one pixel more.
             let sum: f64 = (from..to).map(weight).sum();
             let kept: Vec<(usize, f64)> = (from..to)
                 .map(|i| (i, weight(i)))
-                .filter(|(_, w)| *w > sum * 1e-9)
+                .filter(|(_, w)| w.abs() > sum * 1e-9)
                 .collect();
             let sum: f64 = kept.iter().map(|(_, w)| w).sum();
             axis.start.push(kept.first().map_or(from, |(i, _)| *i) as u32);
@@ -90,6 +117,26 @@ impl Axis {
             axis.first.push(axis.weights.len() as u32);
         }
         axis
+    }
+
+    /// Weights of the output that has most.
+    fn most_taps(&self) -> usize {
+        self.first.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize
+    }
+
+    /// What a shader reads: for each output the first input and where its weights begin and end in the table, then the
+    /// weights.
+    fn table(&self) -> Vec<u32> {
+        let outputs = self.start.len();
+        let weights = 3 * outputs as u32;
+        let entries = (0..outputs).flat_map(|o| {
+            [
+                self.start[o],
+                weights + self.first[o],
+                weights + self.first[o + 1],
+            ]
+        });
+        entries.chain(self.weights.iter().map(|w| w.to_bits())).collect()
     }
 
     /// First input and weights of output `o`.
@@ -101,12 +148,25 @@ impl Axis {
     }
 }
 
+/// `sin(pi t) / (pi t)`.
+fn sinc(t: f64) -> f64 {
+    let t = t * std::f64::consts::PI;
+    if t == 0.0 { 1.0 } else { t.sin() / t }
+}
+
 impl Kernel for Resize {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn tolerance(&self) -> Tolerance {
+        if self.filter == ResizeFilter::Lanczos {
+            return Tolerance {
+                absolute: 0.3,
+                relative: 4e-6,
+                why: "products of both signs may cancel: 4e-6 of the largest grey level",
+            };
+        }
         Tolerance {
             absolute: 1e-6,
             relative: 4e-6,
@@ -132,42 +192,35 @@ impl Kernel for Resize {
         cpu::resize(self, input)
     }
 
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
-        let [items, channels, height, width] = shape;
-        let planes = items * channels;
+    fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels {
+        let [items, channels, height, width] = input.shape();
         let vertical = Axis::new(self.filter, height, self.height);
         let horizontal = Axis::new(self.filter, width, self.width);
-        let mut pass = |entry, input, axis: Axis, lines: usize, size: [usize; 2], count: usize| {
-            let out = plan.buffer(NAME, count);
-            let start = plan.constant(NAME, axis.start);
-            let first = plan.constant(NAME, axis.first);
-            let weights = plan.constant(NAME, float_words(axis.weights));
-            plan.dispatch(Dispatch {
-                kernel: NAME,
-                source: WGSL,
-                entry,
-                params: [count, lines, size[0], size[1]].map(|v| v as u32).to_vec(),
-                bindings: vec![(1, input), (2, start), (3, first), (4, weights), (5, out)],
-                groups: [groups_for(count), 1, 1],
-            });
-            out
+        let direct = vertical.most_taps() * horizontal.most_taps() <= DIRECT_TAPS;
+        let mut table = vertical.table();
+        let horizontal_at = table.len();
+        table.extend(horizontal.table());
+        let table = plan.constant(NAME, table);
+        let mut pass = |entry, pixels: Pixels, [height, width]: [usize; 2]| {
+            let shape = [items, channels, height, width];
+            let columns = pixels.shape()[3];
+            let out = plan.buffer(NAME, shape.iter().product());
+            let params = [columns, height, width, horizontal_at].map(|v| v as u32).to_vec();
+            let mut dispatch = pixels.dispatch(NAME, WGSL, entry, params);
+            dispatch.reads = vec![(1, table)];
+            dispatch.writes = vec![(2, out)];
+            dispatch.groups[0] = groups_for(height * width);
+            plan.dispatch(dispatch);
+            Pixels::float(out, shape)
         };
-        let tall = pass(
-            "vertical",
-            input,
-            vertical,
-            height,
-            [self.height, width],
-            planes * self.height * width,
-        );
-        let count = planes * self.height * self.width;
-        pass(
-            "horizontal",
-            tall,
-            horizontal,
-            width,
-            [self.height, self.width],
-            count,
-        )
+        if direct {
+            return pass("direct", input, [self.height, self.width]);
+        }
+        let tall = pass("vertical", input, [self.height, width]);
+        pass("horizontal", tall, [self.height, self.width])
+    }
+
+    fn channel(&self, _c: usize) -> Option<Step> {
+        Some((*self).into())
     }
 }

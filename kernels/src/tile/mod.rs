@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::kernel::{Kernel, Shape, Tolerance};
-use crate::plan::{BufferId, Dispatch, Plan, groups_for};
+use crate::pixels::Pixels;
+use crate::plan::{Plan, groups_for};
+use crate::registry::Step;
 use crate::rows::Rows;
 
 mod cpu;
@@ -130,16 +132,14 @@ impl Kernel for Tile {
         cpu::tile(self, input)
     }
 
-    fn plan(&self, plan: &mut Plan, input: BufferId, shape: Shape) -> BufferId {
-        let [items, channels, height, width] = shape;
+    fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels {
+        let [items, channels, height, width] = input.shape();
         let layout = self.layout(height, width);
         let crops = layout.rows * layout.columns;
-        let count = items * crops * channels * self.height * self.width;
-        let out = plan.buffer(NAME, count);
+        let shape = [items * crops, channels, self.height, self.width];
+        let out = plan.buffer(NAME, shape.iter().product());
         let params = [
-            count,
             channels,
-            height,
             width,
             self.height,
             self.width,
@@ -148,14 +148,17 @@ impl Kernel for Tile {
             layout.y,
             layout.x,
         ];
-        plan.dispatch(Dispatch {
-            kernel: NAME,
-            source: WGSL,
-            entry: "tile",
-            params: params.map(|v| v as u32).to_vec(),
-            bindings: vec![(1, input), (2, out)],
-            groups: [groups_for(count), 1, 1],
-        });
-        out
+        let mut dispatch = input.dispatch(NAME, WGSL, "tile", params.map(|v| v as u32).to_vec());
+        dispatch.writes = vec![(1, out)];
+        dispatch.groups = [
+            groups_for(self.height * self.width),
+            (shape[0] * channels) as u32,
+            1,
+        ];
+        plan.dispatch(dispatch);
+        Pixels::float(out, shape)
+    }
+    fn channel(&self, _c: usize) -> Option<Step> {
+        Some((*self).into())
     }
 }

@@ -190,7 +190,8 @@ fn default_instance() -> String {
 /// Where kernels and networks run.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArgs {
-    /// Device of the kernels: auto, cpu, gpu, or part of an adapter's name (`wellspring devices`).
+    /// Device of the kernels: auto, cpu, gpu, a kind of adapter (discrete, integrated, virtual, software), #N, or part
+    /// of an adapter's name (`wellspring devices`).
     /// Default: the screen's.
     #[arg(long)]
     pub(crate) device: Option<String>,

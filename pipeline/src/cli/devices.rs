@@ -37,12 +37,14 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         say::line(json!({"devices": listed, "auto": {"name": name, "why": why}}));
         return Ok(ExitCode::SUCCESS);
     }
-    for device in &devices {
+    for (index, device) in devices.iter().enumerate() {
         let mark = if device.name == name { "*" } else { " " };
-        say::line(format!("{mark} {device}"));
+        say::line(format!("{mark} #{index} {device}"));
     }
     say::line(format!("\nauto takes '{name}' ({why})."));
-    say::line("Choose another with --device: auto, cpu, gpu, or part of a name above.");
+    say::line(
+        "Choose another with --device: auto, cpu, gpu, discrete, integrated, virtual, software, #N, or part of a name.",
+    );
     if devices.iter().all(|device| device.kind == DeviceKind::Cpu) {
         say::line(format!("\n{NO_ADAPTER}"));
     }

@@ -61,8 +61,9 @@ struct WellInHand {
     well: WellPosition,
     count: FieldCount,
     fields: WellFields,
-    /// Nuclei of the passing fields; `None` once one of them was not counted.
-    nuclei: Option<f64>,
+    /// Nuclei of its fields, and how many were counted. Those that failed count too: an empty field is a loss of cells,
+    /// and one that is blurred in one channel is none.
+    nuclei: (f64, u32),
 }
 
 /// The measure of focus that is followed from plate to plate.
@@ -162,13 +163,16 @@ impl<'a> FieldReader<'a> {
             well: features.field.well,
             count: FieldCount::default(),
             fields: WellFields::new(aggregate, features.embedding.len()),
-            nuclei: Some(0.0),
+            nuclei: (0.0, 0),
         });
         well.count.fields += 1;
+        if let Some(nuclei) = nuclei(features) {
+            well.nuclei.0 += nuclei;
+            well.nuclei.1 += 1;
+        }
         if features.passed {
             well.count.passed += 1;
             well.fields.add(features.embedding.iter().copied(), 1.0);
-            well.nuclei = well.nuclei.zip(nuclei(features)).map(|(sum, here)| sum + here);
         }
         Ok(())
     }
@@ -182,7 +186,7 @@ impl<'a> FieldReader<'a> {
             well,
             count,
             fields,
-            nuclei,
+            nuclei: (nuclei, counted),
         }) = plate.well.take()
         else {
             return;
@@ -204,7 +208,7 @@ impl<'a> FieldReader<'a> {
             well,
             treatment: treatment.clone(),
             fields: count.passed,
-            cell_count: nuclei.map(|nuclei| nuclei / f64::from(count.passed)),
+            cell_count: (counted > 0).then(|| nuclei / f64::from(counted)),
             values,
         });
     }

@@ -134,9 +134,10 @@ fn fields(rows: &[Row]) -> u32 {
     passed.map(|row| u32::from(row.fields)).sum::<u32>().max(1)
 }
 
-/// Cells per passing row, where any of them counts its cells: a well whose field failed has not lost its cells.
+/// Cells per row, where any of them counts its cells. Those that failed count too: an empty field is a loss of cells, and
+/// one that is blurred in one channel is none.
 fn cells(rows: &[Row]) -> Option<f64> {
-    let counted = || rows.iter().filter(|row| row.passed).filter_map(|row| row.cells);
+    let counted = || rows.iter().filter_map(|row| row.cells);
     let sum = counted().map(f64::from).reduce(|a, b| a + b)?;
     Some(sum / counted().count() as f64)
 }

@@ -1,0 +1,64 @@
+//! An adapter that survives the loss of its device: a driver's reset, a card that fell asleep. Work that fails while the
+//! device is lost is repeated once on a device opened anew; anything else is the caller's to judge.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::DeviceInfo;
+use super::gpu::{self, Gpu};
+use crate::error::KernelError;
+
+/// An adapter with the device that is open on it now.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    info: DeviceInfo,
+    gpu: Mutex<Arc<Gpu>>,
+}
+
+impl Adapter {
+    pub(super) fn open(info: &DeviceInfo, adapter: &wgpu::Adapter) -> Result<Self, KernelError> {
+        let gpu = Gpu::open(info, adapter)?;
+        Ok(Self {
+            info: info.clone(),
+            gpu: Mutex::new(Arc::new(gpu)),
+        })
+    }
+
+    pub(super) fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Does `work`, twice if the device is lost meanwhile.
+    pub(super) fn with<T>(&self, work: impl Fn(&Gpu) -> Result<T, KernelError>) -> Result<T, KernelError> {
+        let gpu = self.current();
+        match work(&gpu) {
+            Err(_) if gpu.is_broken() => work(&*self.reopened(&gpu)?),
+            result => result,
+        }
+    }
+
+    pub(super) fn lose(&self) {
+        self.current().lose();
+    }
+
+    fn current(&self) -> Arc<Gpu> {
+        Arc::clone(&self.gpu.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A device in place of `broken`; the one that another thread has opened meanwhile, if one has.
+    fn reopened(&self, broken: &Arc<Gpu>) -> Result<Arc<Gpu>, KernelError> {
+        let mut current = self.gpu.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, broken) {
+            return Ok(Arc::clone(&current));
+        }
+        let same = |info: &DeviceInfo| info.name == self.info.name && info.backend == self.info.backend;
+        let (info, adapter) = gpu::adapters()
+            .into_iter()
+            .find(|(info, _)| same(info))
+            .ok_or_else(|| KernelError::DeviceOpen {
+                adapter: self.info.name.clone(),
+                reason: "it was lost and is not there any more".into(),
+            })?;
+        *current = Arc::new(Gpu::open(&info, &adapter)?);
+        Ok(Arc::clone(&current))
+    }
+}
