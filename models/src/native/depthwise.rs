@@ -2,9 +2,18 @@
 //!
 //! Enters: a feature map whose border holds the padding. Leaves: a feature map of the same channels.
 
-use super::gemm::{Activation, multiply_add};
+#![allow(
+    clippy::needless_range_loop,
+    reason = "pixels and taps index several arrays at once, as the formulas do"
+)]
+
+use super::gemm::Activation;
 use super::isa::Isa;
 use super::layout::{Border, Map, same_padding};
+use super::simd::{Kernel, Simd, multiply_add};
+
+/// Most neighbouring pixels whose sums are in registers together.
+const TILE_PIXELS: usize = 8;
 
 /// The weights of a depthwise convolution.
 #[derive(Debug, Clone)]
@@ -16,26 +25,6 @@ pub(crate) struct Depthwise {
     weights: Vec<f32>,
     bias: Vec<f32>,
     activation: Activation,
-}
-
-/// One output row: where it is read and written.
-pub(crate) struct Strip {
-    /// Taps along each side.
-    pub(crate) kernel: usize,
-    /// Pixels between neighbouring outputs.
-    pub(crate) stride: usize,
-    /// Channels per pixel.
-    pub(crate) channels: usize,
-    /// Output pixels.
-    pub(crate) pixels: usize,
-    /// Applied before the store.
-    pub(crate) activation: Activation,
-    /// Where the first tap of the first pixel reads.
-    pub(crate) from: usize,
-    /// Input values from one row to the next.
-    pub(crate) row_stride: usize,
-    /// Where the first pixel is written.
-    pub(crate) to: usize,
 }
 
 impl Depthwise {
@@ -101,6 +90,10 @@ impl Depthwise {
             "input layout"
         );
         assert!(
+            self.activation != Activation::Gelu,
+            "no network here has a GELU after a depthwise convolution"
+        );
+        assert!(
             output.len() >= out_map.len() && out_map.channels == self.channels,
             "output layout"
         );
@@ -121,46 +114,154 @@ impl Depthwise {
                 stride: self.stride,
                 channels: self.channels,
                 pixels: out_width,
-                activation: self.activation,
-                from: (first.0 + y * self.stride) * in_map.row_stride() + first.1 * self.channels,
+                relu6: self.activation == Activation::Relu6,
                 row_stride: in_map.row_stride(),
-                to: out_map.offset(y, 0),
+                input: &input[(first.0 + y * self.stride) * in_map.row_stride() + first.1 * self.channels..],
+                weights: &self.weights,
+                bias: &self.bias,
+                output: &mut output[out_map.offset(y, 0)..],
             };
-            let done = match isa {
-                Isa::Portable => 0,
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: the asserts above hold: the processor has AVX2 and FMA, and the taps of every output
-                // pixel lie inside the bordered input.
-                Isa::Avx2 => unsafe {
-                    super::avx2::depthwise_row(&strip, input, &self.weights, &self.bias, output)
-                },
-            };
-            self.portable_row(&strip, done, input, output);
+            // SAFETY: the asserts above hold: the instructions run here, and the taps of every output pixel lie
+            // inside the bordered input.
+            unsafe { isa.run(strip) };
+        }
+    }
+}
+
+/// One output row.
+struct Strip<'a> {
+    /// Taps along each side.
+    kernel: usize,
+    /// Pixels between neighbouring outputs.
+    stride: usize,
+    /// Channels per pixel.
+    channels: usize,
+    /// Output pixels.
+    pixels: usize,
+    /// Whether ReLU6 is applied.
+    relu6: bool,
+    /// Input values from one row to the next.
+    row_stride: usize,
+    /// From the first tap of the first pixel on.
+    input: &'a [f32],
+    weights: &'a [f32],
+    bias: &'a [f32],
+    /// From the first pixel on.
+    output: &'a mut [f32],
+}
+
+impl Kernel for Strip<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        // SAFETY: passed on from the caller.
+        let done = unsafe {
+            match (self.kernel, self.stride) {
+                (3, 1) => self.vectors::<S, 3, 1>(),
+                (3, 2) => self.vectors::<S, 3, 2>(),
+                (5, 1) => self.vectors::<S, 5, 1>(),
+                (5, 2) => self.vectors::<S, 5, 2>(),
+                _ => 0,
+            }
+        };
+        self.singles::<S>(done);
+    }
+}
+
+impl Strip<'_> {
+    /// The channels that fill whole vectors, with a `K` x `K` kernel and stride `T`. Returns how many those are.
+    ///
+    /// # Safety
+    /// The processor has the instructions; the taps of every pixel lie inside the input, and the pixels inside the
+    /// output.
+    #[inline(always)]
+    unsafe fn vectors<S: Simd, const K: usize, const T: usize>(&mut self) -> usize {
+        let mut channel = 0;
+        while channel + S::LANES <= self.channels {
+            let mut x = 0;
+            // SAFETY: the channels fill a vector, and the tiles cover the row's pixels once each.
+            unsafe {
+                while x + TILE_PIXELS <= self.pixels {
+                    self.taps::<S, K, T, TILE_PIXELS>(channel, x);
+                    x += TILE_PIXELS;
+                }
+                match self.pixels - x {
+                    7 => self.taps::<S, K, T, 7>(channel, x),
+                    6 => self.taps::<S, K, T, 6>(channel, x),
+                    5 => self.taps::<S, K, T, 5>(channel, x),
+                    4 => self.taps::<S, K, T, 4>(channel, x),
+                    3 => self.taps::<S, K, T, 3>(channel, x),
+                    2 => self.taps::<S, K, T, 2>(channel, x),
+                    1 => self.taps::<S, K, T, 1>(channel, x),
+                    _ => {}
+                }
+            }
+            channel += S::LANES;
+        }
+        channel
+    }
+
+    /// `P` neighbouring pixels of one vector of channels, all sums in registers. Each input value is read once and
+    /// meets the taps of every pixel that wants it.
+    ///
+    /// # Safety
+    /// As [`Strip::vectors`], with `x + P <= pixels`.
+    #[inline(always)]
+    unsafe fn taps<S: Simd, const K: usize, const T: usize, const P: usize>(
+        &mut self,
+        channel: usize,
+        x: usize,
+    ) {
+        // SAFETY: the input holds K rows, and K columns around every pixel.
+        unsafe {
+            let mut sums = [S::load(self.bias.as_ptr().add(channel)); P];
+            for ky in 0..K {
+                let row = self
+                    .input
+                    .as_ptr()
+                    .add(ky * self.row_stride + x * T * self.channels + channel);
+                let taps = self.weights.as_ptr().add(ky * K * self.channels + channel);
+                let taps: [S; K] = std::array::from_fn(|kx| S::load(taps.add(kx * self.channels)));
+                for column in 0..(P - 1) * T + K {
+                    let value = S::load(row.add(column * self.channels));
+                    for p in 0..P {
+                        if p * T <= column && column < p * T + K {
+                            sums[p] = value.mul_add(taps[column - p * T], sums[p]);
+                        }
+                    }
+                }
+            }
+            for (p, sum) in sums.into_iter().enumerate() {
+                let value = if self.relu6 { sum.relu6() } else { sum };
+                value.store(self.output.as_mut_ptr().add((x + p) * self.channels + channel));
+            }
         }
     }
 
-    /// One row in plain Rust, from channel `start`: the specification of the vector kernels.
-    fn portable_row(&self, strip: &Strip, start: usize, input: &[f32], output: &mut [f32]) {
+    /// The channels from `start` on, one by one, with any kernel and stride.
+    #[inline(always)]
+    fn singles<S: Simd>(&mut self, start: usize) {
         let n = self.channels;
         if start == n {
             return;
         }
-        for x in 0..strip.pixels {
-            let target = &mut output[strip.to + x * n + start..strip.to + (x + 1) * n];
+        for x in 0..self.pixels {
+            let target = &mut self.output[x * n + start..(x + 1) * n];
             target.copy_from_slice(&self.bias[start..]);
             for ky in 0..self.kernel {
                 for kx in 0..self.kernel {
-                    let from = strip.from + ky * strip.row_stride + (x * self.stride + kx) * n;
-                    let values = &input[from + start..from + n];
+                    let from = ky * self.row_stride + (x * self.stride + kx) * n;
+                    let values = &self.input[from + start..from + n];
                     let tap = (ky * self.kernel + kx) * n;
                     let weights = &self.weights[tap + start..tap + n];
                     for ((sum, &value), &weight) in target.iter_mut().zip(values).zip(weights) {
-                        *sum = multiply_add(value, weight, *sum);
+                        *sum = multiply_add::<S>(value, weight, *sum);
                     }
                 }
             }
-            for value in target {
-                *value = self.activation.apply(*value);
+            if self.relu6 {
+                for value in target {
+                    *value = value.clamp(0.0, 6.0);
+                }
             }
         }
     }

@@ -221,7 +221,7 @@ pub fn synthetic() -> &'static Synthetic {
         let mut card = find_card("efficientnet-lite0").unwrap().clone();
         card.name = "synthetic-lite0".into();
         card.weights.content_sha256 = content_digest(&bytes).unwrap();
-        card.canary.embedding = naive_lite0(&tensors, &card.canary.image.render(224, 224));
+        card.canary.embedding = naive_lite0(&tensors, &card.canary.image.render(224, 224, 0));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
         std::fs::write(&path, &bytes).unwrap();

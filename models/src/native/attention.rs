@@ -1,0 +1,163 @@
+//! Multi-head self-attention without the matrix of all scores: `softmax(q k^T) v` for a block of queries at a time
+//! (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
+//!
+//! Enters: queries, keys and values of all heads side by side, the queries already divided by the root of the head's
+//! width. Leaves: the heads' results side by side.
+
+use super::elementwise::Softmax;
+use super::gemm::{Activation, PANEL_COLUMNS, Product};
+use super::isa::Isa;
+use super::layout::Map;
+
+/// Scores kept at once, as values: 128 KiB, or one row where that is more.
+const SCORE_VALUES: usize = 32 * 1024;
+
+/// Sizes of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attention {
+    /// Number of heads.
+    pub(crate) heads: usize,
+    /// Channels of one head.
+    pub(crate) head_width: usize,
+    /// Most tokens.
+    pub(crate) tokens: usize,
+}
+
+/// The memory it works in.
+#[derive(Debug)]
+pub(crate) struct AttentionScratch {
+    /// Keys of one head, packed: a column per token.
+    keys: Vec<f32>,
+    /// Values of one head, packed: a column per channel.
+    values: Vec<f32>,
+    /// The scores of a block of queries.
+    scores: Vec<f32>,
+    /// One per query of a block.
+    inverse: Vec<f32>,
+    /// Biases, which attention has none of.
+    zeros: Vec<f32>,
+}
+
+impl Attention {
+    /// Queries of a block.
+    fn block(&self) -> usize {
+        let width = self.tokens.next_multiple_of(PANEL_COLUMNS).max(1);
+        (SCORE_VALUES / width).clamp(1, self.tokens.max(1))
+    }
+
+    /// Memory for one thread.
+    pub(crate) fn scratch(&self) -> AttentionScratch {
+        let columns = self.tokens.next_multiple_of(PANEL_COLUMNS);
+        let channels = self.head_width.next_multiple_of(PANEL_COLUMNS);
+        AttentionScratch {
+            keys: vec![0.0; columns * self.head_width],
+            values: vec![0.0; channels * self.tokens],
+            scores: vec![0.0; self.block() * columns],
+            inverse: vec![0.0; self.block()],
+            zeros: vec![0.0; columns.max(channels)],
+        }
+    }
+
+    /// Attends over `tokens` tokens. `qkv` holds for each token the queries, the keys and the values of all heads;
+    /// `output` gets for each token the results of all heads.
+    pub(crate) fn apply(
+        &self,
+        isa: Isa,
+        scratch: &mut AttentionScratch,
+        tokens: usize,
+        qkv: &[f32],
+        output: &mut [f32],
+    ) {
+        let (d, width) = (self.head_width, self.heads * self.head_width);
+        assert!(tokens <= self.tokens, "tokens fit in the scratch memory");
+        let columns = tokens.next_multiple_of(PANEL_COLUMNS);
+        for head in 0..self.heads {
+            let at = head * d;
+            pack_keys(qkv, width, at, d, tokens, &mut scratch.keys);
+            pack_values(qkv, width, at, d, tokens, &mut scratch.values);
+            let scores = Product {
+                inputs: d,
+                outputs: columns,
+                panels: &scratch.keys,
+                bias: &scratch.zeros,
+                activation: Activation::Linear,
+            };
+            let mix = Product {
+                inputs: tokens,
+                outputs: d,
+                panels: &scratch.values,
+                bias: &scratch.zeros,
+                activation: Activation::Linear,
+            };
+            let mut start = 0;
+            while start < tokens {
+                let rows = self.block().min(tokens - start);
+                let block = &mut scratch.scores[..rows * columns];
+                let inverse = &mut scratch.inverse[..rows];
+                let score_map = Map::new(rows, 1, columns);
+                let queries = (&qkv[start * 3 * width + at..], &Map::new(rows, 1, 3 * width));
+                scores.apply(isa, queries, None, (&mut *block, &score_map));
+                let softmax = Softmax {
+                    values: &mut *block,
+                    width: columns,
+                    used: tokens,
+                    inverse: &mut *inverse,
+                };
+                // SAFETY: the product before checked that the instructions run here.
+                unsafe { isa.run(softmax) };
+                let target = &mut output[start * width + at..];
+                mix.apply(
+                    isa,
+                    (&*block, &score_map),
+                    None,
+                    (&mut *target, &Map::new(rows, 1, width)),
+                );
+                for (row, &scale) in target.chunks_mut(width).zip(inverse.iter()) {
+                    for value in &mut row[..d] {
+                        *value *= scale;
+                    }
+                }
+                start += rows;
+            }
+        }
+    }
+}
+
+/// Packs the keys of one head as the weights of a product: panels of 16 tokens, channel by channel.
+fn pack_keys(qkv: &[f32], width: usize, head_at: usize, d: usize, tokens: usize, keys: &mut [f32]) {
+    for (panel, packed) in keys
+        .chunks_exact_mut(PANEL_COLUMNS * d)
+        .enumerate()
+        .take(tokens.div_ceil(PANEL_COLUMNS))
+    {
+        let first = panel * PANEL_COLUMNS;
+        let used = PANEL_COLUMNS.min(tokens - first);
+        for lane in 0..PANEL_COLUMNS {
+            if lane < used {
+                let from = (first + lane) * 3 * width + width + head_at;
+                for (channel, &value) in qkv[from..from + d].iter().enumerate() {
+                    packed[channel * PANEL_COLUMNS + lane] = value;
+                }
+            } else {
+                // A scratch used before holds another image's keys here.
+                for channel in 0..d {
+                    packed[channel * PANEL_COLUMNS + lane] = 0.0;
+                }
+            }
+        }
+    }
+}
+
+/// Packs the values of one head as the weights of a product: panels of 16 channels, token by token.
+fn pack_values(qkv: &[f32], width: usize, head_at: usize, d: usize, tokens: usize, values: &mut [f32]) {
+    for panel in 0..d.div_ceil(PANEL_COLUMNS) {
+        let first = panel * PANEL_COLUMNS;
+        let used = PANEL_COLUMNS.min(d - first);
+        let packed = &mut values[first * tokens..][..PANEL_COLUMNS * tokens];
+        for (token, row) in packed.chunks_exact_mut(PANEL_COLUMNS).enumerate() {
+            let from = token * 3 * width + 2 * width + head_at + first;
+            row[..used].copy_from_slice(&qkv[from..from + used]);
+            row[used..].fill(0.0);
+        }
+    }
+}
