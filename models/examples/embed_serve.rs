@@ -1,9 +1,13 @@
-//! One side of `scripts/bench/embed`: opens a model, then for each line `BATCH REPEATS` on standard input embeds that many
-//! batches and prints `CPU WALL`, the least of the repeats, seconds per image.
+//! One side of `scripts/bench/embed`: opens a model and prints `DEVICE|SECONDS TO OPEN|GFLOP PER IMAGE|PEAK GFLOP/S OF A
+//! CORE`. Then for each line `BATCH REPEATS` on standard input embeds that many batches of the canary and prints `CPU WALL`,
+//! the least of the repeats, seconds per image; for `0 0` it prints the canary's embedding.
 //!
 //! `embed_serve MODEL WEIGHTS THREADS`; MODEL is the name of a built-in card or the path of a card.
 
 #![allow(clippy::print_stdout, reason = "an example for the terminal")]
+
+#[path = "common/peak.rs"]
+mod peak;
 
 use std::error::Error;
 use std::io::BufRead;
@@ -22,12 +26,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let start = Instant::now();
     let mut engine = open(&card, weights, EngineChoice::Auto, threads.parse()?)?;
-    println!("{} {}", engine.device(), start.elapsed().as_secs_f64());
+    let opened = start.elapsed().as_secs_f64();
+    let (work, peak) = (peak::gigaflop(&card, 1), peak::peak_gigaflops());
+    println!("{}|{opened}|{work}|{peak}", engine.device());
     let image = card.canary.image.render(card.input.height, card.input.width, 0);
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (items, repeats) = line.split_once(' ').ok_or("a line is BATCH REPEATS")?;
         let (items, repeats): (usize, usize) = (items.parse()?, repeats.parse()?);
+        if items == 0 {
+            let canary = Batch::new(1, 1, card.input.height, card.input.width, image.clone())?;
+            println!("{}", serde_json::to_string(&engine.embed(&canary)?.data)?);
+            continue;
+        }
         let batch = Batch::new(items, 1, card.input.height, card.input.width, image.repeat(items))?;
         let (mut cpu, mut wall) = (f64::INFINITY, f64::INFINITY);
         for _ in 0..repeats {

@@ -281,8 +281,6 @@ pub enum ChannelPolicy {
 pub enum TilingPolicy {
     /// A centred grid of non-overlapping crops of the input size, embedded each and averaged to the field.
     CentredGridMean,
-    /// One crop of the input size from the centre of the field.
-    CentreCrop,
 }
 
 /// How the last feature map or the last tokens become the embedding.

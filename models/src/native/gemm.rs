@@ -10,6 +10,8 @@
     reason = "rows and vectors index several arrays at once, as the formulas do"
 )]
 
+use std::ops::Range;
+
 use super::elementwise::Gelu;
 use super::isa::Isa;
 use super::layout::Map;
@@ -25,6 +27,9 @@ const BLOCK_ROWS: usize = 128;
 /// Weights of one tile that fit in a first-level cache of 48 KiB beside the rows, as values: longer sums are cut and
 /// kept in the output meanwhile.
 const TILE_WEIGHTS: usize = 9216;
+
+/// Inputs ahead for which weights are asked for: as many cycles as the third-level cache takes to answer.
+const AHEAD: usize = 24;
 
 /// What is applied to a sum before the residual is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +95,22 @@ impl PackedMatrix {
         residual: Option<(&[f32], &Map)>,
         output: (&mut [f32], &Map),
     ) {
+        self.product().apply(isa, input, residual, output);
+    }
+
+    /// See [`Product::apply_rows`].
+    pub(crate) fn apply_rows(
+        &self,
+        isa: Isa,
+        rows: Range<usize>,
+        input: (&[f32], &Map),
+        residual: Option<(&[f32], &Map)>,
+        output: (&mut [f32], &Map),
+    ) {
+        self.product().apply_rows(isa, rows, input, residual, output);
+    }
+
+    fn product(&self) -> Product<'_> {
         Product {
             inputs: self.inputs,
             outputs: self.outputs,
@@ -97,7 +118,6 @@ impl PackedMatrix {
             bias: &self.bias,
             activation: self.activation,
         }
-        .apply(isa, input, residual, output);
     }
 }
 
@@ -128,6 +148,19 @@ impl Product<'_> {
     pub(crate) fn apply(
         &self,
         isa: Isa,
+        input: (&[f32], &Map),
+        residual: Option<(&[f32], &Map)>,
+        output: (&mut [f32], &Map),
+    ) {
+        let rows = 0..output.1.pixels();
+        self.apply_rows(isa, rows, input, residual, output);
+    }
+
+    /// As [`Product::apply`], for some of the rows only.
+    pub(crate) fn apply_rows(
+        &self,
+        isa: Isa,
+        rows: Range<usize>,
         (input, in_map): (&[f32], &Map),
         residual: Option<(&[f32], &Map)>,
         (output, out_map): (&mut [f32], &Map),
@@ -154,16 +187,16 @@ impl Product<'_> {
                 "one residual row per output row"
             );
         }
+        assert!(rows.end <= out_map.pixels(), "rows of the map");
         assert!(isa.runs_here(), "the instruction set was detected");
 
-        let rows = out_map.pixels();
-        if rows == 0 || self.outputs == 0 {
+        if rows.is_empty() || self.outputs == 0 {
             return;
         }
         let (tile_rows, tile_panels) = isa.tile();
         let added = residual.map_or(&[][..], |(data, _)| data);
-        let mut start = 0;
-        for block_rows in even_parts(rows, BLOCK_ROWS) {
+        let mut start = rows.start;
+        for block_rows in even_parts(rows.len(), BLOCK_ROWS) {
             let mut offsets = Offsets::default();
             let (mut from, mut to) = (in_map.walk(start), out_map.walk(start));
             let mut add = residual.map(|(_, map)| map.walk(start));
@@ -379,7 +412,14 @@ impl Strip<'_> {
                 self.panels.as_ptr().add(panel + at % PANEL_COLUMNS)
             });
             for k in 0..self.inputs {
-                let w: [S; V] = std::array::from_fn(|v| S::load(weights[v].add(k * PANEL_COLUMNS)));
+                let w: [S; V] = std::array::from_fn(|v| {
+                    let at = weights[v].add(k * PANEL_COLUMNS);
+                    // Each panel is one stream of cache lines.
+                    if v * S::LANES % PANEL_COLUMNS == 0 {
+                        S::prefetch(at.wrapping_add(AHEAD * PANEL_COLUMNS));
+                    }
+                    S::load(at)
+                });
                 for r in 0..R {
                     let value = S::splat(*from[r].add(k));
                     for v in 0..V {

@@ -144,7 +144,7 @@ proptest! {
         }
         for isa in Isa::available() {
             let mut output = vec![0.0; to.len()];
-            depthwise.apply(isa, (&input, &from), (&mut output, &to));
+            depthwise.apply(isa, 0..to.height, (&input, &from), (&mut output, &to));
             let worst = difference(&output, &to, &expected);
             prop_assert!(worst < TOLERANCE, "{isa:?}: {worst}");
         }

@@ -63,6 +63,9 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self {
         // SAFETY: see `splat`.
         Self(unsafe { vfmaq_f32(sum.0, self.0, factor.0) })

@@ -47,6 +47,9 @@ pub(crate) trait Simd: Copy {
     /// `n` values may be written at `to`.
     unsafe fn store_first(self, to: *mut f32, n: usize);
 
+    /// Asks for the cache line at `at` ahead of its use. `at` need not be valid.
+    fn prefetch(at: *const f32);
+
     /// `self * factor + sum`.
     ///
     /// # Safety
@@ -119,6 +122,9 @@ impl Simd for Plain {
             unsafe { to.add(i).write_unaligned(*lane) };
         }
     }
+
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self {

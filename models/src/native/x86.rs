@@ -82,6 +82,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(at: *const f32) {
+        // SAFETY: every x86-64 processor has the instruction, and no address makes it fail.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self {
         // SAFETY: the processor has FMA.
         Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, sum.0) })
@@ -136,6 +142,12 @@ impl Simd for Avx512 {
     unsafe fn store_first(self, to: *mut f32, n: usize) {
         // SAFETY: n values may be written there; masked lanes are not touched.
         unsafe { _mm512_mask_storeu_ps(to, lanes_below(n), self.0) };
+    }
+
+    #[inline(always)]
+    fn prefetch(at: *const f32) {
+        // SAFETY: every x86-64 processor has the instruction, and no address makes it fail.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
 
     #[inline(always)]
