@@ -27,7 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let mut engine = open(&card, weights, EngineChoice::Auto, threads.parse()?)?;
     let opened = start.elapsed().as_secs_f64();
-    let (work, peak) = (peak::gigaflop(&card, 1), peak::peak_gigaflops());
+    let work = peak::gigaflop(&card, 1).unwrap_or(f64::NAN);
+    let peak = peak::peak_gigaflops();
     println!("{}|{opened}|{work}|{peak}", engine.device());
     let image = card.canary.image.render(card.input.height, card.input.width, 0);
     for line in std::io::stdin().lock().lines() {

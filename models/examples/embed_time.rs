@@ -61,13 +61,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         runs.sort_by(f64::total_cmp);
         let (least, median) = (runs[0], runs[runs.len() / 2]);
         let busy = threads.min(items) as f64;
-        let fraction = |time: f64| 100.0 * gigaflop(&card, channels) / (time * busy) / peak;
+        // Nothing where the work of an image is not known.
+        let fraction = |time: f64| {
+            let percent = 100.0 * gigaflop(&card, channels)? / (time * busy) / peak;
+            Some(format!(" ({percent:.0}% of peak)"))
+        };
         println!(
-            "batch {items}, {channels} channels: {:.2} ms per image ({:.0}% of peak), least {:.2} ({:.0}%)",
+            "batch {items}, {channels} channels: {:.2} ms per image{}, least {:.2}{}",
             median * 1e3,
-            fraction(median),
+            fraction(median).unwrap_or_default(),
             least * 1e3,
-            fraction(least)
+            fraction(least).unwrap_or_default()
         );
     }
     Ok(())

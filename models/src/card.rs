@@ -46,6 +46,10 @@ pub enum Architecture {
     /// EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, ReLU6 (Tan and Le 2019, Lite variant
     /// of 2020).
     EfficientnetLite0,
+    /// EfficientNet-Lite1: as Lite0, 1.1 times as deep.
+    EfficientnetLite1,
+    /// EfficientNet-Lite2: as Lite0, 1.1 times as wide and 1.2 times as deep.
+    EfficientnetLite2,
     /// A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) of any size, with tensors named as timm and
     /// DINO name them; see [`WeightsSource::keys`] for others.
     Vit(VitShape),
@@ -364,8 +368,13 @@ pub enum CanaryImage {
 }
 
 /// The built-in cards.
-static CARDS: LazyLock<Vec<ModelCard>> =
-    LazyLock::new(|| parse(&[include_str!("../cards/efficientnet-lite0.json")]));
+static CARDS: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
+    parse(&[
+        include_str!("../cards/efficientnet-lite0.json"),
+        include_str!("../cards/efficientnet-lite1.json"),
+        include_str!("../cards/efficientnet-lite2.json"),
+    ])
+});
 
 /// The built-in templates.
 static TEMPLATES: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {

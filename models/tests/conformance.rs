@@ -10,7 +10,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Random, compare, naive_lite0, shared, synthetic};
+use common::{Random, compare, lite0, lite2, naive_lite, random_lite, shared, synthetic, to_safetensors};
 use proptest::prelude::*;
 use wellspring_models::{
     Batch, BatchError, Engine, EngineChoice, EngineError, ModelCard, Normalisation, WeightsError,
@@ -46,7 +46,7 @@ fn images(seed: u64, n: usize) -> Vec<Vec<f32>> {
 fn agrees_with_the_plain_forward_pass_on_random_weights() {
     let mut random = Random(3);
     let image = random.image(PIXELS);
-    let expected = naive_lite0(&synthetic().tensors, &image);
+    let expected = naive_lite(&synthetic().tensors, &lite0(), 224, &image);
     for choice in ENGINES {
         let mut engine = open_synthetic(&choice, 1);
         let found = engine.embed(&batch(&[&image])).unwrap();
@@ -56,6 +56,24 @@ fn agrees_with_the_plain_forward_pass_on_random_weights() {
             "{choice:?}: cosine {cosine}, difference {largest}"
         );
     }
+}
+
+#[test]
+fn a_wider_and_deeper_network_agrees_with_the_plain_forward_pass_too() {
+    // Opening compares the canary with that of the plain forward pass, at an odd size of the last map.
+    let tensors = random_lite(&lite2(), 17);
+    let bytes = to_safetensors(&tensors);
+    let mut card = find_card("efficientnet-lite2").unwrap().clone();
+    card.weights.content_sha256 = content_digest(&bytes).unwrap();
+    card.canary.embedding = naive_lite(&tensors, &lite2(), 260, &card.canary.image.render(260, 260, 0));
+    let mut engine = try_open(&card, &bytes).unwrap();
+    let image = card.canary.image.render(260, 260, 0);
+    let found = engine.embed(&Batch::new(1, 1, 260, 260, image).unwrap()).unwrap();
+    let (cosine, largest) = compare(&found.data, &card.canary.embedding);
+    assert!(
+        cosine >= 0.999_999 && largest < 1e-3,
+        "cosine {cosine}, difference {largest}"
+    );
 }
 
 /// The engine on the real weights, where they are present.
@@ -159,7 +177,12 @@ fn the_canary_on_the_card_is_that_of_the_plain_forward_pass() {
         return;
     };
     let canary = &find_card("efficientnet-lite0").unwrap().canary;
-    let expected = naive_lite0(&real_tensors(&path), &canary.image.render(224, 224, 0));
+    let expected = naive_lite(
+        &real_tensors(&path),
+        &lite0(),
+        224,
+        &canary.image.render(224, 224, 0),
+    );
     let (cosine, largest) = compare(&canary.embedding, &expected);
     assert!(
         cosine >= 0.999_999_9 && largest <= 1e-5,

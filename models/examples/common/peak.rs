@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use wellspring_models::{Architecture, ChannelPolicy, ModelCard};
 
-/// Multiplications and additions of the matrix products of one image, in 10^9.
-pub(crate) fn gigaflop(card: &ModelCard, channels: usize) -> f64 {
-    match &card.architecture {
+/// Multiplications and additions of the convolutions and matrix products of one image, in 10^9, where they are known.
+pub(crate) fn gigaflop(card: &ModelCard, channels: usize) -> Option<f64> {
+    Some(match &card.architecture {
         // Without its classifier.
         Architecture::EfficientnetLite0 => 0.768,
         Architecture::Vit(shape) => {
@@ -21,8 +21,8 @@ pub(crate) fn gigaflop(card: &ModelCard, channels: usize) -> f64 {
             let taps = (channels / groups * shape.patch * shape.patch) as f64;
             2e-9 * (shape.depth as f64 * block + patches as f64 * taps * d)
         }
-        _ => f64::NAN,
-    }
+        _ => return None,
+    })
 }
 
 /// The multiply-adds one core does when nothing else holds it up: twelve independent chains.

@@ -60,10 +60,17 @@ impl PackedMatrix {
         assert_eq!(weights.len(), inputs * outputs, "one weight per input and output");
         let panel_count = outputs.div_ceil(PANEL_COLUMNS);
         let mut panels = vec![0.0; panel_count * inputs * PANEL_COLUMNS];
-        for (output, row) in weights.chunks_exact(inputs.max(1)).enumerate() {
-            let panel = &mut panels[output / PANEL_COLUMNS * inputs * PANEL_COLUMNS..];
-            for (input, &w) in row.iter().enumerate() {
-                panel[input * PANEL_COLUMNS + output % PANEL_COLUMNS] = w;
+        if inputs > 0 {
+            // Panel by panel, so that what is written stays in the cache until it is whole.
+            for (panel, rows) in panels
+                .chunks_exact_mut(inputs * PANEL_COLUMNS)
+                .zip(weights.chunks(inputs * PANEL_COLUMNS))
+            {
+                for (lane, row) in rows.chunks_exact(inputs).enumerate() {
+                    for (values, &w) in panel.chunks_exact_mut(PANEL_COLUMNS).zip(row) {
+                        values[lane] = w;
+                    }
+                }
             }
         }
         let mut padded = bias.to_vec();

@@ -28,8 +28,14 @@ impl Network {
     pub(crate) fn build(card: &ModelCard, tensors: &Tensors<'_>) -> Result<Self, BuildError> {
         check_input(card)?;
         match &card.architecture {
-            Architecture::EfficientnetLite0 => {
-                let sizes = Sizes::lite0();
+            lite @ (Architecture::EfficientnetLite0
+            | Architecture::EfficientnetLite1
+            | Architecture::EfficientnetLite2) => {
+                let sizes = match lite {
+                    Architecture::EfficientnetLite1 => Sizes::lite(1.0, 1.1),
+                    Architecture::EfficientnetLite2 => Sizes::lite(1.1, 1.2),
+                    _ => Sizes::lite(1.0, 1.0),
+                };
                 check_convolutional(card, &sizes)?;
                 let graph = sizes.build(tensors, card.input.height, card.input.width)?;
                 let preparation = Preparation::new(card.input.scale, &card.input.normalisation, 1);

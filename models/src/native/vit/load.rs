@@ -3,6 +3,8 @@
 //! Enters: a card and the tensors of a weights file. Leaves: a [`Vit`]. Fails with [`BuildError`]: a card that asks for
 //! what the network does not do, or a tensor that is missing or wrong. All folding is in f64 and rounds once.
 
+use rayon::prelude::*;
+
 use super::Vit;
 use super::positions;
 use crate::card::{
@@ -137,6 +139,7 @@ impl Vit {
         };
         let (preparation, embed) = embedding(card, shape, tensors, planes_per_token)?;
         let blocks = (0..shape.depth)
+            .into_par_iter()
             .map(|index| block(tensors, shape, index))
             .collect::<Result<_, _>>()?;
         let final_norm = if shape.final_norm {
