@@ -161,3 +161,70 @@ fn pack_values(qkv: &[f32], width: usize, head_at: usize, d: usize, tokens: usiz
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attention as the paper writes it, in f64.
+    fn plain(heads: usize, d: usize, tokens: usize, qkv: &[f32]) -> Vec<f64> {
+        let width = heads * d;
+        let at = |token: usize, part: usize, channel: usize| {
+            f64::from(qkv[token * 3 * width + part * width + channel])
+        };
+        let mut output = vec![0.0; tokens * width];
+        for head in 0..heads {
+            let channels = head * d..(head + 1) * d;
+            for query in 0..tokens {
+                let score =
+                    |key: usize| -> f64 { channels.clone().map(|c| at(query, 0, c) * at(key, 1, c)).sum() };
+                let scores: Vec<f64> = (0..tokens).map(score).collect();
+                let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for c in channels.clone() {
+                    let mixed: f64 = weights.iter().enumerate().map(|(key, w)| w * at(key, 2, c)).sum();
+                    output[query * width + c] = mixed / sum;
+                }
+            }
+        }
+        output
+    }
+
+    #[test]
+    fn blocks_of_queries_give_what_the_whole_matrix_gives() {
+        // Of one token, of sizes that fill no panel, and of so many that queries come in many blocks. All in the scratch
+        // memory of the largest, so that what a larger image left must not show.
+        for (heads, d, sizes) in [
+            (2, 20, &[700, 1, 37][..]),
+            (3, 16, &[48, 47, 197]),
+            (1, 7, &[5, 300]),
+        ] {
+            let most = *sizes.iter().max().unwrap();
+            let attention = Attention {
+                heads,
+                head_width: d,
+                tokens: most,
+            };
+            for isa in Isa::available() {
+                let mut scratch = attention.scratch();
+                for &tokens in sizes {
+                    let width = heads * d;
+                    let qkv: Vec<f32> = (0..tokens * 3 * width)
+                        .map(|i| (i * 7919 % 1013) as f32 / 506.0 - 1.0)
+                        .collect();
+                    let mut output = vec![f32::NAN; most * width];
+                    attention.apply(isa, &mut scratch, tokens, &qkv, &mut output);
+                    let expected = plain(heads, d, tokens, &qkv);
+                    let worst = output
+                        .iter()
+                        .zip(&expected)
+                        .map(|(a, b)| (f64::from(*a) - b).abs())
+                        .fold(0.0, f64::max);
+                    assert!(worst < 1e-5, "{isa:?}, {heads} x {d}, {tokens} tokens: {worst}");
+                    assert!(output[tokens * width..].iter().all(|v| v.is_nan()));
+                }
+            }
+        }
+    }
+}

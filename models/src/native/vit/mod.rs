@@ -7,6 +7,8 @@
 
 mod load;
 mod positions;
+#[cfg(test)]
+mod tests;
 
 use self::load::Block;
 use super::attention::{Attention, AttentionScratch};
