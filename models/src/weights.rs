@@ -190,8 +190,10 @@ impl Tensors<'_> {
             let view = self.view(name)?;
             match (found.split_first_mut(), view.shape().split_first()) {
                 (None, _) if views.is_empty() => found = view.shape().to_vec(),
-                // The lengths are of data that is there, so their sum does not overflow.
-                (Some((first, rest)), Some((more, other))) if rest == other => *first += more,
+                // A tensor without values may say it has any length.
+                (Some((first, rest)), Some((more, other))) if rest == other => {
+                    *first = first.saturating_add(*more)
+                }
                 _ => {
                     return Err(WeightsError::WrongShape {
                         tensor: name.clone(),
