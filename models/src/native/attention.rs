@@ -9,8 +9,8 @@ use super::gemm::{Activation, PANEL_COLUMNS, Product};
 use super::isa::Isa;
 use super::layout::Map;
 
-/// Scores kept at once, as values: 128 KiB, or one row where that is more.
-const SCORE_VALUES: usize = 32 * 1024;
+/// Scores kept at once, as values: 256 KiB, or one row where that is more.
+const SCORE_VALUES: usize = 64 * 1024;
 
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy)]
