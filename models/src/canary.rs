@@ -13,17 +13,18 @@ const COSINE_BAR: f64 = 0.9999;
 const NORM_TOLERANCE: f64 = 1e-3;
 
 impl CanaryImage {
-    /// The image of this formula, `height` x `width` grey levels 0..255, whole numbers.
-    pub fn render(self, height: usize, width: usize) -> Vec<f32> {
+    /// Channel `channel` of the image of this formula: `height` x `width` grey levels 0..255, whole numbers.
+    pub fn render(self, height: usize, width: usize, channel: usize) -> Vec<f32> {
         match self {
             Self::BlobsOnARamp => (0..height * width)
                 .map(|i| {
                     let (y, x) = ((i / width) as i64, (i % width) as i64);
+                    let ramp = (x + y) * 40 / (height + width) as i64;
+                    let x = x + 5 * channel as i64;
                     let (dx, dy) = (x % 32 - 16, y % 32 - 16);
                     let r2 = dx * dx + dy * dy;
                     let k = (x / 32 * 7 + y / 32 * 13) % 11;
                     let rim = (k + 4) * (k + 4);
-                    let ramp = (x + y) * 40 / (height + width) as i64;
                     let blob = if r2 < rim {
                         160 - 160 * r2 / rim + 5 * ((x * 31 + y * 17) % 8)
                     } else {
@@ -38,8 +39,9 @@ impl CanaryImage {
 
 /// The canary of a card as a batch of one.
 pub(crate) fn batch(card: &ModelCard) -> Result<Batch, EngineError> {
-    let (h, w) = (card.input.height, card.input.width);
-    Ok(Batch::new(1, 1, h, w, card.canary.image.render(h, w))?)
+    let (h, w, channels) = (card.input.height, card.input.width, card.canary_channels());
+    let image = (0..channels).flat_map(|channel| card.canary.image.render(h, w, channel));
+    Ok(Batch::new(1, channels, h, w, image.collect())?)
 }
 
 /// Embeds the canary and compares it with the card.
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_image_is_what_its_formula_says() {
-        let image = CanaryImage::BlobsOnARamp.render(224, 224);
+        let image = CanaryImage::BlobsOnARamp.render(224, 224, 0);
         assert!(
             image
                 .iter()

@@ -19,72 +19,231 @@ pub struct ModelCard {
     pub architecture: Architecture,
     /// Where the weights come from, and how they are recognised.
     pub weights: WeightsSource,
-    /// Licence of the weights, SPDX.
+    /// Licence of the weights, SPDX (`LicenseRef-` and a name where SPDX has none).
     pub licence: String,
+    /// What the licence asks of those who use the weights, where that is more than naming the authors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<String>,
     /// What an image must be before it is embedded.
     pub input: InputContract,
     /// How a field of several channels becomes inputs.
     pub channel_policy: ChannelPolicy,
     /// How a field larger than the input becomes inputs.
     pub tiling: TilingPolicy,
-    /// How the last feature map becomes the embedding.
+    /// How the last feature map or the last tokens become the embedding.
     pub pooling: Pooling,
-    /// Values per embedding.
+    /// Values per embedding; with [`Pooling::PatchMeanPerChannel`] per channel of the image.
     pub embedding_width: usize,
     /// The image an engine must embed correctly before it may serve.
     pub canary: Canary,
 }
 
 /// The networks the engines know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Architecture {
     /// EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, ReLU6 (Tan and Le 2019, Lite variant
     /// of 2020).
     EfficientnetLite0,
+    /// EfficientNet-Lite1: as Lite0, 1.1 times as deep.
+    EfficientnetLite1,
+    /// EfficientNet-Lite2: as Lite0, 1.1 times as wide and 1.2 times as deep.
+    EfficientnetLite2,
+    /// A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) of any size, with tensors named as timm and
+    /// DINO name them; see [`WeightsSource::keys`] for others.
+    Vit(VitShape),
+    /// A graph in an ONNX file, for the ONNX Runtime engine.
+    Onnx(OnnxGraph),
+}
+
+/// The shape of a vision transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitShape {
+    /// Side of a patch, pixels.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads; divides `width`.
+    pub heads: usize,
+    /// Channels inside the perceptrons.
+    pub mlp_width: usize,
+    /// Added to the variance in layer norms.
+    pub norm_epsilon: f32,
+    /// Whether a class token stands before the others.
+    pub class_token: bool,
+    /// Register tokens (Darcet et al. 2023, arXiv:2309.16588) after the class token.
+    pub registers: usize,
+    /// Where tokens learn their place from.
+    pub positions: Positions,
+    /// How a block is built.
+    pub block: VitBlock,
+    /// Whether a learned scale per channel is multiplied into what a block adds (LayerScale, Touvron et al. 2021,
+    /// arXiv:2103.17239).
+    pub layer_scale: bool,
+    /// Whether the last tokens pass a layer norm before they are pooled.
+    pub final_norm: bool,
+}
+
+/// Where tokens learn their place from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Positions {
+    /// Learned, and resampled where the input is not of the size that was trained on.
+    Learned(Interpolation),
+    /// Fixed: `[sin h, cos h, sin w, cos w]`, a quarter of the channels each, frequency i being `10000^(-4i/width)`;
+    /// the same for every channel of the image, none for the class token.
+    SinCos,
+}
+
+/// How learned positions are resampled. All are bicubic, without aligned corners, as PyTorch does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Interpolation {
+    /// timm, DINOv2 with registers: with antialiasing (cubic with a = -0.5).
+    Antialiased,
+    /// Without antialiasing (cubic with a = -0.75).
+    Plain,
+    /// DINO and DINOv2 without registers: as `plain`, with the scale computed for 0.1 patches more.
+    PlainOffset,
+}
+
+/// How a block of a vision transformer is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum VitBlock {
+    /// Attention, then the perceptron, each on a layer norm and added to what came in.
+    Sequential,
+    /// Both at once on one layer norm (timm's `ParallelScalingBlock`, after Dehghani et al. 2023, arXiv:2302.05442).
+    /// One matrix gives, in this order, the perceptron's channels, queries, keys and values; queries and keys pass a
+    /// layer norm for each head; only the perceptron's channels have a bias, `mlp_bias`.
+    ParallelScaling(MlpBias),
+}
+
+/// Which outputs of a parallel block's one matrix `mlp_bias` is added to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MlpBias {
+    /// The first ones: those of the perceptron, as the paper has it.
+    First,
+    /// The last ones. timm up to today puts the zeros of queries, keys and values before `mlp_bias` although the
+    /// perceptron's outputs come first, so networks that were trained with it (OpenPhenom is one) need this.
+    Last,
+}
+
+/// The ends of an ONNX graph. The input is `[items, channels, height, width]`, the output `[items, values]`, both f32.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxGraph {
+    /// Name of the input.
+    pub input: String,
+    /// Name of the output with the embeddings.
+    pub output: String,
 }
 
 /// Where weights come from, and how they are recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsSource {
-    /// Python package that carries the published checkpoint.
-    pub package: String,
+    /// Where the authors publish them, for people.
+    pub uri: String,
+    /// Digest of the tensors (names, types, shapes and data; see [`crate::content_digest`]), lower-case hex. It does not
+    /// depend on the order or the comments of the safetensors header, so that every faithful conversion has the same
+    /// one. For an ONNX file the SHA-256 of the file.
+    pub content_sha256: String,
+    /// The public Python package that carries them; absent where the user supplies the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<WeightsPackage>,
+    /// Where the file's names differ from the network's; the first rule that fits a name counts, and a name that none
+    /// fits is looked up as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyRule>,
+}
+
+/// A Python package that carries a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsPackage {
+    /// Its name.
+    pub name: String,
     /// Its version.
-    pub package_version: String,
+    pub version: String,
     /// The wheel's file name.
-    pub package_file: String,
+    pub file: String,
     /// SHA-256 of the wheel, lower-case hex.
-    pub package_sha256: String,
+    pub sha256: String,
     /// Path of the checkpoint inside the wheel.
     pub checkpoint: String,
     /// SHA-256 of the checkpoint, lower-case hex.
     pub checkpoint_sha256: String,
-    /// Digest of the converted tensors (names, types, shapes and data; see [`crate::content_digest`]), lower-case
-    /// hex. It does not depend on the order or the comments of the safetensors header, so that every faithful
-    /// conversion has the same one.
-    pub content_sha256: String,
+}
+
+/// Under which names a file keeps what the network calls otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRule {
+    /// The network's name; one `*` stands for any text.
+    pub network: String,
+    /// The file's names, with `*` for that text. Several tensors are joined along their first dimension, as where
+    /// queries, keys and values are apart.
+    pub file: Vec<String>,
 }
 
 /// What an image must be before it is embedded: grey levels 0..255, `height` x `width`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputContract {
-    /// Channels of the network's own input.
+    /// Channels of the network's own input: those of its first convolution.
     pub channels: usize,
     /// Rows, pixels.
     pub height: usize,
     /// Columns, pixels.
     pub width: usize,
-    /// Multiplies a grey level before `mean` and `std` apply.
+    /// Multiplies a grey level before the normalisation.
     pub scale: f32,
-    /// Subtracted from the scaled level: the engine computes `(level * scale - mean) / std`.
-    pub mean: f32,
-    /// Divides what is left.
-    pub std: f32,
+    /// What is done to scaled levels.
+    pub normalisation: Normalisation,
     /// Padding rule of the convolutions.
     pub padding: Padding,
+}
+
+/// What is done to scaled grey levels `y` before the first layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Normalisation {
+    /// `(y - mean) / std`, with one value for all channels or one for each.
+    Fixed {
+        /// Subtracted.
+        mean: Vec<f32>,
+        /// Divides what is left.
+        std: Vec<f32>,
+    },
+    /// Each channel of each image by its own mean and population variance. A constant channel becomes 0.
+    Image {
+        /// Keeps the division from 0.
+        epsilon: f32,
+        /// Where `epsilon` is added.
+        added_to: EpsilonPlace,
+    },
+}
+
+/// Where the small number that keeps a division from 0 is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum EpsilonPlace {
+    /// `(y - mean) / sqrt(variance + epsilon)`: instance norm, as in OpenPhenom.
+    Variance,
+    /// `(y - mean) / (deviation + epsilon)`: as in Cell-DINO.
+    Deviation,
 }
 
 /// Padding rule of the convolutions.
@@ -94,6 +253,8 @@ pub struct InputContract {
 pub enum Padding {
     /// TensorFlow's `SAME`: output `ceil(n / stride)`, the odd pixel of padding after the image.
     TfSame,
+    /// None: patches that cover the image side by side.
+    None,
 }
 
 /// How a field of several channels becomes inputs.
@@ -104,6 +265,17 @@ pub enum ChannelPolicy {
     /// Each channel by itself, replicated to the network's channels; the embeddings are concatenated in channel
     /// order. A [`crate::Batch`] then has one channel.
     ReplicateAndConcatenate,
+    /// All channels in one image, each in patches of its own through the same first convolution of one channel.
+    ChannelAgnostic {
+        /// Most channels of an image.
+        most: usize,
+    },
+    /// All channels in one image, for a first convolution that was trained on `input.channels`: channel c of the image
+    /// meets the weights of channel c mod `input.channels`, times `input.channels / channels` (as timm adapts them).
+    FirstConvolution {
+        /// Channels of an image.
+        channels: usize,
+    },
 }
 
 /// How a field larger than the input becomes inputs.
@@ -115,13 +287,60 @@ pub enum TilingPolicy {
     CentredGridMean,
 }
 
-/// How the last feature map becomes the embedding.
+/// How the last feature map or the last tokens become the embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Pooling {
-    /// The mean over all positions, one value per channel.
+    /// The mean over all positions of the last feature map, one value per channel.
     GlobalMean,
+    /// The class token.
+    ClassToken,
+    /// The mean of the tokens of all patches.
+    PatchMean,
+    /// The class token, then the mean of the tokens of all patches.
+    ClassTokenAndPatchMean,
+    /// The mean of the tokens of each image channel's patches, channel after channel.
+    PatchMeanPerChannel,
+}
+
+impl ModelCard {
+    /// The channels of a [`crate::Batch`] for an image of `channels`, and how many items of a batch such an image
+    /// becomes: one with all channels, or one for each. `None` where the model does not take so many.
+    pub fn items_for(&self, channels: usize) -> Option<(usize, usize)> {
+        match self.channel_policy {
+            ChannelPolicy::ReplicateAndConcatenate => (channels > 0).then_some((1, channels)),
+            ChannelPolicy::ChannelAgnostic { most } => {
+                (1..=most).contains(&channels).then_some((channels, 1))
+            }
+            ChannelPolicy::FirstConvolution { channels: own } => (channels == own).then_some((channels, 1)),
+        }
+    }
+
+    /// Values of the embedding of one batch item of `channels` channels.
+    pub fn item_width(&self, channels: usize) -> usize {
+        match self.pooling {
+            Pooling::PatchMeanPerChannel => self.embedding_width.saturating_mul(channels),
+            _ => self.embedding_width,
+        }
+    }
+
+    /// Values of the embedding of an image of `channels`: what a field's profile has. `None` where the model does not
+    /// take so many channels.
+    pub fn image_width(&self, channels: usize) -> Option<usize> {
+        let (per_item, items) = self.items_for(channels)?;
+        self.item_width(per_item).checked_mul(items)
+    }
+
+    /// The channels of the card's canary: one, or as many as the first convolution is adapted to, or two.
+    pub(crate) fn canary_channels(&self) -> usize {
+        match self.channel_policy {
+            ChannelPolicy::ReplicateAndConcatenate => 1,
+            // Two, so that an engine that confuses channels or their order fails.
+            ChannelPolicy::ChannelAgnostic { most } => most.min(2),
+            ChannelPolicy::FirstConvolution { channels } => channels,
+        }
+    }
 }
 
 /// A synthetic image and the embedding it must give.
@@ -130,7 +349,8 @@ pub enum Pooling {
 pub struct Canary {
     /// The formula of the image.
     pub image: CanaryImage,
-    /// Its embedding by the reference implementation; `embedding_width` values.
+    /// Its embedding by the reference implementation: `embedding_width` values, for a model that gives so many for each
+    /// channel those of all channels of the image.
     pub embedding: Vec<f32>,
 }
 
@@ -142,21 +362,43 @@ pub enum CanaryImage {
     /// Round blobs on a ramp, in whole numbers so that every machine computes the same image: with
     /// `dx = x mod 32 - 16`, `dy = y mod 32 - 16`, `r2 = dx^2 + dy^2` and `k = (x / 32 * 7 + y / 32 * 13) mod 11`,
     /// the level is `(x + y) * 40 / (height + width)`, plus, where `r2 < (k + 4)^2`,
-    /// `160 - 160 * r2 / (k + 4)^2 + 5 * ((x * 31 + y * 17) mod 8)`, all divisions rounding down.
+    /// `160 - 160 * r2 / (k + 4)^2 + 5 * ((x * 31 + y * 17) mod 8)`, all divisions rounding down. Where an image has
+    /// several channels, channel c has x + 5c in the place of x, except in the ramp.
     BlobsOnARamp,
 }
 
 /// The built-in cards.
 static CARDS: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
-    [include_str!("../cards/efficientnet-lite0.json")]
-        .into_iter()
-        .map(|text| match serde_json::from_str(text) {
-            Ok(card) => card,
-            // The text is part of the binary and a test parses it, so this is unreachable in a tested build.
-            Err(error) => panic!("a built-in model card does not parse: {error}"),
-        })
-        .collect()
+    parse(&[
+        include_str!("../cards/efficientnet-lite0.json"),
+        include_str!("../cards/efficientnet-lite1.json"),
+        include_str!("../cards/efficientnet-lite2.json"),
+    ])
 });
+
+/// The built-in templates.
+static TEMPLATES: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
+    parse(&[
+        include_str!("../cards/templates/timm-vit-s16.json"),
+        include_str!("../cards/templates/timm-vit-b16.json"),
+        include_str!("../cards/templates/dino-vit-s16.json"),
+        include_str!("../cards/templates/dino-vit-b16.json"),
+        include_str!("../cards/templates/dinov2-vit-s14.json"),
+        include_str!("../cards/templates/dinov2-vit-b14.json"),
+        include_str!("../cards/templates/dinov2-vit-s14-registers.json"),
+        include_str!("../cards/templates/dinov2-vit-b14-registers.json"),
+        include_str!("../cards/templates/openphenom.json"),
+    ])
+});
+
+fn parse(texts: &[&str]) -> Vec<ModelCard> {
+    let card = |text: &&str| match serde_json::from_str(text) {
+        Ok(card) => card,
+        // The text is part of the binary and a test parses it, so this is unreachable in a tested build.
+        Err(error) => panic!("a built-in model card does not parse: {error}"),
+    };
+    texts.iter().map(card).collect()
+}
 
 /// The models this build knows by name, in a fixed order.
 pub fn cards() -> &'static [ModelCard] {
@@ -168,6 +410,17 @@ pub fn find_card(name: &str) -> Option<&'static ModelCard> {
     cards().iter().find(|card| card.name == name)
 }
 
+/// Cards of published networks whose weights the user brings: all but the digest and the canary's embedding, which
+/// [`crate::complete`] fills in.
+pub fn templates() -> &'static [ModelCard] {
+    &TEMPLATES
+}
+
+/// The template called `name`.
+pub fn find_template(name: &str) -> Option<&'static ModelCard> {
+    templates().iter().find(|card| card.name == name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,12 +428,11 @@ mod tests {
     #[test]
     fn built_in_cards_parse_and_hold_together() {
         for card in cards() {
-            assert_eq!(card.canary.embedding.len(), card.embedding_width, "{}", card.name);
-            for digest in [
-                &card.weights.package_sha256,
-                &card.weights.checkpoint_sha256,
-                &card.weights.content_sha256,
-            ] {
+            let width = card.item_width(card.canary_channels());
+            assert_eq!(card.canary.embedding.len(), width, "{}", card.name);
+            let package = card.weights.package.iter();
+            let digests = package.flat_map(|p| [&p.sha256, &p.checkpoint_sha256]);
+            for digest in digests.chain([&card.weights.content_sha256]) {
                 assert_eq!(digest.len(), 64, "{}", card.name);
                 assert!(
                     digest
@@ -193,6 +445,23 @@ mod tests {
         }
         assert!(find_card("efficientnet-lite0").is_some());
         assert!(find_card("no-such-model").is_none());
+    }
+
+    #[test]
+    fn templates_parse_and_are_no_models_yet() {
+        for card in templates() {
+            assert!(find_card(&card.name).is_none(), "{}", card.name);
+            assert!(card.weights.content_sha256.is_empty() && card.canary.embedding.is_empty());
+            assert!(card.weights.package.is_none(), "{} would be fetched", card.name);
+        }
+        let openphenom = find_template("openphenom").unwrap();
+        assert!(openphenom.terms.as_ref().unwrap().contains("non-commercial"));
+        assert_eq!(openphenom.image_width(5), Some(384));
+        assert_eq!(openphenom.items_for(12), None);
+        assert_eq!(
+            find_template("dino-vit-s16").unwrap().image_width(5),
+            Some(5 * 384)
+        );
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! Enters: a card, the path of its weights, a choice of engine. Leaves: an engine that has proved itself on the
 //! card's canary. Fails with [`EngineError`]; there is no fallback from one engine to another.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::batch::{Batch, Embeddings};
 use crate::canary;
-use crate::card::ModelCard;
+use crate::card::{Architecture, ChannelPolicy, ModelCard};
 use crate::error::EngineError;
 use crate::native::NativeEngine;
-use crate::weights::Weights;
+#[cfg(feature = "onnx")]
+use crate::onnx::OnnxEngine;
+use crate::weights::{Weights, read_file, sha256};
 
 /// Turns batches into embeddings. Blocking; one OS thread owns one engine.
 pub trait Engine: Send {
@@ -24,7 +26,8 @@ pub trait Engine: Send {
     fn max_items(&self) -> usize;
 
     /// Embeds a batch: row i of the result belongs to item i, and does not depend on the other items, on the size
-    /// of the batch or on the number of threads. An empty batch gives empty embeddings.
+    /// of the batch or on the number of threads (in the native engine to the last bit; a library that takes a batch
+    /// whole may round otherwise for another size). An empty batch gives empty embeddings.
     ///
     /// # Errors
     /// [`EngineError::WrongInput`], [`EngineError::Oversize`], [`EngineError::NotFinite`].
@@ -32,7 +35,7 @@ pub trait Engine: Send {
 }
 
 /// Which engine to open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EngineChoice {
     /// The best engine of this build for this machine; today that is always the native one.
@@ -40,6 +43,56 @@ pub enum EngineChoice {
     Auto,
     /// The native engine on the CPU.
     Native,
+    /// ONNX Runtime, for models that are ONNX files. Needs a build with the feature `onnx`.
+    OnnxRuntime {
+        /// The library, for example `libonnxruntime.so`. A process loads one only.
+        library: PathBuf,
+        /// What the graph runs on. There is no fallback to another.
+        provider: OnnxProvider,
+    },
+}
+
+/// What ONNX Runtime runs a graph on: its execution providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnnxProvider {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// NVIDIA GPUs.
+    Cuda,
+    /// NVIDIA GPUs, by TensorRT.
+    TensorRt,
+    /// Direct3D 12 GPUs.
+    DirectMl,
+    /// Apple's accelerators.
+    CoreMl,
+    /// Intel's processors and GPUs.
+    OpenVino,
+}
+
+impl OnnxProvider {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Cpu,
+        Self::Cuda,
+        Self::TensorRt,
+        Self::DirectMl,
+        Self::CoreMl,
+        Self::OpenVino,
+    ];
+
+    /// The name on the command line and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
+            Self::DirectMl => "directml",
+            Self::CoreMl => "coreml",
+            Self::OpenVino => "openvino",
+        }
+    }
 }
 
 /// Opens a model: reads the weights, checks digest, names, types, shapes and finiteness, builds the engine with
@@ -54,14 +107,31 @@ pub fn open(
     choice: EngineChoice,
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    let weights = load(card, weights.as_ref())?;
-    let mut engine: Box<dyn Engine> = match choice {
-        EngineChoice::Auto | EngineChoice::Native => {
-            Box::new(NativeEngine::new(card, &weights, threads.max(1))?)
-        }
-    };
+    let path = weights.as_ref();
+    let file = load(card, path)?;
+    expect_digest(card, path, &file)?;
+    let mut engine = build(card, path, &file, choice, threads)?;
     canary::check(engine.as_mut())?;
     Ok(engine)
+}
+
+/// Completes the card of a model whose weights the user brings: the digest of the file, and the embedding of the canary
+/// by `choice`. The card that comes back opens with these weights and no others.
+///
+/// # Errors
+/// As [`open`], apart from the digest and the canary: a card that contradicts the weights, weights that are no such
+/// network's.
+pub fn complete(
+    mut card: ModelCard,
+    weights: impl AsRef<Path>,
+    choice: EngineChoice,
+) -> Result<ModelCard, EngineError> {
+    let path = weights.as_ref();
+    let file = load(&card, path)?;
+    card.weights.content_sha256 = file.digest();
+    let mut engine = build(&card, path, &file, choice, 1)?;
+    card.canary.embedding = engine.embed(&canary::batch(&card)?)?.data;
+    Ok(card)
 }
 
 /// Checks a weights file against its card without building an engine: size, header and content digest.
@@ -69,20 +139,127 @@ pub fn open(
 /// # Errors
 /// [`EngineError::Unreadable`], [`EngineError::Weights`], [`EngineError::WrongDigest`].
 pub fn verify(card: &ModelCard, weights: impl AsRef<Path>) -> Result<(), EngineError> {
-    load(card, weights.as_ref()).map(|_| ())
+    let path = weights.as_ref();
+    expect_digest(card, path, &load(card, path)?)
 }
 
-/// Reads weights and checks their digest.
-fn load(card: &ModelCard, path: &Path) -> Result<Weights, EngineError> {
-    let weights = Weights::read(&card.name, path)?;
-    let found = weights.digest();
-    if found != card.weights.content_sha256 {
-        return Err(EngineError::WrongDigest {
+/// The bytes of a model.
+enum ModelFile {
+    Tensors(Weights),
+    Onnx(Vec<u8>),
+}
+
+impl ModelFile {
+    fn digest(&self) -> String {
+        match self {
+            Self::Tensors(weights) => weights.digest(),
+            Self::Onnx(bytes) => sha256(bytes),
+        }
+    }
+}
+
+/// Reads the file of a model.
+fn load(card: &ModelCard, path: &Path) -> Result<ModelFile, EngineError> {
+    Ok(match card.architecture {
+        Architecture::Onnx(_) => ModelFile::Onnx(read_file(&card.name, path)?),
+        _ => ModelFile::Tensors(Weights::read(&card.name, path)?),
+    })
+}
+
+fn expect_digest(card: &ModelCard, path: &Path, file: &ModelFile) -> Result<(), EngineError> {
+    let found = file.digest();
+    if found == card.weights.content_sha256 {
+        return Ok(());
+    }
+    Err(EngineError::WrongDigest {
+        model: card.name.clone(),
+        path: path.to_owned(),
+        expected: card.weights.content_sha256.clone(),
+        found,
+    })
+}
+
+/// Builds the engine, without its canary.
+fn build(
+    card: &ModelCard,
+    path: &Path,
+    file: &ModelFile,
+    choice: EngineChoice,
+    threads: usize,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let other_engine = |found: &str, needs| {
+        Err(EngineError::Card {
+            model: card.name.clone(),
+            field: "architecture",
+            found: found.to_owned(),
+            needs,
+        })
+    };
+    match (choice, file) {
+        (EngineChoice::Auto | EngineChoice::Native, ModelFile::Tensors(weights)) => {
+            Ok(Box::new(NativeEngine::new(card, weights, threads.max(1))?))
+        }
+        (EngineChoice::Auto | EngineChoice::Native, ModelFile::Onnx(_)) => other_engine(
+            "onnx",
+            "the native engine runs only networks it knows; choose the ONNX Runtime engine for this model",
+        ),
+        (EngineChoice::OnnxRuntime { .. }, ModelFile::Tensors(_)) => other_engine(
+            "a network of the native engine",
+            "ONNX Runtime runs ONNX files; choose the native engine for this model",
+        ),
+        #[cfg(feature = "onnx")]
+        (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {
+            let engine = OnnxEngine::new(card, path, graph, &library, provider, threads.max(1))?;
+            Ok(Box::new(engine))
+        }
+        #[cfg(not(feature = "onnx"))]
+        (EngineChoice::OnnxRuntime { .. }, ModelFile::Onnx(_)) => Err(EngineError::NotBuilt {
             model: card.name.clone(),
             path: path.to_owned(),
-            expected: card.weights.content_sha256.clone(),
-            found,
+            feature: "onnx",
+        }),
+    }
+}
+
+/// Refuses a batch that the model of `card` does not take.
+pub(crate) fn check_batch(card: &ModelCard, most: usize, batch: &Batch) -> Result<(), EngineError> {
+    let input = &card.input;
+    let channels = match card.channel_policy {
+        ChannelPolicy::ReplicateAndConcatenate => 1..=1,
+        ChannelPolicy::ChannelAgnostic { most } => 1..=most,
+        ChannelPolicy::FirstConvolution { channels } => channels..=channels,
+    };
+    let size = (batch.height(), batch.width());
+    if size != (input.height, input.width) || !channels.contains(&batch.channels()) {
+        return Err(EngineError::WrongInput {
+            model: card.name.clone(),
+            wanted_channels: channels,
+            wanted_height: input.height,
+            wanted_width: input.width,
+            channels: batch.channels(),
+            height: batch.height(),
+            width: batch.width(),
         });
     }
-    Ok(weights)
+    if batch.items() > most {
+        return Err(EngineError::Oversize {
+            model: card.name.clone(),
+            items: batch.items(),
+            limit: most,
+        });
+    }
+    Ok(())
+}
+
+/// Refuses embeddings of `width` values each that are not finite.
+pub(crate) fn check_finite(card: &ModelCard, width: usize, data: &[f32]) -> Result<(), EngineError> {
+    match data.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(EngineError::NotFinite {
+            model: card.name.clone(),
+            item: at / width.max(1),
+            offset: at % width.max(1),
+            value: data[at],
+        }),
+    }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong when a model opens or embeds.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -79,6 +80,52 @@ pub enum EngineError {
         /// Euclidean norm of the card's embedding.
         reference_norm: f64,
     },
+    /// The engine is not part of this build.
+    #[error(
+        "{model} ({}) needs an engine that this build leaves out: build with `--features {feature}`",
+        path.display()
+    )]
+    NotBuilt {
+        /// The model.
+        model: String,
+        /// Its file.
+        path: PathBuf,
+        /// The feature of the build that brings the engine.
+        feature: &'static str,
+    },
+    /// ONNX Runtime could not be loaded.
+    #[error(
+        "ONNX Runtime cannot be used from {}: {reason}; `scripts/onnxruntime` fetches a library that can",
+        library.display()
+    )]
+    Runtime {
+        /// The library.
+        library: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// ONNX Runtime did not open the graph or failed while it ran.
+    #[error("ONNX Runtime could not {action} {model} on {provider}: {reason}")]
+    Onnx {
+        /// The model.
+        model: String,
+        /// The execution provider.
+        provider: &'static str,
+        /// What was being done.
+        action: &'static str,
+        /// What the runtime said.
+        reason: String,
+    },
+    /// The graph gave an output of another shape than the card says.
+    #[error("{model} gave an output of shape {found:?}, the card promises {expected:?}")]
+    WrongOutput {
+        /// The model.
+        model: String,
+        /// Shape of the output.
+        found: Vec<i64>,
+        /// Items and values.
+        expected: [usize; 2],
+    },
     /// The worker threads could not be started.
     #[error("cannot start {threads} threads for {model}: {source}")]
     Threads {
@@ -94,14 +141,15 @@ pub enum EngineError {
     Batch(#[from] BatchError),
     /// The images have another size or channel count than the model wants.
     #[error(
-        "{model} wants images of {wanted_channels} x {wanted_height} x {wanted_width} (channels, rows, columns), \
-         the batch has {channels} x {height} x {width}: resize or tile the field first"
+        "{model} wants images of {} x {wanted_height} x {wanted_width} (channels, rows, columns), \
+         the batch has {channels} x {height} x {width}: resize or tile the field first",
+        span(wanted_channels)
     )]
     WrongInput {
         /// The model.
         model: String,
         /// Wanted channels.
-        wanted_channels: usize,
+        wanted_channels: RangeInclusive<usize>,
         /// Wanted rows.
         wanted_height: usize,
         /// Wanted columns.
@@ -137,4 +185,14 @@ pub enum EngineError {
         /// The value.
         value: f32,
     },
+}
+
+/// A range in words: one number where it holds no other.
+fn span(range: &RangeInclusive<usize>) -> String {
+    let (first, last) = (range.start(), range.end());
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first} to {last}")
+    }
 }

@@ -29,14 +29,18 @@ pub mod convert;
 mod engine;
 mod error;
 mod native;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod prepare;
 mod weights;
 
 pub use batch::{Batch, BatchError, Embeddings};
 pub use card::{
-    Architecture, Canary, CanaryImage, ChannelPolicy, InputContract, ModelCard, Padding, Pooling,
-    TilingPolicy, WeightsSource, cards, find_card,
+    Architecture, Canary, CanaryImage, ChannelPolicy, EpsilonPlace, InputContract, Interpolation, KeyRule,
+    MlpBias, ModelCard, Normalisation, OnnxGraph, Padding, Pooling, Positions, TilingPolicy, VitBlock,
+    VitShape, WeightsPackage, WeightsSource, cards, find_card, find_template, templates,
 };
-pub use convert::{ConvertError, convert_legacy_checkpoint};
-pub use engine::{Engine, EngineChoice, open, verify};
+pub use convert::{ConvertError, convert_checkpoint};
+pub use engine::{Engine, EngineChoice, OnnxProvider, complete, open, verify};
 pub use error::EngineError;
 pub use weights::{WeightsError, content_digest};

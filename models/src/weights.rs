@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::card::KeyRule;
 use crate::error::EngineError;
 
 /// The largest weights file accepted, bytes: far above any network here, far below what exhausts a machine.
@@ -46,17 +48,17 @@ pub enum WeightsError {
         tensor: String,
     },
     /// A tensor has another shape than the network needs.
-    #[error("tensor {tensor} has shape {found:?}, the network needs {expected:?}")]
+    #[error("tensor {tensor} has shape {found:?}, the network needs {expected:?} (0: any)")]
     WrongShape {
         /// Its name.
         tensor: String,
         /// Shape in the file.
         found: Vec<usize>,
-        /// Shape of the network.
+        /// Shape of the network; 0 where any length will do.
         expected: Vec<usize>,
     },
-    /// A tensor is not of 32-bit floats.
-    #[error("tensor {tensor} holds {found}, the network needs F32")]
+    /// A tensor is not of floats of 16 or 32 bits.
+    #[error("tensor {tensor} holds {found}, the network needs F32, F16 or BF16")]
     WrongType {
         /// Its name.
         tensor: String,
@@ -84,29 +86,12 @@ pub(crate) struct Weights {
 impl Weights {
     /// Reads and checks the file.
     pub(crate) fn read(model: &str, path: &Path) -> Result<Self, EngineError> {
-        let unreadable = |source| EngineError::Unreadable {
-            model: model.to_owned(),
-            path: path.to_owned(),
-            source,
-        };
+        let bytes = read_file(model, path)?;
         let wrap = |source| EngineError::Weights {
             model: model.to_owned(),
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(unreadable)?;
-        let length = file.metadata().map_err(unreadable)?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(wrap(WeightsError::TooLarge {
-                bytes: length,
-                limit: MAX_FILE_BYTES,
-            }));
-        }
-        let mut bytes = Vec::with_capacity(length as usize);
-        // The limit holds even for a file that grows while it is read.
-        file.take(MAX_FILE_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
         parse(&bytes).map_err(wrap)?;
         Ok(Self {
             path: path.to_owned(),
@@ -120,10 +105,11 @@ impl Weights {
         content_digest(&self.bytes).unwrap_or_default()
     }
 
-    /// The tensors by name.
-    pub(crate) fn tensors(&self) -> Result<Tensors<'_>, WeightsError> {
+    /// The tensors by the network's names, which `rules` lead to the file's.
+    pub(crate) fn tensors<'a>(&'a self, rules: &'a [KeyRule]) -> Result<Tensors<'a>, WeightsError> {
         Ok(Tensors {
             file: parse(&self.bytes)?,
+            rules,
         })
     }
 
@@ -133,46 +119,156 @@ impl Weights {
     }
 }
 
-/// Checked access to f32 tensors by name.
+/// Reads a model's file, if it is not too large.
+pub(crate) fn read_file(model: &str, path: &Path) -> Result<Vec<u8>, EngineError> {
+    let unreadable = |source| EngineError::Unreadable {
+        model: model.to_owned(),
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(EngineError::Weights {
+            model: model.to_owned(),
+            path: path.to_owned(),
+            source: WeightsError::TooLarge {
+                bytes: length,
+                limit: MAX_FILE_BYTES,
+            },
+        });
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // The limit holds even for a file that grows while it is read.
+    file.take(MAX_FILE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// SHA-256 of bytes, lower-case hex.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Checked access to f32 tensors by the network's names.
 pub(crate) struct Tensors<'a> {
     file: SafeTensors<'a>,
+    rules: &'a [KeyRule],
 }
 
 impl Tensors<'_> {
-    /// The values of `tensor`, row-major, all finite, if it is F32 of exactly `shape`.
+    /// The names under which the file keeps `tensor`.
+    fn stored(&self, tensor: &str) -> Vec<String> {
+        let fit = |rule: &KeyRule| {
+            let any = wildcard(&rule.network, tensor)?;
+            Some(rule.file.iter().map(|name| name.replacen('*', any, 1)).collect())
+        };
+        self.rules
+            .iter()
+            .find_map(fit)
+            .unwrap_or_else(|| vec![tensor.to_owned()])
+    }
+
+    fn view(&self, stored: &str) -> Result<TensorView<'_>, WeightsError> {
+        self.file.tensor(stored).map_err(|_| WeightsError::Missing {
+            tensor: stored.to_owned(),
+        })
+    }
+
+    /// The values of `tensor`, row-major, all finite, if it holds floats and has exactly `shape`.
     pub(crate) fn f32(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
-        let view = self.file.tensor(tensor).map_err(|_| WeightsError::Missing {
-            tensor: tensor.to_owned(),
-        })?;
-        if view.dtype() != Dtype::F32 {
-            return Err(WeightsError::WrongType {
-                tensor: tensor.to_owned(),
-                found: format!("{:?}", view.dtype()),
-            });
+        self.read(tensor, shape).map(|(values, _)| values)
+    }
+
+    /// The values and the shape of `tensor`; where `shape` is 0, any length will do.
+    pub(crate) fn read(&self, tensor: &str, shape: &[usize]) -> Result<(Vec<f32>, Vec<usize>), WeightsError> {
+        let names = self.stored(tensor);
+        let mut views = Vec::with_capacity(names.len());
+        let mut found: Vec<usize> = Vec::new();
+        for name in &names {
+            let view = self.view(name)?;
+            match (found.split_first_mut(), view.shape().split_first()) {
+                (None, _) if views.is_empty() => found = view.shape().to_vec(),
+                // A tensor without values may say it has any length.
+                (Some((first, rest)), Some((more, other))) if rest == other => {
+                    *first = first.saturating_add(*more)
+                }
+                _ => {
+                    return Err(WeightsError::WrongShape {
+                        tensor: name.clone(),
+                        found: view.shape().to_vec(),
+                        expected: found,
+                    });
+                }
+            }
+            views.push((name, view));
         }
-        if view.shape() != shape {
+        let agrees = found.len() == shape.len() && found.iter().zip(shape).all(|(f, s)| *s == 0 || f == s);
+        if !agrees {
             return Err(WeightsError::WrongShape {
-                tensor: tensor.to_owned(),
-                found: view.shape().to_vec(),
+                tensor: names.join(" + "),
+                found,
                 expected: shape.to_vec(),
             });
         }
-        let values: Vec<f32> = view
-            .data()
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&four| f32::from_le_bytes(four))
-            .collect();
-        match values.iter().position(|v| !v.is_finite()) {
-            Some(offset) => Err(WeightsError::BadValue {
-                tensor: tensor.to_owned(),
-                offset,
-                value: values[offset].to_string(),
-            }),
-            None => Ok(values),
+        let mut values = Vec::with_capacity(found.iter().product());
+        for (name, view) in views {
+            let before = values.len();
+            floats(name, &view, &mut values)?;
+            if let Some(offset) = values[before..].iter().position(|v| !v.is_finite()) {
+                return Err(WeightsError::BadValue {
+                    tensor: name.clone(),
+                    offset,
+                    value: values[before + offset].to_string(),
+                });
+            }
+        }
+        Ok((values, found))
+    }
+}
+
+/// What the `*` of `pattern` stands for in `name`, if the pattern fits: empty where it has none.
+fn wildcard<'n>(pattern: &str, name: &'n str) -> Option<&'n str> {
+    match pattern.split_once('*') {
+        None => (pattern == name).then_some(""),
+        Some((before, after)) => name.strip_prefix(before)?.strip_suffix(after),
+    }
+}
+
+/// Appends the values of a tensor of floats.
+fn floats(name: &str, view: &TensorView<'_>, to: &mut Vec<f32>) -> Result<(), WeightsError> {
+    let halves = || view.data().as_chunks::<2>().0.iter();
+    match view.dtype() {
+        Dtype::F32 => to.extend(
+            view.data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&b| f32::from_le_bytes(b)),
+        ),
+        Dtype::BF16 => to.extend(halves().map(|&b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))),
+        Dtype::F16 => to.extend(halves().map(|&b| half(u16::from_le_bytes(b)))),
+        other => {
+            return Err(WeightsError::WrongType {
+                tensor: name.to_owned(),
+                found: format!("{other:?}"),
+            });
         }
     }
+    Ok(())
+}
+
+/// An IEEE 754 half as a single; exact.
+fn half(bits: u16) -> f32 {
+    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 31, f32::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2f32.powi(i32::from(exponent) - 25),
+    };
+    if sign == 1 { -size } else { size }
 }
 
 /// Parses the header and checks that it covers the data exactly.
@@ -214,4 +310,67 @@ pub fn content_digest(bytes: &[u8]) -> Result<String, WeightsError> {
 /// Lower-case hex.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_exact() {
+        for (bits, value) in [
+            (0x0000, 0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x0400, 6.103_515_6e-5),
+            (0xfc00, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(half(bits), value, "{bits:04x}");
+        }
+        assert!(half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn a_rule_fits_what_its_star_allows() {
+        assert_eq!(wildcard("blocks.*.qkv", "blocks.11.qkv"), Some("11"));
+        assert_eq!(wildcard("*", "norm.weight"), Some("norm.weight"));
+        assert_eq!(wildcard("norm.weight", "norm.weight"), Some(""));
+        assert_eq!(wildcard("norm.weight", "norm.bias"), None);
+        assert_eq!(wildcard("ab*ba", "aba"), None);
+    }
+
+    #[test]
+    fn names_lead_to_the_file_and_parts_are_joined() {
+        let part = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let (q, k) = (part(&[1.0, 2.0]), part(&[3.0, 4.0, 5.0, 6.0]));
+        let views = [
+            ("layer.3.q", TensorView::new(Dtype::F32, vec![1, 2], &q).unwrap()),
+            ("layer.3.k", TensorView::new(Dtype::F32, vec![2, 2], &k).unwrap()),
+        ];
+        let bytes = safetensors::serialize(views, None).unwrap();
+        let rules = [KeyRule {
+            network: "blocks.*.qkv".into(),
+            file: vec!["layer.*.q".into(), "layer.*.k".into()],
+        }];
+        let tensors = Tensors {
+            file: parse(&bytes).unwrap(),
+            rules: &rules,
+        };
+        assert_eq!(
+            tensors.f32("blocks.3.qkv", &[3, 2]).unwrap(),
+            [1., 2., 3., 4., 5., 6.]
+        );
+        let (_, shape) = tensors.read("blocks.3.qkv", &[0, 2]).unwrap();
+        assert_eq!(shape, [3, 2]);
+        let wrong = tensors.f32("blocks.3.qkv", &[2, 2]).unwrap_err();
+        assert!(matches!(wrong, WeightsError::WrongShape { .. }), "{wrong}");
+        let missing = tensors.f32("blocks.4.qkv", &[3, 2]).unwrap_err();
+        assert!(
+            matches!(&missing, WeightsError::Missing { tensor } if tensor == "layer.4.q"),
+            "{missing}"
+        );
+        assert_eq!(tensors.f32("layer.3.q", &[1, 2]).unwrap(), [1.0, 2.0]);
+    }
 }

@@ -10,14 +10,14 @@ mod common;
 
 use std::path::Path;
 
-use common::{Random, compare, naive_lite0, shared, synthetic};
+use common::{Random, compare, lite0, lite2, naive_lite, random_lite, shared, synthetic, to_safetensors};
 use proptest::prelude::*;
 use wellspring_models::{
-    Batch, BatchError, Engine, EngineChoice, EngineError, ModelCard, WeightsError, content_digest, find_card,
-    open, verify,
+    Batch, BatchError, Engine, EngineChoice, EngineError, ModelCard, Normalisation, WeightsError,
+    content_digest, find_card, open, verify,
 };
 
-/// The engines under test.
+/// The engines under test that run networks of their own. Those that run graphs are in `onnx.rs`.
 const ENGINES: [EngineChoice; 2] = [EngineChoice::Auto, EngineChoice::Native];
 
 /// Least cosine with a reference, for engines that compute in f32.
@@ -33,8 +33,8 @@ fn batch(images: &[&[f32]]) -> Batch {
     Batch::new(images.len(), 1, 224, 224, images.concat()).unwrap()
 }
 
-fn open_synthetic(choice: EngineChoice, threads: usize) -> Box<dyn Engine> {
-    open(&synthetic().card, &synthetic().path, choice, threads).unwrap()
+fn open_synthetic(choice: &EngineChoice, threads: usize) -> Box<dyn Engine> {
+    open(&synthetic().card, &synthetic().path, choice.clone(), threads).unwrap()
 }
 
 fn images(seed: u64, n: usize) -> Vec<Vec<f32>> {
@@ -46,9 +46,9 @@ fn images(seed: u64, n: usize) -> Vec<Vec<f32>> {
 fn agrees_with_the_plain_forward_pass_on_random_weights() {
     let mut random = Random(3);
     let image = random.image(PIXELS);
-    let expected = naive_lite0(&synthetic().tensors, &image);
+    let expected = naive_lite(&synthetic().tensors, &lite0(), 224, &image);
     for choice in ENGINES {
-        let mut engine = open_synthetic(choice, 1);
+        let mut engine = open_synthetic(&choice, 1);
         let found = engine.embed(&batch(&[&image])).unwrap();
         let (cosine, largest) = compare(found.row(0).unwrap(), &expected);
         assert!(
@@ -58,10 +58,36 @@ fn agrees_with_the_plain_forward_pass_on_random_weights() {
     }
 }
 
+#[test]
+fn a_wider_and_deeper_network_agrees_with_the_plain_forward_pass_too() {
+    // Opening compares the canary with that of the plain forward pass, at an odd size of the last map.
+    let tensors = random_lite(&lite2(), 17);
+    let bytes = to_safetensors(&tensors);
+    let mut card = find_card("efficientnet-lite2").unwrap().clone();
+    card.weights.content_sha256 = content_digest(&bytes).unwrap();
+    card.canary.embedding = naive_lite(&tensors, &lite2(), 260, &card.canary.image.render(260, 260, 0));
+    let mut engine = try_open(&card, &bytes).unwrap();
+    let image = card.canary.image.render(260, 260, 0);
+    let found = engine.embed(&Batch::new(1, 1, 260, 260, image).unwrap()).unwrap();
+    let (cosine, largest) = compare(&found.data, &card.canary.embedding);
+    assert!(
+        cosine >= 0.999_999 && largest < 1e-3,
+        "cosine {cosine}, difference {largest}"
+    );
+}
+
 /// The engine on the real weights, where they are present.
-fn open_real(choice: EngineChoice) -> Option<Box<dyn Engine>> {
+fn open_real(choice: &EngineChoice) -> Option<Box<dyn Engine>> {
     let weights = shared("data/weights/efficientnet_lite0/efficientnet_lite0_imagenet.safetensors")?;
-    Some(open(find_card("efficientnet-lite0").unwrap(), weights, choice, 1).unwrap())
+    Some(
+        open(
+            find_card("efficientnet-lite0").unwrap(),
+            weights,
+            choice.clone(),
+            1,
+        )
+        .unwrap(),
+    )
 }
 
 /// The golden input: rows and columns 16..240 of a real field. The fields are 8-bit TIFFs with a palette, whose
@@ -104,7 +130,7 @@ fn reproduces_the_golden_embeddings_of_real_fields() {
     let text = std::fs::read_to_string(goldens).unwrap();
     let mut checked = 0;
     for choice in ENGINES {
-        let Some(mut engine) = open_real(choice) else {
+        let Some(mut engine) = open_real(&choice) else {
             return;
         };
         for line in text.lines().skip(1) {
@@ -151,7 +177,12 @@ fn the_canary_on_the_card_is_that_of_the_plain_forward_pass() {
         return;
     };
     let canary = &find_card("efficientnet-lite0").unwrap().canary;
-    let expected = naive_lite0(&real_tensors(&path), &canary.image.render(224, 224));
+    let expected = naive_lite(
+        &real_tensors(&path),
+        &lite0(),
+        224,
+        &canary.image.render(224, 224, 0),
+    );
     let (cosine, largest) = compare(&canary.embedding, &expected);
     assert!(
         cosine >= 0.999_999_9 && largest <= 1e-5,
@@ -164,13 +195,13 @@ fn a_batch_equals_its_singles_whatever_the_threads() {
     let images = images(11, 5);
     let all: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     for choice in ENGINES {
-        let mut one = open_synthetic(choice, 1);
+        let mut one = open_synthetic(&choice, 1);
         let singles: Vec<f32> = all
             .iter()
             .flat_map(|image| one.embed(&batch(&[image])).unwrap().data)
             .collect();
         for threads in [0, 1, 2, 3] {
-            let mut engine = open_synthetic(choice, threads);
+            let mut engine = open_synthetic(&choice, threads);
             let found = engine.embed(&batch(&all)).unwrap();
             assert_eq!((found.items, found.width), (5, 1280));
             assert!(
@@ -185,7 +216,7 @@ fn a_batch_equals_its_singles_whatever_the_threads() {
 fn rows_follow_the_order_of_items() {
     let images = images(12, 2);
     for choice in ENGINES {
-        let mut engine = open_synthetic(choice, 2);
+        let mut engine = open_synthetic(&choice, 2);
         let forward = engine.embed(&batch(&[&images[0], &images[1]])).unwrap();
         let backward = engine.embed(&batch(&[&images[1], &images[0]])).unwrap();
         assert_eq!(forward.row(0), backward.row(1));
@@ -197,7 +228,7 @@ fn rows_follow_the_order_of_items() {
 #[test]
 fn an_empty_batch_gives_empty_embeddings() {
     for choice in ENGINES {
-        let found = open_synthetic(choice, 2).embed(&batch(&[])).unwrap();
+        let found = open_synthetic(&choice, 2).embed(&batch(&[])).unwrap();
         assert_eq!((found.items, found.width, found.data.len()), (0, 1280, 0));
     }
 }
@@ -206,7 +237,7 @@ fn an_empty_batch_gives_empty_embeddings() {
 fn too_many_items_and_wrong_sizes_are_errors_and_the_engine_serves_on() {
     let image = vec![100.0; PIXELS];
     for choice in ENGINES {
-        let mut engine = open_synthetic(choice, 1);
+        let mut engine = open_synthetic(&choice, 1);
         let items = engine.max_items() + 1;
         let large = Batch::new(items, 1, 224, 224, vec![0.0; items * PIXELS]).unwrap();
         assert!(matches!(engine.embed(&large), Err(EngineError::Oversize { items: n, .. }) if n == items));
@@ -244,7 +275,7 @@ fn a_value_that_is_not_finite_never_reaches_an_engine() {
 #[test]
 fn says_what_it_is() {
     for choice in ENGINES {
-        let engine = open_synthetic(choice, 1);
+        let engine = open_synthetic(&choice, 1);
         assert_eq!(engine.card(), &synthetic().card);
         assert!(
             engine.device().starts_with("cpu, native, "),
@@ -259,10 +290,10 @@ fn says_what_it_is() {
 fn engines_on_several_threads_do_not_disturb_each_other() {
     let image = images(13, 1).remove(0);
     for choice in ENGINES {
-        let expected = open_synthetic(choice, 1).embed(&batch(&[&image])).unwrap();
+        let expected = open_synthetic(&choice, 1).embed(&batch(&[&image])).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                let mut engine = open_synthetic(choice, 2);
+                let mut engine = open_synthetic(&choice, 2);
                 let (image, expected) = (&image, &expected);
                 scope.spawn(move || {
                     for _ in 0..3 {
@@ -336,6 +367,14 @@ fn truncated_weights_are_refused_at_every_length() {
     }
 }
 
+/// Mean and deviation of a card.
+fn fixed(card: &mut ModelCard) -> (&mut Vec<f32>, &mut Vec<f32>) {
+    match &mut card.input.normalisation {
+        Normalisation::Fixed { mean, std } => (mean, std),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Changes the synthetic model, gives the card the new digest, and opens it.
 fn tampered(change: impl FnOnce(&mut common::Tensors, &mut ModelCard)) -> EngineError {
     let (mut tensors, mut card) = (synthetic().tensors.clone(), synthetic().card.clone());
@@ -398,7 +437,7 @@ fn a_model_that_misses_its_canary_is_refused() {
     assert!(matches!(error, EngineError::Canary { .. }), "{error}");
     let error = tampered(|_, card| card.canary.embedding.truncate(1279));
     assert!(matches!(error, EngineError::Canary { .. }), "{error}");
-    let error = tampered(|_, card| card.input.mean = 126.0);
+    let error = tampered(|_, card| fixed(card).0[0] = 126.0);
     assert!(
         matches!(error, EngineError::Canary { .. } | EngineError::Card { .. }),
         "{error}"
@@ -418,11 +457,27 @@ fn a_card_that_contradicts_the_network_is_refused() {
         ),
         "{error}"
     );
-    let error = tampered(|_, card| card.input.std = 0.0);
-    assert!(
-        matches!(error, EngineError::Card { field: "input", .. }),
-        "{error}"
-    );
+    for change in [
+        |mean: &mut Vec<f32>, _: &mut Vec<f32>| mean[0] = f32::NAN,
+        |_: &mut Vec<f32>, std: &mut Vec<f32>| std[0] = 0.0,
+        |mean: &mut Vec<f32>, _: &mut Vec<f32>| mean.clear(),
+        |_: &mut Vec<f32>, std: &mut Vec<f32>| std.push(1.0),
+    ] {
+        let error = tampered(|_, card| {
+            let (mean, std) = fixed(card);
+            change(mean, std);
+        });
+        assert!(
+            matches!(
+                error,
+                EngineError::Card {
+                    field: "input.scale and input.normalisation",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
     let error = tampered(|_, card| card.input.height = usize::MAX);
     assert!(matches!(error, EngineError::Card { .. }), "{error}");
 }

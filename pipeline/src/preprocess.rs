@@ -30,7 +30,7 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
     let unfit = |error| StageError::input(Stage::Preprocess, FailureClass::BadImage, error);
     let steps = steps(
         &field.run.screen,
-        field.run.card,
+        &field.run.card,
         image.shape(),
         f64::from(image.ceiling()),
         field.task.scaling.as_deref(),

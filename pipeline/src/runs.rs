@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use wellspring_models::{ModelCard, find_card};
+use wellspring_models::ModelCard;
 use wellspring_workloads::screen::Screen;
 
 use crate::error::{FailureClass, Stage, StageError};
@@ -17,6 +17,8 @@ use crate::events::{RunId, Status};
 use crate::kafka::tail::{Polled, Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
+use crate::model_cards::{self, CardsError};
+use crate::model_store::models_folder;
 use crate::preprocess::IlluminationCache;
 use crate::store::{ImageStore, StoreError};
 
@@ -31,7 +33,9 @@ pub struct Run {
     /// The checked screen, with absolute paths.
     pub screen: Screen,
     /// The network's card.
-    pub card: &'static ModelCard,
+    pub card: Arc<ModelCard>,
+    /// Values of one field's embedding.
+    width: usize,
     /// Where the images are.
     pub store: ImageStore,
     /// Illumination functions read so far.
@@ -41,11 +45,18 @@ pub struct Run {
 /// Why a screen cannot be run here.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No card has the screen's model name.
-    #[error("model '{name}' is not known; `wellspring models list` shows those that are")]
-    UnknownModel {
-        /// The name in the screen.
-        name: String,
+    /// No card has the screen's model name, or the card cannot be used.
+    #[error("the screen's model cannot be used; `wellspring models list` shows those that can")]
+    Model(#[source] Box<CardsError>),
+    /// The model takes another number of channels.
+    #[error(
+        "model '{model}' does not take images of {channels} channels; `wellspring models list` shows how many it takes"
+    )]
+    Channels {
+        /// The model.
+        model: String,
+        /// Channels of the screen.
+        channels: usize,
     },
     /// The screen has no images.
     #[error(
@@ -72,11 +83,18 @@ impl Run {
             let name = screen.name.to_string();
             return Err(RunError::NoImages { name });
         }
-        let card = find_card(&screen.model.name).ok_or_else(|| RunError::UnknownModel {
-            name: screen.model.name.clone(),
+        let card = models_folder()
+            .map_err(CardsError::from)
+            .and_then(|folder| model_cards::find(&folder, &screen.model.name))
+            .map_err(|error| RunError::Model(Box::new(error)))?;
+        let channels = screen.images.channels.len();
+        let width = card.image_width(channels).ok_or_else(|| RunError::Channels {
+            model: card.name.clone(),
+            channels,
         })?;
         let store = ImageStore::open(&screen.images.store)?;
         Ok(Self {
+            width,
             id: run_id(&screen),
             screen,
             card,
@@ -85,9 +103,9 @@ impl Run {
         })
     }
 
-    /// Values of one field's embedding: the network's width times the channels.
+    /// Values of one field's embedding.
     pub fn width(&self) -> usize {
-        self.card.embedding_width * self.screen.images.channels.len()
+        self.width
     }
 }
 

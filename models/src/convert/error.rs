@@ -18,8 +18,8 @@ pub enum ConvertError {
         /// How many bytes are missing.
         needed: usize,
     },
-    /// The file is no legacy PyTorch checkpoint.
-    #[error("byte {offset}: not a legacy PyTorch checkpoint: {what} is {found}, expected {expected}")]
+    /// The file is no PyTorch checkpoint.
+    #[error("byte {offset}: not a PyTorch checkpoint: {what} is {found}, expected {expected}")]
     NotACheckpoint {
         /// Where.
         offset: usize,
@@ -59,6 +59,14 @@ pub enum ConvertError {
         found: &'static str,
         /// What belongs there.
         expected: &'static str,
+    },
+    /// The zip archive of a checkpoint cannot be read.
+    #[error("the checkpoint's archive cannot be read at {entry}: {reason}; fetch the checkpoint again")]
+    Archive {
+        /// Which entry, or `the directory`.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A bound that protects this program was reached.
     #[error("byte {offset}: {what} exceeds the limit of {limit}")]

@@ -1,10 +1,12 @@
 //! Published checkpoints to safetensors.
 //!
-//! Enters: the bytes of a legacy (non-zip) PyTorch checkpoint of a state dictionary: five pickles (magic number,
-//! protocol, machine, dictionary, storage keys) followed by the storages, each a 64-bit element count and its data.
-//! Leaves: the bytes of a safetensors file with the same tensors. Fails with [`ConvertError`], which names the byte
-//! where the checkpoint stopped making sense. Nothing of a pickle is ever executed.
+//! Enters: the bytes of a PyTorch checkpoint of a state dictionary, in either format. Legacy: five pickles (magic number,
+//! protocol, machine, dictionary, storage keys) followed by the storages, each a 64-bit element count and its data. Zip
+//! (since PyTorch 1.6): a stored archive of one pickle and a file per storage. Leaves: the bytes of a safetensors file with
+//! the same tensors. Fails with [`ConvertError`], which names the byte where the checkpoint stopped making sense. Nothing
+//! of a pickle is ever executed.
 
+mod archive;
 mod error;
 mod pickle;
 #[cfg(test)]
@@ -12,7 +14,6 @@ mod tests;
 mod value;
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -34,22 +35,38 @@ const MAX_GROWTH: u64 = 2;
 /// Batch norms count their training batches under this name; inference has no use for it, and it is left out.
 const TRAINING_COUNTER: &str = "num_batches_tracked";
 
-/// Converts a legacy (non-zip) PyTorch checkpoint to safetensors: the same names, shapes and values, each tensor
-/// row-major, without the training counters (`num_batches_tracked`).
+/// Dictionaries within dictionaries: a checkpoint keeps its state dictionary one or two deep.
+const MAX_NESTING: usize = 8;
+
+/// Converts a PyTorch checkpoint to safetensors: the same names, shapes and values, each tensor row-major, without the
+/// training counters (`num_batches_tracked`). Where all tensors lie in one dictionary within the checkpoint's (`state_dict`,
+/// `model`), they have the names they have there; where they lie in several, the names on the way to them are joined by
+/// dots. What is no tensor beside such dictionaries (an epoch, a learning rate) is left out.
 ///
 /// # Errors
-/// [`ConvertError`] for anything but a whole, well-formed checkpoint of a flat state dictionary.
-pub fn convert_legacy_checkpoint(bytes: &[u8]) -> Result<Vec<u8>, ConvertError> {
+/// [`ConvertError`] for anything but a whole, well-formed checkpoint of dictionaries of tensors.
+pub fn convert_checkpoint(bytes: &[u8]) -> Result<Vec<u8>, ConvertError> {
+    if bytes.starts_with(b"PK") {
+        return archive::convert(bytes);
+    }
     let mut at = preamble(bytes)?;
     let mut reader = Reader::new(bytes, at);
     let described = tensors(&mut reader)?;
     at = reader.position();
     let storages = storages(bytes, at, &described)?;
+    write(bytes.len(), &described, &storages)
+}
 
-    let limit = (bytes.len() as u64).saturating_mul(MAX_GROWTH);
+/// The described tensors as the bytes of a safetensors file. `length` is that of the checkpoint.
+fn write(
+    length: usize,
+    described: &[(String, Tensor)],
+    storages: &HashMap<&str, &[u8]>,
+) -> Result<Vec<u8>, ConvertError> {
+    let limit = (length as u64).saturating_mul(MAX_GROWTH);
     let mut total = 0u64;
     let mut converted = Vec::with_capacity(described.len());
-    for (name, tensor) in &described {
+    for (name, tensor) in described {
         if name.rsplit('.').next() == Some(TRAINING_COUNTER) {
             continue;
         }
@@ -62,7 +79,7 @@ pub fn convert_legacy_checkpoint(bytes: &[u8]) -> Result<Vec<u8>, ConvertError> 
                 limit,
             });
         }
-        let data = storages.get(&*tensor.storage.key).cloned().ok_or_else(|| {
+        let data = storages.get(&*tensor.storage.key).copied().ok_or_else(|| {
             let key = tensor.storage.key.to_string();
             fault(name, tensor, TensorFault::NoStorage { key })
         })?;
@@ -71,7 +88,7 @@ pub fn convert_legacy_checkpoint(bytes: &[u8]) -> Result<Vec<u8>, ConvertError> 
             name,
             dtype(tensor.storage.element),
             shape,
-            gather(tensor, &bytes[data], size),
+            gather(tensor, data, size),
         ));
     }
     let write = |error: safetensors::SafeTensorError| ConvertError::Write {
@@ -95,14 +112,6 @@ fn preamble(bytes: &[u8]) -> Result<usize, ConvertError> {
             expected,
         })
     };
-    if bytes.starts_with(b"PK") {
-        return refuse(
-            0,
-            "the file",
-            "a zip archive",
-            "a checkpoint in the format before PyTorch 1.6",
-        );
-    }
     let mut reader = Reader::new(bytes, 0);
     match reader.read()? {
         Value::Long(magic) if *magic == MAGIC => {}
@@ -129,7 +138,7 @@ fn preamble(bytes: &[u8]) -> Result<usize, ConvertError> {
     Ok(reader.position())
 }
 
-/// The tensors of the state dictionary, in its order.
+/// The tensors of the state dictionary and of the dictionaries in it, in their order.
 fn tensors(reader: &mut Reader<'_>) -> Result<Vec<(String, Tensor)>, ConvertError> {
     let offset = reader.position();
     let unexpected = |value: &Value, expected| {
@@ -145,27 +154,56 @@ fn tensors(reader: &mut Reader<'_>) -> Result<Vec<(String, Tensor)>, ConvertErro
     };
     let mut described = Vec::new();
     let mut names = HashSet::new();
-    for entry in reader.dict(dict) {
-        match entry {
-            (Value::Text(name), Value::Tensor(tensor)) => {
-                if !names.insert(name.clone()) {
-                    return Err(fault(name, tensor, TensorFault::Duplicate));
+    // Each dictionary is taken up once, so that one that holds itself does not go on for ever.
+    let mut seen = HashSet::from([dict]);
+    let mut waiting = vec![(String::new(), dict, 0)];
+    let mut within = Vec::new();
+    while let Some((prefix, dict, depth)) = waiting.pop() {
+        if depth > MAX_NESTING {
+            return Err(ConvertError::Limit {
+                offset,
+                what: "the nesting of dictionaries",
+                limit: MAX_NESTING as u64,
+            });
+        }
+        let entries = reader.dict(dict);
+        let holds_dicts = entries.iter().any(|(_, value)| matches!(value, Value::Dict(_)));
+        for entry in entries {
+            match entry {
+                (Value::Text(name), Value::Tensor(tensor)) => {
+                    let name = format!("{prefix}{name}");
+                    if !names.insert(name.clone()) {
+                        return Err(fault(&name, tensor, TensorFault::Duplicate));
+                    }
+                    described.push((name, (**tensor).clone()));
                 }
-                described.push((name.to_string(), (**tensor).clone()));
+                (Value::Text(name), Value::Dict(inner)) => {
+                    if seen.insert(*inner) {
+                        waiting.push((format!("{prefix}{name}."), *inner, depth + 1));
+                        if depth == 0 {
+                            within.push(format!("{name}."));
+                        }
+                    }
+                }
+                // Beside a state dictionary lies what training kept.
+                _ if holds_dicts || depth > 0 => {}
+                (Value::Text(_), other) => return unexpected(other, "a tensor"),
+                (other, _) => return unexpected(other, "the name of a tensor"),
             }
-            (Value::Text(_), other) => return unexpected(other, "a tensor"),
-            (other, _) => return unexpected(other, "the name of a tensor"),
+        }
+    }
+    // One state dictionary within the checkpoint: its names are the names.
+    let only = |prefix: &&String| described.iter().all(|(name, _)| name.starts_with(&***prefix));
+    if let Some(prefix) = within.iter().find(only).map(String::len) {
+        for (name, _) in &mut described {
+            name.drain(..prefix);
         }
     }
     Ok(described)
 }
 
-/// Where the data of each storage lies.
-fn storages<'t>(
-    bytes: &[u8],
-    at: usize,
-    described: &'t [(String, Tensor)],
-) -> Result<HashMap<&'t str, Range<usize>>, ConvertError> {
+/// Checks that a storage that several tensors use is the same for all. Returns the type and size of each.
+fn known_storages(described: &[(String, Tensor)]) -> Result<HashMap<&str, (Element, u64)>, ConvertError> {
     let mut known = HashMap::new();
     for (name, tensor) in described {
         let storage = &tensor.storage;
@@ -180,6 +218,16 @@ fn storages<'t>(
             ));
         }
     }
+    Ok(known)
+}
+
+/// The data of each storage of a legacy checkpoint.
+fn storages<'t>(
+    bytes: &'t [u8],
+    at: usize,
+    described: &'t [(String, Tensor)],
+) -> Result<HashMap<&'t str, &'t [u8]>, ConvertError> {
+    let known = known_storages(described)?;
     let mut reader = Reader::new(bytes, at);
     let Value::List(list) = reader.read()? else {
         return Err(ConvertError::Unexpected {
@@ -233,7 +281,7 @@ fn storages<'t>(
             });
         }
         at = start + needed as usize;
-        found.insert(own, start..at);
+        found.insert(own, &bytes[start..at]);
     }
     Ok(found)
 }

@@ -100,6 +100,10 @@ impl<'a> Reader<'a> {
                 let n = i32::from_le_bytes(self.fixed("an integer")?);
                 self.stack.push(Value::Int(n.into()));
             }
+            b'G' => {
+                self.take(8, "a float")?;
+                self.stack.push(Value::Float);
+            }
             0x8a => self.long()?,
             b'X' => {
                 let n = u32::from_le_bytes(self.fixed("a length")?) as usize;
@@ -260,6 +264,7 @@ impl<'a> Reader<'a> {
         Ok(match (module, name) {
             ("collections", "OrderedDict") => Name::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Name::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter") => Name::RebuildParameter,
             ("torch", "DoubleStorage") => Name::Storage(Element::F64),
             ("torch", "FloatStorage") => Name::Storage(Element::F32),
             ("torch", "HalfStorage") => Name::Storage(Element::F16),
@@ -381,6 +386,10 @@ impl<'a> Reader<'a> {
                 };
                 self.stack.push(Value::Tensor(Rc::new(tensor)));
             }
+            // A parameter is a tensor that training changes.
+            (Value::Name(Name::RebuildParameter), [Value::Tensor(tensor), Value::Bool(_), _hooks]) => {
+                self.stack.push(Value::Tensor(tensor.clone()));
+            }
             (Value::Name(_), _) => return Err(self.unexpected("other arguments", "those of the name called")),
             (other, _) => return Err(self.unexpected(other.kind(), "a name to call")),
         }
@@ -399,8 +408,10 @@ impl<'a> Reader<'a> {
                 Value::Text(key),
                 Value::Text(_place),
                 Value::Int(elements),
-                Value::None,
-            ] if &**tag == "storage" => (key.clone(), *element, self.natural(*elements)?),
+                rest @ ..,
+            ] if &**tag == "storage" && matches!(rest, [] | [Value::None]) => {
+                (key.clone(), *element, self.natural(*elements)?)
+            }
             _ => return Err(self.unexpected("another tuple", "a storage of its own, not a view")),
         };
         self.stack.push(Value::Storage(Rc::new(Storage {

@@ -103,7 +103,7 @@ fn sample() -> Vec<u8> {
 
 #[test]
 fn converts_names_shapes_strides_and_offsets() {
-    let converted = convert_legacy_checkpoint(&sample()).unwrap();
+    let converted = convert_checkpoint(&sample()).unwrap();
     let file = SafeTensors::deserialize(&converted).unwrap();
     assert_eq!(file.len(), 2);
     let w = file.tensor("w").unwrap();
@@ -117,7 +117,7 @@ fn a_name_outside_the_list_is_never_loaded() {
     let mut p = Pickle(preamble_bytes());
     let at = p.0.len() + 2;
     p.op(b"\x80\x02cos\nsystem\n(").text("true").op(b"tR.");
-    let error = convert_legacy_checkpoint(&p.0).unwrap_err();
+    let error = convert_checkpoint(&p.0).unwrap_err();
     assert_eq!(
         error,
         ConvertError::Global {
@@ -135,7 +135,7 @@ fn other_opcodes_are_refused_at_their_byte() {
         let mut p = Pickle(preamble_bytes());
         let offset = p.0.len() + 2;
         p.op(&[0x80, 2, opcode]).op(&[0; 32]);
-        let error = convert_legacy_checkpoint(&p.0).unwrap_err();
+        let error = convert_checkpoint(&p.0).unwrap_err();
         assert_eq!(error, ConvertError::Opcode { offset, opcode });
     }
 }
@@ -144,7 +144,7 @@ fn other_opcodes_are_refused_at_their_byte() {
 fn every_truncation_is_an_error() {
     let bytes = sample();
     for length in 0..bytes.len() {
-        assert!(convert_legacy_checkpoint(&bytes[..length]).is_err(), "{length}");
+        assert!(convert_checkpoint(&bytes[..length]).is_err(), "{length}");
     }
 }
 
@@ -157,7 +157,7 @@ fn tensors_that_do_not_fit_their_storage_are_refused() {
             },
             &[("1", 4, &floats(&[1., 2., 3., 4.]))],
         );
-        convert_legacy_checkpoint(&bytes)
+        convert_checkpoint(&bytes)
     };
     assert!(one(&[2, 2], &[2, 1], 0).is_ok());
     assert!(
@@ -198,7 +198,7 @@ fn tensors_that_do_not_fit_their_storage_are_refused() {
 fn storages_must_agree_with_their_tensors() {
     let data = floats(&[1., 2.]);
     let with = |entries: fn(&mut Pickle), storages: &[(&str, u64, &[u8])]| {
-        convert_legacy_checkpoint(&checkpoint(entries, storages)).unwrap_err()
+        convert_checkpoint(&checkpoint(entries, storages)).unwrap_err()
     };
     let plain = |p: &mut Pickle| {
         p.text("w").tensor("FloatStorage", "1", 2, 0, &[2], &[1]);
@@ -260,7 +260,7 @@ fn one_storage_named_many_times_does_not_fill_the_memory() {
         },
         &[("1", 250, &data)],
     );
-    let error = convert_legacy_checkpoint(&bytes).unwrap_err();
+    let error = convert_checkpoint(&bytes).unwrap_err();
     assert!(
         matches!(
             error,
@@ -277,7 +277,7 @@ fn one_storage_named_many_times_does_not_fill_the_memory() {
 fn deep_nesting_is_refused() {
     let mut p = Pickle(preamble_bytes());
     p.op(b"\x80\x02)").op(&[0x85; 100_000]).op(b".");
-    let error = convert_legacy_checkpoint(&p.0).unwrap_err();
+    let error = convert_checkpoint(&p.0).unwrap_err();
     assert!(
         matches!(
             error,
@@ -292,12 +292,12 @@ fn deep_nesting_is_refused() {
 
 #[test]
 fn other_formats_are_named() {
-    let error = convert_legacy_checkpoint(b"PK\x03\x04 a zip checkpoint").unwrap_err();
-    assert!(error.to_string().contains("zip archive"), "{error}");
+    let error = convert_checkpoint(b"PK\x03\x04 no archive").unwrap_err();
+    assert!(matches!(error, ConvertError::Archive { .. }), "{error}");
     let mut p = Pickle::default();
     p.op(b"\x80\x02K\x05.");
     assert!(matches!(
-        convert_legacy_checkpoint(&p.0),
+        convert_checkpoint(&p.0),
         Err(ConvertError::NotACheckpoint { offset: 0, .. })
     ));
 }
@@ -307,8 +307,8 @@ proptest! {
 
     #[test]
     fn random_pickles_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = convert_legacy_checkpoint(&body);
-        let _ = convert_legacy_checkpoint(&[&preamble_bytes()[..], &body].concat());
+        let _ = convert_checkpoint(&body);
+        let _ = convert_checkpoint(&[&preamble_bytes()[..], &body].concat());
     }
 
     #[test]
@@ -316,7 +316,7 @@ proptest! {
         body in proptest::collection::vec(
             proptest::sample::select(&b"(NK\x00\x01)\x85\x86\x87t}]suaeq\x00h\x00RQb.\x88\x89"[..]), 0..80)
     ) {
-        prop_assert!(convert_legacy_checkpoint(&[&preamble_bytes()[..], &body].concat()).is_err());
+        prop_assert!(convert_checkpoint(&[&preamble_bytes()[..], &body].concat()).is_err());
     }
 
     #[test]
@@ -324,6 +324,127 @@ proptest! {
         let mut bytes = sample();
         let at = at % bytes.len();
         bytes[at] = byte;
-        let _ = convert_legacy_checkpoint(&bytes);
+        let _ = convert_checkpoint(&bytes);
+    }
+}
+
+/// A zip checkpoint that PyTorch wrote, of a nested state dictionary.
+const ZIPPED: &[u8] = include_bytes!("../../golden/openphenom-layout.pt");
+
+/// The entries of a zip checkpoint, changed and written again.
+fn zipped(compression: zip::CompressionMethod, change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> Vec<u8> {
+    use std::io::{Cursor, Read, Write};
+    let mut archive = zip::ZipArchive::new(Cursor::new(ZIPPED)).unwrap();
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(compression);
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).unwrap();
+        let (name, mut data) = (entry.name().to_owned(), Vec::new());
+        entry.read_to_end(&mut data).unwrap();
+        if let Some(data) = change(&name, data) {
+            writer.start_file(name, options).unwrap();
+            writer.write_all(&data).unwrap();
+        }
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_zip_checkpoint_of_a_nested_state_dictionary_leaves_training_out() {
+    let converted = convert_checkpoint(ZIPPED).unwrap();
+    let file = SafeTensors::deserialize(&converted).unwrap();
+    let name = "encoder.vit_backbone.blocks.1.in_proj.weight";
+    assert_eq!(file.tensor(name).unwrap().shape(), [40 + 3 * 24, 24]);
+    assert!(file.names().iter().all(|name| name.starts_with("encoder.")));
+    let again = convert_checkpoint(&zipped(zip::CompressionMethod::Stored, |_, data| Some(data)));
+    assert!(again.unwrap() == converted);
+}
+
+#[test]
+fn a_zip_checkpoint_that_lacks_something_is_refused_by_name() {
+    let without = |part: &'static str| {
+        let change = |name: &str, data| (!name.ends_with(part)).then_some(data);
+        convert_checkpoint(&zipped(zip::CompressionMethod::Stored, change)).unwrap_err()
+    };
+    assert!(without("data.pkl").to_string().contains("data.pkl"));
+    let error = without("data/3");
+    let reason = TensorFault::NoStorage { key: "3".into() };
+    assert!(
+        matches!(&error, ConvertError::Tensor { reason: found, .. } if *found == reason),
+        "{error}"
+    );
+    let short = zipped(zip::CompressionMethod::Stored, |name, mut data| {
+        if name.ends_with("data/3") {
+            data.pop();
+        }
+        Some(data)
+    });
+    let error = convert_checkpoint(&short).unwrap_err();
+    assert!(
+        matches!(&error, ConvertError::Archive { entry, .. } if entry.ends_with("data/3")),
+        "{error}"
+    );
+    let big = zipped(zip::CompressionMethod::Stored, |name, data| {
+        Some(if name.ends_with("byteorder") {
+            b"big".to_vec()
+        } else {
+            data
+        })
+    });
+    assert!(
+        convert_checkpoint(&big)
+            .unwrap_err()
+            .to_string()
+            .contains("little-endian")
+    );
+}
+
+#[test]
+fn two_state_dictionaries_keep_their_names_apart() {
+    let mut p = Pickle::default();
+    p.op(b"\x80\x02}(").text("student").op(b"}").text("w");
+    p.tensor("FloatStorage", "0", 1, 0, &[1], &[1]).op(b"s");
+    p.text("teacher").op(b"}").text("w");
+    p.tensor("FloatStorage", "1", 1, 0, &[1], &[1]).op(b"su.");
+    let mut names: Vec<String> = tensors(&mut Reader::new(&p.0, 0))
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["student.w", "teacher.w"]);
+}
+
+#[test]
+fn a_dictionary_that_holds_itself_ends() {
+    let mut p = Pickle::default();
+    p.op(b"\x80\x02}q\x00").text("again").op(b"h\x00s.");
+    let mut reader = Reader::new(&p.0, 0);
+    assert_eq!(tensors(&mut reader).unwrap(), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_zip_checkpoint_never_panics(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8),
+        length in any::<proptest::sample::Index>(),
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = ZIPPED.to_vec();
+        // Half the changes hit the pickle and the directory, where they hurt.
+        for (n, (at, value)) in changes.iter().enumerate() {
+            let at = match n % 3 {
+                0 => at.index(6000.min(bytes.len())),
+                1 => bytes.len() - 1 - at.index(6000.min(bytes.len())),
+                _ => at.index(bytes.len()),
+            };
+            bytes[at] = *value;
+        }
+        if cut {
+            bytes.truncate(length.index(ZIPPED.len()));
+        }
+        let _ = convert_checkpoint(&bytes);
     }
 }

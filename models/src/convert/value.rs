@@ -34,6 +34,7 @@ impl Element {
 pub(super) enum Name {
     OrderedDict,
     RebuildTensor,
+    RebuildParameter,
     Storage(Element),
 }
 
@@ -63,6 +64,8 @@ pub(super) enum Value {
     None,
     Bool(bool),
     Int(i64),
+    /// A number that only training used.
+    Float,
     /// An integer of more than 8 bytes: little-endian.
     Long(Rc<[u8]>),
     Text(Rc<str>),
@@ -81,6 +84,7 @@ impl Value {
             Self::None => "None",
             Self::Bool(_) => "a boolean",
             Self::Int(_) => "an integer",
+            Self::Float => "a float",
             Self::Long(_) => "a long integer",
             Self::Text(_) => "a text",
             Self::Tuple(..) => "a tuple",

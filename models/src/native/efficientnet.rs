@@ -41,8 +41,9 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// EfficientNet-Lite0.
-    pub(crate) fn lite0() -> Self {
+    /// EfficientNet-Lite0 with its channels times `width` and its repeats times `depth`. The first and the last stage
+    /// keep their repeats, and the first and the last convolution their channels.
+    pub(crate) fn lite(width: f64, depth: f64) -> Self {
         let stages = [
             // repeats, kernel, stride, expansion, channels out
             (1, 3, 1, 1, 16),
@@ -55,7 +56,14 @@ impl Sizes {
         ];
         let mut input = 32;
         let mut blocks = Vec::new();
-        for (repeats, kernel, stride, expansion, output) in stages {
+        let last = stages.len() - 1;
+        for (stage, (repeats, kernel, stride, expansion, output)) in stages.into_iter().enumerate() {
+            let repeats = match stage {
+                0 => repeats,
+                stage if stage == last => repeats,
+                _ => (repeats as f64 * depth).ceil() as usize,
+            };
+            let output = rounded_channels(output, width);
             for repeat in 0..repeats {
                 let stride = if repeat == 0 { stride } else { 1 };
                 blocks.push(Block {
@@ -139,6 +147,18 @@ impl Sizes {
         map = graph.mean_pool(map);
         Ok(graph.finish(map))
     }
+}
+
+/// `channels * width` in multiples of 8, rounded to the nearest, but not below nine tenths.
+fn rounded_channels(channels: usize, width: f64) -> usize {
+    let wanted = channels as f64 * width;
+    let rounded = (((wanted + 4.0) / 8.0).floor() * 8.0).max(8.0);
+    let rounded = if rounded < 0.9 * wanted {
+        rounded + 8.0
+    } else {
+        rounded
+    };
+    rounded as usize
 }
 
 /// A convolution with its batch normalisation folded in: `w * g / sqrt(v + e)` and `b - m * g / sqrt(v + e)` for

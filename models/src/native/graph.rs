@@ -29,6 +29,11 @@ enum Layer {
     MeanPool,
 }
 
+/// Values of a map from which on a block is run in bands, and values of such a band: a whole map of 640 KiB would not stay
+/// in a second-level cache of 1 MiB beside the weights, a band of 256 KiB does.
+const WHOLE_VALUES: usize = 160 * 1024;
+const BAND_VALUES: usize = 64 * 1024;
+
 /// One layer and the maps it reads and writes.
 #[derive(Debug, Clone)]
 struct Step {
@@ -50,6 +55,8 @@ pub(crate) struct GraphBuilder {
 pub(crate) struct Graph {
     maps: Vec<Map>,
     steps: Vec<Step>,
+    /// The first steps of blocks that are run in bands.
+    bands: Vec<usize>,
     /// The buffer each map lives in.
     buffer_of: Vec<usize>,
     /// Values per buffer.
@@ -157,13 +164,19 @@ impl GraphBuilder {
 
     /// Shares buffers between maps that are never alive together.
     pub(crate) fn finish(self, output: Value) -> Graph {
+        let bands = self.bands();
         let mut last_use: Vec<usize> = (0..self.maps.len()).collect();
         for (index, step) in self.steps.iter().enumerate() {
+            // A block in bands goes through its maps again and again until its last step.
+            let end = bands
+                .iter()
+                .find(|&&first| (first..first + 3).contains(&index))
+                .map_or(index, |first| first + 2);
             for value in [Some(step.input), step.residual, Some(step.output)]
                 .into_iter()
                 .flatten()
             {
-                last_use[value.0] = index;
+                last_use[value.0] = last_use[value.0].max(end);
             }
         }
         last_use[output.0] = self.steps.len();
@@ -197,11 +210,31 @@ impl GraphBuilder {
         Graph {
             maps: self.maps,
             steps: self.steps,
+            bands,
             buffer_of,
             buffer_values,
             patch_values,
             output,
         }
+    }
+
+    /// The first step of each block that is run in bands: a product, a depthwise convolution of a large map, a product.
+    fn bands(&self) -> Vec<usize> {
+        let mut found = Vec::new();
+        for (index, steps) in self.steps.windows(3).enumerate() {
+            if let [expand, depthwise, project] = steps
+                && matches!(expand.layer, Layer::Pointwise(_))
+                && matches!(depthwise.layer, Layer::Depthwise(_))
+                && matches!(project.layer, Layer::Pointwise(_))
+                && expand.output == depthwise.input
+                && depthwise.output == project.input
+                && expand.residual.is_none()
+                && self.map(expand.output).len() > WHOLE_VALUES
+            {
+                found.push(index);
+            }
+        }
+        found
     }
 }
 
@@ -238,10 +271,71 @@ impl Graph {
                 *value = fill(y * row_values + x);
             }
         }
-        for step in &self.steps {
-            self.step(isa, scratch, step);
+        let mut index = 0;
+        while index < self.steps.len() {
+            match &self.steps[index..] {
+                [expand, depthwise, project, ..] if self.bands.contains(&index) => {
+                    self.block(isa, scratch, [expand, depthwise, project]);
+                    index += 3;
+                }
+                [step, ..] => {
+                    self.step(isa, scratch, step);
+                    index += 1;
+                }
+                [] => break,
+            }
         }
         result.copy_from_slice(&scratch.buffers[self.buffer_of[self.output.0]][..self.output_values()]);
+    }
+
+    /// Three steps in bands of rows, so that what one writes is in the cache when the next reads it.
+    fn block(&self, isa: Isa, scratch: &mut Scratch, [expand, depthwise, project]: [&Step; 3]) {
+        let (Layer::Pointwise(expansion), Layer::Depthwise(weights), Layer::Pointwise(projection)) =
+            (&expand.layer, &depthwise.layer, &project.layer)
+        else {
+            unreachable!("`bands` names such blocks only");
+        };
+        // Each map has a buffer of its own until the block's end, so all can be taken out and lent.
+        let mut take = |value: Value| std::mem::take(&mut scratch.buffers[self.buffer_of[value.0]]);
+        let (mut wide, mut filtered, mut narrow) =
+            (take(expand.output), take(depthwise.output), take(project.output));
+        let [wide_map, filtered_map, narrow_map] =
+            [expand.output, depthwise.output, project.output].map(|value| &self.maps[value.0]);
+        wide_map.clear_border(&mut wide);
+        filtered_map.clear_border(&mut filtered);
+        narrow_map.clear_border(&mut narrow);
+        let of = |value: Value| (&scratch.buffers[self.buffer_of[value.0]][..], &self.maps[value.0]);
+        let per_row = wide_map.row_stride() * wide_map.height.div_ceil(filtered_map.height);
+        let band = (BAND_VALUES / per_row).max(1);
+        let (mut start, mut expanded) = (0, 0);
+        while start < filtered_map.height {
+            let end = (start + band).min(filtered_map.height);
+            let needed = weights.reads_up_to(end, wide_map.height).max(expanded);
+            expansion.apply_rows(
+                isa,
+                expanded * wide_map.width..needed * wide_map.width,
+                of(expand.input),
+                None,
+                (&mut wide, wide_map),
+            );
+            expanded = needed;
+            weights.apply(isa, start..end, (&wide, wide_map), (&mut filtered, filtered_map));
+            projection.apply_rows(
+                isa,
+                start * narrow_map.width..end * narrow_map.width,
+                (&filtered, filtered_map),
+                project.residual.map(of),
+                (&mut narrow, narrow_map),
+            );
+            start = end;
+        }
+        for (value, buffer) in [
+            (expand.output, wide),
+            (depthwise.output, filtered),
+            (project.output, narrow),
+        ] {
+            scratch.buffers[self.buffer_of[value.0]] = buffer;
+        }
     }
 
     fn step(&self, isa: Isa, scratch: &mut Scratch, step: &Step) {
@@ -275,7 +369,9 @@ impl Graph {
                 );
                 matrix.apply(isa, (&scratch.patches, &patch_map), None, (&mut output, out_map));
             }
-            Layer::Depthwise(weights) => weights.apply(isa, (input, in_map), (&mut output, out_map)),
+            Layer::Depthwise(weights) => {
+                weights.apply(isa, 0..out_map.height, (input, in_map), (&mut output, out_map));
+            }
             Layer::MeanPool => mean_pool(input, in_map, &mut output[..in_map.channels]),
         }
         scratch.buffers[target] = output;
@@ -301,7 +397,12 @@ fn gather_patches(
             for ky in 0..kernel {
                 let from =
                     (first.0 + y * stride + ky) * map.row_stride() + (first.1 + x * stride) * map.channels;
-                patches[at + ky * run..at + (ky + 1) * run].copy_from_slice(&input[from..from + run]);
+                let (to, from) = (&mut patches[at + ky * run..][..run], &input[from..from + run]);
+                // Three values, as those of a grey image, are copied faster than a copy is called.
+                match (to, from) {
+                    ([a, b, c], &[x, y, z]) => (*a, *b, *c) = (x, y, z),
+                    (to, from) => to.copy_from_slice(from),
+                }
             }
         }
     }

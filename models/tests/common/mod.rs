@@ -19,25 +19,48 @@ use wellspring_models::{ModelCard, content_digest, find_card};
 /// Tensors by name: shape and values.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Kernel, stride, expansion, channels in, channels out of each block of EfficientNet-Lite0.
-pub const LITE0: [[usize; 5]; 16] = [
-    [3, 1, 1, 32, 16],
-    [3, 2, 6, 16, 24],
-    [3, 1, 6, 24, 24],
-    [5, 2, 6, 24, 40],
-    [5, 1, 6, 40, 40],
-    [3, 2, 6, 40, 80],
-    [3, 1, 6, 80, 80],
-    [3, 1, 6, 80, 80],
-    [5, 1, 6, 80, 112],
-    [5, 1, 6, 112, 112],
-    [5, 1, 6, 112, 112],
-    [5, 2, 6, 112, 192],
-    [5, 1, 6, 192, 192],
-    [5, 1, 6, 192, 192],
-    [5, 1, 6, 192, 192],
-    [3, 1, 6, 192, 320],
-];
+/// Kernel, stride, expansion, channels in, channels out of each block.
+pub type Blocks = Vec<[usize; 5]>;
+
+/// The blocks of stages of repeats, kernel, stride, expansion and channels out, written out from the tables.
+fn blocks(stages: [[usize; 5]; 7]) -> Blocks {
+    let mut input = 32;
+    let mut blocks = Vec::new();
+    for [repeats, kernel, stride, expansion, output] in stages {
+        for repeat in 0..repeats {
+            let stride = if repeat == 0 { stride } else { 1 };
+            blocks.push([kernel, stride, expansion, input, output]);
+            input = output;
+        }
+    }
+    blocks
+}
+
+/// EfficientNet-Lite0.
+pub fn lite0() -> Blocks {
+    blocks([
+        [1, 3, 1, 1, 16],
+        [2, 3, 2, 6, 24],
+        [2, 5, 2, 6, 40],
+        [3, 3, 2, 6, 80],
+        [3, 5, 1, 6, 112],
+        [4, 5, 2, 6, 192],
+        [1, 3, 1, 6, 320],
+    ])
+}
+
+/// EfficientNet-Lite2.
+pub fn lite2() -> Blocks {
+    blocks([
+        [1, 3, 1, 1, 16],
+        [3, 3, 2, 6, 24],
+        [3, 5, 2, 6, 48],
+        [4, 3, 2, 6, 88],
+        [4, 5, 1, 6, 120],
+        [5, 5, 2, 6, 208],
+        [1, 3, 1, 6, 352],
+    ])
+}
 
 /// A small deterministic generator (splitmix64), so that the numbers are the same everywhere.
 pub struct Random(pub u64);
@@ -63,8 +86,8 @@ impl Random {
     }
 }
 
-/// EfficientNet-Lite0 with random weights that keep the activations in a sane range.
-pub fn random_lite0(seed: u64) -> Tensors {
+/// An EfficientNet-Lite with random weights that keep the activations in a sane range.
+pub fn random_lite(blocks: &Blocks, seed: u64) -> Tensors {
     let mut random = Random(seed);
     let mut tensors = Tensors::new();
     let mut layer = |conv: String, norm: String, shape: [usize; 4]| {
@@ -86,7 +109,7 @@ pub fn random_lite0(seed: u64) -> Tensors {
         }
     };
     layer("_conv_stem".into(), "_bn0".into(), [32, 3, 3, 3]);
-    for (i, [kernel, _, expansion, input, output]) in LITE0.into_iter().enumerate() {
+    for (i, [kernel, _, expansion, input, output]) in blocks.iter().copied().enumerate() {
         let at = |part: &str| format!("_blocks.{i}.{part}");
         let inner = input * expansion;
         if expansion != 1 {
@@ -95,7 +118,8 @@ pub fn random_lite0(seed: u64) -> Tensors {
         layer(at("_depthwise_conv"), at("_bn1"), [inner, 1, kernel, kernel]);
         layer(at("_project_conv"), at("_bn2"), [output, inner, 1, 1]);
     }
-    layer("_conv_head".into(), "_bn1".into(), [1280, 320, 1, 1]);
+    let last = blocks.last().map_or(32, |block| block[4]);
+    layer("_conv_head".into(), "_bn1".into(), [1280, last, 1, 1]);
     tensors
 }
 
@@ -165,16 +189,16 @@ fn convolve(t: &Tensors, conv: &str, norm: &str, input: &Planes, stride: usize, 
     }
 }
 
-/// EfficientNet-Lite0 written the plain way: a grey image of 224 x 224 to 1280 pooled features.
-pub fn naive_lite0(t: &Tensors, image: &[f32]) -> Vec<f32> {
+/// An EfficientNet-Lite written the plain way: a grey image of `side` x `side` to 1280 pooled features.
+pub fn naive_lite(t: &Tensors, blocks: &Blocks, side: usize, image: &[f32]) -> Vec<f32> {
     let grey: Vec<f64> = image.iter().map(|&v| (f64::from(v) - 127.0) / 128.0).collect();
     let mut map = Planes {
         channels: 3,
-        side: 224,
+        side,
         values: [&grey[..], &grey, &grey].concat(),
     };
     map = convolve(t, "_conv_stem", "_bn0", &map, 2, true);
-    for (i, [_, stride, expansion, input, output]) in LITE0.into_iter().enumerate() {
+    for (i, [_, stride, expansion, input, output]) in blocks.iter().copied().enumerate() {
         let at = |part: &str| format!("_blocks.{i}.{part}");
         let mut inner = Planes {
             channels: map.channels,
@@ -196,9 +220,10 @@ pub fn naive_lite0(t: &Tensors, image: &[f32]) -> Vec<f32> {
         map = inner;
     }
     map = convolve(t, "_conv_head", "_bn1", &map, 1, true);
+    let pixels = map.side * map.side;
     map.values
-        .chunks_exact(49)
-        .map(|plane| (plane.iter().sum::<f64>() / 49.0) as f32)
+        .chunks_exact(pixels)
+        .map(|plane| (plane.iter().sum::<f64>() / pixels as f64) as f32)
         .collect()
 }
 
@@ -216,12 +241,12 @@ pub struct Synthetic {
 pub fn synthetic() -> &'static Synthetic {
     static MODEL: OnceLock<Synthetic> = OnceLock::new();
     MODEL.get_or_init(|| {
-        let tensors = random_lite0(7);
+        let tensors = random_lite(&lite0(), 7);
         let bytes = to_safetensors(&tensors);
         let mut card = find_card("efficientnet-lite0").unwrap().clone();
         card.name = "synthetic-lite0".into();
         card.weights.content_sha256 = content_digest(&bytes).unwrap();
-        card.canary.embedding = naive_lite0(&tensors, &card.canary.image.render(224, 224));
+        card.canary.embedding = naive_lite(&tensors, &lite0(), 224, &card.canary.image.render(224, 224, 0));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
         std::fs::write(&path, &bytes).unwrap();

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub(crate) use self::embed::Args as EmbedArgs;
 use super::calls::{Grid, Side};
 use super::say;
 
@@ -158,6 +159,17 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Kafka(args) => kafka::execute(&args, &mut printer),
     };
     // What was measured before something failed is worth seeing.
+    printer.finish();
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// `models bench`: the bench of one network by itself, as a table.
+pub(crate) fn embed_alone(args: &EmbedArgs) -> anyhow::Result<ExitCode> {
+    let mut printer = Printer {
+        json: false,
+        lines: Vec::new(),
+    };
+    let done = embed::execute(args, &mut printer);
     printer.finish();
     done.map(|()| ExitCode::SUCCESS)
 }

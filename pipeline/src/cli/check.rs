@@ -130,16 +130,10 @@ impl Checked {
             screen: Some(screen.clone()),
             ..Self::default()
         };
-        if wellspring_models::find_card(&screen.model.name).is_none() {
-            let names: Vec<&str> = wellspring_models::cards()
-                .iter()
-                .map(|card| card.name.as_str())
-                .collect();
-            let message = format!(
-                "model.name is '{}'; this build knows {}",
-                screen.model.name,
-                names.join(", ")
-            );
+        let model =
+            wellspring::model_cards::find(&wellspring::model_store::models_folder()?, &screen.model.name);
+        if let Err(error) = model {
+            let message = format!("model.name: {}", chain(&error));
             checked.problems.push(Problem::text("model", message));
         } else if images {
             match Run::open(screen) {

@@ -15,6 +15,7 @@ use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
 use wellspring::topology::{Role, WorkerSettings};
 use wellspring_kernels::{Device, DeviceChoice};
+use wellspring_models::OnnxProvider;
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
 use wellspring_workloads::words::Barcode;
 
@@ -195,12 +196,47 @@ pub(crate) struct ComputeArgs {
     /// Default: the screen's.
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Engine of the network: auto or native. Default: the screen's.
+    /// Engine of the network: auto, native or onnx. Default: the screen's.
     #[arg(long, value_parser = parse_engine)]
     pub(crate) engine: Option<screen::EngineChoice>,
     /// Folder of the networks' weights. Default: the user's cache folder.
     #[arg(long, value_name = "DIR", env = "WELLSPRING_MODELS")]
     pub(crate) models: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) onnx: OnnxArgs,
+}
+
+/// What ONNX Runtime is and runs on.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct OnnxArgs {
+    /// Library of ONNX Runtime. Default: where `scripts/onnxruntime` puts it.
+    #[arg(long, value_name = "FILE", env = "WELLSPRING_ONNXRUNTIME")]
+    pub(crate) onnx_library: Option<PathBuf>,
+    /// What ONNX Runtime runs on: cpu, cuda, tensorrt, directml, coreml or openvino.
+    #[arg(long, value_name = "PROVIDER", default_value = "cpu", value_parser = parse_provider)]
+    pub(crate) onnx_provider: OnnxProvider,
+}
+
+impl OnnxArgs {
+    /// The library asked for, or the one in the cache beside the models.
+    pub(crate) fn library(&self) -> anyhow::Result<PathBuf> {
+        match &self.onnx_library {
+            Some(library) => Ok(library.clone()),
+            None => Ok(wellspring::model_store::cache_folder()?.join("onnxruntime/libonnxruntime.so")),
+        }
+    }
+}
+
+fn parse_provider(word: &str) -> Result<OnnxProvider, String> {
+    OnnxProvider::ALL
+        .into_iter()
+        .find(|provider| provider.name() == word)
+        .ok_or_else(|| {
+            format!(
+                "providers are {}",
+                OnnxProvider::ALL.map(OnnxProvider::name).join(", ")
+            )
+        })
 }
 
 fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
@@ -210,10 +246,10 @@ fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
 
 impl ComputeArgs {
     pub(crate) fn models_folder(&self) -> anyhow::Result<PathBuf> {
-        match &self.models {
-            Some(folder) => Ok(folder.clone()),
-            None => Ok(wellspring::model_store::models_folder()?),
+        if let Some(folder) = &self.models {
+            wellspring::model_store::choose_models_folder(folder);
         }
+        Ok(wellspring::model_store::models_folder()?)
     }
 
     pub(crate) fn open_device(&self, resources: &ResourceSettings) -> anyhow::Result<Arc<Device>> {
@@ -237,6 +273,8 @@ impl ComputeArgs {
             engine: EngineSettings {
                 models_folder: self.models_folder()?,
                 choice: self.engine,
+                onnx_library: self.onnx.library()?,
+                onnx_provider: self.onnx.onnx_provider,
                 threads: threads(resources.engine_threads, cores),
                 batch_items: resources.batch_size.max(1) as usize,
             },

@@ -13,7 +13,6 @@ use wellspring::kafka::tail::Tail;
 use wellspring::kafka::topics::Topic;
 use wellspring::model_store::models_folder;
 use wellspring_kernels::{Device, DeviceChoice, DeviceKind, list_devices};
-use wellspring_models::cards;
 
 use super::models::WeightsState;
 use super::{devices, say, simulate};
@@ -254,7 +253,10 @@ fn weights(folder: &Path) -> Vec<Finding> {
         };
         finding(&card.name, grade, state.describe(card, folder))
     };
-    cards().iter().map(check).collect()
+    match wellspring::model_cards::all(folder) {
+        Ok(cards) => cards.iter().map(|card| check(card)).collect(),
+        Err(error) => vec![finding("models", Grade::Fail, chain(&error))],
+    }
 }
 
 fn pip() -> Finding {

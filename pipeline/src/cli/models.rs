@@ -1,20 +1,26 @@
-//! `wellspring models`: the networks this build knows, and their weights on this machine.
+//! `wellspring models`: the networks this machine knows, and their weights.
 //! Fails where a name is unknown, weights cannot be fetched, or a file is not the one the card names.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use serde_json::json;
-use wellspring::model_store::{models_folder, pull, weights_path};
-use wellspring_models::{ModelCard, cards, find_card};
+use wellspring::model_cards;
+use wellspring::model_store::{choose_models_folder, models_folder, pull, weights_path};
+use wellspring_models::{Architecture, ChannelPolicy, EngineChoice, ModelCard, find_template, templates};
 
-use super::say;
+use super::common::OnnxArgs;
+use super::{bench, say};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  wellspring models list\n  wellspring models pull efficientnet-lite0\n  \
                   wellspring models pull efficientnet-lite0 --from weights.safetensors\n  \
-                  wellspring models verify efficientnet-lite0"
+                  wellspring models verify efficientnet-lite0\n  \
+                  wellspring models add dinov2_vits14_pretrain.pth --template dinov2-vit-s14\n  \
+                  wellspring models add network.onnx --card network.json\n  \
+                  wellspring models bench dinov2-vit-s14"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -45,19 +51,53 @@ enum Action {
         /// The network's name.
         name: String,
     },
+    /// Add a network of your own: a PyTorch checkpoint, a safetensors or an ONNX file, with a card.
+    ///
+    /// The card's digest and the embedding of its canary are filled in; afterwards the network is known like any other.
+    Add(AddArgs),
+    /// Remove a network that was added, or the weights of another.
+    Remove {
+        /// The network's name.
+        name: String,
+    },
+    /// Measure a network: milliseconds per image, by batch and threads.
+    Bench(bench::EmbedArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// The weights: a PyTorch checkpoint, a safetensors or an ONNX file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The built-in card of a published network to start from; `models list` names them.
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "card",
+        conflicts_with = "card"
+    )]
+    template: Option<String>,
+    /// A card of your own (JSON, as `models add` writes them); `content_sha256` and the canary's `embedding` may be empty.
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
+    /// What to call it. Default: as the card does.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    onnx: OnnxArgs,
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
-    let folder = match args.models {
-        Some(folder) => folder,
-        None => models_folder()?,
-    };
+    if let Some(folder) = &args.models {
+        choose_models_folder(folder);
+    }
+    let folder = models_folder()?;
     match args.action {
         Action::List { json } => list(&folder, json),
         Action::Pull { name, from } => {
-            let card = known(&name)?;
+            let card = model_cards::find(&folder, &name)?;
             say::note(format!("fetching {} ...", card.name));
-            let path = pull(card, &folder, from.as_deref())?;
+            let path = pull(&card, &folder, from.as_deref())?;
             say::line(format!(
                 "{} {} is ready: {}",
                 card.name,
@@ -67,13 +107,13 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::Verify { name } => {
-            let card = known(&name)?;
-            let state = WeightsState::of(card, &folder);
+            let card = model_cards::find(&folder, &name)?;
+            let state = WeightsState::of(&card, &folder);
             say::line(format!(
                 "{} {}: {}",
                 card.name,
                 card.version,
-                state.describe(card, &folder)
+                state.describe(&card, &folder)
             ));
             Ok(if state.usable() {
                 ExitCode::SUCCESS
@@ -81,21 +121,60 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+        Action::Add(add) => self::add(&folder, add),
+        Action::Remove { name } => {
+            let gone = model_cards::remove(&folder, &name)?;
+            if gone.is_empty() {
+                say::line(format!("{name} has no files on this machine"));
+            }
+            for path in gone {
+                say::line(format!("removed {}", path.display()));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Bench(args) => bench::embed_alone(&args),
     }
 }
 
-fn known(name: &str) -> anyhow::Result<&'static ModelCard> {
-    find_card(name).ok_or_else(|| {
-        let names: Vec<&str> = cards().iter().map(|card| card.name.as_str()).collect();
-        anyhow::anyhow!(
-            "no model is called '{name}'; this build knows {}",
-            names.join(", ")
-        )
-    })
+fn add(folder: &Path, args: AddArgs) -> anyhow::Result<ExitCode> {
+    let mut draft = match (&args.template, &args.card) {
+        (Some(name), _) => find_template(name).cloned().with_context(|| {
+            let names: Vec<&str> = templates().iter().map(|card| card.name.as_str()).collect();
+            format!("no template is called '{name}'; there are {}", names.join(", "))
+        })?,
+        (None, Some(path)) => {
+            let unusable = || format!("the card '{}' cannot be used", path.display());
+            let text = std::fs::read(path).with_context(unusable)?;
+            serde_json::from_slice::<ModelCard>(&text).with_context(unusable)?
+        }
+        (None, None) => anyhow::bail!("a network needs a card: give --template or --card"),
+    };
+    if let Some(name) = args.name {
+        draft.name = name;
+    }
+    let engine = match draft.architecture {
+        Architecture::Onnx(_) => EngineChoice::OnnxRuntime {
+            library: args.onnx.library()?,
+            provider: args.onnx.onnx_provider,
+        },
+        _ => EngineChoice::Auto,
+    };
+    let card = model_cards::add(folder, draft, &args.file, engine)?;
+    say::line(format!(
+        "{} {} is ready: {}",
+        card.name,
+        card.version,
+        weights_path(folder, &card).display()
+    ));
+    if let Some(terms) = &card.terms {
+        say::note(format!("{} ({}): {terms}", card.name, card.licence));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list(folder: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
-    let states = cards().iter().map(|card| (card, WeightsState::of(card, folder)));
+    let cards = model_cards::all(folder)?;
+    let states = cards.iter().map(|card| (card, WeightsState::of(card, folder)));
     if as_json {
         let models: Vec<_> = states
             .map(|(card, state)| in_json(card, &state, folder))
@@ -105,18 +184,37 @@ fn list(folder: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     }
     for (card, state) in states {
         let input = &card.input;
+        let terms = card
+            .terms
+            .as_ref()
+            .map_or(String::new(), |terms| format!(", {terms}"));
         say::line(format!(
-            "{} {}: {} values per channel from {} x {} pixels, {}\n  {}",
+            "{} {}: {} values per {} from {} x {} pixels, {}{terms}\n  {}",
             card.name,
             card.version,
             card.embedding_width,
+            takes(card),
             input.height,
             input.width,
             card.licence,
             state.describe(card, folder)
         ));
     }
+    let names: Vec<&str> = templates().iter().map(|card| card.name.as_str()).collect();
+    say::line(format!(
+        "`wellspring models add FILE --template NAME` takes weights you have; templates: {}",
+        names.join(", ")
+    ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What one embedding is of.
+fn takes(card: &ModelCard) -> String {
+    match card.channel_policy {
+        ChannelPolicy::ChannelAgnostic { most } => format!("image of up to {most} channels"),
+        ChannelPolicy::FirstConvolution { channels } => format!("image of {channels} channels"),
+        _ => "channel".to_owned(),
+    }
 }
 
 fn in_json(card: &ModelCard, state: &WeightsState, folder: &Path) -> serde_json::Value {
@@ -128,7 +226,9 @@ fn in_json(card: &ModelCard, state: &WeightsState, folder: &Path) -> serde_json:
         "name": card.name,
         "version": card.version,
         "licence": card.licence,
+        "terms": card.terms,
         "embedding_width": card.embedding_width,
+        "channel_policy": card.channel_policy,
         "input": {"height": card.input.height, "width": card.input.width},
         "weights": weights_path(folder, card),
         "content_sha256": card.weights.content_sha256,
@@ -178,6 +278,10 @@ impl WeightsState {
         let path = weights_path(folder, card);
         let name = &card.name;
         match self {
+            Self::Absent if card.weights.package.is_none() => format!(
+                "weights are not on this machine; fetch them from {} and run `wellspring models pull {name} --from FILE`",
+                card.weights.uri
+            ),
             Self::Absent => {
                 format!("weights are not on this machine; `wellspring models pull {name}` fetches them")
             }

@@ -61,6 +61,8 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    // Before the screen's model is looked up there.
+    args.compute.models_folder()?;
     let mut screen = read_screen(&args.screen)?;
     if let Some(path) = &args.transform {
         screen.comparison.transform = std::path::absolute(path)?.to_string_lossy().into_owned();

@@ -37,6 +37,8 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
+    // Before the models of screens are looked up there.
+    args.compute.models_folder()?;
     let kafka = KafkaSettings {
         retry_delays: args.retries.delays(&SERVICE_DELAYS),
         ..args.kafka.settings()?

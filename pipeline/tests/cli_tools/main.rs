@@ -338,6 +338,44 @@ fn models_are_listed_as_absent_and_verify_says_how_to_get_them() {
 }
 
 #[test]
+fn a_model_of_ones_own_is_added_listed_verified_measured_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = |file: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/golden");
+        path.join(file).to_str().unwrap().to_owned()
+    };
+    let (weights, card) = (golden("openphenom-layout.pt"), golden("openphenom-layout.json"));
+    let add = ["models", "add", &weights, "--card", &card, "--name", "mine"];
+    assert!(ok(folder.path(), &add).contains("mine 1 is ready"));
+    let told = json(folder.path(), &["models", "list", "--json"]);
+    let mine = told.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&mine["name"], &mine["state"]),
+        (&"mine".into(), &"verified".into())
+    );
+    assert!(ok(folder.path(), &["models", "verify", "mine"]).contains("verified"));
+    let bench = ["models", "bench", "mine", "--batches", "1", "--threads", "1"];
+    assert!(ok(folder.path(), &bench).contains("mine, batch of 1"));
+    let again = wellspring(folder.path(), &add);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("already"), "{}", stderr(&again));
+    // Weights that are no such network's, and a template that is none.
+    let other = golden("timm.safetensors");
+    let wrong = wellspring(
+        folder.path(),
+        &["models", "add", &other, "--template", "openphenom"],
+    );
+    assert_eq!(wrong.status.code(), Some(2));
+    let none = wellspring(folder.path(), &["models", "add", &other, "--template", "resnet"]);
+    assert!(stderr(&none).contains("dinov2-vit-s14"), "{}", stderr(&none));
+    assert!(ok(folder.path(), &["models", "remove", "mine"]).contains("removed"));
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("models")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
 fn doctor_fails_only_where_something_fails() {
     let folder = tempfile::tempdir().unwrap();
     let output = wellspring(folder.path(), &["doctor", "--json", "--kafka", "127.0.0.1:1"]);

@@ -149,6 +149,8 @@ words_of!(
         Auto = "auto",
         /// The built-in CPU engine.
         Native = "native",
+        /// ONNX Runtime, for models that are ONNX files.
+        Onnx = "onnx",
     }
 );
 

@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use wellspring::model_cards;
 use wellspring::model_store::{models_folder, weights_path};
-use wellspring_models::{Batch, EngineChoice, cards, find_card, open};
+use wellspring_models::{Architecture, Batch, EngineChoice, open};
 
 use super::{Line, Printer, Random, seconds};
+use crate::cli::common::OnnxArgs;
 use crate::cli::simulate::cores;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The network.
-    #[arg(long, default_value = "efficientnet-lite0")]
+    #[arg(default_value = "efficientnet-lite0", value_name = "NAME")]
     model: String,
-    /// Its weights file. Default: the one that `wellspring models pull` keeps.
+    /// Its weights file. Default: the one that `wellspring models` keeps.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Images per batch.
@@ -23,28 +25,37 @@ pub(crate) struct Args {
     /// Threads of the engine. Default: 1 and one per core.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     threads: Vec<usize>,
+    #[command(flatten)]
+    onnx: OnnxArgs,
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
-    let card = find_card(&args.model).with_context(|| {
-        let names: Vec<&str> = cards().iter().map(|card| card.name.as_str()).collect();
-        format!(
-            "no model is called '{}'; this build knows {}",
-            args.model,
-            names.join(", ")
-        )
-    })?;
+    let folder = models_folder()?;
+    let card = model_cards::find(&folder, &args.model)?;
     let weights = match &args.weights {
         Some(path) => path.clone(),
-        None => weights_path(&models_folder()?, card),
+        None => weights_path(&folder, &card),
     };
+    let choice = match card.architecture {
+        Architecture::Onnx(_) => EngineChoice::OnnxRuntime {
+            library: args.onnx.library()?,
+            provider: args.onnx.onnx_provider,
+        },
+        _ => EngineChoice::Auto,
+    };
+    // A model of several channels is measured with an image of five, or of as many as it takes.
+    let channels = (1..=5)
+        .rev()
+        .chain(6..=card.input.channels.max(64))
+        .find_map(|n| card.items_for(n))
+        .map_or(1, |(per_item, _)| per_item);
     let mut threads = args.threads.clone();
     if threads.is_empty() {
         threads = vec![1, cores()];
         threads.dedup();
     }
     for threads in threads {
-        let mut engine = open(card, &weights, EngineChoice::Auto, threads).with_context(|| {
+        let mut engine = open(&card, &weights, choice.clone(), threads).with_context(|| {
             format!(
                 "no engine without weights: run `wellspring models pull {}`, or give --weights FILE",
                 card.name
@@ -53,10 +64,10 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         for &items in &args.batches {
             let (height, width) = (card.input.height, card.input.width);
             let mut random = Random(7);
-            let data = (0..items * height * width)
+            let data = (0..items * channels * height * width)
                 .map(|_| (random.unit() * 255.0) as f32)
                 .collect();
-            let batch = Batch::new(items, 1, height, width, data)?;
+            let batch = Batch::new(items, channels, height, width, data)?;
             let time = seconds(|| engine.embed(&batch).map(drop))?;
             let plural = if threads == 1 { "" } else { "s" };
             let work = format!(

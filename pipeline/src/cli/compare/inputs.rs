@@ -159,13 +159,21 @@ fn provenance(screen: &Screen, features: &[String]) -> Provenance {
         .first()
         .and_then(|name| name.rsplit_once('_'))
         .map_or("", |(family, _)| family);
-    let card = wellspring_models::find_card(family).filter(|card| card.name == screen.model.name);
+    // A model that this machine does not know made its features elsewhere.
+    let card = wellspring::model_store::models_folder()
+        .ok()
+        .and_then(|folder| wellspring::model_cards::find(&folder, family).ok())
+        .filter(|card| card.name == screen.model.name);
     Provenance {
         screen: screen.name.to_string(),
         run: run_id(screen),
         screen_sha256: screen.hash(),
-        model: card.map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
-        model_sha256: card.map_or_else(String::new, |card| card.weights.content_sha256.clone()),
+        model: card
+            .as_ref()
+            .map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
+        model_sha256: card
+            .as_ref()
+            .map_or_else(String::new, |card| card.weights.content_sha256.clone()),
         seed: screen.comparison.seed,
         transform_sha256: None,
     }
