@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::architecture::Architecture;
 use crate::batch::{Batch, Embeddings};
 use crate::canary;
-use crate::card::{Architecture, ChannelPolicy, ModelCard};
+use crate::card::{ChannelPolicy, ModelCard};
 use crate::error::EngineError;
 use crate::native::NativeEngine;
 #[cfg(feature = "onnx")]

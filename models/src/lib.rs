@@ -22,6 +22,7 @@
 //! here panics on bad input, and nothing here knows the network, the clock or the environment: reading a weights
 //! file when a model opens is the only IO.
 
+mod architecture;
 mod batch;
 mod canary;
 mod card;
@@ -34,11 +35,12 @@ mod onnx;
 mod prepare;
 mod weights;
 
+pub use architecture::{Architecture, Interpolation, MlpBias, OnnxGraph, Positions, VitBlock, VitShape};
 pub use batch::{Batch, BatchError, Embeddings};
 pub use card::{
-    Architecture, Canary, CanaryImage, ChannelPolicy, EpsilonPlace, InputContract, Interpolation, KeyRule,
-    MlpBias, ModelCard, Normalisation, OnnxGraph, Padding, Pooling, Positions, TilingPolicy, VitBlock,
-    VitShape, WeightsPackage, WeightsSource, cards, find_card, find_template, templates,
+    Canary, CanaryImage, ChannelPolicy, EpsilonPlace, InputContract, KeyRule, ModelCard, Normalisation,
+    Padding, Pooling, TilingPolicy, WeightsPackage, WeightsSource, cards, find_card, find_template,
+    templates,
 };
 pub use convert::{ConvertError, convert_checkpoint};
 pub use engine::{Engine, EngineChoice, OnnxProvider, complete, open, verify};

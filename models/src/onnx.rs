@@ -15,8 +15,9 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 
+use crate::architecture::{Architecture, OnnxGraph};
 use crate::batch::{Batch, Embeddings};
-use crate::card::{Architecture, ChannelPolicy, ModelCard, OnnxGraph};
+use crate::card::{ChannelPolicy, ModelCard};
 use crate::engine::{Engine, OnnxProvider, check_batch, check_finite};
 use crate::error::EngineError;
 use crate::prepare::{BuildError, Preparation, check_input};

@@ -4,7 +4,8 @@ use super::efficientnet::Sizes;
 use super::graph::{Graph, Scratch};
 use super::isa::Isa;
 use super::vit::{Vit, VitScratch};
-use crate::card::{Architecture, ChannelPolicy, ModelCard, Normalisation, Padding, Pooling};
+use crate::architecture::Architecture;
+use crate::card::{ChannelPolicy, ModelCard, Normalisation, Padding, Pooling};
 use crate::prepare::{BuildError, Preparation, check_input};
 use crate::weights::Tensors;
 

@@ -5,6 +5,7 @@
 //! is: gains and shifts of layer norms, layer scales, the division of the queries and the replication of grey are folded
 //! into the matrices next to them (`load.rs`).
 
+mod check;
 mod load;
 mod positions;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Enters: a grid of patches and, where positions are learned, those of the trained grid. Leaves: one row of channels
 //! per patch, row by row.
 
-use crate::card::Interpolation;
+use crate::architecture::Interpolation;
 
 /// `[sin h, cos h, sin w, cos w]` for rows h and columns w, `width / 4` channels each, with frequencies
 /// `10000^(-i / (width / 4))` (as masked autoencoders are trained, He et al. 2021, arXiv:2111.06377, in the order that

@@ -1,0 +1,113 @@
+//! The networks a card can ask for: what a file of weights does not say about itself.
+
+use serde::{Deserialize, Serialize};
+
+/// The networks the engines know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Architecture {
+    /// EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, ReLU6 (Tan and Le 2019, Lite variant
+    /// of 2020).
+    EfficientnetLite0,
+    /// EfficientNet-Lite1: as Lite0, 1.1 times as deep.
+    EfficientnetLite1,
+    /// EfficientNet-Lite2: as Lite0, 1.1 times as wide and 1.2 times as deep.
+    EfficientnetLite2,
+    /// A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) of any size, with tensors named as timm and
+    /// DINO name them; see [`crate::WeightsSource::keys`] for others.
+    Vit(VitShape),
+    /// A graph in an ONNX file, for the ONNX Runtime engine.
+    Onnx(OnnxGraph),
+}
+
+/// The shape of a vision transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitShape {
+    /// Side of a patch, pixels.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads; divides `width`.
+    pub heads: usize,
+    /// Channels inside the perceptrons.
+    pub mlp_width: usize,
+    /// Added to the variance in layer norms.
+    pub norm_epsilon: f32,
+    /// Whether a class token stands before the others.
+    pub class_token: bool,
+    /// Register tokens (Darcet et al. 2023, arXiv:2309.16588) after the class token.
+    pub registers: usize,
+    /// Where tokens learn their place from.
+    pub positions: Positions,
+    /// How a block is built.
+    pub block: VitBlock,
+    /// Whether a learned scale per channel is multiplied into what a block adds (LayerScale, Touvron et al. 2021,
+    /// arXiv:2103.17239).
+    pub layer_scale: bool,
+    /// Whether the last tokens pass a layer norm before they are pooled.
+    pub final_norm: bool,
+}
+
+/// Where tokens learn their place from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Positions {
+    /// Learned, and resampled where the input is not of the size that was trained on.
+    Learned(Interpolation),
+    /// Fixed: `[sin h, cos h, sin w, cos w]`, a quarter of the channels each, frequency i being `10000^(-4i/width)`;
+    /// the same for every channel of the image, none for the class token.
+    SinCos,
+}
+
+/// How learned positions are resampled. All are bicubic, without aligned corners, as PyTorch does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Interpolation {
+    /// timm, DINOv2 with registers: with antialiasing (cubic with a = -0.5).
+    Antialiased,
+    /// Without antialiasing (cubic with a = -0.75).
+    Plain,
+    /// DINO and DINOv2 without registers: as `plain`, with the scale computed for 0.1 patches more.
+    PlainOffset,
+}
+
+/// How a block of a vision transformer is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum VitBlock {
+    /// Attention, then the perceptron, each on a layer norm and added to what came in.
+    Sequential,
+    /// Both at once on one layer norm (timm's `ParallelScalingBlock`, after Dehghani et al. 2023, arXiv:2302.05442).
+    /// One matrix gives, in this order, the perceptron's channels, queries, keys and values; queries and keys pass a
+    /// layer norm for each head; only the perceptron's channels have a bias, `mlp_bias`.
+    ParallelScaling(MlpBias),
+}
+
+/// Which outputs of a parallel block's one matrix `mlp_bias` is added to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MlpBias {
+    /// The first ones: those of the perceptron, as the paper has it.
+    First,
+    /// The last ones. timm up to today puts the zeros of queries, keys and values before `mlp_bias` although the
+    /// perceptron's outputs come first, so networks that were trained with it (OpenPhenom is one) need this.
+    Last,
+}
+
+/// The ends of an ONNX graph. The input is `[items, channels, height, width]`, the output `[items, values]`, both f32.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxGraph {
+    /// Name of the input.
+    pub input: String,
+    /// Name of the output with the embeddings.
+    pub output: String,
+}
