@@ -512,12 +512,15 @@ proptest! {
                 prop_assert_eq!(normalise, Normalise::None);
                 continue;
             };
+            // Without scaling the axis is that of the largest feature, and as short as chance makes the difference of two
+            // means of its noise.
+            let largest = if normalise == Normalise::None { f64::MAX } else { LARGEST };
             for well in &result.wells {
                 let scores = [well.on_axis.unwrap(), well.off_axis];
-                prop_assert!(scores.iter().all(|score| score.abs() < LARGEST), "{:?}", well);
+                prop_assert!(scores.iter().all(|score| score.abs() < largest), "{:?}", well);
             }
             for row in &result.rows {
-                prop_assert!(row.off_axis < LARGEST && row.distance < LARGEST, "{:?}", row);
+                prop_assert!(row.off_axis < largest && row.distance < largest, "{:?}", row);
             }
         }
     }
