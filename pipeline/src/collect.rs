@@ -3,7 +3,7 @@
 //! Features, dead letters and statuses enter, read from the beginning of their topics, so that a collector that
 //! starts again after any crash knows what the last one knew. A [`Collection`] leaves when its run is complete.
 //! Embeddings wait in a scratch file, not in memory; memory is one index entry per field of plates that are not complete,
-//! and counts of the others ([`plate`]). A record seen twice counts once. What fails: Kafka, and the scratch file's disk.
+//! and counts of the others (`plate`). A record seen twice counts once. What fails: Kafka, and the scratch file's disk.
 
 mod plate;
 
