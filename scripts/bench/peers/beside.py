@@ -108,6 +108,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("work", nargs="*", choices=[[], *WORK])
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     for work in arguments.work or WORK:
         beside(arguments.wellspring, arguments.folder, work, arguments.rounds)
