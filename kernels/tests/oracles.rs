@@ -6,8 +6,10 @@
     reason = "a failed unwrap fails the test; skips are printed"
 )]
 
-use std::path::PathBuf;
+#[path = "common/npy.rs"]
+mod npy;
 
+use npy::{folder, read as npy, words as u16s};
 use wellspring_kernels::{
     Background, ChannelQuality, Device, DeviceChoice, Footprint, PercentileScale, RawImage, Recipe,
     ScaleRange, Step,
@@ -15,41 +17,6 @@ use wellspring_kernels::{
 
 /// Agreement that the reference outputs promise, relative to the larger of 1e-3 and the value.
 const TOLERANCE: f64 = 1e-6;
-
-fn folder() -> Option<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracles");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: ../shared not present");
-    None
-}
-
-/// Shape, element type and bytes of a NumPy file (version 1, C order).
-fn npy(name: &str) -> Option<(Vec<usize>, String, Vec<u8>)> {
-    let bytes = std::fs::read(folder()?.join(name)).unwrap();
-    assert_eq!(&bytes[..6], b"\x93NUMPY", "{name}");
-    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
-    assert!(header.contains("'fortran_order': False"), "{name}: {header}");
-    let after = |key: &str| header.split_once(key).unwrap().1;
-    let descr = after("'descr': '").split('\'').next().unwrap().to_owned();
-    let dims = after("'shape': (").split(')').next().unwrap();
-    let shape = dims
-        .split(',')
-        .map(str::trim)
-        .filter(|d| !d.is_empty())
-        .map(|d| d.parse().unwrap())
-        .collect();
-    Some((shape, descr, bytes[10 + length..].to_vec()))
-}
-
-fn u16s(bytes: &[u8]) -> Vec<u16> {
-    bytes
-        .chunks_exact(2)
-        .map(|b| u16::from_le_bytes([b[0], b[1]]))
-        .collect()
-}
 
 fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes

@@ -1,5 +1,13 @@
 //! Reference outputs of the field's own tools, in `../shared/oracles`.
 
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "each test uses some of this; a failed unwrap fails the test; skips are printed"
+)]
+
 use std::path::PathBuf;
 
 /// The folder, or `None` (and a line that says so) where it is absent.
@@ -13,7 +21,7 @@ pub fn folder() -> Option<PathBuf> {
 }
 
 /// Shape, element type and bytes of a NumPy file (version 1, C order).
-fn read(name: &str) -> Option<(Vec<usize>, String, Vec<u8>)> {
+pub fn read(name: &str) -> Option<(Vec<usize>, String, Vec<u8>)> {
     let bytes = std::fs::read(folder()?.join(name)).unwrap();
     assert_eq!(&bytes[..6], b"\x93NUMPY", "{name}");
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
@@ -35,13 +43,15 @@ fn read(name: &str) -> Option<(Vec<usize>, String, Vec<u8>)> {
 pub fn u16s(name: &str) -> Option<(Vec<usize>, Vec<u16>)> {
     let (shape, descr, bytes) = read(name)?;
     assert_eq!(descr, "<u2", "{name}");
-    Some((
-        shape,
-        bytes
-            .chunks_exact(2)
-            .map(|b| u16::from_le_bytes([b[0], b[1]]))
-            .collect(),
-    ))
+    Some((shape, words(&bytes)))
+}
+
+/// 16-bit values.
+pub fn words(bytes: &[u8]) -> Vec<u16> {
+    bytes
+        .chunks_exact(2)
+        .map(|b| u16::from_le_bytes([b[0], b[1]]))
+        .collect()
 }
 
 /// An array of floats of either size.
