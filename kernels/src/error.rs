@@ -151,3 +151,19 @@ pub enum KernelError {
         reason: String,
     },
 }
+
+impl KernelError {
+    /// Refuses a plane that is empty or has another number of pixels than its size says.
+    pub(crate) fn check_plane(plane: &[u16], [height, width]: [usize; 2]) -> Result<(), Self> {
+        let expected = height * width;
+        if plane.len() == expected && expected > 0 {
+            return Ok(());
+        }
+        Err(Self::Length {
+            what: "plane",
+            shape: vec![height, width],
+            expected,
+            got: plane.len(),
+        })
+    }
+}

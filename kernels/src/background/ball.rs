@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use super::Footprint;
+use super::cpu::without_absent;
 use crate::image::Tensor;
 use crate::point::positive;
 use crate::rows::Rows;
@@ -38,13 +39,7 @@ pub(super) fn rolling_ball<'a>(radius: usize, input: Rows<'a>) -> Rows<'a> {
     let [_, _, height, width] = shape;
     let heights = heights(radius);
     let chords = Footprint::Disk.chords(radius);
-    // Absent (NaN, infinite) pixels must not win the minimum.
-    let source: Vec<f32> = tensor
-        .data()
-        .par_iter()
-        .with_min_len(1 << 14)
-        .map(|&v| if v < f32::MAX { v } else { f32::MAX })
-        .collect();
+    let source = without_absent(tensor.data());
     let mut out = tensor.into_data();
     out.par_chunks_mut(width).enumerate().for_each_init(
         || {

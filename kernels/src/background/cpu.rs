@@ -36,16 +36,19 @@ pub(super) fn gaussian<'a>(sigma: f64, border: Border, input: Rows<'a>) -> Rows<
 pub(super) fn top_hat<'a>(footprint: Footprint, radius: usize, input: Rows<'a>) -> Rows<'a> {
     let tensor = input.materialise();
     let shape = tensor.shape();
-    // Absent (NaN, +infinity) pixels must not win the minimum; the smallest float must not win the maximum.
-    let source: Vec<f32> = tensor
-        .data()
-        .par_iter()
-        .with_min_len(1 << 14)
-        .map(|&v| if v < f32::MAX { v } else { f32::MAX })
-        .collect();
+    let source = without_absent(tensor.data());
     let eroded = sweep::<Least>(&source, shape, footprint, radius);
     let opened = sweep::<Greatest>(&eroded, shape, footprint, radius);
     difference(tensor, &opened)
+}
+
+/// Absent (NaN, +infinity) pixels must not win a minimum: the largest float stands for them.
+pub(super) fn without_absent(pixels: &[f32]) -> Vec<f32> {
+    pixels
+        .par_iter()
+        .with_min_len(1 << 14)
+        .map(|&v| if v < f32::MAX { v } else { f32::MAX })
+        .collect()
 }
 
 fn difference<'a>(tensor: Tensor, other: &[f32]) -> Rows<'a> {

@@ -277,15 +277,7 @@ pub fn block_background(
     block: usize,
     size: f64,
 ) -> Result<Vec<f64>, KernelError> {
-    let expected = height * width;
-    if plane.len() != expected || expected == 0 {
-        return Err(KernelError::Length {
-            what: "plane",
-            shape: vec![height, width],
-            expected,
-            got: plane.len(),
-        });
-    }
+    KernelError::check_plane(plane, [height, width])?;
     if block == 0 {
         return Err(KernelError::Parameter {
             kernel: NAME,
@@ -308,7 +300,7 @@ pub fn block_background(
         let b = &mut least[block_of(i)];
         *b = v.min(*b);
     }
-    let minima: Vec<f64> = (0..expected).map(|i| f64::from(least[block_of(i)])).collect();
+    let minima: Vec<f64> = (0..plane.len()).map(|i| f64::from(least[block_of(i)])).collect();
     Ok(settings.smooth(&minima, [height, width]))
 }
 

@@ -38,16 +38,8 @@ pub fn phase_correlation(
     [height, width]: [usize; 2],
     upsampling: usize,
 ) -> Result<[f64; 2], KernelError> {
-    let expected = height * width;
     for plane in [reference, moving] {
-        if plane.len() != expected || expected == 0 {
-            return Err(KernelError::Length {
-                what: "plane",
-                shape: vec![height, width],
-                expected,
-                got: plane.len(),
-            });
-        }
+        KernelError::check_plane(plane, [height, width])?;
     }
     if upsampling == 0 || upsampling > MAX_UPSAMPLING {
         return Err(KernelError::Parameter {
