@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::design::Design;
 use super::engine::{StreamError, batches, checked};
-use super::frames::{FEWEST_ALIGNED, Frame, Placed, fitted_wells, raw_rows};
+use super::frames::{Alignable, FEWEST_ALIGNED, Frame, fitted_wells, raw_rows};
 use super::harmonised::Harmonised;
 use super::scale::Scaler;
 use super::{
@@ -112,17 +112,8 @@ impl Frame {
             while fitter.needs_pass() {
                 batches(design, &mut read, |places, plates| {
                     let sorted = checked(plates, &mut width)?;
-                    let placed: Vec<(Placed<'_>, FeatureMatrix)> = sorted
-                        .par_iter()
-                        .zip(places)
-                        .map(|(wells, place)| (place, wells, Placed::of(wells)))
-                        .filter(|(_, _, placed)| placed.controls.len() >= FEWEST_ALIGNED)
-                        .map(|(place, wells, placed)| Ok((placed, frame.raw_rows(place, wells, settings)?)))
-                        .collect::<Result<_, CompareError>>()?;
-                    let rows: Vec<_> = placed
-                        .iter()
-                        .filter_map(|(placed, raw)| placed.rows(raw))
-                        .collect();
+                    let plates = frame.alignable(places, &sorted, settings)?;
+                    let rows: Vec<_> = plates.iter().filter_map(Alignable::rows).collect();
                     fitter.add(&rows).map_err(CompareError::from)?;
                     Ok(())
                 })?;

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::engine::Sorted;
 use super::harmonised::Harmonised;
 use super::percentile::Percentiles;
 use super::scale::Scaler;
 use super::scaling::Scaling;
-use super::{ComparisonSettings, FitOn, Normalise, Note, NoteKind, Question};
+use super::{CompareError, ComparisonSettings, FitOn, Normalise, Note, NoteKind, Question};
 use crate::align::{FittedTransform, PlateRows};
 use crate::matrix::FeatureMatrix;
 use crate::position::{PositionError, WellPositionMeans};
@@ -96,6 +98,30 @@ impl Frame {
         Ok(rows)
     }
 
+    /// Of the plates at `places`, those with the reference wells that alignment needs: each with its place, its wells, and
+    /// its profiles before any scaling.
+    pub(super) fn alignable<'s, 'w>(
+        &self,
+        places: Range<usize>,
+        sorted: &'s [Sorted<'w>],
+        settings: &ComparisonSettings,
+    ) -> Result<Vec<Alignable<'s, 'w>>, CompareError> {
+        sorted
+            .par_iter()
+            .zip(places)
+            .map(|(wells, place)| (place, wells, Placed::of(wells)))
+            .filter(|(_, _, placed)| placed.controls.len() >= FEWEST_ALIGNED)
+            .map(|(place, wells, placed)| {
+                Ok(Alignable {
+                    place,
+                    wells,
+                    placed,
+                    raw: self.raw_rows(place, wells, settings)?,
+                })
+            })
+            .collect()
+    }
+
     /// How the columns of a plate are scaled, where they are: the unit in which well positions are compared between
     /// plates. Ranks have none; theirs is the SD.
     pub(super) fn unit(
@@ -110,20 +136,33 @@ impl Frame {
             other => other,
         };
         let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-        match fit_scaling(rows, &on, normalise)? {
-            Scaling::Linear(mut scaler) => {
-                let everything: Vec<&[f32]> = rows.rows().collect();
-                self.repair(place, &mut scaler);
-                Some(scaler.floored(&Scaler::standardise(&everything)))
-            }
+        match self.scaling(place, rows, &on, normalise, &spread(rows, normalise))? {
+            Scaling::Linear(scaler) => Some(scaler),
             Scaling::Percentile(_) => None,
         }
     }
 
-    fn repair(&self, place: usize, scaler: &mut Scaler) {
+    /// How the columns of a plate are scaled by its wells `on`: flat ones as on other plates, and none by much less than
+    /// its spread over all wells.
+    fn scaling(
+        &self,
+        place: usize,
+        rows: &FeatureMatrix,
+        on: &[usize],
+        normalise: Normalise,
+        spread: &Option<Scaler>,
+    ) -> Option<Scaling> {
+        let mut scaler = match fit_scaling(rows, on, normalise)? {
+            Scaling::Linear(scaler) => scaler,
+            ranks => return Some(ranks),
+        };
         for &(column, divisor) in self.repairs.get(&place).into_iter().flatten() {
             scaler.scale[column] = divisor;
         }
+        Some(Scaling::Linear(match spread {
+            Some(spread) => scaler.floored(spread),
+            None => scaler,
+        }))
     }
 
     /// The rows of the plate at `place` in the order of reading, or why there are none.
@@ -137,19 +176,9 @@ impl Frame {
             .raw_rows(place, wells, settings)
             .map_err(|error| unscored(wells, error))?;
         let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-        let plate = matches!(settings.normalise, Normalise::Standardise | Normalise::RobustMad)
-            .then(|| Scaler::standardise(&raw.rows().collect::<Vec<_>>()));
-        let finish = |scaling: Scaling| {
-            let Scaling::Linear(mut scaler) = scaling else {
-                return scaling;
-            };
-            self.repair(place, &mut scaler);
-            Scaling::Linear(match &plate {
-                Some(plate) => scaler.floored(plate),
-                None => scaler,
-            })
-        };
-        let scaling = fit_scaling(&raw, &on, settings.normalise).map(finish);
+        let spread = spread(&raw, settings.normalise);
+        let fitted = |on: &[usize]| self.scaling(place, &raw, on, settings.normalise, &spread);
+        let scaling = fitted(&on);
         // Where the wells of the fit are also what treatments are compared with, each is scaled by the others: scaled
         // by itself it looks nearer to them than any other well. Of treatments without effect 12 to 15 % had p < 0.05
         // in made activity screens with 48 reference wells a plate.
@@ -161,7 +190,7 @@ impl Frame {
             .map(|i| {
                 let own = if hold_out && wells[i].treatment.role == Role::Reference {
                     let others: Vec<usize> = on.iter().copied().filter(|&other| other != i).collect();
-                    fit_scaling(&raw, &others, settings.normalise).map(finish)
+                    fitted(&others)
                 } else {
                     None
                 };
@@ -247,15 +276,31 @@ fn aligned(
     Ok(wide(&aligned))
 }
 
+/// A plate that alignment can be fitted on.
+pub(super) struct Alignable<'s, 'w> {
+    /// In the order of reading.
+    pub(super) place: usize,
+    pub(super) wells: &'s [&'w WellProfile],
+    placed: Placed<'w>,
+    raw: FeatureMatrix,
+}
+
+impl Alignable<'_, '_> {
+    /// `None` without wells.
+    pub(super) fn rows(&self) -> Option<PlateRows<'_>> {
+        self.placed.rows(&self.raw)
+    }
+}
+
 /// Where the wells of a plate are, and which of them alignment is fitted on.
-pub(super) struct Placed<'w> {
+struct Placed<'w> {
     first: Option<&'w WellProfile>,
     wells: Vec<WellPosition>,
-    pub(super) controls: Vec<usize>,
+    controls: Vec<usize>,
 }
 
 impl<'w> Placed<'w> {
-    pub(super) fn of(wells: &[&'w WellProfile]) -> Self {
+    fn of(wells: &[&'w WellProfile]) -> Self {
         let is_reference = |i: &usize| wells[*i].treatment.role == Role::Reference;
         Self {
             first: wells.first().copied(),
@@ -265,7 +310,7 @@ impl<'w> Placed<'w> {
     }
 
     /// `None` without wells.
-    pub(super) fn rows<'a>(&'a self, rows: &'a FeatureMatrix) -> Option<PlateRows<'a>> {
+    fn rows<'a>(&'a self, rows: &'a FeatureMatrix) -> Option<PlateRows<'a>> {
         Some(PlateRows {
             plate: &self.first?.plate,
             wells: &self.wells,
@@ -292,6 +337,12 @@ fn reference(wells: &[&WellProfile]) -> usize {
 /// The wells of a plate that scaling is fitted on, by their places.
 pub(super) fn fitted_wells(wells: &[&WellProfile], fit_on: FitOn) -> impl Iterator<Item = usize> {
     (0..wells.len()).filter(move |&i| fit_on == FitOn::All || wells[i].treatment.role == Role::Reference)
+}
+
+/// The spread of a plate's columns over all of its wells, where they are divided by one.
+fn spread(rows: &FeatureMatrix, normalise: Normalise) -> Option<Scaler> {
+    matches!(normalise, Normalise::Standardise | Normalise::RobustMad)
+        .then(|| Scaler::standardise(&rows.rows().collect::<Vec<_>>()))
 }
 
 /// Fits how columns are scaled on the rows `on`.

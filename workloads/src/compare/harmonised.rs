@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::design::Design;
 use super::engine::{StreamError, batches, checked};
-use super::frames::{FEWEST_ALIGNED, Frame, Placed};
+use super::frames::Frame;
 use super::{CompareError, ComparisonSettings, Note, NoteKind};
 use crate::align::FittedTransform;
 use crate::align::harmony::{HarmonySettings, harmony};
@@ -64,20 +64,14 @@ impl Harmonised {
         let mut profile_width = None;
         batches(design, read, |from, plates| {
             let sorted = checked(plates, &mut profile_width)?;
-            let taken: Vec<_> = sorted
+            let plates = frame.alignable(from, &sorted, settings)?;
+            let taken: Vec<_> = plates
                 .par_iter()
-                .zip(from)
-                .map(|(wells, place)| (place, wells, Placed::of(wells)))
-                .filter(|(_, _, placed)| placed.controls.len() >= FEWEST_ALIGNED)
-                .map(|(place, wells, placed)| {
-                    let raw = frame.raw_rows(place, wells, settings)?;
-                    let taken = placed.rows(&raw).map(|rows| components.apply(&rows));
-                    Ok((place, wells, taken.transpose()?))
-                })
-                .collect::<Result<_, CompareError>>()?;
-            for (place, wells, taken) in taken {
-                let Some(taken) = taken else { continue };
-                for (row, well) in taken.rows().zip(wells) {
+                .filter_map(|plate| Some((plate, components.apply(&plate.rows()?))))
+                .collect();
+            for (plate, taken) in taken {
+                let taken = taken.map_err(CompareError::from)?;
+                for (row, well) in taken.rows().zip(plate.wells) {
                     rows.push(row).map_err(|error| CompareError::Width {
                         plate: well.plate.clone(),
                         well: well.well,
@@ -87,7 +81,7 @@ impl Harmonised {
                     batch.push(well.plate.to_string());
                     state.push(state_of(well));
                 }
-                places.push((place, wells.len()));
+                places.push((plate.place, plate.wells.len()));
             }
             Ok(())
         })?;

@@ -120,12 +120,12 @@ impl Effects {
         &self.records
     }
 
-    /// Effects that have the compound of their neighbours in common, as numbers from 0 on.
+    /// The number of an effect's compound: effects of one compound have one number, and lie together.
     pub(super) fn compound(&self, effect: usize) -> Option<u32> {
         self.records.get(effect).map(|record| record.key.compound)
     }
 
-    /// The origins, and which of them each effect has.
+    /// The origins that [`Record::class`] counts.
     pub(super) fn origins(&self) -> &[Origin] {
         &self.origins
     }
