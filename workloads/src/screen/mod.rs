@@ -17,13 +17,13 @@ mod treatments;
 
 pub use error::{ScreenError, ScreenErrors, ScreenProblem};
 pub(crate) use nearest::nearest;
-pub use nuclei::NucleiSettings;
+pub use nuclei::{Declump, NucleiSettings, NucleiThreshold};
 pub use selector::{Selector, SelectorValue};
 pub use settings::{
-    Background, ChannelSettings, Controls, Declump, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
-    ModelSettings, NucleiThreshold, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings,
-    ProfilesSettings, QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName,
-    ScreenNameError, Tiling,
+    Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
+    ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, ProfilesSettings,
+    QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
+    Tiling,
 };
 pub use treatments::{TreatmentError, TreatmentErrors};
 

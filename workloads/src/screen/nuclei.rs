@@ -1,15 +1,45 @@
 //! `[nuclei]`: nuclei are counted in every field, so that a treatment that kills cells is seen as one. A table of the
 //! file enters, checked settings leave; every problem is reported.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use super::settings::{Declump, NucleiThreshold};
+use super::settings::words_of;
 use super::table::{Report, Table};
 use super::{ChannelSettings, QualitySettings};
 use crate::words::Channel;
 
 /// Largest diameter, in pixels: half a large field; more is a mistake of units.
 const LONGEST: f64 = 10_000.0;
+
+words_of!(
+    /// How the threshold between background and nuclei is found (SCIENCE 3.1).
+    NucleiThreshold {
+        /// Li, or robust background in dim fields.
+        #[default]
+        Auto = "auto",
+        /// Minimum cross-entropy.
+        Li = "li",
+        /// Otsu's.
+        Otsu = "otsu",
+        /// Mean plus two SDs of the middle 90 % of pixels.
+        RobustBackground = "robust_background",
+    }
+);
+
+words_of!(
+    /// How nuclei that touch are parted.
+    Declump {
+        /// By shape: watershed on the distance to the edge.
+        #[default]
+        Shape = "shape",
+        /// By intensity: watershed on the smoothed image.
+        Intensity = "intensity",
+        /// Not at all.
+        None = "none",
+    }
+);
 
 /// How nuclei are found. Lengths are in pixels of the images as they come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -94,6 +94,7 @@ macro_rules! words_of {
         }
     };
 }
+pub(super) use words_of;
 
 words_of!(
     /// How file names are read.
@@ -380,34 +381,6 @@ impl Default for PreprocessSettings {
         }
     }
 }
-
-words_of!(
-    /// How the threshold between background and nuclei is found (SCIENCE 3.1).
-    NucleiThreshold {
-        /// Li, or robust background in dim fields.
-        #[default]
-        Auto = "auto",
-        /// Minimum cross-entropy.
-        Li = "li",
-        /// Otsu's.
-        Otsu = "otsu",
-        /// Mean plus two SDs of the middle 90 % of pixels.
-        RobustBackground = "robust_background",
-    }
-);
-
-words_of!(
-    /// How nuclei that touch are parted.
-    Declump {
-        /// By shape: watershed on the distance to the edge.
-        #[default]
-        Shape = "shape",
-        /// By intensity: watershed on the smoothed image.
-        Intensity = "intensity",
-        /// Not at all.
-        None = "none",
-    }
-);
 
 /// `[quality]`: absolute gates of SCIENCE 1.3 and 1.4, per field and channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
