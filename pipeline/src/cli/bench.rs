@@ -12,6 +12,7 @@ mod faults;
 mod kafka;
 mod kernels;
 mod pipeline;
+mod process;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -18,11 +18,12 @@ mod tvn;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, bail};
 
 use super::Printer;
+use super::process::this_program;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -125,10 +126,8 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
 
 /// What this program prints when it is run once more, in a process of its own.
 fn own_process<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<String> {
-    let program = std::env::current_exe().context("this program does not know its own file")?;
-    let output = Command::new(program)
+    let output = this_program()?
         .args(arguments)
-        .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("this program cannot be started once more")?;

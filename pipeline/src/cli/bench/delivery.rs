@@ -8,12 +8,13 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use super::process::{Process, this_program};
 use super::{Line, Printer};
 use crate::cli::say;
 
@@ -125,13 +126,13 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
 }
 
 /// The broker, and its address.
-fn start_broker(data: &Path) -> anyhow::Result<(Stopped, String)> {
+fn start_broker(data: &Path) -> anyhow::Result<(Process, String)> {
     let mut command = this_program()?;
     command
         .args(["broker", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .stdout(Stdio::piped());
-    let mut broker = Stopped(command.spawn().context("the broker cannot be started")?);
+    let mut broker = Process(command.spawn().context("the broker cannot be started")?);
     let mut line = String::new();
     if let Some(output) = broker.0.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;
@@ -141,24 +142,6 @@ fn start_broker(data: &Path) -> anyhow::Result<(Stopped, String)> {
         .context("the broker did not say where it listens")?
         .to_owned();
     Ok((broker, address))
-}
-
-fn this_program() -> anyhow::Result<Command> {
-    let program = std::env::current_exe().context("this program does not know its own file")?;
-    let mut command = Command::new(program);
-    command.env_remove("WELLSPRING_KAFKA").stdin(Stdio::null());
-    Ok(command)
-}
-
-/// A process that ends with the bench.
-struct Stopped(Child);
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
 }
 
 /// A run to be measured.
@@ -184,7 +167,7 @@ impl Run<'_> {
         if let Some(models) = &self.args.models {
             command.arg("--models").arg(models);
         }
-        let mut run = Stopped(command.spawn().context("the run cannot be started")?);
+        let mut run = Process(command.spawn().context("the run cannot be started")?);
         let mut threads = Threads::default();
         let status = loop {
             threads.look(run.0.id());

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -17,6 +16,7 @@ use wellspring::kafka::topics::Topic;
 use wellspring::resolve::read_letters;
 use wellspring_workloads::simulate::{GeneratedCompounds, Simulation, SimulationSettings, Stain};
 
+use super::process::{Process, this_program};
 use super::{Line, Printer, Random};
 use crate::cli::common;
 use crate::cli::say;
@@ -205,9 +205,6 @@ struct Installation {
     fields: usize,
 }
 
-/// A child process that ends with its handle.
-struct Process(Child);
-
 impl Process {
     fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
         let id = libc::pid_t::try_from(self.0.id())?;
@@ -218,21 +215,11 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
 impl Installation {
     fn start(&self, arguments: &[&str], log: &str) -> anyhow::Result<Process> {
-        let program = std::env::current_exe().context("this program does not know its own file")?;
         let log = std::fs::File::create(self.folder.join(format!("{log}.log")))?;
-        let child = Command::new(program)
+        let child = this_program()?
             .args(arguments)
-            .env_remove("WELLSPRING_KAFKA")
-            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

@@ -4,12 +4,13 @@
 //! two peaks are compared: memory must not grow with the plate. Fails where a run fails.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use wellspring_workloads::simulate::{Simulation, SimulationSettings, Stain};
 
+use super::process::this_program;
 use super::{Line, Printer};
 use crate::cli::simulate::plate_writer::{Compression, write_plates};
 use crate::cli::simulate::{Size, cores, resize};
@@ -136,8 +137,7 @@ fn counted(n: usize, what: &str) -> String {
 
 /// Runs a screen with this program in a process of its own.
 fn run(args: &Args, screen: &Path, out: &Path) -> anyhow::Result<Summary> {
-    let mut command =
-        Command::new(std::env::current_exe().context("this program does not know its own file")?);
+    let mut command = this_program()?;
     command.arg("run").arg(screen).arg("--out").arg(out).arg("--json");
     if let Some(device) = &args.device {
         command.args(["--device", device]);
@@ -145,10 +145,7 @@ fn run(args: &Args, screen: &Path, out: &Path) -> anyhow::Result<Summary> {
     if let Some(models) = &args.models {
         command.arg("--models").arg(models);
     }
-    // A Kafka of the environment would measure that instead.
     let output = command
-        .env_remove("WELLSPRING_KAFKA")
-        .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("the run cannot be started")?;
