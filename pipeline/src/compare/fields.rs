@@ -133,18 +133,19 @@ impl<'a> FieldReader<'a> {
         let treatment_role = treatment.role;
         let aggregate = self.run.screen.comparison.aggregate;
         let verdict = verdict(features, &mut self.flags);
+        let nuclei = nuclei(features);
         self.features.push(&FeatureRow {
             field: &features.field,
             treatment,
             quality: &verdict,
-            nuclei: nuclei(features),
+            nuclei,
             values: &features.embedding,
         })?;
         self.quality.push(&QualityRow {
             field: &features.field,
             quality: &verdict,
             values: &measures(features),
-            nuclei: nuclei(features),
+            nuclei,
         })?;
         if plate
             .well
@@ -166,7 +167,7 @@ impl<'a> FieldReader<'a> {
             nuclei: (0.0, 0),
         });
         well.count.fields += 1;
-        if let Some(nuclei) = nuclei(features) {
+        if let Some(nuclei) = nuclei {
             well.nuclei.0 += nuclei;
             well.nuclei.1 += 1;
         }
@@ -298,9 +299,8 @@ fn verdict(features: &FieldFeatures, counts: &mut BTreeMap<String, (u64, u64)>) 
 
 /// How many nuclei the field has, where they were counted.
 fn nuclei(features: &FieldFeatures) -> Option<f64> {
-    let measures = features.quality.iter().flat_map(|channel| &channel.measures);
-    let mut counts = measures.filter(|(name, _)| name == NUCLEI);
-    counts.next().map(|(_, count)| *count)
+    let mut measures = features.quality.iter().flat_map(|channel| &channel.measures);
+    measures.find(|(name, _)| name == NUCLEI).map(|(_, count)| *count)
 }
 
 fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {

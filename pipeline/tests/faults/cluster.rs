@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wellspring::kafka::KafkaSettings;
-
 use crate::common::{Running, apache_kafka, models, simulate, small_plate};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, still_run};
 
 /// A cluster of its own; it ends with the test.
 struct Cluster {
@@ -51,11 +49,7 @@ fn nodes_that_die_and_a_rolling_restart_lose_and_repeat_nothing() {
         data: folder.path().join("kafka"),
     };
     let bootstrap = cluster.script(&["start", "--nodes", "3"]);
-    let fleet = Fleet {
-        models: &models,
-        folder: folder.path(),
-        kafka: KafkaSettings::new(&bootstrap, "wellspring", "test"),
-    };
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
     fleet.submit();
     let mut serve = fleet.serve();
     // Slow enough to be at work while nodes go and come.
@@ -73,11 +67,6 @@ fn nodes_that_die_and_a_rolling_restart_lose_and_repeat_nothing() {
         cluster.script(&["start", "--node", node]);
     }
     fleet.wait_for_fields(192);
-    for process in [&mut serve, &mut worker] {
-        assert!(
-            process.0.try_wait().unwrap().is_none(),
-            "a process ended with a node"
-        );
-    }
+    still_run([&mut serve, &mut worker], "a process ended with a node");
     fleet.assert_every_feature_once(192);
 }

@@ -21,7 +21,22 @@ pub(crate) struct Fleet<'a> {
     pub(crate) kafka: KafkaSettings,
 }
 
-impl Fleet<'_> {
+/// Fails where one of the processes has ended.
+pub(crate) fn still_run<const N: usize>(processes: [&mut Running; N], otherwise: &str) {
+    for process in processes {
+        assert!(process.0.try_wait().unwrap().is_none(), "{otherwise}");
+    }
+}
+
+impl<'a> Fleet<'a> {
+    pub(crate) fn new(models: &'a Path, folder: &'a Path, bootstrap: impl Into<String>) -> Self {
+        Self {
+            models,
+            folder,
+            kafka: KafkaSettings::new(bootstrap, "wellspring", "test"),
+        }
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = wellspring(self.models);
         command.args(arguments).arg("--kafka").arg(&self.kafka.bootstrap);
@@ -80,11 +95,7 @@ fn dead_letters_are_listed_and_tried_again_once_and_the_results_are_made_anew() 
     let folder = tempfile::tempdir().unwrap();
     few_wells(folder.path());
     let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
-    let fleet = Fleet {
-        models: &models,
-        folder: folder.path(),
-        kafka: KafkaSettings::new(&bootstrap, "wellspring", "test"),
-    };
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
     fleet.submit();
     let _serve = fleet.serve();
     let faults =
@@ -165,11 +176,7 @@ fn a_broker_killed_under_a_fleet_and_started_again_loses_and_repeats_nothing() {
     );
     let data = folder.path().join("broker");
     let (broker, bootstrap) = start_broker(&models, &data);
-    let fleet = Fleet {
-        models: &models,
-        folder: folder.path(),
-        kafka: KafkaSettings::new(&bootstrap, "wellspring", "test"),
-    };
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
     fleet.submit();
     let mut serve = fleet.serve();
     let mut worker = fleet.start(&["worker"]);
@@ -178,12 +185,7 @@ fn a_broker_killed_under_a_fleet_and_started_again_loses_and_repeats_nothing() {
     drop(broker);
     let _broker = start_broker_at(&models, &data, &bootstrap);
     fleet.wait_for_fields(96);
-    for process in [&mut serve, &mut worker] {
-        assert!(
-            process.0.try_wait().unwrap().is_none(),
-            "a process ended with its broker"
-        );
-    }
+    still_run([&mut serve, &mut worker], "a process ended with its broker");
     fleet.assert_every_feature_once(96);
 }
 
@@ -193,11 +195,7 @@ fn a_worker_that_wakes_after_its_partitions_moved_repeats_nothing() {
     let folder = tempfile::tempdir().unwrap();
     simulate(folder.path(), &small_plate("\"DNA\""));
     let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
-    let fleet = Fleet {
-        models: &models,
-        folder: folder.path(),
-        kafka: KafkaSettings::new(&bootstrap, "wellspring", "test"),
-    };
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
     fleet.submit();
     let _serve = fleet.serve();
     let mut zombie = fleet.start(&["worker"]);

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::Topic;
 
 use crate::common::{listening, models, simulate, small_plate, wellspring};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, still_run};
 use crate::records;
 
 /// Longer than a group waits for a member that is not heard of, and than a transaction may stay open.
@@ -92,11 +91,7 @@ fn a_network_that_is_silent_for_a_while_loses_and_repeats_nothing() {
     ]);
     let (_broker, address) = listening(command.arg("--data").arg(folder.path().join("broker")));
     behind.set(address.parse().unwrap()).unwrap();
-    let fleet = Fleet {
-        models: &models,
-        folder: folder.path(),
-        kafka: KafkaSettings::new(proxy.address.to_string(), "wellspring", "test"),
-    };
+    let fleet = Fleet::new(&models, folder.path(), proxy.address.to_string());
     fleet.submit();
     let mut serve = fleet.serve();
     let mut worker = fleet.start(&["worker"]);
@@ -109,12 +104,7 @@ fn a_network_that_is_silent_for_a_while_loses_and_repeats_nothing() {
     );
     proxy.cut.store(false, Ordering::SeqCst);
     fleet.wait_for_fields(96);
-    for process in [&mut serve, &mut worker] {
-        assert!(
-            process.0.try_wait().unwrap().is_none(),
-            "a process ended with the network"
-        );
-    }
+    still_run([&mut serve, &mut worker], "a process ended with the network");
     fleet.assert_every_feature_once(96);
 }
 
@@ -150,11 +140,7 @@ fn a_disk_that_is_full_for_a_while_loses_and_repeats_nothing() {
         .args(["broker", "--listen", "127.0.0.1:0", "--data"])
         .arg(disk.join("broker"));
     let (mut broker, address) = listening(&mut command);
-    let fleet = Fleet {
-        models: &models,
-        folder: folder.path(),
-        kafka: KafkaSettings::new(&address, "wellspring", "test"),
-    };
+    let fleet = Fleet::new(&models, folder.path(), &address);
     fleet.submit();
     // The disk as the broker sees it.
     let seen = Path::new("/proc").join(broker.0.id().to_string()).join("root");
@@ -174,11 +160,9 @@ fn a_disk_that_is_full_for_a_while_loses_and_repeats_nothing() {
     drop(file);
     std::fs::remove_file(&ballast).unwrap();
     fleet.wait_for_fields(96);
-    for process in [&mut serve, &mut worker] {
-        assert!(
-            process.0.try_wait().unwrap().is_none(),
-            "a process ended with the disk of its broker"
-        );
-    }
+    still_run(
+        [&mut serve, &mut worker],
+        "a process ended with the disk of its broker",
+    );
     fleet.assert_every_feature_once(96);
 }

@@ -1,0 +1,187 @@
+//! What a collection makes of records in any order.
+
+use super::*;
+use crate::error::FailureClass;
+use crate::events::Origin;
+use wellspring_workloads::words::FieldId;
+
+fn features(field: u32) -> TailRecord {
+    let features = FieldFeatures {
+        run: "r".to_owned(),
+        field: FieldId {
+            plate: "P".parse().unwrap(),
+            well: "A01".parse().unwrap(),
+            field,
+        },
+        model: "m".to_owned(),
+        tiles: 1,
+        passed: true,
+        quality: Vec::new(),
+        embedding: vec![field as f32, 0.5],
+    };
+    TailRecord {
+        topic: Topic::Features,
+        partition: 0,
+        offset: 0,
+        id: String::new(),
+        value: serde_json::to_vec(&features).unwrap(),
+        time_ms: 0,
+        schemas: Schemas::default(),
+    }
+}
+
+/// The plan of plate P.
+fn planned(fields_expected: u32, fields_planned: u32, dead_letters: u32) -> Status {
+    Status::PlatePlanned {
+        run: "r".to_owned(),
+        plate: "P".parse().unwrap(),
+        fields_expected,
+        fields_planned,
+        dead_letters,
+    }
+}
+
+fn collection() -> Collection {
+    let mut collection = Collection::open(&"r".to_owned(), &std::env::temp_dir(), BTreeSet::new()).unwrap();
+    collection.submitted = Some(Submitted {
+        plates: BTreeSet::from(["P".parse().unwrap()]),
+        time_ms: 5,
+    });
+    collection
+}
+
+fn letter(field: Option<u32>, run: Option<&str>, time_ms: u64) -> DeadLetter {
+    DeadLetter {
+        id: format!("{field:?}{time_ms}"),
+        run: run.map(str::to_owned),
+        class: FailureClass::BadImage,
+        stage: Stage::Decode,
+        plate: field.map(|_| "P".parse().unwrap()),
+        well: field.map(|_| "A01".parse().unwrap()),
+        field,
+        fields_lost: 1,
+        message: String::new(),
+        origin: Origin {
+            topic: String::new(),
+            partition: 0,
+            offset: 0,
+            key: String::new(),
+        },
+        attempt: 1,
+        worker: String::new(),
+        original: None,
+        original_bytes: 0,
+        time_ms,
+    }
+}
+
+#[test]
+fn a_run_is_complete_when_every_planned_field_arrived_or_failed() {
+    let mut collection = collection();
+    collection.take_status(planned(4, 3, 0)).unwrap();
+    for field in [1, 0, 1] {
+        collection.take(&features(field)).unwrap();
+    }
+    assert!(!collection.complete());
+    assert_eq!(collection.progress().lost(), 1);
+    collection.take_letter(1, letter(Some(2), Some("r"), 9)).unwrap();
+    assert!(collection.complete());
+    let progress = collection.progress();
+    assert_eq!((progress.done, progress.failed, progress.lost()), (2, 2, 0));
+    let plate = "P".parse().unwrap();
+    let read: Vec<_> = collection
+        .fields(&plate)
+        .unwrap()
+        .map(|f| f.unwrap().embedding[0])
+        .collect();
+    assert_eq!(read, vec![0.0, 1.0]);
+}
+
+/// The status and the letters of a plan are on two topics: a run was once finished without them.
+#[test]
+fn a_run_waits_for_the_dead_letters_of_its_plans() {
+    let mut collection = collection();
+    collection.take_status(planned(0, 0, 2)).unwrap();
+    let of_plan = |id: &str| DeadLetter {
+        id: id.to_owned(),
+        stage: Stage::Plan,
+        field: None,
+        ..letter(Some(0), Some("r"), 9)
+    };
+    for id in ["first", "first"] {
+        collection.take_letter(2, of_plan(id)).unwrap();
+        assert!(!collection.complete());
+    }
+    collection.take_letter(3, of_plan("second")).unwrap();
+    assert!(collection.complete());
+}
+
+/// A field that failed, was tried again by an operator and arrived counts once; until it arrives the run is open.
+#[test]
+fn a_run_waits_for_fields_that_are_tried_again() {
+    let mut collection = collection();
+    collection.take_status(planned(2, 2, 0)).unwrap();
+    collection.take(&features(1)).unwrap();
+    collection.take_letter(7, letter(Some(2), Some("r"), 9)).unwrap();
+    assert!(collection.complete());
+    collection.finished = true;
+    collection
+        .take_status(Status::LettersResolved {
+            run: "r".to_owned(),
+            action: LetterAction::Retried,
+            offsets: vec![7],
+            plates: vec!["P".parse().unwrap()],
+            time_ms: 10,
+        })
+        .unwrap();
+    assert!(!collection.complete() && !collection.finished);
+    assert_eq!(collection.progress().lost(), 1);
+    // Read again from the beginning, the letter comes after its resolution: the topics are not in one order.
+    collection.take_letter(7, letter(Some(2), Some("r"), 9)).unwrap();
+    assert!(!collection.complete());
+    collection.take(&features(2)).unwrap();
+    assert!(collection.complete());
+    let progress = collection.progress();
+    assert_eq!((progress.done, progress.failed, progress.dead_letters), (2, 0, 0));
+}
+
+/// The index of a complete plate lies on disk; what comes again is known all the same.
+#[test]
+fn a_complete_plate_can_be_read_and_opened_again() {
+    let mut collection = collection();
+    for field in [1, 0] {
+        collection.take(&features(field)).unwrap();
+    }
+    collection.take_status(planned(3, 3, 0)).unwrap();
+    assert!(!collection.complete());
+    collection.take_letter(8, letter(Some(2), Some("r"), 9)).unwrap();
+    let read = |collection: &mut Collection| -> Vec<f32> {
+        let plate = "P".parse().unwrap();
+        let fields = collection.fields(&plate).unwrap();
+        fields.map(|field| field.unwrap().embedding[0]).collect()
+    };
+    for _ in 0..2 {
+        assert!(collection.complete());
+        let progress = collection.progress();
+        assert_eq!((progress.done, progress.failed), (2, 1));
+        assert_eq!(read(&mut collection), [0.0, 1.0]);
+        // Once more: nothing changes.
+        collection.take(&features(1)).unwrap();
+    }
+    collection.take(&features(2)).unwrap();
+    assert_eq!(read(&mut collection), [0.0, 1.0, 2.0]);
+    let progress = collection.progress();
+    assert_eq!((progress.done, progress.failed), (3, 0));
+}
+
+#[test]
+fn letters_of_other_runs_and_of_times_before_the_run_do_not_count() {
+    let mut collection = collection();
+    collection
+        .take_letter(4, letter(Some(0), Some("other"), 9))
+        .unwrap();
+    collection.take_letter(5, letter(None, None, 4)).unwrap();
+    assert_eq!(collection.progress().dead_letters, 0);
+    collection.take_letter(6, letter(None, None, 6)).unwrap();
+    assert_eq!(collection.progress().dead_letters, 1);
+}
