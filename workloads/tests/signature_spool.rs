@@ -226,6 +226,8 @@ impl Write for Small {
 fn a_spool_without_room_is_an_error_that_says_so() {
     const NARROW: usize = 8;
     let sums = (COMPOUNDS + 1) * NARROW * size_of::<f64>();
+    // What each is of.
+    let keys = (COMPOUNDS + 1) * 4 * size_of::<u64>();
     let small = |room: usize| Small {
         bytes: Cursor::new(Vec::new()),
         room,
@@ -239,9 +241,10 @@ fn a_spool_without_room_is_an_error_that_says_so() {
         );
         assert!(error.to_string().contains(&kind.to_string()), "{error}");
     };
-    // While gathering, for the means, and for the products.
+    // While gathering, for what is complete, for the means, and for the products.
     full(gather(&settings(0), small(sums - 1), NARROW).err());
-    full(gather(&settings(0), small(2 * sums - 1), NARROW).err());
-    let mut screen = gather(&settings(0), small(2 * sums), NARROW).unwrap();
+    full(gather(&settings(0), small(sums + keys - 1), NARROW).err());
+    full(gather(&settings(0), small(2 * sums + keys - 1), NARROW).err());
+    let mut screen = gather(&settings(0), small(2 * sums + keys), NARROW).unwrap();
     full(scores(&mut screen, &settings(0)).err());
 }

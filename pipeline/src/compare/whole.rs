@@ -13,7 +13,7 @@ use wellspring_workloads::signature::Specificity;
 
 use super::signatures::{Matrix, MatrixError, Signatures};
 use crate::results::{
-    ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError, remove_earlier,
+    ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError, WrittenTable, remove_earlier,
 };
 
 /// Columns of an aligned space.
@@ -47,6 +47,8 @@ pub(super) struct WholeProfiles {
     specificity: Option<Specificity>,
     activity: Option<ActivityTable>,
     perturbations: Option<PerturbationTable>,
+    /// Tables that are complete.
+    written: Vec<WrittenTable>,
     counts: ReplicateCounts,
 }
 
@@ -71,6 +73,7 @@ impl WholeProfiles {
             specificity: None,
             activity: None,
             perturbations: None,
+            written: Vec::new(),
             counts: ReplicateCounts::default(),
         })
     }
@@ -131,6 +134,8 @@ impl WholeProfiles {
         let Some(signatures) = self.signatures.take() else {
             return Ok(Vec::new());
         };
+        // What they hold is not held beside what the matrix does.
+        self.close()?;
         let Matrix { specificity, notes } = signatures.write(&self.out, &self.provenance)?;
         self.specificity = specificity;
         Ok(notes)
@@ -144,13 +149,21 @@ impl WholeProfiles {
             .of(disease, compound, summary.best_dose)
     }
 
-    /// Completes the tables.
-    pub(super) fn finish(self) -> Result<ReplicateCounts, WriteError> {
-        if let Some(table) = self.activity {
-            table.finish()?;
+    /// Completes the tables of which no more rows come.
+    fn close(&mut self) -> Result<(), WriteError> {
+        let activity = self.activity.take().map(ActivityTable::close);
+        let perturbations = self.perturbations.take().map(PerturbationTable::close);
+        for table in [activity, perturbations].into_iter().flatten() {
+            self.written.push(table?);
         }
-        if let Some(table) = self.perturbations {
-            table.finish()?;
+        Ok(())
+    }
+
+    /// Completes the tables and gives them their names.
+    pub(super) fn finish(mut self) -> Result<ReplicateCounts, WriteError> {
+        self.close()?;
+        for table in self.written {
+            table.commit()?;
         }
         Ok(self.counts)
     }

@@ -9,7 +9,7 @@ use wellspring_workloads::compare::{Activity, Level};
 
 use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
-use super::parquet::TableWriter;
+use super::parquet::{TableWriter, WrittenTable};
 use super::tables::Provenance;
 
 /// `activity.parquet` being written.
@@ -94,11 +94,11 @@ impl ActivityTable {
         self.table.push(&cells, &[])
     }
 
-    /// Completes the file; gives the number of rows.
+    /// Completes the file, which gets its name later.
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn finish(self) -> Result<u64, WriteError> {
-        self.table.finish()
+    pub fn close(self) -> Result<WrittenTable, WriteError> {
+        self.table.close()
     }
 }

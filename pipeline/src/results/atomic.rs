@@ -58,16 +58,20 @@ impl Drop for PartialPath {
 /// The rename itself must survive a power cut, which on Unix means syncing the folder.
 #[cfg(unix)]
 fn sync_folder(target: &Path) -> io::Result<()> {
-    let folder = target
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(target))?.sync_all()
 }
 
 #[cfg(not(unix))]
 fn sync_folder(_target: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// The folder a file is in.
+pub(super) fn folder_of(target: &Path) -> &Path {
+    target
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// The name a file has while it is written: `<name>.partial`.

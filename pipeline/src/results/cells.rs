@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
 use parquet::errors::ParquetError;
-use parquet::file::writer::SerializedRowGroupWriter;
+use parquet::file::writer::{SerializedColumnWriter, SerializedRowGroupWriter};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,27 +170,43 @@ enum Waiting {
     Float32(Vec<f32>),
 }
 
-/// Texts one after the other: a cell of its own would take ten times its letters.
+/// Texts one after the other, those that follow each other and are the same kept once: a cell of its own would take ten
+/// times its letters.
 #[derive(Debug, Default)]
 struct Texts {
     letters: Vec<u8>,
-    ends: Vec<usize>,
+    /// Where each run of equal texts begins in the letters, and the cells before its end.
+    runs: Vec<(usize, u32)>,
 }
 
 impl Texts {
     fn push(&mut self, text: &[u8]) {
-        self.letters.extend_from_slice(text);
-        self.ends.push(self.letters.len());
+        match self.runs.last_mut() {
+            Some((start, end)) if &self.letters[*start..] == text => *end += 1,
+            last => {
+                let cells = last.map_or(0, |(_, end)| *end);
+                self.runs.push((self.letters.len(), cells + 1));
+                self.letters.extend_from_slice(text);
+            }
+        }
     }
 
     /// Gives all of them, and is empty.
-    fn take(&mut self) -> Vec<ByteArray> {
+    fn take(&mut self) -> impl Iterator<Item = ByteArray> + use<> {
         let letters = Bytes::from(std::mem::take(&mut self.letters));
-        let mut from = 0;
-        let cell = |to: usize| ByteArray::from(letters.slice(std::mem::replace(&mut from, to)..to));
-        self.ends.drain(..).map(cell).collect()
+        let runs = std::mem::take(&mut self.runs);
+        let mut before = 0;
+        (0..runs.len()).flat_map(move |run| {
+            let (start, end) = runs[run];
+            let stop = runs.get(run + 1).map_or(letters.len(), |(next, _)| *next);
+            let cells = end - std::mem::replace(&mut before, end);
+            std::iter::repeat_n(ByteArray::from(letters.slice(start..stop)), cells as usize)
+        })
     }
 }
+
+/// Texts that are written at once.
+const TEXTS_AT_ONCE: usize = 4096;
 
 /// The cells of one column, waiting for their row group.
 #[derive(Debug)]
@@ -322,11 +338,7 @@ impl Buffer {
         };
         let levels = self.column.optional.then_some(self.present.as_slice());
         match &mut self.values {
-            Waiting::Text(values) => {
-                writer
-                    .typed::<ByteArrayType>()
-                    .write_batch(&values.take(), levels, None)?;
-            }
+            Waiting::Text(values) => write_texts(&mut writer, values.take(), levels)?,
             Waiting::Int64(values) => {
                 writer.typed::<Int64Type>().write_batch(values, levels, None)?;
                 values.clear();
@@ -343,4 +355,27 @@ impl Buffer {
         self.present.clear();
         writer.close()
     }
+}
+
+fn write_texts(
+    writer: &mut SerializedColumnWriter<'_>,
+    mut texts: impl Iterator<Item = ByteArray>,
+    levels: Option<&[i16]>,
+) -> Result<(), ParquetError> {
+    let writer = writer.typed::<ByteArrayType>();
+    let Some(levels) = levels else {
+        loop {
+            let some: Vec<ByteArray> = texts.by_ref().take(TEXTS_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            writer.write_batch(&some, None, None)?;
+        }
+    };
+    for levels in levels.chunks(TEXTS_AT_ONCE) {
+        let filled = levels.iter().filter(|&&level| level > 0).count();
+        let some: Vec<ByteArray> = texts.by_ref().take(filled).collect();
+        writer.write_batch(&some, Some(levels), None)?;
+    }
+    Ok(())
 }

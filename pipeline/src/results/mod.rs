@@ -10,6 +10,7 @@ pub mod cells;
 pub mod drift;
 pub mod dropped;
 pub mod error;
+mod features;
 pub mod json;
 pub mod parquet;
 pub mod perturbations;
@@ -26,7 +27,7 @@ pub use drift::DriftTable;
 pub use dropped::{DROPPED_FILE, write_dropped};
 pub use error::{ReadError, WriteError};
 pub use json::{JsonLines, write_json};
-pub use parquet::TableWriter;
+pub use parquet::{TableWriter, WrittenTable};
 pub use perturbations::PerturbationTable;
 pub use read::{
     Block, Blocks, FeatureColumns, PlaceError, ProfileFile, Role as ColumnRole, RoleNames, Roles, RowPlace,

@@ -1,8 +1,8 @@
 //! One Parquet table, written in flat memory.
 //!
 //! Rows enter one by one: a few typed cells and, where the table has them, a block of `f32` features. A whole file
-//! leaves: zstd level 3, row groups written column by column so that memory is one row group whatever the number
-//! of rows, no dictionary and no statistics for float columns, no time and no host in the file, so the same rows
+//! leaves: zstd level 3, row groups written column by column, whose features wait on disk so that memory is the same
+//! whatever the number of rows, no dictionary and no statistics for float columns, no time and no host in the file, so the same rows
 //! give the same bytes. Fails where a row does not fit the columns or the disk refuses.
 
 use std::collections::HashSet;
@@ -16,16 +16,17 @@ use parquet::data_type::FloatType;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
 
-use super::atomic::{AtomicFile, PartialPath};
+use super::atomic::{AtomicFile, PartialPath, folder_of};
 use super::cells::{Buffer, Cell, Cells, Column, ColumnKind};
 use super::error::WriteError;
+use super::features::Features;
 
-/// Bytes of features held before a row group is written. The footer, which stays in memory until the end, takes 400 bytes
-/// for each of its columns: with a million rows of 400 both are about as large.
-const ROW_GROUP_BYTES: usize = 8 << 20;
+/// Bytes of features in a row group. The footer, which stays in memory until the end, takes 400 bytes for each of its
+/// columns: a million rows of 400 features make 4 MB of it.
+const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Fewest rows of a row group with features: the footer of 6,400 columns stays small beside the data.
 const FEWEST_GROUP_ROWS: usize = 512;
 /// Most rows of a row group with features, for tables with few of them.
@@ -46,9 +47,7 @@ pub struct TableWriter {
     writer: SerializedFileWriter<BufWriter<File>>,
     place: PartialPath,
     cells: Vec<Buffer>,
-    width: usize,
-    /// Waiting features, row after row.
-    features: Vec<f32>,
+    features: Features,
     waiting: usize,
     group_rows: usize,
     rows: u64,
@@ -59,7 +58,7 @@ impl std::fmt::Debug for TableWriter {
         f.debug_struct("TableWriter")
             .field("path", &self.place.target())
             .field("columns", &self.cells.len())
-            .field("features", &self.width)
+            .field("features", &self.features.width())
             .field("rows", &self.rows)
             .finish_non_exhaustive()
     }
@@ -108,8 +107,7 @@ impl TableWriter {
             writer,
             place,
             cells: columns.into_iter().map(Buffer::new).collect(),
-            width: features.len(),
-            features: Vec::new(),
+            features: Features::new(features.len(), folder_of(path)),
             waiting: 0,
             group_rows: match features.len() {
                 0 => PLAIN_GROUP_ROWS,
@@ -139,8 +137,8 @@ impl TableWriter {
         if cells.len() != self.cells.len() {
             return self.wrong_width("columns", self.cells.len(), cells.len());
         }
-        if features.len() != self.width {
-            return self.wrong_width("features", self.width, features.len());
+        if features.len() != self.features.width() {
+            return self.wrong_width("features", self.features.width(), features.len());
         }
         if let Some((buffer, cell)) = self.cells.iter().zip(cells).find(|(b, c)| !b.takes(**c)) {
             return Err(WriteError::Cell {
@@ -154,11 +152,11 @@ impl TableWriter {
         for (buffer, cell) in self.cells.iter_mut().zip(cells) {
             buffer.push(*cell);
         }
-        self.features.extend_from_slice(features);
+        self.features.push(features)?;
         self.rows = row;
         self.waiting += 1;
         if self.waiting >= self.group_rows {
-            self.write_group().map_err(|source| self.encode(source))?;
+            self.write_group()?;
         }
         Ok(())
     }
@@ -172,8 +170,8 @@ impl TableWriter {
         if columns.len() != self.cells.len() {
             return self.wrong_width("columns", self.cells.len(), columns.len());
         }
-        if self.width != 0 {
-            return self.wrong_width("features", self.width, 0);
+        if self.features.width() != 0 {
+            return self.wrong_width("features", self.features.width(), 0);
         }
         if let Some(got) = columns.iter().filter_map(Cells::len).find(|&n| n != rows) {
             return self.wrong_width("cells", rows, got);
@@ -199,7 +197,7 @@ impl TableWriter {
             self.rows += (end - start) as u64;
             start = end;
             if self.waiting >= self.group_rows {
-                self.write_group().map_err(|source| self.encode(source))?;
+                self.write_group()?;
             }
         }
         Ok(())
@@ -209,9 +207,17 @@ impl TableWriter {
     ///
     /// # Errors
     /// The disk refuses; nothing is left behind.
-    pub fn finish(mut self) -> Result<u64, WriteError> {
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.close()?.commit()
+    }
+
+    /// Completes the file, which is not seen under its name yet; nothing of it is held in memory.
+    ///
+    /// # Errors
+    /// The disk refuses; nothing is left behind.
+    pub fn close(mut self) -> Result<WrittenTable, WriteError> {
         if self.waiting > 0 {
-            self.write_group().map_err(|source| self.encode(source))?;
+            self.write_group()?;
         }
         let Self {
             writer, place, rows, ..
@@ -226,8 +232,7 @@ impl TableWriter {
             action: "write",
             source: error.into_error(),
         })?;
-        place.commit(&file)?;
-        Ok(rows)
+        Ok(WrittenTable { file, place, rows })
     }
 
     /// The next row has too many or too few of something.
@@ -241,38 +246,61 @@ impl TableWriter {
         })
     }
 
-    fn encode(&self, source: ParquetError) -> WriteError {
-        WriteError::Parquet {
-            path: self.place.target().to_owned(),
-            source,
-        }
-    }
-
     /// Writes the waiting rows as one row group.
-    fn write_group(&mut self) -> Result<(), ParquetError> {
-        let mut group = self.writer.next_row_group()?;
+    fn write_group(&mut self) -> Result<(), WriteError> {
+        let path = self.place.target();
+        let encode = |source| WriteError::Parquet {
+            path: path.to_owned(),
+            source,
+        };
+        let mut group = self.writer.next_row_group().map_err(encode)?;
         for buffer in &mut self.cells {
-            buffer.write(&mut group)?;
+            buffer.write(&mut group).map_err(encode)?;
         }
         let mut column = Vec::with_capacity(self.waiting);
-        for feature in 0..self.width {
-            column.clear();
-            column.extend(self.features.iter().skip(feature).step_by(self.width));
-            let Some(mut writer) = group.next_column()? else {
-                return Err(ParquetError::General(format!("no room for feature {feature}")));
-            };
-            writer.typed::<FloatType>().write_batch(&column, None, None)?;
-            writer.close()?;
+        for feature in 0..self.features.width() {
+            self.features.column(feature, &mut column)?;
+            write_column(&mut group, &column).map_err(encode)?;
         }
-        group.close()?;
+        group.close().map_err(encode)?;
         self.features.clear();
         self.waiting = 0;
-        if self.width == 0 {
+        if self.features.width() == 0 {
             let rows = usize::try_from(self.rows).unwrap_or(usize::MAX);
             self.group_rows = (rows / PLAIN_GROUPS).clamp(PLAIN_GROUP_ROWS, ROW_GROUP_ROWS);
         }
         Ok(())
     }
+}
+
+/// A complete table that waits for its name. Dropped before [`commit`](WrittenTable::commit) it leaves nothing behind.
+#[derive(Debug)]
+pub struct WrittenTable {
+    file: File,
+    place: PartialPath,
+    rows: u64,
+}
+
+impl WrittenTable {
+    /// Gives the file its name; gives the number of rows.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn commit(self) -> Result<u64, WriteError> {
+        self.place.commit(&self.file)?;
+        Ok(self.rows)
+    }
+}
+
+fn write_column(
+    group: &mut SerializedRowGroupWriter<'_, BufWriter<File>>,
+    values: &[f32],
+) -> Result<(), ParquetError> {
+    let Some(mut writer) = group.next_column()? else {
+        return Err(ParquetError::General("no room for a feature".to_owned()));
+    };
+    writer.typed::<FloatType>().write_batch(values, None, None)?;
+    writer.close()
 }
 
 fn schema(columns: &[Column], features: &[String]) -> Result<Type, ParquetError> {

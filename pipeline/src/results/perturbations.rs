@@ -10,7 +10,7 @@ use wellspring_workloads::compare::{Consensus, Perturbation};
 
 use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
-use super::parquet::TableWriter;
+use super::parquet::{TableWriter, WrittenTable};
 use super::tables::Provenance;
 
 /// `perturbations.parquet` being written.
@@ -69,11 +69,11 @@ impl PerturbationTable {
         self.0.push(&cells, &profile.values)
     }
 
-    /// Completes the file; gives the number of rows.
+    /// Completes the file, which gets its name later.
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn finish(self) -> Result<u64, WriteError> {
-        self.0.finish()
+    pub fn close(self) -> Result<WrittenTable, WriteError> {
+        self.0.close()
     }
 }

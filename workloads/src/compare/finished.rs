@@ -14,7 +14,7 @@ use super::activity::Support;
 use super::call::{self, Standing};
 use super::design::{Design, Kind, SeriesKey};
 use super::engine::{Sink, StreamError};
-use super::multiple::{Corrected, Counts, benjamini_hochberg, of_group};
+use super::multiple::{Corrected, Counts, Stages};
 use super::null::Null;
 use super::pool::{Lie, Sample};
 use super::series::{Row, plan};
@@ -98,18 +98,9 @@ impl<'d, S: Spool> Finished<'d, S> {
             return;
         }
         let tests = self.tests.entry((key.disease, key.kind)).or_default();
-        let p_value = rows.iter().filter_map(|row| row.row.p_value);
-        let p_off = rows.iter().filter_map(|row| row.row.p_off);
-        match self.settings.correction {
-            Correction::Bh => {
-                p_value.for_each(|p| tests.p_value.add(p));
-                p_off.for_each(|p| tests.p_off.add(p));
-            }
-            Correction::Hierarchical => {
-                of_group(p_value).into_iter().for_each(|p| tests.p_value.add(p));
-                of_group(p_off).into_iter().for_each(|p| tests.p_off.add(p));
-            }
-        }
+        let stages = stages(self.settings.correction);
+        stages.count(&p_values(rows, |row| row.row.p_value), &mut tests.p_value);
+        stages.count(&p_values(rows, |row| row.row.p_off), &mut tests.p_off);
     }
 
     /// Puts anything else aside, until it is brought back.
@@ -150,11 +141,11 @@ impl<'d, S: Spool> Finished<'d, S> {
                 };
                 let tests = tests.get(&(disease, kind));
                 for chunk in of_kind.chunks(CHUNK) {
-                    let parts = self.load(start..start + chunk.len())?;
+                    let parts = self.load(start..start + chunk.len(), support)?;
                     start += chunk.len();
                     let called: Vec<Result<Called, CompareError>> = parts
                         .into_par_iter()
-                        .map(|part| part.called(tests, support, settings))
+                        .map(|part| part.called(tests, settings))
                         .collect();
                     for called in called {
                         let called = called?;
@@ -203,7 +194,7 @@ impl<'d, S: Spool> Finished<'d, S> {
         };
         for start in (0..design.series().len()).step_by(CHUNK) {
             let chunk = start..(start + CHUNK).min(design.series().len());
-            let parts = self.load(chunk.filter(waits))?;
+            let parts = self.load(chunk.filter(waits), &Support::default())?;
             let judged = parts
                 .into_par_iter()
                 .map(|part| Ok((part.key, part.judged(settings)?)))
@@ -248,7 +239,11 @@ impl<'d, S: Spool> Finished<'d, S> {
     }
 
     /// Reads series back, with what the whole screen says of them.
-    fn load(&mut self, series: impl Iterator<Item = usize>) -> Result<Vec<Part<'_>>, CompareError> {
+    fn load(
+        &mut self,
+        series: impl Iterator<Item = usize>,
+        support: &Support,
+    ) -> Result<Vec<Part<'_>>, CompareError> {
         let Self {
             design,
             shelf,
@@ -272,11 +267,11 @@ impl<'d, S: Spool> Finished<'d, S> {
                 _ => Ok(None),
             };
             parts.push(Part {
-                id,
                 key,
                 rows: bytes(waiting.get(id))?.unwrap_or_default(),
                 phenotype: bytes(phenotype.and_then(|own| waiting.get(own)))?,
                 elsewhere: bytes(rescues.get(id))?,
+                support: bytes(support.place(id))?,
                 pooled,
             });
         }
@@ -290,14 +285,14 @@ fn dose(row: &Row) -> u64 {
 
 /// A series on its way out, as bytes.
 struct Part<'p> {
-    /// Its number in the design.
-    id: usize,
     key: SeriesKey,
     rows: Vec<u8>,
     /// Rows of phenotype wells that carry the compound.
     phenotype: Option<Vec<u8>>,
     /// The best rescues on other diseases.
     elsewhere: Option<Vec<u8>>,
+    /// What replicate retrieval says of each row.
+    support: Option<Vec<u8>>,
     pooled: &'p PooledNulls,
 }
 
@@ -323,13 +318,13 @@ impl Part<'_> {
     fn called(
         self,
         tests: Option<&[Corrected; 2]>,
-        support: &Support,
         settings: &ComparisonSettings,
     ) -> Result<Called, CompareError> {
         let mut rows = self.judged(settings)?;
         if let Some([p_value, p_off]) = tests {
-            let q = corrected(&rows, |row| row.row.p_value, p_value, settings.correction);
-            let q_off = corrected(&rows, |row| row.row.p_off, p_off, settings.correction);
+            let stages = stages(settings.correction);
+            let q = stages.q(&p_values(&rows, |row| row.row.p_value), p_value);
+            let q_off = stages.q(&p_values(&rows, |row| row.row.p_off), p_off);
             for ((row, q), q_off) in rows.iter_mut().zip(q).zip(q_off) {
                 (row.row.q_value, row.row.q_off) = (q, q_off);
             }
@@ -342,8 +337,12 @@ impl Part<'_> {
             }
         }
         if self.key.kind == Kind::Treated {
-            for (number, row) in rows.iter_mut().enumerate() {
-                row.row.map_q_value = support.q(self.id, number);
+            let support: Vec<Option<f64>> = match &self.support {
+                Some(bytes) => spool::decoded(bytes)?,
+                None => Vec::new(),
+            };
+            for (row, q) in rows.iter_mut().zip(support) {
+                row.row.map_q_value = q;
             }
         }
         let summary = match self.key.kind {
@@ -366,22 +365,13 @@ impl Part<'_> {
     }
 }
 
-/// q-values of the rows of a series.
-fn corrected(
-    rows: &[Row],
-    p: impl Fn(&Row) -> Option<f64>,
-    tests: &Corrected,
-    correction: Correction,
-) -> Vec<Option<f64>> {
-    let p: Vec<Option<f64>> = rows.iter().map(p).collect();
+fn p_values(rows: &[Row], p: impl Fn(&Row) -> Option<f64>) -> Vec<Option<f64>> {
+    rows.iter().map(p).collect()
+}
+
+fn stages(correction: Correction) -> Stages {
     match correction {
-        Correction::Bh => p.iter().map(|p| p.and_then(|p| tests.q(p))).collect(),
-        Correction::Hierarchical => {
-            let first = of_group(p.iter().copied().flatten()).and_then(|p| tests.q(p));
-            let within = benjamini_hochberg(&p).into_iter();
-            within
-                .map(|within| within.zip(first).map(|(within, first)| within.max(first)))
-                .collect()
-        }
+        Correction::Bh => Stages::One,
+        Correction::Hierarchical => Stages::Two,
     }
 }

@@ -100,6 +100,56 @@ impl Corrected {
     }
 }
 
+/// How p-values are corrected that pass group by group, such as the doses of a compound: counted as they pass, looked up
+/// when they come again. The numbers are those of the functions named, to the last bit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Stages {
+    /// [`benjamini_hochberg`] over all rows, whatever their group.
+    One,
+    /// [`hierarchical`].
+    Two,
+    /// [`copairs_hierarchical`].
+    Copairs {
+        /// The `stage1_q` at which groups pass.
+        level: f64,
+    },
+}
+
+impl Stages {
+    /// Counts what the first stage corrects.
+    pub(crate) fn count(self, group: &[Option<f64>], counts: &mut Counts) {
+        match self {
+            Self::One => group.iter().flatten().for_each(|&p| counts.add(p)),
+            Self::Two | Self::Copairs { .. } => self.of_group(group).into_iter().for_each(|p| counts.add(p)),
+        }
+    }
+
+    /// The q of each row of a group, with what was made of the counts of all.
+    pub(crate) fn q(self, group: &[Option<f64>], corrected: &Corrected) -> Vec<Option<f64>> {
+        if self == Self::One {
+            return group.iter().map(|p| p.and_then(|p| corrected.q(p))).collect();
+        }
+        let first = self.of_group(group).and_then(|p| corrected.q(p));
+        let both = |within: f64, first: f64| match self {
+            Self::Copairs { level } if first > level => 1.0,
+            Self::Copairs { .. } => within,
+            Self::One | Self::Two => within.max(first),
+        };
+        let within = benjamini_hochberg(group).into_iter();
+        within
+            .map(|within| within.zip(first).map(|(within, first)| both(within, first)))
+            .collect()
+    }
+
+    fn of_group(self, group: &[Option<f64>]) -> Option<f64> {
+        let p = group.iter().copied().flatten().filter(|p| !p.is_nan());
+        match self {
+            Self::Copairs { .. } => p.min_by(f64::total_cmp),
+            Self::One | Self::Two => of_group(p),
+        }
+    }
+}
+
 /// Two stages. First each group's smallest p, adjusted for the group's size (Šidák `1 − (1 − p)^m`), is corrected
 /// over the groups by Benjamini-Hochberg; then p within each group. A row's q is the larger of the two, so that it
 /// is significant only when its group is.
@@ -122,7 +172,7 @@ pub fn hierarchical(p: &[Option<f64>], group: &[usize]) -> Vec<Option<f64>> {
 }
 
 /// The first stage's p of a group: its smallest, adjusted for its size. `None` of an empty group.
-pub(super) fn of_group(p: impl Iterator<Item = f64>) -> Option<f64> {
+fn of_group(p: impl Iterator<Item = f64>) -> Option<f64> {
     let (mut smallest, mut size) = (None, 0u32);
     for p in p.filter(|p| !p.is_nan()) {
         smallest = Some(smallest.map_or(p, |least: f64| least.min(p)));
@@ -208,6 +258,41 @@ mod tests {
                 prop_assert_eq!(counted.map(f64::to_bits), q.map(f64::to_bits));
             }
             prop_assert_eq!(corrected.q(0.00001), None);
+        }
+
+        #[test]
+        fn groups_that_pass_one_by_one_get_the_same_q_to_the_last_bit(
+            groups in proptest::collection::vec(
+                proptest::collection::vec(proptest::option::of(0u16..300), 0..6),
+                1..200,
+            ),
+        ) {
+            let groups: Vec<Vec<Option<f64>>> = groups
+                .iter()
+                .map(|group| group.iter().map(|p| p.map(|p| (1.0 + f64::from(p)) / 301.0)).collect())
+                .collect();
+            let p: Vec<Option<f64>> = groups.iter().flatten().copied().collect();
+            let of: Vec<usize> = groups
+                .iter()
+                .enumerate()
+                .flat_map(|(number, group)| std::iter::repeat_n(number, group.len()))
+                .collect();
+            for (stages, expected) in [
+                (Stages::One, benjamini_hochberg(&p)),
+                (Stages::Two, hierarchical(&p, &of)),
+                (
+                    Stages::Copairs { level: 0.3 },
+                    copairs_hierarchical(&p, &of, 0.3).into_iter().map(|family| family.q).collect(),
+                ),
+            ] {
+                let mut counts = Counts::default();
+                groups.iter().for_each(|group| stages.count(group, &mut counts));
+                let corrected = counts.corrected();
+                let q: Vec<Option<f64>> =
+                    groups.iter().flat_map(|group| stages.q(group, &corrected)).collect();
+                let bits = |q: &[Option<f64>]| q.iter().map(|q| q.map(f64::to_bits)).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&q), bits(&expected));
+            }
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Wells less their origin enter, treatment by treatment; means leave in order. Names are kept once and effects are
 //! numbers. Sums of complete effects lie in a spool, and those of open ones too where they are more than may be held: what
-//! memory grows with, while plates pass, is treatments whose wells are still to come and names; in the end 32 bytes per
+//! memory grows with, while plates pass, is treatments whose wells are still to come and names; in the end 20 bytes per
 //! effect. Fails where the spool does, and beyond four billion names.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::SignatureError;
+use super::complete::{AT_ONCE, Complete, Key, Ordered, Written};
 use super::gather::Origin;
 use super::rows::{EffectVectors, Rows};
 use super::vectors::dot;
@@ -17,8 +18,6 @@ use crate::names::{Names, NamesBuilder};
 
 /// Values of means that are written together.
 const MEANS_AT_ONCE: usize = 1 << 17;
-/// Complete effects that are written together.
-const RECORDS_AT_ONCE: usize = 1 << 12;
 
 /// The effect `e` of a compound at a dose: the mean over wells of (well − its plate's origin).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,38 +41,33 @@ pub struct Effect<'a> {
 pub struct Effects {
     names: Names,
     origins: Vec<Origin>,
+    /// The different doses in order, as [`Key`] has them.
+    doses: Vec<u64>,
+    /// The different classes and numbers of plates, as they came.
+    kinds: Vec<Kind>,
+    /// The first effect of each name, and where those of the last end.
+    starts: Vec<u32>,
     records: Vec<Record>,
 }
 
-/// What an effect is of. Numbers of names and origins are in their order of coming while plates pass, then in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
-    compound: u32,
-    origin: u32,
-    /// 0 without a dose; else one more than its bits, which sort as doses do, since none is negative.
-    dose: u64,
-}
+/// What an effect's null depends on: the number of its origin, and its wells.
+pub(super) type Class = (u32, u32);
 
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let order = |key: &Self| (key.compound, key.dose, key.origin);
-        order(self).cmp(&order(other))
-    }
-}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Record {
-    key: Key,
-    wells: u32,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    class: Class,
     plates: u32,
+}
+
+/// An effect, in few bytes: a screen has a million.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Record {
+    /// Its place among the doses.
+    dose: u32,
+    /// Its place among the kinds.
+    kind: u32,
     /// Square of the mean's length.
-    pub(super) square: f64,
+    square: f64,
 }
 
 fn coded(dose: Option<f64>) -> u64 {
@@ -98,54 +92,68 @@ impl Effects {
 
     /// One of them; `None` beyond the last.
     pub fn get(&self, effect: usize) -> Option<Effect<'_>> {
-        self.records.get(effect).map(|record| self.told(record))
+        let record = self.records.get(effect)?;
+        let ((origin, wells), plates) = self.kind(record);
+        Some(Effect {
+            compound: self.names.get(self.compound(effect)?),
+            dose: decoded(self.doses[record.dose as usize]),
+            origin: &self.origins[origin as usize],
+            wells: wells as usize,
+            plates: plates as usize,
+            length: record.square.sqrt(),
+        })
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Effect<'_>> {
-        self.records.iter().map(|record| self.told(record))
+    pub fn iter(&self) -> impl Iterator<Item = Effect<'_>> {
+        (0..self.len()).filter_map(|effect| self.get(effect))
     }
 
     /// The place of an effect, by its compound, dose and origin.
     pub fn find(&self, compound: Option<&str>, dose: Option<f64>, origin: &Origin) -> Option<usize> {
-        let key = Key {
-            compound: self.names.find(compound)?,
-            origin: u32::try_from(self.origins.binary_search(origin).ok()?).ok()?,
-            dose: coded(dose),
-        };
-        self.records.binary_search_by_key(&key, |record| record.key).ok()
-    }
-
-    pub(super) fn records(&self) -> &[Record] {
-        &self.records
+        let compound = self.names.find(compound)? as usize;
+        let dose = u32::try_from(self.doses.binary_search(&coded(dose)).ok()?).ok()?;
+        let origin = u32::try_from(self.origins.binary_search(origin).ok()?).ok()?;
+        let (start, end) = (
+            *self.starts.get(compound)? as usize,
+            *self.starts.get(compound + 1)? as usize,
+        );
+        let found = self.records[start..end].binary_search_by_key(&(dose, origin), |record| {
+            let ((origin, _), _) = self.kind(record);
+            (record.dose, origin)
+        });
+        found.ok().map(|at| start + at)
     }
 
     /// The number of an effect's compound: effects of one compound have one number, and lie together.
     pub(super) fn compound(&self, effect: usize) -> Option<u32> {
-        self.records.get(effect).map(|record| record.key.compound)
+        let after = self.starts.partition_point(|&start| start as usize <= effect);
+        (effect < self.len()).then(|| after.saturating_sub(1) as u32)
     }
 
-    /// The origins that [`Record::class`] counts.
+    /// What the null of each effect depends on.
+    pub(super) fn classes(&self) -> impl Iterator<Item = Class> {
+        self.records.iter().map(|record| self.kind(record).0)
+    }
+
+    /// What the null of an effect depends on.
+    pub(super) fn class(&self, effect: usize) -> Class {
+        self.kind(&self.records[effect]).0
+    }
+
+    /// Squares of the lengths of a range of effects.
+    pub(super) fn squares(&self, effects: Range<usize>) -> impl Iterator<Item = f64> {
+        self.records[effects].iter().map(|record| record.square)
+    }
+
+    /// The origins that a [`Class`] counts.
     pub(super) fn origins(&self) -> &[Origin] {
         &self.origins
     }
 
-    fn told(&self, record: &Record) -> Effect<'_> {
-        Effect {
-            compound: self.names.get(record.key.compound),
-            dose: decoded(record.key.dose),
-            origin: &self.origins[record.key.origin as usize],
-            wells: record.wells as usize,
-            plates: record.plates as usize,
-            length: record.square.sqrt(),
-        }
-    }
-}
-
-impl Record {
-    /// Origin and wells: what its null depends on.
-    pub(super) fn class(&self) -> (u32, u32) {
-        (self.key.origin, self.wells)
+    fn kind(&self, record: &Record) -> (Class, u32) {
+        let Kind { class, plates } = self.kinds[record.kind as usize];
+        (class, plates)
     }
 }
 
@@ -158,45 +166,6 @@ struct Open {
     place: Option<u64>,
     wells: u32,
     plates: u32,
-}
-
-/// A complete effect and the place of its sum.
-#[derive(Debug, Clone, Copy)]
-struct Complete {
-    key: Key,
-    place: u64,
-    wells: u32,
-    plates: u32,
-}
-
-/// Words of a [`Complete`] in the spool.
-const COMPLETE_WORDS: usize = 4;
-
-impl Complete {
-    fn words(&self) -> [u64; COMPLETE_WORDS] {
-        let pair = |high: u32, low: u32| (u64::from(high) << 32) | u64::from(low);
-        [
-            pair(self.key.compound, self.key.origin),
-            self.key.dose,
-            self.place,
-            pair(self.wells, self.plates),
-        ]
-    }
-
-    fn of(words: &[u64; COMPLETE_WORDS]) -> Self {
-        let [names, dose, place, counts] = *words;
-        let (high, low) = (|word: u64| (word >> 32) as u32, |word: u64| word as u32);
-        Self {
-            key: Key {
-                compound: high(names),
-                origin: low(names),
-                dose,
-            },
-            place,
-            wells: high(counts),
-            plates: low(counts),
-        }
-    }
 }
 
 /// Writes a sum to its place, or behind all else; gives its place.
@@ -219,10 +188,10 @@ pub(super) struct OpenEffects<S> {
     /// Sums in slots of `width` values.
     slots: Vec<f64>,
     free: Vec<u32>,
+    doses: BTreeSet<u64>,
     /// Not yet in the spool.
     complete: Vec<Complete>,
-    /// Places and numbers of those that are.
-    written: Vec<(u64, usize)>,
+    written: Written,
 }
 
 impl<S: Spool> OpenEffects<S> {
@@ -237,8 +206,9 @@ impl<S: Spool> OpenEffects<S> {
             open: BTreeMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            doses: BTreeSet::new(),
             complete: Vec::new(),
-            written: Vec::new(),
+            written: Written::default(),
         })
     }
 
@@ -350,6 +320,7 @@ impl<S: Spool> OpenEffects<S> {
                 Some(put(&mut self.spool, open.place, &self.slots[range])?)
             }
         };
+        self.doses.insert(key.dose);
         self.complete.push(Complete {
             key,
             // An effect that wells were added to is in one or the other.
@@ -357,11 +328,8 @@ impl<S: Spool> OpenEffects<S> {
             wells: open.wells,
             plates: open.plates,
         });
-        if self.complete.len() >= RECORDS_AT_ONCE {
-            let words: Vec<u64> = self.complete.iter().flat_map(Complete::words).collect();
-            self.written
-                .push((self.spool.append_words(&words)?, self.complete.len()));
-            self.complete.clear();
+        if self.complete.len() >= AT_ONCE {
+            self.written.append(&mut self.spool, &mut self.complete)?;
         }
         Ok(())
     }
@@ -371,72 +339,89 @@ impl<S: Spool> OpenEffects<S> {
         while let Some((key, open)) = self.open.pop_first() {
             self.put_complete(key, open)?;
         }
+        self.written.append(&mut self.spool, &mut self.complete)?;
         let Self {
             mut spool,
             width,
             names,
             origins,
-            complete,
+            doses,
             written,
             ..
         } = self;
-        let mut all = complete;
-        for (place, n) in written {
-            let mut words = vec![0; n * COMPLETE_WORDS];
-            spool.read_words(place, &mut words)?;
-            let (chunks, _) = words.as_chunks();
-            all.extend(chunks.iter().map(Complete::of));
-        }
-        let (names, compound_ranks) = names.finish();
+        let doses: Vec<u64> = doses.into_iter().collect();
+        let (names, ranks) = names.finish();
         let mut origin_ranks = vec![0u32; origins.len()];
         for (rank, &number) in (0u32..).zip(origins.values()) {
             origin_ranks[number as usize] = rank;
         }
-        for Complete { key, .. } in &mut all {
-            key.compound = compound_ranks[key.compound as usize];
-            key.origin = origin_ranks[key.origin as usize];
-        }
-        // By place last: parts of one effect are added in the order in which they were put aside.
-        all.sort_unstable_by_key(|complete| (complete.key, complete.place));
+        let Ordered { order, ends } = Ordered::new(&written, &mut spool, &ranks)?;
         let place = spool.end();
-        let mut records = Vec::with_capacity(all.len());
+        let mut effects = Effects {
+            names,
+            origins: origins.into_keys().collect(),
+            doses,
+            kinds: Vec::new(),
+            starts: Vec::with_capacity(ends.len() + 1),
+            records: Vec::with_capacity(written.len),
+        };
+        let mut kinds = BTreeMap::new();
         let mut means: Vec<f64> = Vec::new();
         let mut part = vec![0.0; width];
-        for parts in all.chunk_by(|a, b| a.key == b.key) {
-            let from = means.len();
-            means.resize(from + width, 0.0);
-            let mean = &mut means[from..];
-            let (mut wells, mut plates) = (0, 0);
-            for complete in parts {
-                spool.read(complete.place, &mut part)?;
-                mean.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
-                wells += complete.wells;
-                plates += complete.plates;
+        let mut of_compound = Vec::new();
+        let mut from = 0;
+        for end in ends {
+            effects.starts.push(effects.records.len() as u32);
+            for &number in &order[from..end as usize] {
+                let mut complete = written.read(&mut spool, number as usize)?;
+                complete.key.origin = origin_ranks[complete.key.origin as usize];
+                of_compound.push(complete);
             }
-            mean.iter_mut().for_each(|value| *value /= f64::from(wells));
-            let square = dot(mean, mean);
-            records.extend(parts.first().map(|first| Record {
-                key: first.key,
-                wells,
-                plates,
-                square,
-            }));
-            if means.len() >= MEANS_AT_ONCE {
-                spool.append(&means)?;
-                means.clear();
+            from = end as usize;
+            // By place last: parts of one effect are added in the order in which they were put aside.
+            of_compound.sort_unstable_by_key(|complete| (complete.key, complete.place));
+            for parts in of_compound.chunk_by(|a, b| a.key == b.key) {
+                let from = means.len();
+                means.resize(from + width, 0.0);
+                let mean = &mut means[from..];
+                let (mut wells, mut plates) = (0, 0);
+                for complete in parts {
+                    spool.read(complete.place, &mut part)?;
+                    mean.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
+                    wells += complete.wells;
+                    plates += complete.plates;
+                }
+                mean.iter_mut().for_each(|value| *value /= f64::from(wells));
+                let square = dot(mean, mean);
+                if let Some(Complete { key, .. }) = parts.first() {
+                    let kind = Kind {
+                        class: (key.origin, wells),
+                        plates,
+                    };
+                    let kind = *kinds.entry(kind).or_insert_with(|| {
+                        effects.kinds.push(kind);
+                        effects.kinds.len() as u32 - 1
+                    });
+                    effects.records.push(Record {
+                        dose: effects.doses.partition_point(|&dose| dose < key.dose) as u32,
+                        kind,
+                        square,
+                    });
+                }
+                if means.len() >= MEANS_AT_ONCE {
+                    spool.append(&means)?;
+                    means.clear();
+                }
             }
+            of_compound.clear();
         }
+        effects.starts.push(effects.records.len() as u32);
         spool.append(&means)?;
         let vectors = EffectVectors {
             rows: spool,
             place,
             width,
-            len: records.len(),
-        };
-        let effects = Effects {
-            names,
-            origins: origins.into_keys().collect(),
-            records,
+            len: effects.len(),
         };
         Ok((effects, vectors))
     }

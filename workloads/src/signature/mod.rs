@@ -1,11 +1,13 @@
 //! Every compound against every disease: which signatures it reverses or resembles, over all models of the screen and
 //! not only the one it was tested on.
 //!
-//! Aligned wells enter plate by plate ([`gather`]), and the vectors of effects wait in a spool (`rows`); one column of scores per disease leaves through a callback
-//! ([`mod@score`]), with p from control wells ([`tail`]) and q, short lists of the best ([`top`]), and how far an effect is one on its own
-//! disease alone ([`specificity`]).
+//! Aligned wells enter plate by plate ([`gather`]); effects are summed (`effects`), put aside once complete (`complete`)
+//! and their vectors wait in a spool (`rows`). One column of scores per disease leaves through a callback
+//! ([`mod@score`]), with p from control wells ([`tail`]) and q, short lists of the best ([`top`]), and how far an effect is
+//! one on its own disease alone ([`specificity`]).
 //! Formulas: SCIENCE 6.1, 6.2, 6.5. Fails on plates that contradict each other and where no disease has controls.
 
+mod complete;
 mod effects;
 mod error;
 pub mod gather;

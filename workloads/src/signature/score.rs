@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::effects::Effects;
+use super::effects::{Class as OfNull, Effects};
 use super::gather::{ControlPool, Origin, SignatureScreen};
 use super::null::{Null, NullScores, cosine, rescue};
 use super::rows::{EffectVectors, bytes_of};
@@ -29,7 +29,7 @@ const SCORE_BYTES: usize = 96;
 /// Effects of one product; the same whatever the number of threads, and so are the bytes.
 const EFFECT_BLOCK: usize = 512;
 /// Values of effects, and of their products, that are held at a time, of more than one block of effects.
-const VALUES_AT_ONCE: usize = 1 << 19;
+const VALUES_AT_ONCE: usize = 1 << 18;
 
 /// A block of effects against one disease. Entry `i` of every column belongs to effect `effects.start + i`; NaN where it
 /// is not defined (a vector without a length, no control wells for a null).
@@ -272,9 +272,9 @@ fn classes<'a>(
     pools: &'a BTreeMap<Origin, ControlPool>,
     settings: &SignatureSettings,
 ) -> Vec<Class<'a>> {
-    let mut members: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
-    for (index, effect) in (0u32..).zip(effects.records()) {
-        members.entry(effect.class()).or_default().push(index);
+    let mut members: BTreeMap<OfNull, Vec<u32>> = BTreeMap::new();
+    for (index, class) in (0u32..).zip(effects.classes()) {
+        members.entry(class).or_default().push(index);
     }
     members
         .into_iter()
@@ -325,8 +325,7 @@ impl SignatureColumn {
         for column in [&mut self.cosine, &mut self.rescue, &mut self.off_axis] {
             column.clear();
         }
-        for (&ev, record) in dots.zip(&effects.records()[block.clone()]) {
-            let ee = record.square;
+        for (&ev, ee) in dots.zip(effects.squares(block.clone())) {
             self.cosine.push(cosine(ev, ee, vv));
             self.rescue.push(rescue(ev, vv));
             let beside = (ee - ev * ev / vv).max(0.0);

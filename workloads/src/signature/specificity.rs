@@ -40,9 +40,8 @@ impl Specificity {
 
     /// Takes scores of the same screen into account.
     pub fn take(&mut self, column: &SignatureColumn) {
-        let records = &self.effects.records()[column.effects.clone()];
-        for ((effect, record), &rescue) in column.effects.clone().zip(records).zip(&column.rescue) {
-            let (origin, _) = record.class();
+        for (effect, &rescue) in column.effects.clone().zip(&column.rescue) {
+            let (origin, _) = self.effects.class(effect);
             if self.signatures[origin as usize] == Some(column.signature) {
                 self.own[effect] = rescue;
             } else {

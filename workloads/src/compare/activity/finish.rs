@@ -3,27 +3,23 @@
 
 use super::super::engine::{Sink, StreamError};
 use super::super::finished::Finished;
-use super::super::spool::Spool;
-use super::super::{Correction, Note, NoteKind};
-use super::open::{Activities, Waiting};
+use super::super::multiple::{Counts, Stages};
+use super::super::spool::{Place, Spool};
+use super::super::{ComparisonSettings, Correction, Note, NoteKind};
+use super::open::Activities;
 use super::{Activity, Level};
 use crate::matrix::FeatureMatrix;
 use crate::replicate::correlation::{ReplicatingSettings, threshold};
-use crate::replicate::map::corrected;
+use crate::replicate::map::NullRule;
 
-/// Corrected p of the mean average precision of every compound at every dose, for calls.
+/// Where the corrected p of the mean average precision of every dose of a series lie, for calls.
 #[derive(Debug, Default)]
-pub(crate) struct Support {
-    /// By series: number of its first row.
-    first: Vec<Option<usize>>,
-    q: Vec<Option<f64>>,
-}
+pub(crate) struct Support(Vec<Place>);
 
 impl Support {
-    /// Of the `dose`th dose of a series.
-    pub(crate) fn q(&self, series: usize, dose: usize) -> Option<f64> {
-        let first = (*self.first.get(series)?)?;
-        *self.q.get(first + dose)?
+    /// Of a series.
+    pub(crate) fn place(&self, series: usize) -> Option<&Place> {
+        self.0.get(series)
     }
 }
 
@@ -34,31 +30,23 @@ impl Activities<'_> {
         aside: &mut Finished<'_, S>,
         sink: &mut K,
     ) -> Result<Support, StreamError<K::Error>> {
-        let q = self.corrected_doses();
-        let of_compounds = self.corrected_compounds();
+        let corrected = std::mem::take(&mut self.tests).map(Counts::corrected);
         let thresholds = [self.threshold(Level::Dose), self.threshold(Level::Compound)];
-        let mut support = Support {
-            first: vec![None; self.design.series().len()],
-            q,
-        };
-        let mut order: Vec<(Waiting, Option<f64>)> = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .zip(of_compounds)
-            .collect();
-        order.sort_by_key(|(waiting, _)| waiting.series);
+        let mut support = vec![Place::NONE; self.design.series().len()];
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_by_key(|&(series, _)| series);
         let limit = self.settings.thresholds.q;
         let (mut single, mut sampled) = (0usize, 0usize);
-        for (waiting, of_compound) in order {
-            support.first[waiting.series] = Some(waiting.first);
-            let rows: Vec<Activity> = aside.bring(waiting.place)?;
-            for (number, mut row) in rows.into_iter().enumerate() {
-                let (q, threshold) = match row.level {
-                    Level::Dose => (
-                        support.q.get(waiting.first + number).copied().flatten(),
-                        thresholds[0],
-                    ),
-                    Level::Compound => (of_compound, thresholds[1]),
-                };
+        for (series, place) in waiting {
+            let rows: Vec<Activity> = aside.bring(place)?;
+            let (doses, of_compound) = p_by_level(&rows);
+            let doses = stages(self.settings).q(&doses, &corrected[0]);
+            support[series as usize] = aside.aside(&doses)?;
+            let q = doses
+                .into_iter()
+                .chain(Stages::One.q(&of_compound, &corrected[1]));
+            for (mut row, q) in rows.into_iter().zip(q) {
+                let threshold = thresholds[usize::from(row.level == Level::Compound)];
                 row.corrected_p_value = q;
                 row.below_corrected_p = q.map(|q| q < limit);
                 row.replicates = row
@@ -88,33 +76,7 @@ impl Activities<'_> {
                 sink.note(note(text)).map_err(StreamError::Caller)?;
             }
         }
-        Ok(support)
-    }
-
-    fn corrected_doses(&self) -> Vec<Option<f64>> {
-        let p: Vec<Option<f64>> = self.p.iter().map(|&p| Some(p).filter(|p| !p.is_nan())).collect();
-        let activity = &self.settings.activity;
-        let families: Option<Vec<usize>> = (activity.correction == Correction::Hierarchical).then(|| {
-            let of = self.waiting.iter().enumerate();
-            of.flat_map(|(family, waiting)| std::iter::repeat_n(family, waiting.doses))
-                .collect()
-        });
-        corrected(
-            &p,
-            families.as_deref(),
-            activity.rule(),
-            self.settings.thresholds.q,
-        )
-    }
-
-    fn corrected_compounds(&self) -> Vec<Option<f64>> {
-        let p = self
-            .waiting
-            .iter()
-            .map(|waiting| Some(waiting.p).filter(|p| !p.is_nan()));
-        let p: Vec<Option<f64>> = p.collect();
-        let activity = &self.settings.activity;
-        corrected(&p, None, activity.rule(), self.settings.thresholds.q)
+        Ok(Support(support))
     }
 
     /// The correlation that replicates must exceed; `None` where there is nothing to draw it from.
@@ -139,6 +101,25 @@ impl Activities<'_> {
             ..ReplicatingSettings::default()
         };
         threshold(&rows, &groups, sizes, settings)
+    }
+}
+
+/// p of the mean average precision of a treatment's rows of one dose, and of the row of the compound behind them.
+pub(super) fn p_by_level(rows: &[Activity]) -> (Vec<Option<f64>>, Vec<Option<f64>>) {
+    let mut doses: Vec<Option<f64>> = rows.iter().map(|row| row.p_value).collect();
+    let of_compound = doses.split_off(rows.iter().filter(|row| row.level == Level::Dose).count());
+    (doses, of_compound)
+}
+
+/// How the rows of one dose are corrected.
+pub(super) fn stages(settings: &ComparisonSettings) -> Stages {
+    let activity = &settings.activity;
+    match (activity.correction, activity.rule()) {
+        (Correction::Bh, _) => Stages::One,
+        (Correction::Hierarchical, NullRule::Independent) => Stages::Two,
+        (Correction::Hierarchical, NullRule::Copairs) => Stages::Copairs {
+            level: settings.thresholds.q,
+        },
     }
 }
 

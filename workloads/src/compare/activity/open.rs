@@ -8,9 +8,11 @@ use rayon::prelude::*;
 use super::super::design::{Design, Kind};
 use super::super::engine::{Sink, StreamError};
 use super::super::finished::Finished;
+use super::super::multiple::{Counts, Stages};
 use super::super::spool::{Place, Spool};
 use super::super::{CompareError, ComparisonSettings};
 use super::chance::{Chance, ControlSet, Shape};
+use super::finish::{p_by_level, stages};
 use super::measure::{Measured, measure, of_compound};
 use super::plate::{Direction, PlateEffects, Well};
 use super::{MOST_WELLS, POOL_WELLS};
@@ -112,19 +114,6 @@ pub(super) struct Pooled {
     pub(super) row: Box<[f32]>,
 }
 
-/// A measured treatment, put aside.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Waiting {
-    pub(super) series: usize,
-    pub(super) place: Place,
-    /// Number of its first row of one dose.
-    pub(super) first: usize,
-    /// Rows of one dose; the row of the compound follows.
-    pub(super) doses: usize,
-    /// p of the compound's mean average precision; NaN without.
-    pub(super) p: f64,
-}
-
 /// Everything that is not finished.
 pub(crate) struct Activities<'d> {
     pub(super) design: &'d Design,
@@ -136,9 +125,10 @@ pub(crate) struct Activities<'d> {
     samples: BTreeMap<u32, Smallest<Direction>>,
     pub(super) pool: Smallest<Pooled>,
     nulls: Nulls,
-    pub(super) waiting: Vec<Waiting>,
-    /// p of the mean average precision of rows of one dose; NaN without.
-    pub(super) p: Vec<f64>,
+    /// Measured treatments that were put aside: their series, and where.
+    pub(super) waiting: Vec<(u32, Place)>,
+    /// p of the mean average precision of rows of one dose, and of compounds.
+    pub(super) tests: [Counts; 2],
     /// Rows of one dose, and compounds, by their number of measured wells.
     pub(super) sizes: [BTreeMap<usize, u64>; 2],
 }
@@ -160,7 +150,7 @@ impl<'d> Activities<'d> {
             pool: Smallest::new(POOL_WELLS),
             nulls: Nulls::default(),
             waiting: Vec::new(),
-            p: Vec::new(),
+            tests: Default::default(),
             sizes: Default::default(),
         }
     }
@@ -226,16 +216,12 @@ impl<'d> Activities<'d> {
                     let size = &mut self.sizes[usize::from(row.level == super::Level::Compound)];
                     *size.entry(row.n_measured).or_default() += 1;
                 }
-                let (first, doses) = (self.p.len(), treatment.rows.len().saturating_sub(1));
-                let p = |row: &super::Activity| row.p_value.unwrap_or(f64::NAN);
-                self.p.extend(treatment.rows[..doses].iter().map(p));
-                self.waiting.push(Waiting {
-                    series: treatment.series,
-                    place: aside.aside(&treatment.rows)?,
-                    first,
-                    doses,
-                    p: treatment.rows.last().map_or(f64::NAN, p),
-                });
+                let (doses, of_compound) = p_by_level(&treatment.rows);
+                let [of_doses, of_compounds] = &mut self.tests;
+                stages(settings).count(&doses, of_doses);
+                Stages::One.count(&of_compound, of_compounds);
+                let series = u32::try_from(treatment.series).map_err(|_| CompareError::TooLarge)?;
+                self.waiting.push((series, aside.aside(&treatment.rows)?));
             }
         }
         Ok(())
