@@ -21,15 +21,13 @@ use crate::collector::{past, read_statuses};
 use crate::error::{Stage, StageError};
 use crate::events::{DeadLetter, FieldFeatures, PlateReady, RunId, Status};
 use crate::ids;
-use crate::kafka::producer::BatchProducer;
+use crate::kafka::producer::{BatchProducer, TRANSACTION_BYTES};
 use crate::kafka::tail::{Start, TailRecord, read_to_end};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::{Run, RunError, run_id};
 use crate::submit::submit;
 
-/// Features in one transaction at most: what is in memory.
-const BATCH: usize = 500;
 /// Tries of an aborted transaction.
 const TRIES: u32 = 10;
 
@@ -361,7 +359,7 @@ fn take_over<'a>(
 ) -> Result<u64, ReplayError> {
     // Made from the records of another run.
     let content = ids::content([collection.run().as_str()]);
-    let (mut batch, mut copied, mut published) = (Vec::new(), HashSet::new(), 0);
+    let (mut batch, mut bytes, mut copied, mut published) = (Vec::new(), 0, HashSet::new(), 0);
     for features in collection.fields(plate)? {
         let features = FieldFeatures {
             run: run.clone(),
@@ -372,17 +370,20 @@ fn take_over<'a>(
             continue;
         }
         let id = ids::of_field(run, &features.field, "features", &content);
-        batch.push(OutRecord::new(
+        let record = OutRecord::new(
             Topic::Features,
             plate.as_str(),
             id,
             "wellspring.features.v1",
             &features,
-        )?);
+        )?;
+        bytes += record.value.len();
+        batch.push(record);
         published += 1;
-        if batch.len() >= BATCH {
+        if bytes >= TRANSACTION_BYTES {
             producer.publish_once(TRIES, &batch)?;
             batch.clear();
+            bytes = 0;
         }
     }
     let mut failed = BTreeSet::new();

@@ -4,9 +4,7 @@
 //! so any worker started at any time knows every run's screen.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use wellspring_models::ModelCard;
@@ -14,7 +12,8 @@ use wellspring_workloads::screen::Screen;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{RunId, Status};
-use crate::kafka::tail::{Polled, Tail, TailRecord};
+use crate::kafka::follow::Following;
+use crate::kafka::tail::{Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::model_cards::{self, CardsError};
@@ -119,55 +118,31 @@ struct Known {
 pub struct Runs {
     known: Mutex<Known>,
     changed: Condvar,
-    stop: AtomicBool,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    following: Following,
 }
 
 impl Runs {
     /// Starts to follow the status topic on a thread of its own; it ends with [`Runs::stop`], or when the last handle
     /// is dropped.
     pub fn follow(kafka: &KafkaSettings) -> Result<Arc<Self>, KafkaFailure> {
-        let mut tail = Tail::open(kafka, &[Topic::Status])?;
+        let tail = Tail::open(kafka, &[Topic::Status])?;
         let runs = Arc::new(Self {
             known: Mutex::default(),
             changed: Condvar::new(),
-            stop: AtomicBool::new(false),
-            thread: Mutex::default(),
+            following: Following::default(),
         });
-        let weak = Arc::downgrade(&runs);
-        let thread = std::thread::Builder::new()
-            .name("runs".to_owned())
-            .spawn(move || {
-                loop {
-                    let polled = tail.poll(Duration::from_millis(200));
-                    let Some(runs) = weak.upgrade() else { return };
-                    if runs.stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    match polled {
-                        Ok(Polled::Record(record)) => runs.learn(&record),
-                        Ok(Polled::AtEnd(_) | Polled::Nothing) => {}
-                        Err(error) => {
-                            let message = crate::error::chain(&error);
-                            tracing::error!(message, "the status topic cannot be followed");
-                            runs.lock().failed = Some(message.into());
-                            runs.changed.notify_all();
-                            return;
-                        }
-                    }
-                }
-            })?;
-        *runs.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        let failed = |runs: &Self, message: String| {
+            runs.lock().failed = Some(message.into());
+            runs.changed.notify_all();
+        };
+        runs.following
+            .start("runs", tail, Arc::downgrade(&runs), Self::learn, failed)?;
         Ok(runs)
     }
 
     /// Stops following and waits for the thread, so that Kafka may go away.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that follows runs panicked");
-        }
+        self.following.stop();
     }
 
     /// The run, waiting a while for a submission that is still on its way.

@@ -39,6 +39,8 @@ pub struct Listed {
     pub path: String,
     /// Size in bytes.
     pub bytes: u64,
+    /// When it was last written, as the store tells it, in milliseconds since 1970 UTC.
+    pub modified_ms: i64,
 }
 
 /// Why a store could not be opened.
@@ -107,6 +109,7 @@ impl ImageStore {
                 .map_ok(|meta| Listed {
                     path: meta.location.to_string(),
                     bytes: meta.size,
+                    modified_ms: meta.last_modified.timestamp_millis(),
                 })
                 .try_collect::<Vec<_>>()
                 .await

@@ -3,7 +3,9 @@
 //! Submitting the same screen again changes nothing; plates that are new since are added.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use wellspring_workloads::words::Barcode;
 
 use crate::clock::now_ms;
@@ -12,6 +14,7 @@ use crate::events::{PlateReady, RunId, Status};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::Topic;
+use crate::kafka::trace::{self, TRACEPARENT};
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::Run;
 
@@ -63,25 +66,100 @@ pub fn announce(kafka: &KafkaSettings, plates: &[Barcode], run: Option<&RunId>) 
 }
 
 fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaFailure> {
+    ready(&PlateReady {
+        plate: plate.clone(),
+        run: run.cloned(),
+    })
+}
+
+fn ready(event: &PlateReady) -> Result<OutRecord, KafkaFailure> {
+    let PlateReady { plate, run } = event;
     let id = ids::of_plate(
-        run.map_or("any", String::as_str),
+        run.as_deref().unwrap_or("any"),
         plate,
         "ready",
         &ids::content([plate.as_str()]),
     );
-    let event = PlateReady {
-        plate: plate.clone(),
-        run: run.cloned(),
-    };
     OutRecord::new(
         Topic::Plates,
         plate.as_str(),
         id,
         "wellspring.plate-ready.v1",
-        &event,
+        event,
     )
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {
-    BatchProducer::open(kafka, role)?.publish_once(5, records)
+    BatchProducer::open(kafka, role)?.publish_once(TRIES, records)
+}
+
+/// Announces plates from a thread of its own: those that are waiting go in one transaction.
+#[derive(Debug, Clone)]
+pub struct Announcer(async_channel::Sender<Announcement>);
+
+#[derive(Debug)]
+struct Announcement {
+    records: Vec<OutRecord>,
+    done: oneshot::Sender<Result<(), Arc<str>>>,
+}
+
+/// Requests that wait at most.
+const WAITING: usize = 64;
+/// Tries of a transaction.
+const TRIES: u32 = 5;
+
+impl Announcer {
+    /// Starts the thread; it ends with the last handle. Blocking.
+    ///
+    /// # Errors
+    /// Kafka cannot be reached, or no thread can be started.
+    pub fn start(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
+        let mut producer = BatchProducer::open(kafka, "announce")?;
+        let (sender, waiting) = async_channel::bounded::<Announcement>(WAITING);
+        std::thread::Builder::new()
+            .name("announce".to_owned())
+            .spawn(move || {
+                while let Ok(first) = waiting.recv_blocking() {
+                    let more = std::iter::from_fn(|| waiting.try_recv().ok()).take(WAITING);
+                    let together: Vec<Announcement> = std::iter::once(first).chain(more).collect();
+                    let records: Vec<OutRecord> = together
+                        .iter()
+                        .flat_map(|one| one.records.iter().cloned())
+                        .collect();
+                    let result = producer
+                        .publish_once(TRIES, &records)
+                        .map_err(|error| Arc::from(crate::error::chain(&error)));
+                    for one in together {
+                        // A caller that left does not need to know.
+                        let _ = one.done.send(result.clone());
+                    }
+                }
+            })?;
+        Ok(Self(sender))
+    }
+
+    /// Announces plates; they are on Kafka when this returns. `traceparent`: the caller's trace.
+    ///
+    /// # Errors
+    /// Why they are not, or may not be.
+    pub async fn announce(
+        &self,
+        events: Vec<PlateReady>,
+        traceparent: Option<String>,
+    ) -> Result<(), Arc<str>> {
+        let records = events.iter().map(|event| {
+            let mut record = ready(event).map_err(|error| Arc::from(crate::error::chain(&error)))?;
+            if let Some(parent) = &traceparent {
+                let trace = trace::traceparent(Some(parent), &record.id);
+                record.headers.push((TRACEPARENT, trace));
+            }
+            Ok(record)
+        });
+        let records = records.collect::<Result<Vec<_>, Arc<str>>>()?;
+        let (done, answer) = oneshot::channel();
+        let gone = || Arc::from("the thread that announces plates has ended");
+        let sent = self.0.send(Announcement { records, done }).await;
+        sent.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
 }

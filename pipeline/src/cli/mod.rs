@@ -12,6 +12,7 @@ mod compare;
 mod dead_letters;
 mod devices;
 mod doctor;
+mod door;
 mod drift;
 mod models;
 mod neighbours;

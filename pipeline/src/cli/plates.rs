@@ -2,16 +2,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use wellspring::collector::read_statuses;
 use wellspring::events::Status;
-use wellspring::kafka::topics;
+use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::runs::Run;
+use wellspring::watch::{self, Patience, Ready, Watch};
 use wellspring::{plan, submit};
 use wellspring_workloads::words::Barcode;
 
-use super::common::{KafkaArgs, read_screen, runtime};
+use super::common::{KafkaArgs, end_requested, read_screen, runtime};
 use super::say;
+
+/// Missing things that are named for a plate.
+const MOST_MISSING: usize = 20;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  wellspring plates scan workloads/screens/transfluor.toml")]
@@ -40,12 +45,47 @@ enum Command {
         /// The screen file.
         screen: PathBuf,
     },
+    /// Watch the image store of a screen, and announce its plates as they become complete.
+    #[command(
+        after_help = "Example:\n  wellspring plates watch screens/rescue.toml --kafka kafka:9092\n\n\
+        For labs that only write files. The screen is submitted with the first plate, and each further one is added to its \
+        run; a watcher that is started again goes on where the last one ended. What is written to a store should appear \
+        under its final name and be left alone."
+    )]
+    Watch(WatchArgs),
     /// List the plates that were planned, by run.
     #[command(after_help = "Example:\n  wellspring plates list --kafka kafka:9092")]
     List {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct WatchArgs {
+    /// The screen file.
+    screen: PathBuf,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    every: f64,
+    /// Seconds for which the files of a complete plate must not have changed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    rest: f64,
+    /// Seconds for which those of a plate that lacks something must not have changed: then it is announced as it is.
+    #[arg(long, value_name = "SECONDS", default_value_t = 7_200.0, value_parser = seconds)]
+    give_up: f64,
+    /// End when nothing waits to be announced any more.
+    #[arg(long)]
+    until_none_waits: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("it must be a number of seconds from 0 to 1000000".to_owned()),
+    }
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -57,6 +97,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             say::line(format_args!("{} plates announced", plates.len()));
         }
         Command::Scan { screen } => return scan(&screen),
+        Command::Watch(args) => watch(&args)?,
         Command::List { kafka } => {
             for status in read_statuses(&kafka.settings()?)? {
                 if let Status::PlatePlanned {
@@ -93,4 +134,60 @@ fn scan(screen: &std::path::Path) -> anyhow::Result<ExitCode> {
         say::note(format_args!("problem: {problem}"));
     }
     Ok(ExitCode::from(u8::from(!found.problems.is_empty())))
+}
+
+fn watch(args: &WatchArgs) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let kafka = args.kafka.settings()?;
+    let run = Run::open(read_screen(&args.screen)?)?;
+    runtime.block_on(topics::create_missing(&kafka))?;
+    let end = end_requested(&runtime)?;
+    let patience = Patience {
+        complete: Duration::from_secs_f64(args.rest),
+        incomplete: Duration::from_secs_f64(args.give_up),
+    };
+    say::note(format_args!("{}: watching {}", run.id, run.store.uri()));
+    let (mut watch, begun) = (Watch::default(), Instant::now());
+    while !end.is_finished() {
+        match runtime.block_on(watch::look(&run)) {
+            Ok(seen) => {
+                let due = watch.look(begun.elapsed(), seen, patience);
+                announce(&kafka, &run, &mut watch, &due);
+                if args.until_none_waits && watch.waiting() == 0 {
+                    break;
+                }
+            }
+            // A store that is away comes back; what is wrong with a plate map can be mended meanwhile.
+            Err(error) => tracing::error!(error = error.chain(), "the store could not be looked at"),
+        }
+        let next = Instant::now() + Duration::from_secs_f64(args.every);
+        while !end.is_finished() && Instant::now() < next {
+            std::thread::sleep(Duration::from_millis(50).min(next.saturating_duration_since(Instant::now())));
+        }
+    }
+    Ok(())
+}
+
+fn announce(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready]) {
+    if due.is_empty() {
+        return;
+    }
+    let plates: Vec<Barcode> = due.iter().map(|ready| ready.plate.clone()).collect();
+    let new = match submit::submit(kafka, run, &plates) {
+        Ok(new) => new,
+        Err(error) => {
+            let message = wellspring::error::chain(&error);
+            tracing::error!(message, "plates could not be announced; trying again");
+            return watch.take_back(&plates);
+        }
+    };
+    for ready in due.iter().filter(|ready| new.contains(&ready.plate)) {
+        say::line(format_args!("{}\t{} fields", ready.plate, ready.fields));
+        for missing in ready.missing.iter().take(MOST_MISSING) {
+            say::note(format_args!("announced without: {missing}"));
+        }
+        if let Some(more @ 1..) = ready.missing.len().checked_sub(MOST_MISSING) {
+            say::note(format_args!("announced without: {more} more"));
+        }
+    }
 }

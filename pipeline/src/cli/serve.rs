@@ -13,6 +13,7 @@ use wellspring::topology::{planner, retrier, worker};
 use wellspring_workloads::screen::ResourceSettings;
 
 use super::common::{ComputeArgs, KafkaArgs, RetryArgs, SERVICE_DELAYS, end_requested, runtime};
+use super::door::DoorArgs;
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     retries: RetryArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    door: DoorArgs,
     /// Results of a run go to DIR/<run>.
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
@@ -70,6 +73,10 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         )?);
     }
     say::note(format_args!("serving {} on {}", kafka.prefix, kafka.bootstrap));
+    let door = args.door.open(&kafka, &runtime)?;
+    if let Some(door) = &door {
+        say::note(format_args!("plates are taken by HTTP at {}", door.address()));
+    }
 
     let end = end_requested(&runtime)?;
     let mut collector = Collector::open(&kafka, Wanted::Unfinished, &args.out)?;
@@ -92,6 +99,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             )?;
             say::line(serde_json::to_string(&summary)?);
         }
+    }
+    if let Some(door) = door {
+        runtime.block_on(door.close());
     }
     for role in roles {
         (role.stopper())();

@@ -33,6 +33,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// One call of a transaction; less than what a broker that is away for a moment needs, since calls are repeated.
 const CALL: Duration = Duration::from_secs(5);
 
+/// Bytes of records that are worth a transaction of their own where there are many: ending one costs Kafka tens of
+/// milliseconds, whatever is in it.
+pub const TRANSACTION_BYTES: usize = 16 << 20;
+
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -449,6 +453,9 @@ fn client(settings: &KafkaSettings, role: &str) -> Result<ThreadedProducer<Deliv
                     format!("{}-{}-{role}", settings.prefix, settings.instance),
                 )
                 .set("transaction.timeout.ms", ms.to_string())
+                // While the broker ends one transaction it refuses the next one's first requests, for milliseconds; the
+                // client would wait for 100.
+                .set("retry.backoff.ms", "10")
                 .set("message.timeout.ms", (ms - 500).to_string());
         }
         Delivery::AtLeastOnce => {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use wellspring::collector::{Collector, Wanted};
 use wellspring::events::{ChannelMeasures, FieldFeatures, Status};
-use wellspring::kafka::producer::{BatchProducer, Committed};
+use wellspring::kafka::producer::{BatchProducer, Committed, TRANSACTION_BYTES};
 use wellspring::kafka::tail::{Start, read_to_end};
 use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::kafka::{KafkaSettings, OutRecord};
@@ -20,8 +20,6 @@ use wellspring_workloads::words::{FieldId, WellPosition};
 use super::{Line, Printer, Random, seconds};
 use crate::cli::common::runtime;
 
-/// Records of one transaction.
-const BATCH: usize = 1_000;
 /// Fields of one plate: 384 wells with 9 fields.
 const PLATE: usize = 384 * 9;
 /// Records of differing values that are made beforehand.
@@ -61,7 +59,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     let work = |what: &str| format!("{what} {} feature records of {} bytes", args.records, size);
 
     let begun = Instant::now();
-    publish(&kafka, &made, args.records)?;
+    publish(&kafka, &made, args.records, TRANSACTION_BYTES.div_ceil(size))?;
     let line = Line::new(
         "kafka",
         work("publish"),
@@ -197,11 +195,17 @@ fn numbered(made: &[FieldFeatures], number: usize) -> anyhow::Result<OutRecord> 
     )?)
 }
 
-fn publish(kafka: &KafkaSettings, made: &[FieldFeatures], records: usize) -> anyhow::Result<()> {
+/// Publishes so many records, `batch` of them in a transaction.
+fn publish(
+    kafka: &KafkaSettings,
+    made: &[FieldFeatures],
+    records: usize,
+    batch: usize,
+) -> anyhow::Result<()> {
     let producer = BatchProducer::open(kafka, "bench")?;
     let mut number = 0;
     while number < records {
-        let until = records.min(number + BATCH);
+        let until = records.min(number + batch);
         let batch = (number..until).map(|number| numbered(made, number));
         let batch = batch.collect::<anyhow::Result<Vec<_>>>()?;
         ensure!(

@@ -1,0 +1,254 @@
+//! Plate-ready events as lab automation posts them: CloudEvents 1.0 in structured, batched and binary form, or the event's
+//! bare JSON.
+//!
+//! Headers and body enter, [`PlateReady`] events leave, or the first thing that is wrong with them.
+
+use axum::http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::events::PlateReady;
+use crate::kafka::trace::TRACEPARENT;
+
+/// The CloudEvents type of a plate-ready event.
+const TYPE: &str = "wellspring.plate-ready.v1";
+/// Events of one request.
+const MOST: usize = 1_000;
+
+/// What a request holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Posted {
+    pub(super) events: Vec<PlateReady>,
+    /// The caller's trace, as it wrote it.
+    pub(super) traceparent: Option<String>,
+}
+
+/// Reads a request.
+pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let full = text("content-type").unwrap_or_default();
+    let kind = full
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let events = match kind.as_str() {
+        "application/cloudevents+json" => vec![structured(json(body)?, "")?],
+        "application/cloudevents-batch+json" => batch(json(body)?)?,
+        "application/json" if text("ce-specversion").is_some() => {
+            let attribute = |name: &str| text(&format!("ce-{name}")).map(str::to_owned);
+            checked(attribute, "ce-")?;
+            vec![event(json(body)?, "")?]
+        }
+        "application/json" => vec![event(json(body)?, "")?],
+        _ => {
+            let detail = format!(
+                "content type '{kind}' is not read here; send application/cloudevents+json, \
+                 application/cloudevents-batch+json or application/json"
+            );
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Problem::new(status, "content_type", detail).at("content-type"));
+        }
+    };
+    Ok(Posted {
+        events,
+        traceparent: text(TRACEPARENT).map(str::to_owned),
+    })
+}
+
+fn json(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body is not JSON: {error}");
+        Problem::new(StatusCode::BAD_REQUEST, "not_json", detail)
+    })
+}
+
+fn batch(value: Value) -> Result<Vec<PlateReady>, Problem> {
+    let Value::Array(events) = value else {
+        let detail = "a batch is an array of events";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "not_a_batch", detail));
+    };
+    if events.len() > MOST {
+        let detail = format!(
+            "a batch of {} events; at most {MOST} are taken at once",
+            events.len()
+        );
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many", detail));
+    }
+    let numbered = events.into_iter().enumerate();
+    numbered
+        .map(|(number, value)| structured(value, &format!("{number}.")))
+        .collect()
+}
+
+/// An event with its attributes beside its data.
+fn structured(value: Value, place: &str) -> Result<PlateReady, Problem> {
+    let Value::Object(mut attributes) = value else {
+        let detail = "an event is an object with specversion, id, source, type and data";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_an_event", detail).at(place));
+    };
+    let attribute = |name: &str| attributes.get(name).and_then(Value::as_str).map(str::to_owned);
+    checked(attribute, place)?;
+    match attributes.remove("data") {
+        Some(data) => event(data, &format!("{place}data")),
+        None => {
+            let detail = "the event has no data; data_base64 is not read here";
+            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_data", detail);
+            Err(problem.at(format!("{place}data")))
+        }
+    }
+}
+
+/// The attributes that every event has.
+fn checked(attribute: impl Fn(&str) -> Option<String>, place: &str) -> Result<(), Problem> {
+    let wrong = |code, name: &str, detail: String| {
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+        Err(problem.at(format!("{place}{name}")))
+    };
+    for name in ["specversion", "id", "source", "type"] {
+        if attribute(name).is_none_or(|value| value.is_empty()) {
+            return wrong("missing_attribute", name, format!("the event has no {name}"));
+        }
+    }
+    let is = |name: &str, expected: &str| attribute(name).is_some_and(|value| value == expected);
+    if !is("specversion", "1.0") {
+        return wrong(
+            "specversion",
+            "specversion",
+            "CloudEvents 1.0 is read here".to_owned(),
+        );
+    }
+    if !is("type", TYPE) {
+        return wrong("type", "type", format!("events of type {TYPE} are taken here"));
+    }
+    if let Some(kind) = attribute("datacontenttype").filter(|kind| !kind.contains("json")) {
+        let detail = format!("data of type '{kind}' is not read here; send application/json");
+        return wrong("datacontenttype", "datacontenttype", detail);
+    }
+    Ok(())
+}
+
+fn event(value: Value, place: &str) -> Result<PlateReady, Problem> {
+    serde_json::from_value(value).map_err(|error| {
+        let detail =
+            format!("no plate-ready event: {error}; it needs a plate, the barcode, and may name a run");
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_plate_ready", detail);
+        if place.is_empty() {
+            problem
+        } else {
+            problem.at(place)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn posted(kind: &str, more: &[(&'static str, &'static str)], body: &str) -> Result<Posted, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_str(kind).unwrap());
+        for &(name, value) in more {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        read(&headers, body.as_bytes())
+    }
+
+    fn said(result: Result<Posted, Problem>) -> String {
+        serde_json::to_string(&result.unwrap_err()).unwrap()
+    }
+
+    const EVENT: &str = r#"{"specversion":"1.0","id":"7","source":"/scheduler","type":"wellspring.plate-ready.v1",
+        "data":{"plate":"BR1","run":"pilot-1234"}}"#;
+
+    #[test]
+    fn all_four_forms_are_read() {
+        let structured = posted("application/cloudevents+json; charset=utf-8", &[], EVENT).unwrap();
+        assert_eq!(structured.events[0].plate.as_str(), "BR1");
+        assert_eq!(structured.events[0].run.as_deref(), Some("pilot-1234"));
+        let batch = format!("[{EVENT},{EVENT}]");
+        assert_eq!(
+            posted("application/cloudevents-batch+json", &[], &batch)
+                .unwrap()
+                .events
+                .len(),
+            2
+        );
+        let attributes = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "7"),
+            ("ce-source", "/scheduler"),
+            ("ce-type", "wellspring.plate-ready.v1"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+        ];
+        let binary = posted("application/json", &attributes, r#"{"plate":"BR1"}"#).unwrap();
+        assert!(binary.traceparent.unwrap().starts_with("00-0af7"));
+        assert_eq!(
+            posted("application/json", &[], r#"{"plate":"BR1"}"#)
+                .unwrap()
+                .events,
+            binary.events
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (kind, body, code, field) in [
+            ("text/plain", "{}", "content_type", "content-type"),
+            ("application/json", "{", "not_json", ""),
+            ("application/json", r#"{"barcode":"BR1"}"#, "not_plate_ready", ""),
+            ("application/json", r#"{"plate":""}"#, "not_plate_ready", ""),
+            ("application/cloudevents+json", "[]", "not_an_event", ""),
+            (
+                "application/cloudevents+json",
+                &EVENT.replace("1.0", "0.3"),
+                "specversion",
+                "specversion",
+            ),
+            (
+                "application/cloudevents+json",
+                &EVENT.replace("-ready", "-seen"),
+                "type",
+                "type",
+            ),
+            (
+                "application/cloudevents+json",
+                &EVENT.replace("\"7\"", "\"\""),
+                "missing_attribute",
+                "id",
+            ),
+            (
+                "application/cloudevents+json",
+                &EVENT.replace("\"data\"", "\"data_base64\""),
+                "no_data",
+                "data",
+            ),
+            ("application/cloudevents-batch+json", "{}", "not_a_batch", ""),
+            (
+                "application/cloudevents-batch+json",
+                &format!("[{EVENT},{}]", EVENT.replace("plate\":", "barcode\":")),
+                "not_plate_ready",
+                "1.data",
+            ),
+        ] {
+            let said = said(posted(kind, &[], body));
+            assert!(said.contains(&format!(r#""code":"{code}""#)), "{said}");
+            assert!(
+                field.is_empty() || said.contains(&format!(r#""field":"{field}""#)),
+                "{said}"
+            );
+        }
+        let half = posted(
+            "application/json",
+            &[("ce-specversion", "1.0")],
+            r#"{"plate":"BR1"}"#,
+        );
+        assert!(said(half).contains(r#""field":"ce-id""#));
+    }
+}

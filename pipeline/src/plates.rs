@@ -1,0 +1,220 @@
+//! Plates: what is known of each, from the log alone.
+//!
+//! Plate events and statuses enter, one [`Plate`] per barcode leaves. It is built anew by reading the two topics from their
+//! beginning, on a thread of its own. A record that cannot be read is passed over with a warning: the planner makes its
+//! dead letter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use wellspring_workloads::words::Barcode;
+
+use crate::events::{PlateReady, RunId, Status};
+use crate::kafka::follow::Following;
+use crate::kafka::tail::{Polled, Tail, TailRecord};
+use crate::kafka::topics::Topic;
+use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+use crate::schemas::Unreadable;
+
+/// How far a plate is in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlateState {
+    /// Its images are said to be complete; nothing was planned yet.
+    Announced,
+    /// Its fields are being worked on.
+    Planned,
+    /// Its profiles are published.
+    Profiled,
+}
+
+/// A plate in a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InRun {
+    /// How far it is.
+    pub state: PlateState,
+    /// Fields it should have.
+    pub fields_expected: u32,
+    /// Fields for which there were images: the rest are dead letters.
+    pub fields_planned: u32,
+    /// Dead letters of its planning.
+    pub dead_letters: u32,
+}
+
+/// What is known of a plate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plate {
+    /// When it was last announced, in milliseconds since 1970 UTC; `None` where only a run speaks of it.
+    pub announced_ms: Option<u64>,
+    /// Whether an announcement left open which run should take it.
+    pub for_any_run: bool,
+    /// By run.
+    pub runs: BTreeMap<RunId, InRun>,
+}
+
+impl Plate {
+    fn in_run(&mut self, run: &RunId) -> &mut InRun {
+        self.runs.entry(run.clone()).or_insert(InRun {
+            state: PlateState::Announced,
+            fields_expected: 0,
+            fields_planned: 0,
+            dead_letters: 0,
+        })
+    }
+}
+
+/// All plates and runs on the log.
+#[derive(Debug, Default)]
+pub struct Board {
+    plates: BTreeMap<Barcode, Plate>,
+    runs: BTreeSet<RunId>,
+}
+
+impl Board {
+    /// Reads the two topics to their end. Blocking.
+    ///
+    /// # Errors
+    /// Kafka cannot be read.
+    pub fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
+        Ok(Self::begin(kafka)?.0)
+    }
+
+    /// All that is there, and what reads on.
+    fn begin(kafka: &KafkaSettings) -> Result<(Self, Tail), KafkaFailure> {
+        let mut board = Self::default();
+        let mut tail = Tail::open(kafka, &[Topic::Plates, Topic::Status])?;
+        let mut ends = 0;
+        while ends < tail.partitions() {
+            match tail.poll(BROKER_TIMEOUT)? {
+                Polled::Record(record) => board.learn(&record),
+                Polled::AtEnd(_) => ends += 1,
+                Polled::Nothing => {
+                    let bootstrap = kafka.bootstrap.clone();
+                    return Err(KafkaFailure::Silent { bootstrap });
+                }
+            }
+        }
+        Ok((board, tail))
+    }
+
+    /// What is known of a plate.
+    pub fn plate(&self, plate: &Barcode) -> Option<&Plate> {
+        self.plates.get(plate)
+    }
+
+    /// All plates, by barcode.
+    pub fn plates(&self) -> impl Iterator<Item = (&Barcode, &Plate)> {
+        self.plates.iter()
+    }
+
+    /// Whether a run of this name was submitted.
+    pub fn has_run(&self, run: &str) -> bool {
+        self.runs.contains(run)
+    }
+
+    fn learn(&mut self, record: &TailRecord) {
+        let learned = match record.topic {
+            Topic::Plates => record.read().map(|event| self.announced(event, record)),
+            _ => record.read().map(|status| self.told(status)),
+        };
+        if let Err(error) = learned {
+            self.pass_over(record, error);
+        }
+    }
+
+    fn announced(&mut self, event: PlateReady, record: &TailRecord) {
+        let plate = self.plates.entry(event.plate).or_default();
+        plate.announced_ms = u64::try_from(record.time_ms).ok();
+        match event.run {
+            Some(run) => _ = plate.in_run(&run),
+            None => plate.for_any_run = true,
+        }
+    }
+
+    fn told(&mut self, status: Status) {
+        match status {
+            Status::RunSubmitted { run, plates, .. } => {
+                for plate in plates {
+                    self.plates.entry(plate).or_default().in_run(&run);
+                }
+                self.runs.insert(run);
+            }
+            Status::PlatePlanned {
+                run,
+                plate,
+                fields_expected,
+                fields_planned,
+                dead_letters,
+            } => {
+                let entry = self.plates.entry(plate).or_default().in_run(&run);
+                *entry = InRun {
+                    state: PlateState::Planned,
+                    fields_expected,
+                    fields_planned,
+                    dead_letters,
+                };
+            }
+            Status::PlateProfiled { run, plate } => {
+                self.plates.entry(plate).or_default().in_run(&run).state = PlateState::Profiled;
+            }
+            Status::LettersResolved { .. }
+            | Status::ComparisonsPublished { .. }
+            | Status::RunFinished { .. } => {}
+        }
+    }
+
+    fn pass_over(&self, record: &TailRecord, error: Unreadable) {
+        let message = crate::error::chain(&record.unreadable(error));
+        tracing::warn!(message, "a record is passed over");
+    }
+}
+
+/// A board that is kept up to date.
+#[derive(Debug)]
+pub struct Followed {
+    board: Mutex<Board>,
+    failed: OnceLock<String>,
+    following: Following,
+}
+
+impl Followed {
+    /// Reads what is there, then goes on on a thread of its own. Blocking until all that was there is read.
+    ///
+    /// # Errors
+    /// Kafka cannot be read.
+    pub fn follow(kafka: &KafkaSettings) -> Result<Arc<Self>, KafkaFailure> {
+        let (board, tail) = Board::begin(kafka)?;
+        let followed = Arc::new(Self {
+            board: Mutex::new(board),
+            failed: OnceLock::new(),
+            following: Following::default(),
+        });
+        let take = |followed: &Self, record: &TailRecord| followed.lock().learn(record);
+        let failed = |followed: &Self, message| _ = followed.failed.set(message);
+        followed
+            .following
+            .start("plates", tail, Arc::downgrade(&followed), take, failed)?;
+        Ok(followed)
+    }
+
+    /// Looks at the board as it is now.
+    ///
+    /// # Errors
+    /// Following has ended; the text says why.
+    pub fn look<T>(&self, at: impl FnOnce(&Board) -> T) -> Result<T, String> {
+        match self.failed.get() {
+            Some(failed) => Err(failed.clone()),
+            None => Ok(at(&self.lock())),
+        }
+    }
+
+    /// Stops following and waits for the thread, so that Kafka may go away.
+    pub fn stop(&self) {
+        self.following.stop();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
