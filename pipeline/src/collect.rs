@@ -179,7 +179,13 @@ impl Collection {
                     plates: BTreeSet::new(),
                     time_ms,
                 });
+                let before = submitted.plates.len();
                 submitted.plates.extend(plates);
+                if submitted.plates.len() > before {
+                    // With them the comparisons become others.
+                    self.comparisons_published = 0;
+                    self.finished = false;
+                }
                 let since = submitted.time_ms;
                 self.letters
                     .retain(|_, (_, letter)| letter.run.is_some() || letter.time_ms >= since);
@@ -207,7 +213,15 @@ impl Collection {
             Status::ComparisonsPublished { records, .. } => {
                 self.comparisons_published = self.comparisons_published.max(records);
             }
-            Status::RunFinished { .. } => self.finished = true,
+            Status::RunFinished { .. } => {
+                // One that was written while plates were being added does not speak of them.
+                self.finished = self.submitted.as_ref().is_none_or(|submitted| {
+                    submitted.plates.iter().all(|plate| self.profiled.contains(plate))
+                });
+                if !self.finished {
+                    self.comparisons_published = 0;
+                }
+            }
             Status::LettersResolved {
                 action: LetterAction::Retried,
                 offsets,

@@ -1,10 +1,11 @@
 //! The collector: follows features, dead letters and statuses, and hands over each run when it is complete.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use wellspring_workloads::words::Barcode;
 
 use crate::collect::{Collection, Progress, pass_over};
 use crate::error::{FailureClass, Stage, StageError};
@@ -34,8 +35,18 @@ pub struct Collector {
     open: BTreeMap<RunId, Collection>,
     closed: HashSet<RunId>,
     kafka: KafkaSettings,
-    /// Offsets of dead letters that were tried again before the collector started.
-    retried: BTreeSet<i64>,
+    past: Past,
+}
+
+/// What the status topic said when the collector began to read.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Runs that were finished, with all their plates.
+    finished: HashSet<RunId>,
+    /// Offsets of dead letters that were tried again.
+    pub(crate) retried: BTreeSet<i64>,
+    /// Where it ended.
+    end: i64,
 }
 
 /// The one field that tells where a record belongs.
@@ -47,10 +58,10 @@ struct OfRun {
 impl Collector {
     /// Starts at the beginning of the log; `scratch` is a folder for temporary files.
     pub fn open(kafka: &KafkaSettings, wanted: Wanted, scratch: &Path) -> Result<Self, StageError> {
-        let (finished, retried) = past(kafka).map_err(network)?;
+        let past = Past::read(kafka).map_err(network)?;
         let closed = match wanted {
             Wanted::One(_) => HashSet::new(),
-            Wanted::Unfinished => finished,
+            Wanted::Unfinished => past.finished.clone(),
         };
         Ok(Self {
             tail: Tail::open(kafka, &FOLLOWED).map_err(network)?,
@@ -59,7 +70,7 @@ impl Collector {
             open: BTreeMap::new(),
             closed,
             kafka: kafka.clone(),
-            retried,
+            past,
         })
     }
 
@@ -118,28 +129,31 @@ impl Collector {
         self.open.remove(run)
     }
 
-    /// Whether a finished run's dead letters are being tried again, which makes it unfinished.
+    /// Whether a finished run is made unfinished: plates were added to it, or dead letters are being tried again.
     fn is_reopened(&self, run: &RunId, record: &TailRecord) -> bool {
         self.wanted == Wanted::Unfinished
             && self.closed.contains(run)
-            && match record.read() {
-                Ok(Status::LettersResolved {
-                    action: LetterAction::Retried,
-                    offsets,
-                    ..
-                }) => !offsets.iter().all(|offset| self.retried.contains(offset)),
-                _ => false,
-            }
+            && record.offset >= self.past.end
+            && matches!(
+                record.read(),
+                Ok(Status::RunSubmitted { .. }
+                    | Status::LettersResolved {
+                        action: LetterAction::Retried,
+                        ..
+                    })
+            )
     }
 
     /// Reads the log again from its beginning: what was known of a closed run is gone.
     fn start_over(&mut self, run: &RunId) -> Result<(), StageError> {
-        tracing::info!(run, "dead letters are tried again; the run is open again");
-        let (finished, retried) = past(&self.kafka).map_err(network)?;
+        tracing::info!(
+            run,
+            "plates were added, or dead letters are tried again: the run is open again"
+        );
+        self.past = Past::read(&self.kafka).map_err(network)?;
         self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
         self.open.clear();
-        self.closed = finished;
-        self.retried = retried;
+        self.closed = self.past.finished.clone();
         Ok(())
     }
 
@@ -154,7 +168,7 @@ impl Collector {
         match self.open.entry(run.clone()) {
             std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                Ok(entry.insert(Collection::open(run, &self.scratch, self.retried.clone())?))
+                Ok(entry.insert(Collection::open(run, &self.scratch, self.past.retried.clone())?))
             }
         }
     }
@@ -164,27 +178,47 @@ fn network(error: KafkaFailure) -> StageError {
     StageError::external(Stage::Collect, FailureClass::Network, error)
 }
 
-/// The runs that are finished, and the offsets of the dead letters that were tried again.
-pub(crate) fn past(kafka: &KafkaSettings) -> Result<(HashSet<RunId>, BTreeSet<i64>), KafkaFailure> {
-    let (mut finished, mut retried) = (HashSet::new(), BTreeSet::new());
-    for status in read_statuses(kafka)? {
-        match status {
-            Status::RunFinished { run, .. } => {
-                finished.insert(run);
+/// What is known of a run's end.
+#[derive(Default)]
+struct Ending {
+    submitted: HashSet<Barcode>,
+    profiled: HashSet<Barcode>,
+    finished: bool,
+}
+
+impl Past {
+    /// Reads the status topic to its end. Blocking.
+    pub(crate) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
+        let (mut runs, mut past) = (HashMap::<RunId, Ending>::new(), Self::default());
+        for (offset, status) in read_events::<Status>(kafka, Topic::Status)? {
+            past.end = past.end.max(offset + 1);
+            let run = runs.entry(status.run().clone()).or_default();
+            match status {
+                Status::RunSubmitted { plates, .. } => run.submitted.extend(plates),
+                Status::PlateProfiled { plate, .. } => _ = run.profiled.insert(plate),
+                Status::RunFinished { .. } => run.finished = true,
+                Status::LettersResolved {
+                    action: LetterAction::Retried,
+                    offsets,
+                    plates,
+                    ..
+                } => {
+                    run.finished = false;
+                    run.profiled.retain(|plate| !plates.contains(plate));
+                    past.retried.extend(offsets);
+                }
+                Status::PlatePlanned { .. }
+                | Status::ComparisonsPublished { .. }
+                | Status::LettersResolved { .. } => {}
             }
-            Status::LettersResolved {
-                run,
-                action: LetterAction::Retried,
-                offsets,
-                ..
-            } => {
-                finished.remove(&run);
-                retried.extend(offsets);
-            }
-            _ => {}
         }
+        // A run that was finished while plates were being added to it is not: it has not seen them.
+        let finished = runs
+            .into_iter()
+            .filter(|(_, run)| run.finished && run.submitted.is_subset(&run.profiled));
+        past.finished = finished.map(|(id, _)| id).collect();
+        Ok(past)
     }
-    Ok((finished, retried))
 }
 
 /// Every status written so far, in order.

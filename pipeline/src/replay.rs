@@ -17,7 +17,7 @@ use wellspring_workloads::words::{Barcode, FieldId};
 
 use crate::clock::now_ms;
 use crate::collect::Collection;
-use crate::collector::{past, read_statuses};
+use crate::collector::{Past, read_statuses};
 use crate::error::{Stage, StageError};
 use crate::events::{DeadLetter, FieldFeatures, PlateReady, RunId, Status};
 use crate::ids;
@@ -321,7 +321,7 @@ fn gather(
         #[serde(flatten)]
         field: FieldId,
     }
-    let (_, retried) = past(kafka)?;
+    let retried = Past::read(kafka)?.retried;
     let mut collection = Collection::open(&old.run, scratch, retried)?;
     let (mut present, mut taken) = (HashSet::new(), HashSet::new());
     for topic in [Topic::Status, Topic::DeadLetters] {

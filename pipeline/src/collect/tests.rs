@@ -41,6 +41,11 @@ fn planned(fields_expected: u32, fields_planned: u32, dead_letters: u32) -> Stat
     }
 }
 
+fn screen() -> wellspring_workloads::screen::Screen {
+    let text = "[screen]\nname = \"s\"\n[profiles]\n[controls]\nreference = { role = \"a\" }\nphenotype = { role = \"b\" }\n";
+    wellspring_workloads::screen::Screen::parse(text, "s.toml").unwrap()
+}
+
 fn collection() -> Collection {
     let mut collection = Collection::open(&"r".to_owned(), &std::env::temp_dir(), BTreeSet::new()).unwrap();
     collection.submitted = Some(Submitted {
@@ -143,6 +148,50 @@ fn a_run_waits_for_fields_that_are_tried_again() {
     assert!(collection.complete());
     let progress = collection.progress();
     assert_eq!((progress.done, progress.failed, progress.dead_letters), (2, 0, 0));
+}
+
+/// Plates that are added to a finished run make it unfinished, whether its end was told before or after they came.
+#[test]
+fn a_run_that_plates_are_added_to_is_not_finished() {
+    let submitted = |plates: &[&str]| Status::RunSubmitted {
+        run: "r".to_owned(),
+        screen: Box::new(screen()),
+        plates: plates.iter().map(|plate| plate.parse().unwrap()).collect(),
+        time_ms: 5,
+    };
+    let finished = || Status::RunFinished {
+        run: "r".to_owned(),
+        fields_done: 1,
+        fields_failed: 0,
+    };
+    let profiled = || Status::PlateProfiled {
+        run: "r".to_owned(),
+        plate: "P".parse().unwrap(),
+    };
+    for late in [true, false] {
+        let mut collection = collection();
+        let mut take = |status| collection.take_status(status).unwrap();
+        take(submitted(&["P"]));
+        take(profiled());
+        if late {
+            take(finished());
+            take(submitted(&["Q"]));
+        } else {
+            take(submitted(&["Q"]));
+            take(finished());
+        }
+        assert!(!collection.finished && collection.comparisons_published == 0);
+        // The same plates again change nothing.
+        collection
+            .take_status(Status::PlateProfiled {
+                run: "r".to_owned(),
+                plate: "Q".parse().unwrap(),
+            })
+            .unwrap();
+        collection.take_status(finished()).unwrap();
+        collection.take_status(submitted(&["P", "Q"])).unwrap();
+        assert!(collection.finished);
+    }
 }
 
 /// The index of a complete plate lies on disk; what comes again is known all the same.
