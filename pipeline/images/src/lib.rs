@@ -140,6 +140,27 @@ pub fn pages(bytes: &[u8], limits: &Limits) -> Result<usize, ImageError> {
     }
 }
 
+/// How many of the file's first 64 pages are images like its first page: grey, of its size, and not called a smaller version
+/// of another page. Thumbnails and the levels of pyramids do not count.
+///
+/// # Errors
+/// As [`pages`], and as [`tiff::Tiff::page`] for the first page.
+pub fn pages_alike(bytes: &[u8], limits: &Limits) -> Result<usize, ImageError> {
+    if !is_tiff(bytes)? {
+        return Ok(1);
+    }
+    let file = tiff::Tiff::open(bytes, *limits)?;
+    let pages = file.pages()?;
+    if pages == 1 {
+        return Ok(1);
+    }
+    let first = file.page(0)?;
+    let alike = (1..pages.min(64))
+        .filter_map(|page| file.page(page).ok())
+        .filter(|page| !page.is_reduced() && page.whole() == first.whole());
+    Ok(1 + alike.count())
+}
+
 /// Whether the bytes are a TIFF's; if not, they are a PNG's.
 fn is_tiff(bytes: &[u8]) -> Result<bool, ImageError> {
     match bytes {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype};
 use tiff::tags::Predictor;
 use wellspring_images::tiff::{Sample, Tiff};
-use wellspring_images::{ImageError, Limits, Region, Source, Sparse, decode, pages};
+use wellspring_images::{ImageError, Limits, Region, Source, Sparse, decode, pages, pages_alike};
 
 /// Pixels like those of a microscope: noise on a slope, with flat parts.
 fn picture(width: usize, height: usize, bits: usize, seed: u32) -> Image {
@@ -206,6 +206,20 @@ fn a_last_strip_may_be_as_long_as_the_others() {
             "{compression}"
         );
     }
+}
+
+#[test]
+fn thumbnails_are_no_pages_alike() {
+    let alike = |sizes: &[(usize, usize)]| {
+        let pages: Vec<Image> = sizes
+            .iter()
+            .map(|(width, height)| picture(*width, *height, 16, 1))
+            .collect();
+        pages_alike(&Writer::default().file(&pages), &Limits::default()).unwrap()
+    };
+    assert_eq!(alike(&[(8, 8)]), 1);
+    assert_eq!(alike(&[(8, 8), (4, 4), (8, 4)]), 1);
+    assert_eq!(alike(&[(8, 8), (4, 4), (8, 8), (8, 8)]), 3);
 }
 
 #[test]
