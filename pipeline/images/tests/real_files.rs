@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wellspring_images::{ImageError, Limits, Region, decode, tiff::Tiff};
+use wellspring_images::{ImageError, Limits, Region, decode, pages_alike, tiff::Tiff};
 
 /// Folder, files in it, and the CRC-32 of one line for each file in the order of their paths: path in the folder, width,
 /// height, and the CRC-32 of its pixels as little-endian words of 16 bits. From tifffile.
@@ -102,6 +102,12 @@ fn every_file_is_what_tifffile_makes_of_it() {
             );
             lines.update(line.as_bytes());
             files += 1;
+            assert_eq!(
+                pages_alike(&bytes, &Limits::default()).unwrap(),
+                1,
+                "{}",
+                path.display()
+            );
             assert_region(&bytes, &plane.pixels, plane.width, &path);
         }
         assert_eq!(files, expected, "{}", folder.display());
