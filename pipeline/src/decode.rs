@@ -225,14 +225,14 @@ impl FieldPixels<'_> {
             return Ok(());
         };
         let ceiling = depth_ceiling(bits);
-        match levels.iter().copied().find(|level| *level > ceiling) {
-            None => Ok(()),
-            Some(level) => Err(FieldImageError::BitDepth {
+        match levels.iter().copied().max() {
+            Some(level) if level > ceiling => Err(FieldImageError::BitDepth {
                 path: path.to_owned(),
                 level,
                 ceiling,
                 bits,
             }),
+            _ => Ok(()),
         }
     }
 }
