@@ -1,4 +1,4 @@
-//! Writes the seeds of the fuzz targets: one small file of every kind that is read.
+//! Writes the seeds of the fuzz targets: one small file of every kind that is read, but for JPEG 2000, which OpenJPEG wrote.
 //!
 //! ```text
 //! cargo run -p wellspring-images --example fuzz_seeds -- pipeline/images/fuzz/seeds

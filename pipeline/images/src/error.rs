@@ -27,8 +27,8 @@ pub enum ImageError {
     /// Nothing in the file.
     #[error("the file is empty (0 bytes)")]
     Empty,
-    /// Neither TIFF nor PNG.
-    #[error("the file is neither TIFF nor PNG: it starts with {start:02x?}")]
+    /// None of the formats that are read.
+    #[error("the file is neither TIFF nor PNG nor JPEG 2000: it starts with {start:02x?}")]
     Format {
         /// The first bytes.
         start: Vec<u8>,
@@ -286,6 +286,13 @@ pub enum ImageError {
         /// What is wrong with it.
         #[from]
         source: png::DecodingError,
+    },
+    /// The JPEG 2000 file is damaged or of a kind not read.
+    #[error("the JPEG 2000 file cannot be decoded; it may be truncated")]
+    Jpeg2000 {
+        /// What is wrong with it.
+        #[from]
+        source: hayro_jpeg2000::DecodeError,
     },
 }
 

@@ -1,4 +1,4 @@
-//! Microscope images from bytes to grey levels: TIFF, BigTIFF and PNG.
+//! Microscope images from bytes to grey levels: TIFF, BigTIFF, PNG and JPEG 2000.
 //!
 //! Enters: the bytes of a file, or those parts of it that were fetched ([`Sparse`]). Leaves: grey levels as `u16`, of a whole
 //! page or a [`Region`] of one. Pure and blocking: no files, no network, no clock. What fails: bytes that are no image, are
@@ -26,6 +26,7 @@
 
 mod codec;
 mod error;
+mod jpeg2000;
 mod limits;
 mod png;
 mod predictor;
@@ -59,22 +60,22 @@ pub struct Image<'a>(Kind<'a>);
 enum Kind<'a> {
     Tiff(&'a [u8], tiff::Page),
     Png(Box<png::Image<'a>>),
+    Jpeg2000(Box<jpeg2000::Image<'a>>),
 }
 
 impl<'a> Image<'a> {
     /// Reads what describes page `page` (from 0). The format is told from the bytes, not from a name.
     ///
     /// # Errors
-    /// As [`tiff::Tiff::page`]; for a PNG a damaged header, colour, and sizes beyond the limits.
+    /// As [`tiff::Tiff::page`]; for the other formats damaged headers, colour, and sizes beyond
+    /// the limits.
     pub fn open(bytes: &'a [u8], page: usize, limits: &Limits) -> Result<Self, ImageError> {
-        if is_tiff(bytes)? {
-            let page = tiff::Tiff::open(bytes, *limits)?.page(page)?;
-            return Ok(Self(Kind::Tiff(bytes, page)));
-        }
-        match page {
-            0 => png::Image::open(bytes, limits).map(|image| Self(Kind::Png(Box::new(image)))),
-            page => Err(ImageError::NoPage { page, pages: 1 }),
-        }
+        Ok(Self(match (Format::of(bytes)?, page) {
+            (Format::Tiff, page) => Kind::Tiff(bytes, tiff::Tiff::open(bytes, *limits)?.page(page)?),
+            (Format::Png, 0) => Kind::Png(Box::new(png::Image::open(bytes, limits)?)),
+            (Format::Jpeg2000, 0) => Kind::Jpeg2000(Box::new(jpeg2000::Image::open(bytes, limits)?)),
+            (_, page) => return Err(ImageError::NoPage { page, pages: 1 }),
+        }))
     }
 
     /// Height in pixels.
@@ -82,6 +83,7 @@ impl<'a> Image<'a> {
         match &self.0 {
             Kind::Tiff(_, page) => page.height() as usize,
             Kind::Png(image) => image.height,
+            Kind::Jpeg2000(image) => image.height,
         }
     }
 
@@ -90,6 +92,7 @@ impl<'a> Image<'a> {
         match &self.0 {
             Kind::Tiff(_, page) => page.width() as usize,
             Kind::Png(image) => image.width,
+            Kind::Jpeg2000(image) => image.width,
         }
     }
 
@@ -98,17 +101,19 @@ impl<'a> Image<'a> {
         match &self.0 {
             Kind::Tiff(_, page) => page.ceiling(),
             Kind::Png(image) => image.ceiling,
+            Kind::Jpeg2000(image) => image.ceiling,
         }
     }
 
     /// Fills `out` with the grey levels, row by row.
     ///
     /// # Errors
-    /// As [`tiff::Page::read_levels`]; a damaged PNG.
+    /// As [`tiff::Page::read_levels`]; a damaged file of another format.
     pub fn read(self, out: &mut [u16]) -> Result<(), ImageError> {
         match self.0 {
             Kind::Tiff(bytes, page) => page.read_levels(bytes, &page.whole(), out),
             Kind::Png(image) => image.read(out),
+            Kind::Jpeg2000(image) => image.read(out),
         }
     }
 }
@@ -130,15 +135,14 @@ pub fn decode(bytes: &[u8], page: usize, limits: &Limits) -> Result<Plane, Image
     })
 }
 
-/// How many pages a file has: 1 for a PNG, for a TIFF as [`tiff::Tiff::pages`] counts.
+/// How many pages a file has: 1 for PNG and JPEG 2000, for a TIFF as [`tiff::Tiff::pages`] counts.
 ///
 /// # Errors
 /// As [`tiff::Tiff::pages`].
 pub fn pages(bytes: &[u8], limits: &Limits) -> Result<usize, ImageError> {
-    if is_tiff(bytes)? {
-        tiff::Tiff::open(bytes, *limits)?.pages()
-    } else {
-        Ok(1)
+    match Format::of(bytes)? {
+        Format::Tiff => tiff::Tiff::open(bytes, *limits)?.pages(),
+        Format::Png | Format::Jpeg2000 => Ok(1),
     }
 }
 
@@ -148,7 +152,7 @@ pub fn pages(bytes: &[u8], limits: &Limits) -> Result<usize, ImageError> {
 /// # Errors
 /// As [`pages`], and as [`tiff::Tiff::page`] for the first page.
 pub fn pages_alike(bytes: &[u8], limits: &Limits) -> Result<usize, ImageError> {
-    if !is_tiff(bytes)? {
+    if Format::of(bytes)? != Format::Tiff {
         return Ok(1);
     }
     let file = tiff::Tiff::open(bytes, *limits)?;
@@ -163,14 +167,25 @@ pub fn pages_alike(bytes: &[u8], limits: &Limits) -> Result<usize, ImageError> {
     Ok(1 + alike.count())
 }
 
-/// Whether the bytes are a TIFF's; if not, they are a PNG's.
-fn is_tiff(bytes: &[u8]) -> Result<bool, ImageError> {
-    match bytes {
-        [] => Err(ImageError::Empty),
-        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(true),
-        [0x89, b'P', b'N', b'G', ..] => Ok(false),
-        _ => Err(ImageError::Format {
-            start: bytes.iter().take(8).copied().collect(),
-        }),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Tiff,
+    Png,
+    Jpeg2000,
+}
+
+impl Format {
+    fn of(bytes: &[u8]) -> Result<Self, ImageError> {
+        match bytes {
+            [] => Err(ImageError::Empty),
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
+            [0x89, b'P', b'N', b'G', ..] => Ok(Self::Png),
+            _ if bytes.starts_with(jpeg2000::JP2) || bytes.starts_with(jpeg2000::CODESTREAM) => {
+                Ok(Self::Jpeg2000)
+            }
+            _ => Err(ImageError::Format {
+                start: bytes.iter().take(8).copied().collect(),
+            }),
+        }
     }
 }

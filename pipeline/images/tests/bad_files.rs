@@ -429,6 +429,44 @@ fn colour_and_damage_in_png() {
     assert!(error.contains("Rgb, 8 bit, but greyscale"), "{error}");
 }
 
+/// A file of the fuzz targets' seeds.
+fn seed(name: &str) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/jpeg2000");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn colour_damage_and_bombs_in_jpeg_2000() {
+    let error = read(&seed("colour.jp2")).unwrap_err().to_string();
+    assert!(error.contains("of 3 components, but greyscale"), "{error}");
+    for name in ["16.jp2", "16.j2k"] {
+        let whole = seed(name);
+        // The last two bytes say that it is the end.
+        for length in 12..whole.len() - 2 {
+            assert!(
+                read(&whole[..length]).is_err(),
+                "{name}: {length} of {}",
+                whole.len()
+            );
+        }
+        let error = decode(&whole, 1, &Limits::default()).unwrap_err();
+        assert!(matches!(error, ImageError::NoPage { page: 1, pages: 1 }));
+        let limits = Limits {
+            free_bytes: 1 << 10,
+            ratio: 1,
+            ..Limits::default()
+        };
+        assert!(matches!(decode(&whole, 0, &limits), Err(ImageError::Bomb { .. })));
+    }
+    // The codestream's size comes eight bytes after its start.
+    let mut forged = seed("16.j2k");
+    forged[8..16].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    assert!(matches!(
+        read(&forged),
+        Err(ImageError::Size { width: 65536, .. })
+    ));
+}
+
 proptest! {
     #[test]
     fn damaged_files_never_panic(

@@ -82,7 +82,7 @@ fn random_lzw(seed: u64, clears: u64, wanted: usize) -> (Vec<u8>, Vec<u8>) {
 
 #[test]
 fn any_lzw_codes_mean_what_the_specification_says() {
-    for seed in 1..50 {
+    for seed in 1..17 {
         let (codes, expected) = random_lzw(seed * 7_919, [0, 1, 20, 300][seed as usize % 4], 30_000);
         // Reversed bits are told from the start of a strip.
         if codes[0] == 0 && codes[1] & 1 == 1 {

@@ -89,10 +89,8 @@ fn every_file_is_what_tifffile_makes_of_it() {
                 }
             };
             let mut pixels = crc32fast::Hasher::new();
-            plane
-                .pixels
-                .iter()
-                .for_each(|level| pixels.update(&level.to_le_bytes()));
+            let words: Vec<u16> = plane.pixels.iter().map(|level| level.to_le()).collect();
+            pixels.update(bytemuck::cast_slice(&words));
             let name = path.strip_prefix(&folder).unwrap().to_string_lossy();
             let line = format!(
                 "{name} {} {} {:08x}\n",

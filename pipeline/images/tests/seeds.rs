@@ -26,3 +26,41 @@ fn every_page_of_every_seed_is_read() {
     }
     assert_eq!((files, pages_read), (21, 25));
 }
+
+/// Levels of the seeds, as `examples/fuzz_seeds.rs` makes them; those of JPEG 2000 were written by OpenJPEG.
+fn levels(factor: u32) -> Vec<u16> {
+    (0..23u32 * 17)
+        .map(|i| ((i * i / 7 + i % 5) % 251 * factor) as u16)
+        .collect()
+}
+
+#[test]
+fn jpeg_2000_comes_back_without_loss() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/jpeg2000");
+    for (name, factor, ceiling) in [
+        ("8.jp2", 1, 255),
+        ("8.j2k", 1, 255),
+        ("16.jp2", 261, 65535),
+        ("16.j2k", 261, 65535),
+    ] {
+        let bytes = fs::read(folder.join(name)).unwrap();
+        let plane = decode(&bytes, 0, &Limits::default()).unwrap();
+        assert_eq!(
+            (plane.width, plane.height, plane.ceiling),
+            (23, 17, ceiling),
+            "{name}"
+        );
+        assert_eq!(plane.pixels, levels(factor), "{name}");
+    }
+    // Compressed with loss.
+    let bytes = fs::read(folder.join("lossy.jp2")).unwrap();
+    let plane = decode(&bytes, 0, &Limits::default()).unwrap();
+    let furthest = plane
+        .pixels
+        .iter()
+        .zip(levels(261))
+        .map(|(a, b)| a.abs_diff(b))
+        .max();
+    // OpenJPEG itself is 2513 away, and rounds at other places.
+    assert!((2512..=2514).contains(&furthest.unwrap()), "{furthest:?}");
+}
