@@ -68,7 +68,7 @@ pub use orient::{Orient, Turn};
 pub use pad::{Fill, Pad};
 pub use percentile_scale::{PercentileScale, ScaleRange};
 pub use power::{power_log_log_slope, radial_power};
-pub use project::{Project, Projection};
+pub use project::{Project, Projection, sharpness};
 pub use quality::{
     ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, illumination_cv,
     quality_flags,

@@ -1,75 +1,39 @@
-//! Decode: bytes become pixels. Greyscale TIFF and PNG, 8 or 16 bit; z stacks become their maximum projection.
+//! Decode: bytes become pixels.
 //!
-//! [`Fetched`] bytes enter, a [`Decoded`] image with one plane per channel leaves. What fails: an unknown or damaged format, colour, a
-//! pixel type that is neither 8 nor 16 bit unsigned, an image larger than [`MAX_PIXELS`]. Sizes are checked before
-//! memory is reserved, so a forged header is an error and not a dead worker.
-
-use std::io::Cursor;
+//! [`Fetched`] bytes enter, a [`Decoded`] image with one plane per channel leaves. The crate `wellspring-images` reads the
+//! files, straight into the field's pixels; here z stacks become planes, and the images of a field are held to one size. What
+//! fails: an unknown, damaged or forged file, colour, floats that are no grey levels, several pages of one size, images of
+//! different sizes, levels above the screen's bit depth.
 
 use bytes::Bytes;
-use tiff::ColorType;
-use tiff::decoder::{Decoder, DecodingResult, Limits};
-use wellspring_kernels::RawImage;
+use wellspring_images::{Image, ImageError, Limits, pages_alike};
+use wellspring_kernels::{RawImage, sharpness};
+use wellspring_workloads::screen::{ImagesSettings, ZStack};
+
+pub use wellspring_images::Plane;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::ImageRef;
 use crate::fields::{Decoded, Fetched};
 
-/// Pixels of one plane at most: 16384 x 16384, far above any camera of the field.
-pub const MAX_PIXELS: u64 = 1 << 28;
-
-/// One decoded plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plane {
-    /// Height in pixels.
-    pub height: usize,
-    /// Width in pixels.
-    pub width: usize,
-    /// Largest grey level the file's pixel type can hold: 255 or 65535.
-    pub ceiling: u16,
-    /// Grey levels, row by row.
-    pub pixels: Vec<u16>,
-}
-
-/// Why bytes are not an image.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// Nothing in the object.
-    #[error("the file is empty (0 bytes)")]
-    Empty,
-    /// Neither TIFF nor PNG.
-    #[error("the file is neither TIFF nor PNG: it starts with {start:02x?}")]
-    Format {
-        /// The first bytes.
-        start: Vec<u8>,
-    },
-    /// The TIFF is damaged or of a kind not read.
-    #[error("the TIFF cannot be decoded; it may be truncated")]
-    Tiff(#[from] tiff::TiffError),
-    /// The PNG is damaged or of a kind not read.
-    #[error("the PNG cannot be decoded; it may be truncated")]
-    Png(#[from] image::ImageError),
-    /// Colour or float pixels.
-    #[error("pixels are {found}, but greyscale of 8 or 16 bit is needed; export the raw channel")]
-    Pixels {
-        /// What the file holds.
-        found: String,
-    },
-    /// Too large or without extent.
-    #[error("the image is {width} x {height} pixels; between 1 and {MAX_PIXELS} pixels are read")]
-    Size {
-        /// Width in pixels.
-        width: u32,
-        /// Height in pixels.
-        height: u32,
-    },
-}
-
 /// An image of a field that cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum FieldImageError {
-    #[error("{path}")]
-    Undecodable { path: String, source: DecodeError },
+    #[error("{path} (channel {channel})")]
+    Undecodable {
+        path: String,
+        channel: String,
+        source: ImageError,
+    },
+    #[error(
+        "{path} (channel {channel}) has {pages} pages of one size, and nothing says which of them is meant; \
+         export one image per file"
+    )]
+    Pages {
+        path: String,
+        channel: String,
+        pages: usize,
+    },
     #[error(
         "{path} is {width} x {height} pixels but the field's first image is {first_width} x {first_height}; \
          all images of a field must have one size"
@@ -88,6 +52,12 @@ enum FieldImageError {
         ceiling: u16,
         bits: u8,
     },
+    #[error("{channels} channels of {width} x {height} pixels do not fit into memory")]
+    Memory {
+        channels: usize,
+        width: usize,
+        height: usize,
+    },
 }
 
 /// The stage: every image of a field.
@@ -102,7 +72,7 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
             .iter()
             .zip(&field.task.images)
             .map(|(bytes, images)| (bytes, &images.planes)),
-        field.run.screen.images.bit_depth,
+        &field.run.screen.images,
     )?;
     Ok(Decoded {
         field,
@@ -111,285 +81,306 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
     })
 }
 
-/// One image from the encoded planes of every channel.
+/// One image from the encoded planes of every channel, in the screen's order.
 pub fn field_image<'a>(
     channels: impl Iterator<Item = (&'a Vec<Bytes>, &'a Vec<ImageRef>)>,
-    bit_depth: Option<u8>,
+    settings: &ImagesSettings,
 ) -> Result<RawImage, StageError> {
-    let bad = |error| StageError::input(Stage::Decode, FailureClass::BadImage, error);
-    let mut size: Option<(usize, usize)> = None;
-    let mut pixels = Vec::new();
-    let mut count = 0;
-    let mut ceiling = 0;
-    for (bytes, images) in channels {
-        let start = pixels.len();
-        for (bytes, image) in bytes.iter().zip(images) {
-            let path = || image.path.clone();
-            let plane =
-                decode(bytes).map_err(|source| bad(FieldImageError::Undecodable { path: path(), source }))?;
-            let (first_height, first_width) = *size.get_or_insert((plane.height, plane.width));
-            if (plane.height, plane.width) != (first_height, first_width) {
-                let (width, height) = (plane.width, plane.height);
-                return Err(bad(FieldImageError::Size {
-                    path: path(),
-                    width,
-                    height,
-                    first_width,
-                    first_height,
-                }));
-            }
-            if let Some(bits) = bit_depth {
-                let depth_ceiling = u16::MAX >> 16u8.saturating_sub(bits).min(15);
-                if let Some(level) = plane.pixels.iter().copied().find(|level| *level > depth_ceiling) {
-                    return Err(bad(FieldImageError::BitDepth {
-                        path: path(),
-                        level,
-                        ceiling: depth_ceiling,
-                        bits,
-                    }));
-                }
-                ceiling = depth_ceiling;
-            } else {
-                ceiling = ceiling.max(plane.ceiling);
-            }
-            if pixels.len() == start {
-                pixels.extend_from_slice(&plane.pixels);
-            } else {
-                for (highest, level) in pixels[start..].iter_mut().zip(plane.pixels) {
-                    *highest = level.max(*highest);
-                }
-            }
-        }
-        count += 1;
+    let channels: Vec<_> = channels.collect();
+    let mut pixels = FieldPixels {
+        channels: channels.len(),
+        settings,
+        size: None,
+        ceiling: 0,
+        levels: Vec::new(),
+        slice: Vec::new(),
+    };
+    for (index, (bytes, images)) in channels.iter().enumerate() {
+        let name = settings
+            .channels
+            .get(index)
+            .map_or_else(|| index.to_string(), |channel| channel.name.to_string());
+        pixels
+            .add_channel(&name, bytes, images)
+            .map_err(|error| StageError::input(Stage::Decode, FailureClass::BadImage, error))?;
     }
-    let (height, width) = size.unwrap_or_default();
-    RawImage::new(count, height, width, pixels, ceiling)
+    let (height, width) = pixels.size.unwrap_or_default();
+    RawImage::new(channels.len(), height, width, pixels.levels, pixels.ceiling)
         .map_err(|error| StageError::input(Stage::Decode, FailureClass::BadImage, error))
 }
 
-/// Decodes one plane. The format is told from the bytes, not from the file's name.
-pub fn decode(bytes: &[u8]) -> Result<Plane, DecodeError> {
-    match bytes {
-        [] => Err(DecodeError::Empty),
-        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => decode_tiff(bytes),
-        [0x89, b'P', b'N', b'G', ..] => decode_png(bytes),
-        _ => Err(DecodeError::Format {
-            start: bytes.iter().take(8).copied().collect(),
-        }),
-    }
+/// The pixels of a field as they come together.
+struct FieldPixels<'a> {
+    channels: usize,
+    settings: &'a ImagesSettings,
+    /// Height and width of the first image.
+    size: Option<(usize, usize)>,
+    ceiling: u16,
+    /// Planes of the channels so far.
+    levels: Vec<u16>,
+    /// A slice of a z stack.
+    slice: Vec<u16>,
 }
 
-fn checked_size(width: u32, height: u32) -> Result<usize, DecodeError> {
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 || pixels > MAX_PIXELS {
-        return Err(DecodeError::Size { width, height });
+impl FieldPixels<'_> {
+    /// Adds the plane of one channel from its slices.
+    fn add_channel(
+        &mut self,
+        channel: &str,
+        bytes: &[Bytes],
+        images: &[ImageRef],
+    ) -> Result<(), FieldImageError> {
+        let start = self.levels.len();
+        let mut sharpest = None;
+        for (index, (bytes, image)) in bytes.iter().zip(images).enumerate() {
+            let undecodable = |source| FieldImageError::Undecodable {
+                path: image.path.clone(),
+                channel: channel.to_owned(),
+                source,
+            };
+            let limits = Limits::default();
+            let pages = pages_alike(bytes, &limits).map_err(undecodable)?;
+            if pages > 1 {
+                return Err(FieldImageError::Pages {
+                    path: image.path.clone(),
+                    channel: channel.to_owned(),
+                    pages,
+                });
+            }
+            let file = Image::open(bytes, 0, &limits).map_err(undecodable)?;
+            let (height, width) = (file.height(), file.width());
+            self.check_size(&image.path, height, width)?;
+            self.set_ceiling(file.ceiling());
+            if index == 0 {
+                self.make_room(height, width)?;
+                self.levels.resize(start + height * width, 0);
+                let levels = self.levels.get_mut(start..).unwrap_or_default();
+                file.read(levels).map_err(undecodable)?;
+                self.check_depth(&image.path, self.levels.get(start..).unwrap_or_default())?;
+                continue;
+            }
+            let mut slice = std::mem::take(&mut self.slice);
+            slice.resize(height * width, 0);
+            file.read(&mut slice).map_err(undecodable)?;
+            self.check_depth(&image.path, &slice)?;
+            let levels = self.levels.get_mut(start..).unwrap_or_default();
+            match self.settings.z {
+                ZStack::Max => {
+                    for (highest, level) in levels.iter_mut().zip(&slice) {
+                        *highest = (*level).max(*highest);
+                    }
+                }
+                ZStack::BestFocus => {
+                    let best = *sharpest.get_or_insert_with(|| sharpness(levels, height, width));
+                    let this = sharpness(&slice, height, width);
+                    if this > best {
+                        sharpest = Some(this);
+                        levels.copy_from_slice(&slice);
+                    }
+                }
+            }
+            self.slice = slice;
+        }
+        Ok(())
     }
-    usize::try_from(pixels).map_err(|_| DecodeError::Size { width, height })
-}
 
-/// Acquisition software stores raw grey levels as indices into a display palette; the indices are the data. The
-/// decoder refuses palettes, so the directory entry that announces one is changed to "black is zero" in a copy.
-///
-/// `None` when the first directory of a classic TIFF does not announce a palette.
-fn without_palette(bytes: &[u8]) -> Option<Vec<u8>> {
-    const PHOTOMETRIC: u16 = 262;
-    const PALETTE: u16 = 3;
-    const BLACK_IS_ZERO: u16 = 1;
-    let little = bytes.starts_with(b"II");
-    let u16_at = |at: usize| {
-        let raw = *bytes.get(at..)?.first_chunk::<2>()?;
-        Some(if little {
-            u16::from_le_bytes(raw)
-        } else {
-            u16::from_be_bytes(raw)
+    fn check_size(&mut self, path: &str, height: usize, width: usize) -> Result<(), FieldImageError> {
+        let (first_height, first_width) = *self.size.get_or_insert((height, width));
+        if (height, width) == (first_height, first_width) {
+            return Ok(());
+        }
+        Err(FieldImageError::Size {
+            path: path.to_owned(),
+            width,
+            height,
+            first_width,
+            first_height,
         })
-    };
-    let u32_at = |at: usize| {
-        let raw = *bytes.get(at..)?.first_chunk::<4>()?;
-        Some(if little {
-            u32::from_le_bytes(raw)
-        } else {
-            u32::from_be_bytes(raw)
-        } as usize)
-    };
-    if u16_at(2)? != 42 {
-        return None;
     }
-    let directory = u32_at(4)?;
-    let entries = usize::from(u16_at(directory)?);
-    let value = (0..entries)
-        .map(|entry| directory + 2 + 12 * entry)
-        .find_map(|at| (u16_at(at)? == PHOTOMETRIC && u16_at(at + 8)? == PALETTE).then_some(at + 8))?;
-    let mut grey = bytes.to_vec();
-    let raw = if little {
-        BLACK_IS_ZERO.to_le_bytes()
-    } else {
-        BLACK_IS_ZERO.to_be_bytes()
-    };
-    grey.get_mut(value..value + 2)?.copy_from_slice(&raw);
-    Some(grey)
-}
 
-fn decode_tiff(bytes: &[u8]) -> Result<Plane, DecodeError> {
-    let grey = without_palette(bytes);
-    let bytes = grey.as_deref().unwrap_or(bytes);
-    let mut limits = Limits::default();
-    limits.decoding_buffer_size = 2 * MAX_PIXELS as usize;
-    limits.intermediate_buffer_size = limits.decoding_buffer_size;
-    let mut decoder = Decoder::new(Cursor::new(bytes))?.with_limits(limits);
-    let (width, height) = decoder.dimensions()?;
-    checked_size(width, height)?;
-    match decoder.colortype()? {
-        ColorType::Gray(8 | 16) => {}
-        other => {
-            return Err(DecodeError::Pixels {
-                found: format!("{other:?}"),
-            });
+    /// Room for all channels at once, so that none is moved.
+    fn make_room(&mut self, height: usize, width: usize) -> Result<(), FieldImageError> {
+        if self.levels.capacity() > 0 {
+            return Ok(());
         }
+        let channels = self.channels;
+        let memory = |_| FieldImageError::Memory {
+            channels,
+            width,
+            height,
+        };
+        let levels = channels.saturating_mul(height * width);
+        self.levels.try_reserve_exact(levels).map_err(memory)
     }
-    let (pixels, ceiling) = match decoder.read_image()? {
-        DecodingResult::U8(pixels) => (pixels.into_iter().map(u16::from).collect(), 255),
-        DecodingResult::U16(pixels) => (pixels, u16::MAX),
-        _ => {
-            return Err(DecodeError::Pixels {
-                found: "not unsigned integers".to_owned(),
-            });
-        }
-    };
-    plane(width, height, ceiling, pixels)
-}
 
-fn decode_png(bytes: &[u8]) -> Result<Plane, DecodeError> {
-    let mut reader = image::ImageReader::with_format(Cursor::new(bytes), image::ImageFormat::Png);
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(4 * MAX_PIXELS);
-    reader.limits(limits);
-    match reader.decode()? {
-        image::DynamicImage::ImageLuma8(image) => {
-            let (width, height) = image.dimensions();
-            plane(
-                width,
-                height,
-                255,
-                image.into_raw().into_iter().map(u16::from).collect(),
-            )
+    fn set_ceiling(&mut self, of_file: u16) {
+        self.ceiling = self
+            .settings
+            .bit_depth
+            .map_or(self.ceiling.max(of_file), depth_ceiling);
+    }
+
+    fn check_depth(&self, path: &str, levels: &[u16]) -> Result<(), FieldImageError> {
+        let Some(bits) = self.settings.bit_depth else {
+            return Ok(());
+        };
+        let ceiling = depth_ceiling(bits);
+        match levels.iter().copied().max() {
+            Some(level) if level > ceiling => Err(FieldImageError::BitDepth {
+                path: path.to_owned(),
+                level,
+                ceiling,
+                bits,
+            }),
+            _ => Ok(()),
         }
-        image::DynamicImage::ImageLuma16(image) => {
-            let (width, height) = image.dimensions();
-            plane(width, height, u16::MAX, image.into_raw())
-        }
-        other => Err(DecodeError::Pixels {
-            found: format!("{:?}", other.color()),
-        }),
     }
 }
 
-fn plane(width: u32, height: u32, ceiling: u16, pixels: Vec<u16>) -> Result<Plane, DecodeError> {
-    if pixels.len() != checked_size(width, height)? {
-        return Err(DecodeError::Size { width, height });
-    }
-    Ok(Plane {
-        height: height as usize,
-        width: width as usize,
-        ceiling,
-        pixels,
-    })
+/// The largest level of a detector of so many bits, 1 to 16.
+fn depth_ceiling(bits: u8) -> u16 {
+    u16::MAX >> 16u8.saturating_sub(bits).min(15)
+}
+
+/// Decodes the first page of a file.
+pub fn decode(bytes: &[u8]) -> Result<Plane, ImageError> {
+    wellspring_images::decode(bytes, 0, &Limits::default())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
+    use std::io::Cursor;
+
     use tiff::encoder::{TiffEncoder, colortype};
 
-    fn tiff16(width: u32, height: u32, pixels: &[u16]) -> Vec<u8> {
-        let mut bytes = Cursor::new(Vec::new());
-        TiffEncoder::new(&mut bytes)
-            .unwrap()
-            .write_image::<colortype::Gray16>(width, height, pixels)
-            .unwrap();
-        bytes.into_inner()
+    use super::*;
+
+    const SIZE: usize = 16;
+
+    /// A TIFF of these pages.
+    fn tiff(pages: &[&[u16]]) -> Bytes {
+        let mut file = Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut file).unwrap();
+        for pixels in pages {
+            let height = (pixels.len() / SIZE) as u32;
+            encoder
+                .write_image::<colortype::Gray16>(SIZE as u32, height, pixels)
+                .unwrap();
+        }
+        file.into_inner().into()
+    }
+
+    fn image(channels: &[Vec<Bytes>], settings: &ImagesSettings) -> Result<RawImage, StageError> {
+        let names = |channel: &Vec<Bytes>| {
+            let names = (0..channel.len()).map(|plane| ImageRef {
+                path: format!("z{plane}.tif"),
+                bytes: 1,
+            });
+            names.collect::<Vec<_>>()
+        };
+        let names: Vec<_> = channels.iter().map(names).collect();
+        field_image(channels.iter().zip(&names), settings)
+    }
+
+    fn error(channels: &[Vec<Bytes>], settings: &ImagesSettings) -> String {
+        let error = anyhow::Error::new(image(channels, settings).unwrap_err());
+        format!("{error:#}")
+    }
+
+    fn flat(level: u16) -> Vec<u16> {
+        vec![level; SIZE * SIZE]
+    }
+
+    /// A chessboard of contrast `contrast`, which is sharp.
+    fn chequered(contrast: u16) -> Vec<u16> {
+        (0..SIZE * SIZE)
+            .map(|i| {
+                if (i + i / SIZE).is_multiple_of(2) {
+                    100
+                } else {
+                    100 + contrast
+                }
+            })
+            .collect()
     }
 
     #[test]
-    fn sixteen_bit_tiff_and_eight_bit_png_keep_their_grey_levels() {
-        let pixels: Vec<u16> = (0..35).map(|i| i * 1000).collect();
-        let plane = decode(&tiff16(7, 5, &pixels)).unwrap();
-        assert_eq!((plane.height, plane.width, plane.ceiling), (5, 7, 65535));
-        assert_eq!(plane.pixels, pixels);
+    fn a_stack_becomes_its_brightest_pixels_or_its_sharpest_slice() {
+        let stack = || {
+            vec![
+                tiff(&[&flat(150)]),
+                tiff(&[&chequered(80)]),
+                tiff(&[&chequered(20)]),
+            ]
+        };
+        let channels = [stack(), vec![tiff(&[&flat(7)])]];
+        let mut settings = ImagesSettings::default();
+        let highest = image(&channels, &settings).unwrap();
+        let expected: Vec<u16> = chequered(80).into_iter().map(|level| level.max(150)).collect();
+        assert_eq!(highest.plane(0), expected);
+        assert_eq!(highest.plane(1), flat(7));
 
+        settings.z = ZStack::BestFocus;
+        let sharpest = image(&channels, &settings).unwrap();
+        assert_eq!(sharpest.plane(0), chequered(80));
+        assert_eq!(sharpest.plane(1), flat(7));
+        // Of equals the first.
+        let equals = [vec![tiff(&[&flat(3)]), tiff(&[&flat(9)])]];
+        assert_eq!(image(&equals, &settings).unwrap().plane(0), flat(3));
+    }
+
+    #[test]
+    fn the_ceiling_is_that_of_the_files_or_of_the_screen() {
+        let mut settings = ImagesSettings::default();
         let mut png = Cursor::new(Vec::new());
-        image::GrayImage::from_raw(3, 1, vec![0, 7, 255])
+        image::GrayImage::from_raw(16, 16, vec![9; 256])
             .unwrap()
             .write_to(&mut png, image::ImageFormat::Png)
             .unwrap();
-        let plane = decode(&png.into_inner()).unwrap();
-        assert_eq!((plane.ceiling, plane.pixels), (255, vec![0, 7, 255]));
+        let png = Bytes::from(png.into_inner());
+        assert_eq!(image(&[vec![png.clone()]], &settings).unwrap().ceiling(), 255);
+        let both = [vec![png], vec![tiff(&[&flat(5000)])]];
+        assert_eq!(image(&both, &settings).unwrap().ceiling(), 65535);
+        settings.bit_depth = Some(14);
+        assert_eq!(image(&both, &settings).unwrap().ceiling(), 16383);
+        settings.bit_depth = Some(12);
+        assert!(error(&both, &settings).contains("grey level 5000, above the ceiling 4095"));
     }
 
     #[test]
-    fn what_is_no_greyscale_image_is_an_error_that_says_so() {
-        assert!(matches!(decode(b""), Err(DecodeError::Empty)));
-        assert!(
-            decode(b"GIF89a..")
-                .unwrap_err()
-                .to_string()
-                .contains("47, 49, 46")
+    fn what_cannot_be_used_names_file_and_channel() {
+        let settings = ImagesSettings::default();
+        let cut = tiff(&[&flat(1)]).slice(..100);
+        let text = error(
+            &[vec![tiff(&[&flat(1)])], vec![tiff(&[&flat(1)]), cut]],
+            &settings,
         );
-        let whole = tiff16(64, 64, &[9; 4096]);
-        assert!(matches!(
-            decode(&whole[..whole.len() / 2]),
-            Err(DecodeError::Tiff(_))
-        ));
-        let mut colour = Cursor::new(Vec::new());
-        image::RgbImage::new(2, 2)
-            .write_to(&mut colour, image::ImageFormat::Png)
-            .unwrap();
         assert!(
-            decode(&colour.into_inner())
-                .unwrap_err()
-                .to_string()
-                .contains("greyscale")
+            text.contains("z1.tif (channel 1)") && text.contains("truncated"),
+            "{text}"
+        );
+        let text = error(
+            &[vec![tiff(&[&flat(1)])], vec![tiff(&[&flat(1)[..SIZE]])]],
+            &settings,
+        );
+        assert!(
+            text.contains("16 x 1 pixels but the field's first image is 16 x 16"),
+            "{text}"
         );
     }
 
     #[test]
-    fn palette_indices_are_the_grey_levels() {
-        let mut file = Cursor::new(Vec::new());
-        let mut encoder = TiffEncoder::new(&mut file).unwrap();
-        let pixels: Vec<u8> = (0..16).collect();
-        encoder.write_image::<colortype::Gray8>(4, 4, &pixels).unwrap();
-        let mut bytes = file.into_inner();
-        let directory = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
-        let entries = u16::from_le_bytes(bytes[directory..directory + 2].try_into().unwrap()) as usize;
-        let at = (0..entries)
-            .map(|entry| directory + 2 + 12 * entry)
-            .find(|at| bytes[*at..*at + 2] == [6, 1])
-            .unwrap();
-        bytes[at + 8] = 3;
-        assert_eq!(decode(&bytes).unwrap().pixels, (0..16).collect::<Vec<u16>>());
-    }
-
-    #[test]
-    fn a_forged_size_is_refused_before_memory_is_reserved() {
-        // Width and height are the first two entries of a classic little-endian TIFF directory of this writer.
-        let mut bytes = tiff16(4, 4, &[1; 16]);
-        let at = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize + 2;
-        for entry in 0..2 {
-            bytes[at + 12 * entry + 2] = 4;
-            bytes[at + 12 * entry + 8..at + 12 * entry + 12].copy_from_slice(&0x00ff_ffffu32.to_le_bytes());
-        }
-        assert!(decode(&bytes).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn damaged_files_never_panic(at in 0usize..200, value: u8, cut in 0usize..400) {
-            let mut bytes = tiff16(8, 8, &[3; 64]);
-            let at = at % bytes.len();
-            bytes[at] = value;
-            bytes.truncate(bytes.len().saturating_sub(cut % bytes.len()));
-            let _ = decode(&bytes);
-        }
+    fn of_several_pages_none_is_taken_in_silence_but_thumbnails_do_not_count() {
+        let settings = ImagesSettings::default();
+        let text = error(&[vec![tiff(&[&flat(1), &flat(2), &flat(3)])]], &settings);
+        assert!(
+            text.contains("z0.tif (channel 0) has 3 pages of one size"),
+            "{text}"
+        );
+        let with_thumbnail = tiff(&[&flat(1), &flat(2)[..SIZE]]);
+        assert_eq!(
+            image(&[vec![with_thumbnail]], &settings).unwrap().plane(0),
+            flat(1)
+        );
     }
 }

@@ -261,7 +261,7 @@ async fn tile(run: &Run, exemplar: &Exemplar) -> Result<Option<Tile>, StageError
     let images = images(field);
     let bytes = crate::fetch::read_channels(&run.store, &images).await?;
     let planes = images.iter().map(|channel| &channel.planes);
-    let image = field_image(bytes.iter().zip(planes), run.screen.images.bit_depth)?;
+    let image = field_image(bytes.iter().zip(planes), &run.screen.images)?;
     Ok(Some(Tile {
         label: exemplar.label.clone(),
         place: format!("{} {} field {}", exemplar.plate, exemplar.well, field.field),

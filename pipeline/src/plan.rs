@@ -519,11 +519,8 @@ async fn pooled_scaling(
 async fn pool_field(run: &Run, field: &FieldFiles, pooled: &mut [Histogram]) -> Result<(), StageError> {
     let images = images(field);
     let bytes = crate::fetch::read_channels(&run.store, &images).await?;
-    let bit_depth = run.screen.images.bit_depth;
-    let image = field_image(
-        bytes.iter().zip(images.iter().map(|channel| &channel.planes)),
-        bit_depth,
-    )?;
+    let planes = images.iter().map(|channel| &channel.planes);
+    let image = field_image(bytes.iter().zip(planes), &run.screen.images)?;
     for (channel, histogram) in pooled.iter_mut().enumerate() {
         histogram.merge(&Histogram::of(image.plane(channel)));
     }

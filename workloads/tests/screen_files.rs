@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use wellspring_workloads::compare::Question;
 use wellspring_workloads::layout::{Layout, Parsed};
 use wellspring_workloads::screen::{
-    Background, LayoutChoice, MAX_SCREEN_BYTES, Scaling, Screen, ScreenProblem, SelectorValue,
+    Background, LayoutChoice, MAX_SCREEN_BYTES, Scaling, Screen, ScreenProblem, SelectorValue, ZStack,
 };
 use wellspring_workloads::simulate::{Simulation, SimulationSettings};
 
@@ -127,6 +127,29 @@ fn the_hash_ignores_spelling_and_notices_meaning() {
     );
     assert_ne!(base, hash(&MINIMAL.replace("\"ER\"", "\"RNA\"")));
     assert_ne!(base, hash(&format!("{MINIMAL}\n[comparison]\nseed = 7\n")));
+}
+
+#[test]
+fn stacks_are_projected_unless_the_sharpest_slice_is_asked_for() {
+    let with = |line: &str| {
+        Screen::parse(
+            &MINIMAL.replace("[images]", &format!("[images]\n{line}")),
+            "a.toml",
+        )
+    };
+    let plain = with("").unwrap();
+    assert_eq!(plain.images.z, ZStack::Max);
+    assert!(plain.plan_text().contains("maximum projection"));
+    let sharpest = with("z = \"best_focus\"").unwrap();
+    assert_eq!(sharpest.images.z, ZStack::BestFocus);
+    assert!(sharpest.plan_text().contains("the sharpest slice"));
+    assert_ne!(plain.hash(), sharpest.hash());
+    let errors = with("z = \"best_fokus\"").unwrap_err().to_string();
+    assert!(errors.contains("did you mean 'best_focus'?"), "{errors}");
+    // Screens submitted before there was a choice.
+    let mut record = serde_json::to_value(&plain).unwrap();
+    record["images"].as_object_mut().unwrap().remove("z");
+    assert_eq!(serde_json::from_value::<Screen>(record).unwrap(), plain);
 }
 
 #[test]

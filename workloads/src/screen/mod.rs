@@ -23,7 +23,7 @@ pub use settings::{
     Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
     ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, ProfilesSettings,
     QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
-    Tiling,
+    Tiling, ZStack,
 };
 pub use treatments::{TreatmentError, TreatmentErrors};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Background, ResizeTo, Scaling, Screen};
+use super::{Background, ResizeTo, Scaling, Screen, ZStack};
 use crate::monitor::DriftAction;
 
 pub(super) fn plan_text(screen: &Screen) -> String {
@@ -109,6 +109,11 @@ fn images(plan: &mut Plan, screen: &Screen) {
         .bit_depth
         .map_or("as the file".to_owned(), |bits| format!("{bits} bits"));
     plan.line("detector", &bits);
+    let z = match images.z {
+        ZStack::Max => "maximum projection",
+        ZStack::BestFocus => "the sharpest slice",
+    };
+    plan.line("z stacks", z);
     let plates: Vec<&str> = images.plates.iter().map(|plate| plate.as_str()).collect();
     plan.line(
         "plates",

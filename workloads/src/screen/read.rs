@@ -175,6 +175,8 @@ fn images_settings(report: &mut Report, mut table: Table<'_>) -> Option<ImagesSe
     {
         report.unusable(value, format!("{bits}: detectors have 8, 12, 14 or 16 bits"));
     }
+    let z = table.get("z");
+    let z = report.word(z, ZStack::WORDS).and_then(ZStack::from_word);
     let mut plates = Vec::new();
     if let Some(value) = table.get("plates") {
         match value.entries() {
@@ -201,6 +203,7 @@ fn images_settings(report: &mut Report, mut table: Table<'_>) -> Option<ImagesSe
         channels: channels?,
         fields_per_well,
         bit_depth,
+        z: z.unwrap_or_default(),
         plates,
     })
 }

@@ -121,6 +121,17 @@ words_of!(
 );
 
 words_of!(
+    /// How a z stack becomes one plane.
+    ZStack {
+        /// The maximum projection: the brightest value of each pixel.
+        #[default]
+        Max = "max",
+        /// The sharpest slice: the one with the largest variance of the Laplacian, the first of equals.
+        BestFocus = "best_focus",
+    }
+);
+
+words_of!(
     /// How a field larger than the network's input is cut.
     Tiling {
         /// Non-overlapping tiles, the grid centred; their embeddings are averaged.
@@ -194,6 +205,9 @@ pub struct ImagesSettings {
     pub fields_per_well: Option<u32>,
     /// True bit depth of the detector (8, 12, 14, 16); `None`: that of the file.
     pub bit_depth: Option<u8>,
+    /// How z stacks become planes.
+    #[serde(default)]
+    pub z: ZStack,
     /// The plates to include; empty: all.
     pub plates: Vec<Barcode>,
 }
@@ -209,6 +223,7 @@ impl Default for ImagesSettings {
             channels: Vec::new(),
             fields_per_well: None,
             bit_depth: None,
+            z: ZStack::default(),
             plates: Vec::new(),
         }
     }
