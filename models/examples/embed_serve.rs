@@ -13,7 +13,7 @@ use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
-use wellspring_models::{Batch, EngineChoice, ModelCard, find_card, open};
+use wellspring_models::{Architecture, Batch, EngineChoice, ModelCard, TorchDevice, find_card, open};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,7 +25,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => serde_json::from_slice(&std::fs::read(model)?)?,
     };
     let start = Instant::now();
-    let mut engine = open(&card, weights, EngineChoice::Auto, threads.parse()?)?;
+    let choice = match card.architecture {
+        Architecture::Torchscript => EngineChoice::Libtorch {
+            device: TorchDevice::Cpu,
+            half: false,
+        },
+        _ => EngineChoice::Auto,
+    };
+    let mut engine = open(&card, weights, choice, threads.parse()?)?;
     let opened = start.elapsed().as_secs_f64();
     let work = peak::gigaflop(&card, 1).unwrap_or(f64::NAN);
     let peak = peak::peak_gigaflops();

@@ -15,7 +15,7 @@ use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
 use wellspring::topology::{Role, WorkerSettings};
 use wellspring_kernels::{Device, DeviceChoice};
-use wellspring_models::OnnxProvider;
+use wellspring_models::{Architecture, EngineChoice, OnnxProvider, TorchDevice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
 use wellspring_workloads::words::Barcode;
 
@@ -196,33 +196,60 @@ pub(crate) struct ComputeArgs {
     /// Default: the screen's.
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Engine of the network: auto, native or onnx. Default: the screen's.
+    /// Engine of the network: auto, native, onnx or libtorch. Default: the screen's.
     #[arg(long, value_parser = parse_engine)]
     pub(crate) engine: Option<screen::EngineChoice>,
     /// Folder of the networks' weights. Default: the user's cache folder.
     #[arg(long, value_name = "DIR", env = "WELLSPRING_MODELS")]
     pub(crate) models: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) onnx: OnnxArgs,
+    pub(crate) runtime: RuntimeArgs,
 }
 
-/// What ONNX Runtime is and runs on.
+/// What the engines that are libraries are and run on.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct OnnxArgs {
+pub(crate) struct RuntimeArgs {
     /// Library of ONNX Runtime. Default: where `scripts/onnxruntime` puts it.
     #[arg(long, value_name = "FILE", env = "WELLSPRING_ONNXRUNTIME")]
-    pub(crate) onnx_library: Option<PathBuf>,
+    onnx_library: Option<PathBuf>,
     /// What ONNX Runtime runs on: cpu, cuda, tensorrt, directml, coreml or openvino.
     #[arg(long, value_name = "PROVIDER", default_value = "cpu", value_parser = parse_provider)]
-    pub(crate) onnx_provider: OnnxProvider,
+    onnx_provider: OnnxProvider,
+    /// What libtorch runs on: cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_torch_device)]
+    torch_device: TorchDevice,
+    /// Compute in 16-bit floats in libtorch, on a GPU.
+    #[arg(long)]
+    torch_half: bool,
 }
 
-impl OnnxArgs {
-    /// The library asked for, or the one in the cache beside the models.
-    pub(crate) fn library(&self) -> anyhow::Result<PathBuf> {
-        match &self.onnx_library {
-            Some(library) => Ok(library.clone()),
-            None => Ok(wellspring::model_store::cache_folder()?.join("onnxruntime/libonnxruntime.so")),
+impl RuntimeArgs {
+    /// ONNX Runtime as asked for; its library, where none was named, is the one in the cache beside the models.
+    pub(crate) fn onnx(&self) -> anyhow::Result<EngineChoice> {
+        let library = match &self.onnx_library {
+            Some(library) => library.clone(),
+            None => wellspring::model_store::cache_folder()?.join("onnxruntime/libonnxruntime.so"),
+        };
+        Ok(EngineChoice::OnnxRuntime {
+            library,
+            provider: self.onnx_provider,
+        })
+    }
+
+    /// libtorch as asked for.
+    pub(crate) fn libtorch(&self) -> EngineChoice {
+        EngineChoice::Libtorch {
+            device: self.torch_device,
+            half: self.torch_half,
+        }
+    }
+
+    /// The engine that runs a model of `architecture`.
+    pub(crate) fn engine_of(&self, architecture: &Architecture) -> anyhow::Result<EngineChoice> {
+        match architecture {
+            Architecture::Onnx(_) => self.onnx(),
+            Architecture::Torchscript => Ok(self.libtorch()),
+            _ => Ok(EngineChoice::Auto),
         }
     }
 }
@@ -237,6 +264,11 @@ fn parse_provider(word: &str) -> Result<OnnxProvider, String> {
                 OnnxProvider::ALL.map(OnnxProvider::name).join(", ")
             )
         })
+}
+
+fn parse_torch_device(word: &str) -> Result<TorchDevice, String> {
+    word.parse()
+        .map_err(|()| "devices of libtorch are cpu, cuda and cuda:N".to_owned())
 }
 
 fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
@@ -273,8 +305,8 @@ impl ComputeArgs {
             engine: EngineSettings {
                 models_folder: self.models_folder()?,
                 choice: self.engine,
-                onnx_library: self.onnx.library()?,
-                onnx_provider: self.onnx.onnx_provider,
+                onnx: self.runtime.onnx()?,
+                libtorch: self.runtime.libtorch(),
                 threads: threads(resources.engine_threads, cores),
                 batch_items: resources.batch_size.max(1) as usize,
             },

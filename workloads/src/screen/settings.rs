@@ -152,6 +152,8 @@ words_of!(
         Native = "native",
         /// ONNX Runtime, for models that are ONNX files.
         Onnx = "onnx",
+        /// libtorch, for models that are TorchScript modules.
+        Libtorch = "libtorch",
     }
 );
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use wellspring::model_cards;
 use wellspring::model_store::{models_folder, weights_path};
-use wellspring_models::{Architecture, Batch, EngineChoice, open};
+use wellspring_models::{Batch, open};
 
 use super::{Line, Printer, Random, seconds};
-use crate::cli::common::OnnxArgs;
+use crate::cli::common::RuntimeArgs;
 use crate::cli::simulate::cores;
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     threads: Vec<usize>,
     #[command(flatten)]
-    onnx: OnnxArgs,
+    runtime: RuntimeArgs,
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
@@ -36,13 +36,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         Some(path) => path.clone(),
         None => weights_path(&folder, &card),
     };
-    let choice = match card.architecture {
-        Architecture::Onnx(_) => EngineChoice::OnnxRuntime {
-            library: args.onnx.library()?,
-            provider: args.onnx.onnx_provider,
-        },
-        _ => EngineChoice::Auto,
-    };
+    let choice = args.runtime.engine_of(&card.architecture)?;
     // A model of several channels is measured with an image of five, or of as many as it takes.
     let channels = (1..=5)
         .rev()
