@@ -2,7 +2,8 @@
 //! CORE`. Then for each line `BATCH REPEATS` on standard input embeds that many batches of the canary and prints `CPU WALL`,
 //! the least of the repeats, seconds per image; for `0 0` it prints the canary's embedding.
 //!
-//! `embed_serve MODEL WEIGHTS THREADS`; MODEL is the name of a built-in card or the path of a card.
+//! `embed_serve MODEL WEIGHTS THREADS [ADAPTER]`; MODEL is the name of a built-in card or the path of a card. With ADAPTER
+//! (`gpu`, `software`, part of a name) the wgpu engine runs it there.
 
 #![allow(clippy::print_stdout, reason = "an example for the terminal")]
 
@@ -17,16 +18,19 @@ use wellspring_models::{Architecture, Batch, EngineChoice, ModelCard, TorchDevic
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, weights, threads] = &arguments[..] else {
-        return Err("usage: embed_serve MODEL WEIGHTS THREADS".into());
+    let [model, weights, threads, adapter @ ..] = &arguments[..] else {
+        return Err("usage: embed_serve MODEL WEIGHTS THREADS [ADAPTER]".into());
     };
     let card: ModelCard = match find_card(model) {
         Some(card) => card.clone(),
         None => serde_json::from_slice(&std::fs::read(model)?)?,
     };
     let start = Instant::now();
-    let choice = match card.architecture {
-        Architecture::Torchscript => EngineChoice::Libtorch {
+    let choice = match (&card.architecture, adapter.first()) {
+        (_, Some(adapter)) => EngineChoice::Wgpu {
+            adapter: adapter.clone(),
+        },
+        (Architecture::Torchscript, None) => EngineChoice::Libtorch {
             device: TorchDevice::Cpu,
             half: false,
         },

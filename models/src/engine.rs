@@ -10,6 +10,7 @@ use crate::batch::{Batch, Embeddings};
 use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard};
 use crate::error::EngineError;
+use crate::gpu::WgpuEngine;
 #[cfg(feature = "libtorch")]
 use crate::libtorch::LibtorchEngine;
 use crate::native::NativeEngine;
@@ -51,6 +52,12 @@ pub enum EngineChoice {
     Auto,
     /// The native engine on the CPU.
     Native,
+    /// The native engine on a graphics device, through wgpu: Vulkan, Metal or Direct3D 12.
+    Wgpu {
+        /// The adapter: `gpu` (the best one, software included), a kind (`discrete`, `integrated`, `virtual`, `software`),
+        /// its number (`#1`, as `wellspring devices` counts), or part of its name.
+        adapter: String,
+    },
     /// ONNX Runtime, for models that are ONNX files. Needs a build with the feature `onnx`.
     OnnxRuntime {
         /// The library, for example `libonnxruntime.so`. A process loads one only.
@@ -255,6 +262,9 @@ fn build(
         (EngineChoice::Auto | EngineChoice::Native, ModelFile::Tensors(weights)) => {
             Ok(Box::new(NativeEngine::new(card, weights, threads.max(1))?))
         }
+        (EngineChoice::Wgpu { adapter }, ModelFile::Tensors(weights)) => {
+            Ok(Box::new(WgpuEngine::new(card, weights, &adapter)?))
+        }
         #[cfg(feature = "onnx")]
         (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {
             let engine = OnnxEngine::new(card, path, graph, &library, provider, threads.max(1))?;
@@ -271,7 +281,10 @@ fn build(
         (EngineChoice::Libtorch { .. }, ModelFile::Torchscript(_)) => Err(not_built(card, path, "libtorch")),
         (_, file) => {
             let (found, needs) = match file {
-                ModelFile::Tensors(_) => ("a network", "choose the native engine, which runs networks"),
+                ModelFile::Tensors(_) => (
+                    "a network",
+                    "choose the native engine or wgpu, which run networks",
+                ),
                 ModelFile::Onnx(_) => ("onnx", "choose ONNX Runtime, which runs ONNX files: engine onnx"),
                 ModelFile::Torchscript(_) => (
                     "torchscript",

@@ -128,6 +128,18 @@ pub enum EngineError {
         /// What libtorch said.
         reason: String,
     },
+    /// The graphics device is absent, does not suffice, or failed.
+    #[error("the wgpu engine could not {action} {model} on {device}: {reason}")]
+    Wgpu {
+        /// The model.
+        model: String,
+        /// The adapter, or the word that was to find it.
+        device: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the driver said.
+        reason: String,
+    },
     /// The graph gave an output of another shape than the card says.
     #[error("{model} gave an output of shape {found:?}, the card promises {expected:?}")]
     WrongOutput {

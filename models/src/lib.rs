@@ -29,6 +29,7 @@ mod card;
 pub mod convert;
 mod engine;
 mod error;
+mod gpu;
 #[cfg(feature = "libtorch")]
 mod libtorch;
 mod native;

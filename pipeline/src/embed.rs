@@ -25,6 +25,8 @@ pub struct EngineSettings {
     pub models_folder: PathBuf,
     /// Which engine to open, whatever the screen says; `None`: the screen's choice.
     pub choice: Option<screen::EngineChoice>,
+    /// The adapter of the wgpu engine; see [`EngineChoice::Wgpu`].
+    pub adapter: String,
     /// ONNX Runtime, for models that are ONNX files: where it is and what it runs them on.
     pub onnx: EngineChoice,
     /// libtorch, for models that are TorchScript modules: what it runs them on.
@@ -41,6 +43,9 @@ pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engin
     let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
         screen::EngineChoice::Native => EngineChoice::Native,
+        screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
+            adapter: settings.adapter.clone(),
+        },
         screen::EngineChoice::Onnx => settings.onnx.clone(),
         screen::EngineChoice::Libtorch => settings.libtorch.clone(),
     };

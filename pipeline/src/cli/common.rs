@@ -196,7 +196,7 @@ pub(crate) struct ComputeArgs {
     /// Default: the screen's.
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Engine of the network: auto, native, onnx or libtorch. Default: the screen's.
+    /// Engine of the network: auto, native, wgpu, onnx or libtorch. Default: the screen's.
     #[arg(long, value_parser = parse_engine)]
     pub(crate) engine: Option<screen::EngineChoice>,
     /// Folder of the networks' weights. Default: the user's cache folder.
@@ -244,6 +244,19 @@ impl RuntimeArgs {
         }
     }
 
+    /// The engine called `word`, with `device` as its adapter.
+    pub(crate) fn engine(&self, word: screen::EngineChoice, device: &str) -> anyhow::Result<EngineChoice> {
+        Ok(match word {
+            screen::EngineChoice::Auto => EngineChoice::Auto,
+            screen::EngineChoice::Native => EngineChoice::Native,
+            screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
+                adapter: adapter_of(device),
+            },
+            screen::EngineChoice::Onnx => self.onnx()?,
+            screen::EngineChoice::Libtorch => self.libtorch(),
+        })
+    }
+
     /// The engine that runs a model of `architecture`.
     pub(crate) fn engine_of(&self, architecture: &Architecture) -> anyhow::Result<EngineChoice> {
         match architecture {
@@ -271,7 +284,15 @@ fn parse_torch_device(word: &str) -> Result<TorchDevice, String> {
         .map_err(|()| "devices of libtorch are cpu, cuda and cuda:N".to_owned())
 }
 
-fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
+/// The adapter of the wgpu engine: that of the kernels, or, where these run on the processor or where they like, the best.
+pub(crate) fn adapter_of(device: &str) -> String {
+    match device {
+        "auto" | "cpu" => "gpu".to_owned(),
+        word => word.to_owned(),
+    }
+}
+
+pub(crate) fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
     screen::EngineChoice::from_word(word)
         .ok_or_else(|| format!("engines are {}", screen::EngineChoice::WORDS.join(", ")))
 }
@@ -305,6 +326,7 @@ impl ComputeArgs {
             engine: EngineSettings {
                 models_folder: self.models_folder()?,
                 choice: self.engine,
+                adapter: adapter_of(self.device.as_deref().unwrap_or_else(|| resources.device.word())),
                 onnx: self.runtime.onnx()?,
                 libtorch: self.runtime.libtorch(),
                 threads: threads(resources.engine_threads, cores),

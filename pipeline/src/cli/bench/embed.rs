@@ -6,9 +6,10 @@ use anyhow::Context;
 use wellspring::model_cards;
 use wellspring::model_store::{models_folder, weights_path};
 use wellspring_models::{Batch, open};
+use wellspring_workloads::screen;
 
 use super::{Line, Printer, Random, seconds};
-use crate::cli::common::RuntimeArgs;
+use crate::cli::common::{RuntimeArgs, parse_engine};
 use crate::cli::simulate::cores;
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,12 @@ pub(crate) struct Args {
     /// Threads of the engine. Default: 1 and one per core.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     threads: Vec<usize>,
+    /// Engine: auto, native, wgpu, onnx or libtorch. Default: the one that runs the network.
+    #[arg(long, value_parser = parse_engine)]
+    engine: Option<screen::EngineChoice>,
+    /// Device of the wgpu engine: gpu, a kind of adapter, #N, or part of an adapter's name.
+    #[arg(long, default_value = "gpu")]
+    device: String,
     #[command(flatten)]
     runtime: RuntimeArgs,
 }
@@ -36,7 +43,10 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         Some(path) => path.clone(),
         None => weights_path(&folder, &card),
     };
-    let choice = args.runtime.engine_of(&card.architecture)?;
+    let choice = match args.engine {
+        Some(word) => args.runtime.engine(word, &args.device)?,
+        None => args.runtime.engine_of(&card.architecture)?,
+    };
     // A model of several channels is measured with an image of five, or of as many as it takes.
     let channels = (1..=5)
         .rev()
