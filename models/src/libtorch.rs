@@ -11,6 +11,7 @@ use tch::{CModule, Cuda, Device, Kind, TchError, Tensor};
 
 use crate::architecture::Architecture;
 use crate::batch::{Batch, Embeddings};
+use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard, Normalisation};
 use crate::engine::{Engine, TorchDevice, check_batch, check_finite};
 use crate::error::EngineError;
@@ -18,6 +19,9 @@ use crate::prepare::{BuildError, Preparation, check_input};
 
 /// Most images per batch.
 const MAX_ITEMS: usize = 256;
+
+/// Runs before the first batch.
+const WARM_UP: usize = 2;
 
 /// The libtorch engine.
 pub(crate) struct LibtorchEngine {
@@ -154,7 +158,7 @@ impl LibtorchEngine {
         let module = load(bytes, device, kind).map_err(failed)?;
         let input = &card.input;
         let preparation = || Preparation::new(input.scale, &input.normalisation, input.channels);
-        Ok(Self {
+        let mut engine = Self {
             card: card.clone(),
             asked,
             name: format!("{asked}, libtorch{}", if half { ", f16" } else { "" }),
@@ -164,7 +168,13 @@ impl LibtorchEngine {
             module,
             preparation: (!is_plain(card)).then(preparation),
             input: Vec::new(),
-        })
+        };
+        // libtorch watches the first run and optimises in the second: neither is to be in the middle of the stream.
+        let batch = canary::batch(card)?;
+        for _ in 0..WARM_UP {
+            let _embedding = engine.run(&batch).map_err(failed)?;
+        }
+        Ok(engine)
     }
 
     /// The images as the module takes them, on its device. What is the same for all channels of an image crosses the
@@ -189,7 +199,9 @@ impl LibtorchEngine {
         tensor
             .f_to_device(self.device)?
             .f_to_kind(self.kind)?
-            .f_expand([items, channels, height, width], false)
+            .f_expand([items, channels, height, width], false)?
+            // A layer that met the same plane three times would write its result in another order of dimensions.
+            .f_contiguous()
     }
 
     /// The module's output for a batch, on the processor.
@@ -199,8 +211,6 @@ impl LibtorchEngine {
         if tch::get_num_threads() != self.threads {
             tch::set_num_threads(self.threads);
         }
-        // The optimiser compiles a module anew for each size of a batch, in the middle of the stream.
-        tch::jit::f_set_graph_executor_optimize(false).map_err(at("set up"))?;
         let images = self.images(batch).map_err(at("take the images of"))?;
         let output = self.module.forward_ts(&[images]).map_err(at("run"))?;
         output
