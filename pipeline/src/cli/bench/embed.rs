@@ -59,12 +59,8 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         threads.dedup();
     }
     for threads in threads {
-        let mut engine = open(&card, &weights, choice.clone(), threads).with_context(|| {
-            format!(
-                "no engine without weights: run `wellspring models pull {}`, or give --weights FILE",
-                card.name
-            )
-        })?;
+        let mut engine = open(&card, &weights, choice.clone(), threads)
+            .with_context(|| format!("no engine for {}, whose weights --weights FILE names", card.name))?;
         for &items in &args.batches {
             let (height, width) = (card.input.height, card.input.width);
             let mut random = Random(7);
