@@ -2,7 +2,8 @@
 //! CORE`. Then for each line `BATCH REPEATS` on standard input embeds that many batches of the canary and prints `CPU WALL`,
 //! the least of the repeats, seconds per image; for `0 0` it prints the canary's embedding.
 //!
-//! `embed_serve MODEL WEIGHTS THREADS`; MODEL is the name of a built-in card or the path of a card.
+//! `embed_serve MODEL WEIGHTS THREADS [ADAPTER]`; MODEL is the name of a built-in card or the path of a card. With ADAPTER
+//! (`gpu`, `software`, part of a name) the wgpu engine runs it there.
 
 #![allow(clippy::print_stdout, reason = "an example for the terminal")]
 
@@ -13,19 +14,29 @@ use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
-use wellspring_models::{Batch, EngineChoice, ModelCard, find_card, open};
+use wellspring_models::{Architecture, Batch, EngineChoice, ModelCard, TorchDevice, find_card, open};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, weights, threads] = &arguments[..] else {
-        return Err("usage: embed_serve MODEL WEIGHTS THREADS".into());
+    let [model, weights, threads, adapter @ ..] = &arguments[..] else {
+        return Err("usage: embed_serve MODEL WEIGHTS THREADS [ADAPTER]".into());
     };
     let card: ModelCard = match find_card(model) {
         Some(card) => card.clone(),
         None => serde_json::from_slice(&std::fs::read(model)?)?,
     };
     let start = Instant::now();
-    let mut engine = open(&card, weights, EngineChoice::Auto, threads.parse()?)?;
+    let choice = match (&card.architecture, adapter.first()) {
+        (_, Some(adapter)) => EngineChoice::Wgpu {
+            adapter: adapter.clone(),
+        },
+        (Architecture::Torchscript, None) => EngineChoice::Libtorch {
+            device: TorchDevice::Cpu,
+            half: false,
+        },
+        _ => EngineChoice::Auto,
+    };
+    let mut engine = open(&card, weights, choice, threads.parse()?)?;
     let opened = start.elapsed().as_secs_f64();
     let work = peak::gigaflop(&card, 1).unwrap_or(f64::NAN);
     let peak = peak::peak_gigaflops();

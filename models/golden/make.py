@@ -7,9 +7,12 @@
 Needs torch and safetensors. The networks are written here the plain way, from the papers and the published key names,
 not taken from the engine: layer norms, layer scales and replicated channels as they are, nothing folded.
 
+    python make.py --only torchscript-mini      one of the two below
+
 For each case: NAME.json (the card, with the digest and the canary's embedding), NAME.safetensors, NAME.pt or NAME.onnx
 (the weights), NAME.case.safetensors (input [N, C, H, W], grey levels, and output [N, values]). onnx-mini is a small
-convolutional graph for the ONNX Runtime engine; it needs onnx too.
+convolutional graph for the ONNX Runtime engine; it needs onnx too. torchscript-mini is a small module for the libtorch
+engine, traced with its normalisation inside.
 """
 
 import argparse
@@ -433,6 +436,39 @@ def onnx_mini(folder):
     keep(folder, made, images, network(images), network(canary(32, 24, 1)))
 
 
+class Mini(torch.nn.Module):
+    """Normalisation, convolution, batch norm, ReLU, mean and a linear layer, for grey levels [N, 3, H, W]."""
+
+    def __init__(self, generator):
+        super().__init__()
+        draw = lambda *size: torch.randn(*size, generator=generator)
+        self.convolution, self.norm, self.linear = torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 10)
+        for tensor in (*self.parameters(), self.norm.running_mean):
+            tensor.copy_(draw(*tensor.shape) / (5 if tensor.dim() != 2 else 1))
+        self.norm.running_var.copy_(draw(8) ** 2 + 0.5)
+        for name, values in IMAGENET["fixed"].items():
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+    def forward(self, images):
+        x = (images / 255 - self.mean) / self.std
+        return self.linear(torch.relu(self.norm(self.convolution(x))).mean((2, 3)))
+
+
+def torchscript_mini(folder):
+    """A module as the libtorch engine wants it: traced, in evaluation mode, not frozen."""
+    generator = torch.Generator().manual_seed(98)
+    module = torch.jit.trace(Mini(generator).eval(), torch.zeros(2, 3, 32, 24))
+    path = folder / "torchscript-mini.pt"
+    module.save(path)
+    made = card("torchscript-mini", patch=1, width=10, depth=0, heads=1, mlp_width=1, size=(32, 24), positions="sin-cos", pooling="global-mean")
+    made["architecture"] = "torchscript"
+    made["weights"]["content_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    made["input"] |= {"scale": 1.0, "normalisation": {"fixed": {"mean": [0.0], "std": [1.0]}}}
+    images = torch.randint(0, 256, (3, 1, 32, 24), generator=generator).float()
+    grey = lambda x: x.expand(-1, 3, -1, -1)
+    keep(folder, made, images, module(grey(images)), module(grey(canary(32, 24, 1))))
+
+
 def keep(folder, made, images, output, reference):
     """Writes the card and the case."""
     name = made["name"]
@@ -446,13 +482,20 @@ def keep(folder, made, images, output, reference):
         path.chmod(0o644)
 
 
+SINGLE = {"onnx-mini": onnx_mini, "torchscript-mini": torchscript_mini}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", type=Path, metavar="DIR")
+    parser.add_argument("--only", choices=SINGLE)
     arguments = parser.parse_args()
     folder = arguments.full or Path(__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_grad_enabled(False)
+    if arguments.only:
+        SINGLE[arguments.only](folder)
+        return
     for seed, (made, side, channels, end) in enumerate(cases(arguments.full is not None)):
         name, size = made["name"], made["input"]
         w = random_weights(made, side, seed)
@@ -478,7 +521,8 @@ def main():
         keep(folder, made, images, forward(made, w, images), reference)
         print(f"{name}: {sum(t.numel() for t in file.values())} values")
     if arguments.full is None:
-        onnx_mini(folder)
+        for make in SINGLE.values():
+            make(folder)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ pub enum Architecture {
     Vit(VitShape),
     /// A graph in an ONNX file, for the ONNX Runtime engine.
     Onnx(OnnxGraph),
+    /// A TorchScript module in a file of PyTorch's, for the libtorch engine: traced, in evaluation mode, not frozen. Its
+    /// `forward` takes `[items, channels, height, width]`, f32, and gives `[items, values]`.
+    Torchscript,
 }
 
 /// The shape of a vision transformer.

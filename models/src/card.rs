@@ -48,7 +48,7 @@ pub struct WeightsSource {
     pub uri: String,
     /// Digest of the tensors (names, types, shapes and data; see [`crate::content_digest`]), lower-case hex. It does not
     /// depend on the order or the comments of the safetensors header, so that every faithful conversion has the same
-    /// one. For an ONNX file the SHA-256 of the file.
+    /// one. For an ONNX file or a TorchScript module the SHA-256 of the file.
     pub content_sha256: String,
     /// The public Python package that carries them; absent where the user supplies the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,10 +10,13 @@ use crate::batch::{Batch, Embeddings};
 use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard};
 use crate::error::EngineError;
+use crate::gpu::WgpuEngine;
+#[cfg(feature = "libtorch")]
+use crate::libtorch::LibtorchEngine;
 use crate::native::NativeEngine;
 #[cfg(feature = "onnx")]
 use crate::onnx::OnnxEngine;
-use crate::weights::{Weights, read_file, sha256};
+use crate::weights::{Weights, WeightsError, content_digest, read_file, sha256};
 
 /// Turns batches into embeddings. Blocking; one OS thread owns one engine.
 pub trait Engine: Send {
@@ -25,6 +28,11 @@ pub trait Engine: Send {
 
     /// The most items one batch may hold.
     fn max_items(&self) -> usize;
+
+    /// Whether it computes in 16-bit floats: the canary is then compared less strictly.
+    fn half_precision(&self) -> bool {
+        false
+    }
 
     /// Embeds a batch: row i of the result belongs to item i, and does not depend on the other items, on the size
     /// of the batch or on the number of threads (in the native engine to the last bit; a library that takes a batch
@@ -44,6 +52,12 @@ pub enum EngineChoice {
     Auto,
     /// The native engine on the CPU.
     Native,
+    /// The native engine on a graphics device, through wgpu: Vulkan, Metal or Direct3D 12.
+    Wgpu {
+        /// The adapter: `gpu` (the best one, software included), a kind (`discrete`, `integrated`, `virtual`, `software`),
+        /// its number (`#1`, as `wellspring devices` counts), or part of its name.
+        adapter: String,
+    },
     /// ONNX Runtime, for models that are ONNX files. Needs a build with the feature `onnx`.
     OnnxRuntime {
         /// The library, for example `libonnxruntime.so`. A process loads one only.
@@ -51,6 +65,49 @@ pub enum EngineChoice {
         /// What the graph runs on. There is no fallback to another.
         provider: OnnxProvider,
     },
+    /// libtorch, for models that are TorchScript modules. Needs a build with the feature `libtorch`.
+    Libtorch {
+        /// What the module runs on. There is no fallback to another.
+        device: TorchDevice,
+        /// Whether to compute in 16-bit floats, on a GPU only.
+        half: bool,
+    },
+}
+
+/// What libtorch runs a module on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TorchDevice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this number, counted from 0.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for TorchDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl std::str::FromStr for TorchDevice {
+    type Err = ();
+
+    /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let index = word.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+                index.map(Self::Cuda).ok_or(())
+            }
+        }
+    }
 }
 
 /// What ONNX Runtime runs a graph on: its execution providers.
@@ -101,7 +158,7 @@ impl OnnxProvider {
 ///
 /// # Errors
 /// Any of [`EngineError`] but those of a batch. An engine whose canary has a cosine below 0.9999, or a norm off by
-/// more than 0.1%, is refused.
+/// more than 0.1%, is refused (0.999 and 1% where it computes in 16-bit floats).
 pub fn open(
     card: &ModelCard,
     weights: impl AsRef<Path>,
@@ -144,17 +201,29 @@ pub fn verify(card: &ModelCard, weights: impl AsRef<Path>) -> Result<(), EngineE
     expect_digest(card, path, &load(card, path)?)
 }
 
+/// The digest that the card of a model with these bytes has as [`crate::WeightsSource::content_sha256`].
+///
+/// # Errors
+/// [`WeightsError::Malformed`] where the card is of a network and the bytes are no safetensors file.
+pub fn file_digest(card: &ModelCard, bytes: &[u8]) -> Result<String, WeightsError> {
+    match card.architecture {
+        Architecture::Onnx(_) | Architecture::Torchscript => Ok(sha256(bytes)),
+        _ => content_digest(bytes),
+    }
+}
+
 /// The bytes of a model.
 enum ModelFile {
     Tensors(Weights),
     Onnx(Vec<u8>),
+    Torchscript(Vec<u8>),
 }
 
 impl ModelFile {
     fn digest(&self) -> String {
         match self {
             Self::Tensors(weights) => weights.digest(),
-            Self::Onnx(bytes) => sha256(bytes),
+            Self::Onnx(bytes) | Self::Torchscript(bytes) => sha256(bytes),
         }
     }
 }
@@ -163,6 +232,7 @@ impl ModelFile {
 fn load(card: &ModelCard, path: &Path) -> Result<ModelFile, EngineError> {
     Ok(match card.architecture {
         Architecture::Onnx(_) => ModelFile::Onnx(read_file(&card.name, path)?),
+        Architecture::Torchscript => ModelFile::Torchscript(read_file(&card.name, path)?),
         _ => ModelFile::Tensors(Weights::read(&card.name, path)?),
     })
 }
@@ -188,37 +258,56 @@ fn build(
     choice: EngineChoice,
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    let other_engine = |found: &str, needs| {
-        Err(EngineError::Card {
-            model: card.name.clone(),
-            field: "architecture",
-            found: found.to_owned(),
-            needs,
-        })
-    };
     match (choice, file) {
         (EngineChoice::Auto | EngineChoice::Native, ModelFile::Tensors(weights)) => {
             Ok(Box::new(NativeEngine::new(card, weights, threads.max(1))?))
         }
-        (EngineChoice::Auto | EngineChoice::Native, ModelFile::Onnx(_)) => other_engine(
-            "onnx",
-            "the native engine runs only networks it knows; choose the ONNX Runtime engine for this model",
-        ),
-        (EngineChoice::OnnxRuntime { .. }, ModelFile::Tensors(_)) => other_engine(
-            "a network of the native engine",
-            "ONNX Runtime runs ONNX files; choose the native engine for this model",
-        ),
+        (EngineChoice::Wgpu { adapter }, ModelFile::Tensors(weights)) => {
+            Ok(Box::new(WgpuEngine::new(card, weights, &adapter)?))
+        }
         #[cfg(feature = "onnx")]
         (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {
             let engine = OnnxEngine::new(card, path, graph, &library, provider, threads.max(1))?;
             Ok(Box::new(engine))
         }
         #[cfg(not(feature = "onnx"))]
-        (EngineChoice::OnnxRuntime { .. }, ModelFile::Onnx(_)) => Err(EngineError::NotBuilt {
-            model: card.name.clone(),
-            path: path.to_owned(),
-            feature: "onnx",
-        }),
+        (EngineChoice::OnnxRuntime { .. }, ModelFile::Onnx(_)) => Err(not_built(card, path, "onnx")),
+        #[cfg(feature = "libtorch")]
+        (EngineChoice::Libtorch { device, half }, ModelFile::Torchscript(module)) => {
+            let engine = LibtorchEngine::new(card, path, module, device, half, threads.max(1))?;
+            Ok(Box::new(engine))
+        }
+        #[cfg(not(feature = "libtorch"))]
+        (EngineChoice::Libtorch { .. }, ModelFile::Torchscript(_)) => Err(not_built(card, path, "libtorch")),
+        (_, file) => {
+            let (found, needs) = match file {
+                ModelFile::Tensors(_) => (
+                    "a network",
+                    "choose the native engine or wgpu, which run networks",
+                ),
+                ModelFile::Onnx(_) => ("onnx", "choose ONNX Runtime, which runs ONNX files: engine onnx"),
+                ModelFile::Torchscript(_) => (
+                    "torchscript",
+                    "choose libtorch, which runs TorchScript modules: engine libtorch",
+                ),
+            };
+            Err(EngineError::Card {
+                model: card.name.clone(),
+                field: "architecture",
+                found: found.to_owned(),
+                needs,
+            })
+        }
+    }
+}
+
+/// The engine is known, but not part of this build.
+#[cfg(not(all(feature = "onnx", feature = "libtorch")))]
+fn not_built(card: &ModelCard, path: &Path, feature: &'static str) -> EngineError {
+    EngineError::NotBuilt {
+        model: card.name.clone(),
+        path: path.to_owned(),
+        feature,
     }
 }
 

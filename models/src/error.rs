@@ -116,6 +116,30 @@ pub enum EngineError {
         /// What the runtime said.
         reason: String,
     },
+    /// libtorch lacks the device, did not open the module or failed while it ran.
+    #[error("libtorch could not {action} {model} on {device}: {reason}")]
+    Libtorch {
+        /// The model.
+        model: String,
+        /// The device, as on the command line.
+        device: String,
+        /// What was being done.
+        action: &'static str,
+        /// What libtorch said.
+        reason: String,
+    },
+    /// The graphics device is absent, does not suffice, or failed.
+    #[error("the wgpu engine could not {action} {model} on {device}: {reason}")]
+    Wgpu {
+        /// The model.
+        model: String,
+        /// The adapter, or the word that was to find it.
+        device: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the driver said.
+        reason: String,
+    },
     /// The graph gave an output of another shape than the card says.
     #[error("{model} gave an output of shape {found:?}, the card promises {expected:?}")]
     WrongOutput {

@@ -29,6 +29,9 @@ mod card;
 pub mod convert;
 mod engine;
 mod error;
+mod gpu;
+#[cfg(feature = "libtorch")]
+mod libtorch;
 mod native;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -43,6 +46,6 @@ pub use card::{
     templates,
 };
 pub use convert::{ConvertError, convert_checkpoint};
-pub use engine::{Engine, EngineChoice, OnnxProvider, complete, open, verify};
+pub use engine::{Engine, EngineChoice, OnnxProvider, TorchDevice, complete, file_digest, open, verify};
 pub use error::EngineError;
 pub use weights::{WeightsError, content_digest};

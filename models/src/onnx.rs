@@ -163,24 +163,14 @@ impl OnnxEngine {
 
     /// Fills the graph's input with items `range` of the batch, and with zeros up to `items`. Returns the channels.
     fn fill(&mut self, batch: &Batch, range: std::ops::Range<usize>, items: usize) -> usize {
-        let plane = batch.height() * batch.width();
         let channels = match self.card.channel_policy {
             ChannelPolicy::ReplicateAndConcatenate => self.card.input.channels,
             _ => batch.channels(),
         };
         self.input.clear();
-        self.input.reserve(items * channels * plane);
-        for item in range {
-            let Some(image) = batch.item(item) else { break };
-            for channel in 0..channels {
-                // A replicated image has one plane for all channels.
-                let start = channel % batch.channels() * plane;
-                let levels = &image[start..start + plane];
-                let level = self.preparation.level(levels, channel);
-                self.input.extend(levels.iter().map(|&v| level.of(v)));
-            }
-        }
-        self.input.resize(items * channels * plane, 0.0);
+        self.preparation.fill(batch, range, channels, &mut self.input);
+        self.input
+            .resize(items * channels * batch.height() * batch.width(), 0.0);
         channels
     }
 }

@@ -96,6 +96,28 @@ impl Preparation {
         }
     }
 
+    /// Appends the normalised images of `items` of the batch, `channels` planes each; where the batch has fewer, they go
+    /// round, as where one grey image stands for all channels of a network.
+    #[cfg(any(feature = "onnx", feature = "libtorch"))]
+    pub(crate) fn fill(
+        &self,
+        batch: &crate::batch::Batch,
+        items: std::ops::Range<usize>,
+        channels: usize,
+        to: &mut Vec<f32>,
+    ) {
+        let plane = batch.height() * batch.width();
+        to.reserve(items.len() * channels * plane);
+        for image in items.filter_map(|item| batch.item(item)) {
+            for channel in 0..channels {
+                let start = channel % batch.channels() * plane;
+                let levels = &image[start..start + plane];
+                let level = self.level(levels, channel);
+                to.extend(levels.iter().map(|&v| level.of(v)));
+            }
+        }
+    }
+
     /// The normalisation of plane `index`, whose levels are `plane`.
     pub(crate) fn level(&self, plane: &[f32], index: usize) -> Level {
         match self {

@@ -1,4 +1,4 @@
-//! The one suite every engine passes. It is written over `dyn Engine`; a new engine joins by one line in `ENGINES`.
+//! The one suite every engine passes. It is written over `dyn Engine`; a new engine joins by one line in `engines`.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,12 @@ use wellspring_models::{
 };
 
 /// The engines under test that run networks of their own. Those that run graphs are in `onnx.rs`.
-const ENGINES: [EngineChoice; 2] = [EngineChoice::Auto, EngineChoice::Native];
+fn engines() -> [EngineChoice; 3] {
+    let wgpu = EngineChoice::Wgpu {
+        adapter: "gpu".to_owned(),
+    };
+    [EngineChoice::Auto, EngineChoice::Native, wgpu]
+}
 
 /// Least cosine with a reference, for engines that compute in f32.
 const COSINE_F32: f64 = 0.9999;
@@ -47,7 +52,7 @@ fn agrees_with_the_plain_forward_pass_on_random_weights() {
     let mut random = Random(3);
     let image = random.image(PIXELS);
     let expected = naive_lite(&synthetic().tensors, &lite0(), 224, &image);
-    for choice in ENGINES {
+    for choice in engines() {
         let mut engine = open_synthetic(&choice, 1);
         let found = engine.embed(&batch(&[&image])).unwrap();
         let (cosine, largest) = compare(found.row(0).unwrap(), &expected);
@@ -129,7 +134,7 @@ fn reproduces_the_golden_embeddings_of_real_fields() {
     };
     let text = std::fs::read_to_string(goldens).unwrap();
     let mut checked = 0;
-    for choice in ENGINES {
+    for choice in engines() {
         let Some(mut engine) = open_real(&choice) else {
             return;
         };
@@ -152,7 +157,7 @@ fn reproduces_the_golden_embeddings_of_real_fields() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 3 * ENGINES.len());
+    assert_eq!(checked, 3 * engines().len());
 }
 
 /// The tensors of the real weights.
@@ -194,7 +199,7 @@ fn the_canary_on_the_card_is_that_of_the_plain_forward_pass() {
 fn a_batch_equals_its_singles_whatever_the_threads() {
     let images = images(11, 5);
     let all: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
-    for choice in ENGINES {
+    for choice in engines() {
         let mut one = open_synthetic(&choice, 1);
         let singles: Vec<f32> = all
             .iter()
@@ -215,7 +220,7 @@ fn a_batch_equals_its_singles_whatever_the_threads() {
 #[test]
 fn rows_follow_the_order_of_items() {
     let images = images(12, 2);
-    for choice in ENGINES {
+    for choice in engines() {
         let mut engine = open_synthetic(&choice, 2);
         let forward = engine.embed(&batch(&[&images[0], &images[1]])).unwrap();
         let backward = engine.embed(&batch(&[&images[1], &images[0]])).unwrap();
@@ -227,7 +232,7 @@ fn rows_follow_the_order_of_items() {
 
 #[test]
 fn an_empty_batch_gives_empty_embeddings() {
-    for choice in ENGINES {
+    for choice in engines() {
         let found = open_synthetic(&choice, 2).embed(&batch(&[])).unwrap();
         assert_eq!((found.items, found.width, found.data.len()), (0, 1280, 0));
     }
@@ -236,7 +241,7 @@ fn an_empty_batch_gives_empty_embeddings() {
 #[test]
 fn too_many_items_and_wrong_sizes_are_errors_and_the_engine_serves_on() {
     let image = vec![100.0; PIXELS];
-    for choice in ENGINES {
+    for choice in engines() {
         let mut engine = open_synthetic(&choice, 1);
         let items = engine.max_items() + 1;
         let large = Batch::new(items, 1, 224, 224, vec![0.0; items * PIXELS]).unwrap();
@@ -274,14 +279,14 @@ fn a_value_that_is_not_finite_never_reaches_an_engine() {
 
 #[test]
 fn says_what_it_is() {
-    for choice in ENGINES {
+    for choice in engines() {
         let engine = open_synthetic(&choice, 1);
         assert_eq!(engine.card(), &synthetic().card);
-        assert!(
-            engine.device().starts_with("cpu, native, "),
-            "{}",
-            engine.device()
-        );
+        let described = match choice {
+            EngineChoice::Wgpu { .. } => engine.device().contains(", wgpu"),
+            _ => engine.device().starts_with("cpu, native, "),
+        };
+        assert!(described, "{}", engine.device());
         assert!(engine.max_items() >= 32);
     }
 }
@@ -289,7 +294,7 @@ fn says_what_it_is() {
 #[test]
 fn engines_on_several_threads_do_not_disturb_each_other() {
     let image = images(13, 1).remove(0);
-    for choice in ENGINES {
+    for choice in engines() {
         let expected = open_synthetic(&choice, 1).embed(&batch(&[&image])).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use wellspring_models::{Batch, Engine, EngineChoice, EngineError, OnnxProvider};
+use wellspring_models::{Batch, Engine, EngineChoice, EngineError};
 use wellspring_workloads::screen;
 
 use crate::error::{FailureClass, Stage, StageError};
@@ -25,10 +25,12 @@ pub struct EngineSettings {
     pub models_folder: PathBuf,
     /// Which engine to open, whatever the screen says; `None`: the screen's choice.
     pub choice: Option<screen::EngineChoice>,
-    /// Library of ONNX Runtime, for models that are ONNX files.
-    pub onnx_library: PathBuf,
-    /// What ONNX Runtime runs them on.
-    pub onnx_provider: OnnxProvider,
+    /// The adapter of the wgpu engine; see [`EngineChoice::Wgpu`].
+    pub adapter: String,
+    /// ONNX Runtime, for models that are ONNX files: where it is and what it runs them on.
+    pub onnx: EngineChoice,
+    /// libtorch, for models that are TorchScript modules: what it runs them on.
+    pub libtorch: EngineChoice,
     /// Threads of an engine.
     pub threads: usize,
     /// Items in one batch, about: a field is never split to meet it.
@@ -41,10 +43,11 @@ pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engin
     let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
         screen::EngineChoice::Native => EngineChoice::Native,
-        screen::EngineChoice::Onnx => EngineChoice::OnnxRuntime {
-            library: settings.onnx_library.clone(),
-            provider: settings.onnx_provider,
+        screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
+            adapter: settings.adapter.clone(),
         },
+        screen::EngineChoice::Onnx => settings.onnx.clone(),
+        screen::EngineChoice::Libtorch => settings.libtorch.clone(),
     };
     let weights = crate::model_store::weights_path(&settings.models_folder, card);
     let engine = wellspring_models::open(card, weights, choice, settings.threads)?;

@@ -227,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn graphs_and_modules_are_pulled_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, end) in [("onnx-mini", "onnx"), ("torchscript-mini", "pt")] {
+            let card = std::fs::read(golden(&format!("{name}.json"))).unwrap();
+            let card: ModelCard = serde_json::from_slice(&card).unwrap();
+            let file = golden(&format!("{name}.{end}"));
+            let kept = crate::model_store::pull(&card, folder.path(), Some(&file)).unwrap();
+            assert_eq!(kept.extension(), Some(end.as_ref()));
+            assert_eq!(std::fs::read(&kept).unwrap(), std::fs::read(&file).unwrap());
+            let other = golden("timm.safetensors");
+            let error = crate::model_store::pull(&card, folder.path(), Some(&other)).unwrap_err();
+            assert!(matches!(error, PullError::Digest { .. }), "{error}");
+        }
+    }
+
+    #[test]
     fn a_model_is_added_from_a_checkpoint_found_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("models");

@@ -142,6 +142,7 @@ pub fn weights_path(folder: &Path, card: &ModelCard) -> PathBuf {
     let digest = card.weights.content_sha256.get(..12).unwrap_or_default();
     let end = match card.architecture {
         Architecture::Onnx(_) => "onnx",
+        Architecture::Torchscript => "pt",
         _ => "safetensors",
     };
     folder.join(format!("{}-{digest}.{end}", card.name))
@@ -166,7 +167,7 @@ pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<Path
         }
     };
     let safetensors = to_safetensors(card, bytes)?;
-    let digest = wellspring_models::content_digest(&safetensors)?;
+    let digest = wellspring_models::file_digest(card, &safetensors)?;
     if digest != card.weights.content_sha256 {
         return Err(PullError::Digest {
             model: card.name.clone(),
@@ -203,7 +204,10 @@ pub(crate) fn to_safetensors(card: &ModelCard, bytes: Vec<u8>) -> Result<Vec<u8>
         }
         return Ok(bytes);
     }
-    if matches!(card.architecture, Architecture::Onnx(_)) {
+    if matches!(
+        card.architecture,
+        Architecture::Onnx(_) | Architecture::Torchscript
+    ) {
         return Ok(bytes);
     }
     // A safetensors file begins with the length of its header, and the header with a brace.

@@ -64,6 +64,31 @@ impl Depthwise {
         self.channels
     }
 
+    /// Side of the kernel.
+    pub(crate) fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    /// Pixels from one output to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Tap by tap in row order, for each the weights of all channels.
+    pub(crate) fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// One per channel.
+    pub(crate) fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// What is applied to the sums.
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// The first input row after those that output rows up to `rows` read, for an input of `height` rows.
     pub(crate) fn reads_up_to(&self, rows: usize, height: usize) -> usize {
         let before = same_padding(height, self.kernel, self.stride).0;

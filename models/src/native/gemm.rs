@@ -94,6 +94,24 @@ impl PackedMatrix {
         self.outputs
     }
 
+    /// The weights of each output, and one bias for each, before they were packed.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = impl Iterator<Item = f32> + '_> + '_ {
+        (0..self.outputs).map(move |output| {
+            let panel = output / PANEL_COLUMNS * self.inputs;
+            (0..self.inputs).map(move |k| self.panels[(panel + k) * PANEL_COLUMNS + output % PANEL_COLUMNS])
+        })
+    }
+
+    /// The biases.
+    pub(crate) fn bias(&self) -> &[f32] {
+        &self.bias[..self.outputs]
+    }
+
+    /// What is applied to the sums.
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// See [`Product::apply`].
     pub(crate) fn apply(
         &self,

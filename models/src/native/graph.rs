@@ -12,9 +12,16 @@ use super::layout::{Border, Map, same_padding};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Value(usize);
 
+impl Value {
+    /// Its place among the maps.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// What a step computes.
 #[derive(Debug, Clone)]
-enum Layer {
+pub(crate) enum Layer {
     /// A matrix product over the channels of each pixel.
     Pointwise(PackedMatrix),
     /// A convolution over all channels: the patch around each output pixel, as a row of a matrix product.
@@ -36,11 +43,11 @@ const BAND_VALUES: usize = 64 * 1024;
 
 /// One layer and the maps it reads and writes.
 #[derive(Debug, Clone)]
-struct Step {
-    layer: Layer,
-    input: Value,
-    residual: Option<Value>,
-    output: Value,
+pub(crate) struct Step {
+    pub(crate) layer: Layer,
+    pub(crate) input: Value,
+    pub(crate) residual: Option<Value>,
+    pub(crate) output: Value,
 }
 
 /// Collects layers.
@@ -239,6 +246,26 @@ impl GraphBuilder {
 }
 
 impl Graph {
+    /// The layers in the order they run.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// All maps; the first is the image.
+    pub(crate) fn maps(&self) -> &[Map] {
+        &self.maps
+    }
+
+    /// The buffer that each map lives in: maps that are never alive together share one.
+    pub(crate) fn buffers(&self) -> &[usize] {
+        &self.buffer_of
+    }
+
+    /// The map that is the result.
+    pub(crate) fn output(&self) -> Value {
+        self.output
+    }
+
     /// Memory for one thread.
     pub(crate) fn scratch(&self) -> Scratch {
         Scratch {

@@ -4,21 +4,21 @@
 //! Enters: batches of grey images. Leaves: embeddings. One image runs on one thread, in scratch memory that thread
 //! keeps, so a row never depends on its neighbours or on the number of threads. Fails with [`EngineError`].
 
-mod attention;
-mod depthwise;
+pub(crate) mod attention;
+pub(crate) mod depthwise;
 mod efficientnet;
 mod elementwise;
-mod gemm;
-mod graph;
+pub(crate) mod gemm;
+pub(crate) mod graph;
 mod isa;
-mod layout;
+pub(crate) mod layout;
 #[cfg(test)]
 mod naive_tests;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod network;
+pub(crate) mod network;
 mod simd;
-mod vit;
+pub(crate) mod vit;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

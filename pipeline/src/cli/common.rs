@@ -15,7 +15,7 @@ use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
 use wellspring::topology::{Role, WorkerSettings};
 use wellspring_kernels::{Device, DeviceChoice};
-use wellspring_models::OnnxProvider;
+use wellspring_models::{Architecture, EngineChoice, OnnxProvider, TorchDevice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
 use wellspring_workloads::words::Barcode;
 
@@ -196,33 +196,73 @@ pub(crate) struct ComputeArgs {
     /// Default: the screen's.
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Engine of the network: auto, native or onnx. Default: the screen's.
+    /// Engine of the network: auto, native, wgpu, onnx or libtorch. Default: the screen's.
     #[arg(long, value_parser = parse_engine)]
     pub(crate) engine: Option<screen::EngineChoice>,
     /// Folder of the networks' weights. Default: the user's cache folder.
     #[arg(long, value_name = "DIR", env = "WELLSPRING_MODELS")]
     pub(crate) models: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) onnx: OnnxArgs,
+    pub(crate) runtime: RuntimeArgs,
 }
 
-/// What ONNX Runtime is and runs on.
+/// What the engines that are libraries are and run on.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct OnnxArgs {
+pub(crate) struct RuntimeArgs {
     /// Library of ONNX Runtime. Default: where `scripts/onnxruntime` puts it.
     #[arg(long, value_name = "FILE", env = "WELLSPRING_ONNXRUNTIME")]
-    pub(crate) onnx_library: Option<PathBuf>,
+    onnx_library: Option<PathBuf>,
     /// What ONNX Runtime runs on: cpu, cuda, tensorrt, directml, coreml or openvino.
     #[arg(long, value_name = "PROVIDER", default_value = "cpu", value_parser = parse_provider)]
-    pub(crate) onnx_provider: OnnxProvider,
+    onnx_provider: OnnxProvider,
+    /// What libtorch runs on: cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_torch_device)]
+    torch_device: TorchDevice,
+    /// Compute in 16-bit floats in libtorch, on a GPU.
+    #[arg(long)]
+    torch_half: bool,
 }
 
-impl OnnxArgs {
-    /// The library asked for, or the one in the cache beside the models.
-    pub(crate) fn library(&self) -> anyhow::Result<PathBuf> {
-        match &self.onnx_library {
-            Some(library) => Ok(library.clone()),
-            None => Ok(wellspring::model_store::cache_folder()?.join("onnxruntime/libonnxruntime.so")),
+impl RuntimeArgs {
+    /// ONNX Runtime as asked for; its library, where none was named, is the one in the cache beside the models.
+    pub(crate) fn onnx(&self) -> anyhow::Result<EngineChoice> {
+        let library = match &self.onnx_library {
+            Some(library) => library.clone(),
+            None => wellspring::model_store::cache_folder()?.join("onnxruntime/libonnxruntime.so"),
+        };
+        Ok(EngineChoice::OnnxRuntime {
+            library,
+            provider: self.onnx_provider,
+        })
+    }
+
+    /// libtorch as asked for.
+    pub(crate) fn libtorch(&self) -> EngineChoice {
+        EngineChoice::Libtorch {
+            device: self.torch_device,
+            half: self.torch_half,
+        }
+    }
+
+    /// The engine called `word`, with `device` as its adapter.
+    pub(crate) fn engine(&self, word: screen::EngineChoice, device: &str) -> anyhow::Result<EngineChoice> {
+        Ok(match word {
+            screen::EngineChoice::Auto => EngineChoice::Auto,
+            screen::EngineChoice::Native => EngineChoice::Native,
+            screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
+                adapter: adapter_of(device),
+            },
+            screen::EngineChoice::Onnx => self.onnx()?,
+            screen::EngineChoice::Libtorch => self.libtorch(),
+        })
+    }
+
+    /// The engine that runs a model of `architecture`.
+    pub(crate) fn engine_of(&self, architecture: &Architecture) -> anyhow::Result<EngineChoice> {
+        match architecture {
+            Architecture::Onnx(_) => self.onnx(),
+            Architecture::Torchscript => Ok(self.libtorch()),
+            _ => Ok(EngineChoice::Auto),
         }
     }
 }
@@ -239,7 +279,20 @@ fn parse_provider(word: &str) -> Result<OnnxProvider, String> {
         })
 }
 
-fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
+fn parse_torch_device(word: &str) -> Result<TorchDevice, String> {
+    word.parse()
+        .map_err(|()| "devices of libtorch are cpu, cuda and cuda:N".to_owned())
+}
+
+/// The adapter of the wgpu engine: that of the kernels, or, where these run on the processor or where they like, the best.
+pub(crate) fn adapter_of(device: &str) -> String {
+    match device {
+        "auto" | "cpu" => "gpu".to_owned(),
+        word => word.to_owned(),
+    }
+}
+
+pub(crate) fn parse_engine(word: &str) -> Result<screen::EngineChoice, String> {
     screen::EngineChoice::from_word(word)
         .ok_or_else(|| format!("engines are {}", screen::EngineChoice::WORDS.join(", ")))
 }
@@ -273,8 +326,9 @@ impl ComputeArgs {
             engine: EngineSettings {
                 models_folder: self.models_folder()?,
                 choice: self.engine,
-                onnx_library: self.onnx.library()?,
-                onnx_provider: self.onnx.onnx_provider,
+                adapter: adapter_of(self.device.as_deref().unwrap_or_else(|| resources.device.word())),
+                onnx: self.runtime.onnx()?,
+                libtorch: self.runtime.libtorch(),
                 threads: threads(resources.engine_threads, cores),
                 batch_items: resources.batch_size.max(1) as usize,
             },

@@ -8,9 +8,9 @@ use anyhow::Context;
 use serde_json::json;
 use wellspring::model_cards;
 use wellspring::model_store::{choose_models_folder, models_folder, pull, weights_path};
-use wellspring_models::{Architecture, ChannelPolicy, EngineChoice, ModelCard, find_template, templates};
+use wellspring_models::{ChannelPolicy, ModelCard, find_template, templates};
 
-use super::common::OnnxArgs;
+use super::common::RuntimeArgs;
 use super::{bench, say};
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,8 @@ enum Action {
         /// The network's name.
         name: String,
     },
-    /// Add a network of your own: a PyTorch checkpoint, a safetensors or an ONNX file, with a card.
+    /// Add a network of your own: a PyTorch checkpoint, a TorchScript module, a safetensors or an ONNX file,
+    /// with a card.
     ///
     /// The card's digest and the embedding of its canary are filled in; afterwards the network is known like any other.
     Add(AddArgs),
@@ -66,7 +67,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct AddArgs {
-    /// The weights: a PyTorch checkpoint, a safetensors or an ONNX file.
+    /// The weights: a PyTorch checkpoint, a TorchScript module, a safetensors or an ONNX file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The built-in card of a published network to start from; `models list` names them.
@@ -84,7 +85,7 @@ struct AddArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]
-    onnx: OnnxArgs,
+    runtime: RuntimeArgs,
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -152,13 +153,7 @@ fn add(folder: &Path, args: AddArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = args.name {
         draft.name = name;
     }
-    let engine = match draft.architecture {
-        Architecture::Onnx(_) => EngineChoice::OnnxRuntime {
-            library: args.onnx.library()?,
-            provider: args.onnx.onnx_provider,
-        },
-        _ => EngineChoice::Auto,
-    };
+    let engine = args.runtime.engine_of(&draft.architecture)?;
     let card = model_cards::add(folder, draft, &args.file, engine)?;
     say::line(format!(
         "{} {} is ready: {}",

@@ -161,8 +161,12 @@ words_of!(
         Auto = "auto",
         /// The built-in CPU engine.
         Native = "native",
+        /// The built-in networks on a graphics device, through wgpu.
+        Wgpu = "wgpu",
         /// ONNX Runtime, for models that are ONNX files.
         Onnx = "onnx",
+        /// libtorch, for models that are TorchScript modules.
+        Libtorch = "libtorch",
     }
 );
 

@@ -17,7 +17,7 @@ use crate::weights::{Tensors, WeightsError};
 
 /// One block. The layer norms before the matrices have their gains and shifts folded into these.
 #[derive(Debug)]
-pub(super) enum Block {
+pub(crate) enum Block {
     /// Attention, then the perceptron.
     Sequential {
         qkv: PackedMatrix,

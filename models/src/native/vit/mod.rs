@@ -11,7 +11,7 @@ mod positions;
 #[cfg(test)]
 mod tests;
 
-use self::load::Block;
+pub(crate) use self::load::Block;
 use super::attention::{Attention, AttentionScratch};
 use super::elementwise::{HeadNorm, LayerNorm};
 use super::gemm::PackedMatrix;
@@ -24,29 +24,29 @@ use crate::prepare::Preparation;
 #[derive(Debug)]
 pub(crate) struct Vit {
     /// Channels of a token.
-    width: usize,
+    pub(crate) width: usize,
     /// Channels inside the perceptrons.
-    mlp_width: usize,
+    pub(crate) mlp_width: usize,
     /// Side of a patch.
-    patch: usize,
+    pub(crate) patch: usize,
     /// Rows and columns of patches.
-    grid: (usize, usize),
+    pub(crate) grid: (usize, usize),
     /// Planes of the image that meet in one token.
-    planes_per_token: usize,
+    pub(crate) planes_per_token: usize,
     /// Most channels of an image.
-    most_channels: usize,
-    preparation: Preparation,
-    embed: PackedMatrix,
+    pub(crate) most_channels: usize,
+    pub(crate) preparation: Preparation,
+    pub(crate) embed: PackedMatrix,
     /// Class and register tokens with their positions.
-    prefix: Vec<f32>,
+    pub(crate) prefix: Vec<f32>,
     /// The position of each patch.
-    positions: Vec<f32>,
-    blocks: Vec<Block>,
-    attention: Attention,
-    norm_epsilon: f32,
+    pub(crate) positions: Vec<f32>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) attention: Attention,
+    pub(crate) norm_epsilon: f32,
     /// Gain and shift of the last layer norm.
-    final_norm: Option<(Vec<f32>, Vec<f32>)>,
-    pooling: Pooling,
+    pub(crate) final_norm: Option<(Vec<f32>, Vec<f32>)>,
+    pub(crate) pooling: Pooling,
 }
 
 /// The memory one thread needs.

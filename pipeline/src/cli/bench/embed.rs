@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use wellspring::model_cards;
 use wellspring::model_store::{models_folder, weights_path};
-use wellspring_models::{Architecture, Batch, EngineChoice, open};
+use wellspring_models::{Batch, open};
+use wellspring_workloads::screen;
 
 use super::{Line, Printer, Random, seconds};
-use crate::cli::common::OnnxArgs;
+use crate::cli::common::{RuntimeArgs, parse_engine};
 use crate::cli::simulate::cores;
 
 #[derive(Debug, clap::Args)]
@@ -25,8 +26,14 @@ pub(crate) struct Args {
     /// Threads of the engine. Default: 1 and one per core.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     threads: Vec<usize>,
+    /// Engine: auto, native, wgpu, onnx or libtorch. Default: the one that runs the network.
+    #[arg(long, value_parser = parse_engine)]
+    engine: Option<screen::EngineChoice>,
+    /// Device of the wgpu engine: gpu, a kind of adapter, #N, or part of an adapter's name.
+    #[arg(long, default_value = "gpu")]
+    device: String,
     #[command(flatten)]
-    onnx: OnnxArgs,
+    runtime: RuntimeArgs,
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
@@ -36,12 +43,9 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         Some(path) => path.clone(),
         None => weights_path(&folder, &card),
     };
-    let choice = match card.architecture {
-        Architecture::Onnx(_) => EngineChoice::OnnxRuntime {
-            library: args.onnx.library()?,
-            provider: args.onnx.onnx_provider,
-        },
-        _ => EngineChoice::Auto,
+    let choice = match args.engine {
+        Some(word) => args.runtime.engine(word, &args.device)?,
+        None => args.runtime.engine_of(&card.architecture)?,
     };
     // A model of several channels is measured with an image of five, or of as many as it takes.
     let channels = (1..=5)
@@ -55,12 +59,8 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         threads.dedup();
     }
     for threads in threads {
-        let mut engine = open(&card, &weights, choice.clone(), threads).with_context(|| {
-            format!(
-                "no engine without weights: run `wellspring models pull {}`, or give --weights FILE",
-                card.name
-            )
-        })?;
+        let mut engine = open(&card, &weights, choice.clone(), threads)
+            .with_context(|| format!("no engine for {}, whose weights --weights FILE names", card.name))?;
         for &items in &args.batches {
             let (height, width) = (card.input.height, card.input.width);
             let mut random = Random(7);

@@ -1,0 +1,379 @@
+//! The graphics device of an engine: found by a word, opened, and all that crosses its bus.
+//!
+//! Enters: the word of an adapter. Leaves: a device with its queue, compiled kernels, and bytes counted both ways. Fails
+//! with what the driver says.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::shaders;
+
+/// Usage of buffers that kernels read and write.
+pub(super) const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
+    .union(wgpu::BufferUsages::COPY_DST)
+    .union(wgpu::BufferUsages::COPY_SRC);
+
+/// Storage buffers that the most demanding kernel binds.
+const BINDINGS: u32 = 5;
+
+/// What the device was doing when it failed, and what it said.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) action: &'static str,
+    pub(super) reason: String,
+}
+
+impl Failed {
+    pub(super) fn new(action: &'static str, reason: impl ToString) -> Self {
+        Self {
+            action,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Bytes that crossed the bus since the device was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Traffic {
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+/// An open device.
+pub(super) struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    /// Largest binding, bytes.
+    limit: u64,
+    /// Whether rows may be handed round in a subgroup of at least eight threads.
+    subgroups: bool,
+    pipelines: HashMap<String, wgpu::ComputePipeline>,
+    traffic: Traffic,
+    /// The first fault that no command of ours caught: a lost device.
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+/// The adapters of this machine, real ones first.
+fn adapters() -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor {
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    let instance = wgpu::Instance::new(descriptor);
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    found.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    found
+}
+
+/// Whether the adapter at place `index`, counted from 1, is the one that `word` means.
+fn suits(word: &str, index: usize, info: &wgpu::AdapterInfo) -> bool {
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, VirtualGpu};
+    match word {
+        "gpu" => true,
+        "discrete" => info.device_type == DiscreteGpu,
+        "integrated" => info.device_type == IntegratedGpu,
+        "virtual" => info.device_type == VirtualGpu,
+        "software" => info.device_type == Cpu,
+        _ => match word.strip_prefix('#') {
+            Some(number) => number.parse() == Ok(index),
+            None => info.name.to_lowercase().contains(&word.to_lowercase()),
+        },
+    }
+}
+
+impl Gpu {
+    /// Opens the first adapter that `word` means; see [`crate::EngineChoice::Wgpu`].
+    pub(super) fn open(word: &str) -> Result<Self, Failed> {
+        let found = adapters();
+        let names: Vec<String> = found.iter().map(|adapter| adapter.get_info().name).collect();
+        let adapter = (1..)
+            .zip(&found)
+            .find(|(index, adapter)| suits(word, *index, &adapter.get_info()));
+        let Some((_, adapter)) = adapter else {
+            let reason = if names.is_empty() {
+                "this machine has no graphics adapter; Debian's mesa-vulkan-drivers is one in software"
+                    .to_owned()
+            } else {
+                format!("this machine has {}", names.join(", "))
+            };
+            return Err(Failed::new("find an adapter for", reason));
+        };
+        let refused = |reason: String| Failed::new("open a device for", reason);
+        let info = adapter.get_info();
+        let limits = adapter.limits();
+        if limits.max_storage_buffers_per_shader_stage < BINDINGS
+            || (limits.max_compute_invocations_per_workgroup as usize) < shaders::THREADS
+        {
+            return Err(refused(format!(
+                "{} binds {} storage buffers and runs {} threads per workgroup; {BINDINGS} and {} are needed",
+                info.name,
+                limits.max_storage_buffers_per_shader_stage,
+                limits.max_compute_invocations_per_workgroup,
+                shaders::THREADS,
+            )));
+        }
+        let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wellspring-embed"),
+            required_limits: limits,
+            required_features: features,
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| refused(error.to_string()))?;
+        let fault = Arc::new(Mutex::new(None::<String>));
+        let note = |fault: &Arc<Mutex<Option<String>>>| {
+            let fault = Arc::clone(fault);
+            move |reason: String| {
+                fault
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert(reason);
+            }
+        };
+        let uncaptured = note(&fault);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| uncaptured(error.to_string())));
+        let lost = note(&fault);
+        device.set_device_lost_callback(move |reason, words| {
+            // Dropping the device ourselves is reported here too and is no fault.
+            if !matches!(reason, wgpu::DeviceLostReason::Destroyed) {
+                lost(format!("device lost: {words}"));
+            }
+        });
+        let mut this = Self {
+            device,
+            queue,
+            name: info.name,
+            limit,
+            subgroups: false,
+            pipelines: HashMap::new(),
+            traffic: Traffic::default(),
+            fault,
+        };
+        // What an adapter promises is the least of all its drivers' modes, so one is asked for what it does.
+        if !features.is_empty() {
+            this.subgroups = this.subgroup_size()? >= 8;
+        }
+        this.traffic = Traffic::default();
+        Ok(this)
+    }
+
+    /// Threads of a subgroup in kernels of ours.
+    fn subgroup_size(&mut self) -> Result<u32, Failed> {
+        self.guarded("probe", |gpu| {
+            let result = gpu.buffer(4)?;
+            let mut plan = super::plan::Plan::new(result.clone(), 1);
+            plan.dispatch(gpu, shaders::subgroup_size(), &[1], &[&result], [1, 1, 1])?;
+            Ok(plan.run(gpu)?.first().map_or(0, |word| word.to_bits()))
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn subgroups(&self) -> bool {
+        self.subgroups
+    }
+
+    /// As on adapters without subgroups.
+    #[cfg(test)]
+    pub(super) fn without_subgroups(mut self) -> Self {
+        self.subgroups = false;
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Largest binding, bytes.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Does `work` and turns what the driver refuses meanwhile into an error.
+    pub(super) fn guarded<T>(
+        &mut self,
+        action: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        if let Some(reason) = self.fault() {
+            return Err(Failed::new(action, reason));
+        }
+        let scopes = [
+            wgpu::ErrorFilter::Validation,
+            wgpu::ErrorFilter::OutOfMemory,
+            wgpu::ErrorFilter::Internal,
+        ]
+        .map(|filter| self.device.push_error_scope(filter));
+        let result = work(self);
+        let mut refused = None;
+        for scope in scopes.into_iter().rev() {
+            if let Some(error) = pollster::block_on(scope.pop()) {
+                refused.get_or_insert(error);
+            }
+        }
+        match refused {
+            Some(error) => Err(Failed::new(action, error)),
+            None => result,
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A buffer of `values` words; its content is undefined.
+    pub(super) fn buffer(&self, values: usize) -> Result<wgpu::Buffer, Failed> {
+        self.make(values, STORAGE)
+    }
+
+    fn make(&self, values: usize, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, Failed> {
+        let size = (values as u64 * 4).next_multiple_of(16).max(16);
+        if size > self.limit {
+            let reason = format!(
+                "a buffer of {size} bytes is needed, and it binds {} at most",
+                self.limit
+            );
+            return Err(Failed::new("make room for", reason));
+        }
+        Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        }))
+    }
+
+    /// A buffer that the processor reads.
+    pub(super) fn readback(&self, values: usize) -> Result<wgpu::Buffer, Failed> {
+        self.make(
+            values,
+            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        )
+    }
+
+    /// A buffer with these values.
+    pub(super) fn constant(&mut self, values: &[f32]) -> Result<wgpu::Buffer, Failed> {
+        let buffer = self.buffer(values.len())?;
+        self.upload(&buffer, values);
+        Ok(buffer)
+    }
+
+    /// A buffer of parameters.
+    pub(super) fn uniform(&mut self, words: &[u32]) -> wgpu::Buffer {
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: (words.len() as u64 * 4).next_multiple_of(16),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        self.traffic.up += words.len() as u64 * 4;
+        buffer
+    }
+
+    /// Sends values up.
+    pub(super) fn upload(&mut self, buffer: &wgpu::Buffer, values: &[f32]) {
+        self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        self.traffic.up += values.len() as u64 * 4;
+    }
+
+    /// The compiled form of a kernel.
+    pub(super) fn pipeline(&mut self, source: String) -> wgpu::ComputePipeline {
+        if let Some(known) = self.pipelines.get(&source) {
+            return known.clone();
+        }
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: None,
+            source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
+        });
+        let pipeline = self
+            .device
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: None,
+                layout: None,
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: None,
+            });
+        self.pipelines.insert(source, pipeline.clone());
+        pipeline
+    }
+
+    /// Whole buffers at bindings 0, 1, ...
+    pub(super) fn bind(
+        &self,
+        pipeline: &wgpu::ComputePipeline,
+        buffers: &[&wgpu::Buffer],
+    ) -> wgpu::BindGroup {
+        let entries: Vec<_> = (0..)
+            .zip(buffers)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        })
+    }
+
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
+    }
+
+    /// Submits commands whose last one fills `readback`, waits, and brings `values` of it down.
+    pub(super) fn finish(
+        &mut self,
+        encoder: wgpu::CommandEncoder,
+        readback: &wgpu::Buffer,
+        values: usize,
+    ) -> Result<Vec<f32>, Failed> {
+        let failed = |reason: String| Failed::new("run", reason);
+        let bytes = values as u64 * 4;
+        let submission = self.queue.submit([encoder.finish()]);
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+            // The receiver lives until the result is there; nobody else needs it.
+            let _ = done.send(result);
+        });
+        self.device
+            .poll(wgpu::PollType::Wait {
+                submission_index: Some(submission),
+                timeout: None,
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        match wait.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(error) => return Err(failed(error.to_string())),
+        }
+        if let Some(reason) = self.fault() {
+            return Err(failed(reason));
+        }
+        let mapped = readback
+            .get_mapped_range(0..bytes)
+            .map_err(|error| failed(error.to_string()))?;
+        let found = bytemuck::pod_collect_to_vec(&mapped[..]);
+        drop(mapped);
+        readback.unmap();
+        self.traffic.down += bytes;
+        Ok(found)
+    }
+}
