@@ -5,12 +5,16 @@
 //! fails: an unreadable event, a store that cannot be listed, a plate map that does not match; each is a dead letter,
 //! and whatever part of the plate can go on does.
 
+mod listing;
+
+pub use listing::{list_plate, list_screen};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use wellspring_kernels::Histogram;
-use wellspring_workloads::layout::{FieldFiles, FileProblem, ListedFile, PlateFiles, assemble};
+use wellspring_workloads::layout::{FieldFiles, FileProblem, ListedFile, PlateFiles};
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
@@ -26,7 +30,6 @@ use crate::kafka::lane::Inbound;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaSettings, OutRecord};
 use crate::runs::{Run, Runs};
-use crate::store::ImageStore;
 use crate::track::{Outcome, Ticket, Tracked};
 use crate::{failpoint, ids};
 
@@ -343,41 +346,6 @@ pub fn images(field: &FieldFiles) -> Vec<ChannelImages> {
         .collect()
 }
 
-/// The plates found in a screen's store and what is wrong with their files.
-pub async fn list_screen(store: &ImageStore, screen: &Screen) -> Result<PlateFiles, StageError> {
-    files_below(store, screen, None).await
-}
-
-/// The files of one plate: from the folder with its name where there is one, else from the whole store.
-pub async fn list_plate(
-    store: &ImageStore,
-    screen: &Screen,
-    plate: &Barcode,
-) -> Result<PlateFiles, StageError> {
-    let found = files_below(store, screen, Some(plate)).await;
-    match found {
-        Ok(found) if found.plates.contains_key(plate) => Ok(found),
-        _ => files_below(store, screen, None).await,
-    }
-}
-
-async fn files_below(
-    store: &ImageStore,
-    screen: &Screen,
-    plate: Option<&Barcode>,
-) -> Result<PlateFiles, StageError> {
-    let listed = store.list(plate.map(Barcode::as_str)).await?;
-    let files: Vec<ListedFile> = listed
-        .into_iter()
-        .map(|object| ListedFile {
-            path: object.path,
-            size: object.bytes,
-        })
-        .collect();
-    assemble(&files, &screen.images)
-        .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))
-}
-
 /// The screen's plate map.
 pub async fn read_plate_map(screen: &Screen) -> Result<PlateMap, StageError> {
     let uri = &screen.plate_map.file;
@@ -400,16 +368,29 @@ fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
     for problem in &found.problems {
         let message = problem.to_string();
         match problem {
-            FileProblem::MissingChannel { field, .. } | FileProblem::DuplicateFile { field, .. }
+            FileProblem::MissingChannel { field, .. }
+            | FileProblem::AbsentFile { field, .. }
+            | FileProblem::DuplicateFile { field, .. }
                 if field.plate == *plate =>
             {
                 let class = match problem {
-                    FileProblem::MissingChannel { .. } => FailureClass::MissingImage,
-                    _ => FailureClass::BadImage,
+                    FileProblem::DuplicateFile { .. } => FailureClass::BadImage,
+                    _ => FailureClass::MissingImage,
                 };
                 failures.push(Failure {
                     field: Some(field.field),
                     ..Failure::well(class, field.well, 1, message)
+                });
+            }
+            // Names were used instead, so that no field is lost by it alone.
+            FileProblem::Metadata { plate: of, .. } if of.as_ref().is_none_or(|of| of == plate) => {
+                failures.push(Failure {
+                    stage: Stage::Plan,
+                    class: FailureClass::BadMetadata,
+                    well: None,
+                    field: None,
+                    fields_lost: 0,
+                    message,
                 });
             }
             FileProblem::FewerFields {
@@ -422,9 +403,9 @@ fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
                 failures.push(Failure::well(FailureClass::MissingImage, *well, lost, message));
             }
             // These cost no field of this plate, but a person should know.
-            FileProblem::UnknownChannel { .. }
-            | FileProblem::Unrecognised { .. }
-            | FileProblem::LaterTimePoints { .. } => tracing::warn!(%plate, message, "files passed over"),
+            problem if problem.is_remark() && problem.plate().is_none_or(|of| of == plate) => {
+                tracing::warn!(%plate, message, "files passed over");
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 //! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the usual AWS
 //! environment variables and instance roles, never from a screen file.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -117,6 +118,16 @@ impl ImageStore {
         .await?;
         listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(listed)
+    }
+
+    /// Part of the bytes of one object.
+    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StageError> {
+        let location = Path::from(path);
+        let what = format!("{}/{path}", self.uri);
+        retrying(Stage::Fetch, &what, &self.away, || async {
+            self.store.get_range(&location, range.clone()).await
+        })
+        .await
     }
 
     /// The bytes of one object.
