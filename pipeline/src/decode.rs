@@ -125,8 +125,8 @@ pub fn field_image<'a>(
         let start = pixels.len();
         for (bytes, image) in bytes.iter().zip(images) {
             let path = || image.path.clone();
-            let plane =
-                decode(bytes).map_err(|source| bad(FieldImageError::Undecodable { path: path(), source }))?;
+            let plane = decode_page(bytes, image.page)
+                .map_err(|source| bad(FieldImageError::Undecodable { path: path(), source }))?;
             let (first_height, first_width) = *size.get_or_insert((plane.height, plane.width));
             if (plane.height, plane.width) != (first_height, first_width) {
                 let (width, height) = (plane.width, plane.height);
@@ -167,11 +167,16 @@ pub fn field_image<'a>(
         .map_err(|error| StageError::input(Stage::Decode, FailureClass::BadImage, error))
 }
 
-/// Decodes one plane. The format is told from the bytes, not from the file's name.
+/// Decodes the first image of a file. The format is told from the bytes, not from the file's name.
 pub fn decode(bytes: &[u8]) -> Result<Plane, DecodeError> {
+    decode_page(bytes, None)
+}
+
+/// Decodes one image of a file: the directory of a TIFF, from 0; the first where it is not said.
+fn decode_page(bytes: &[u8], page: Option<u32>) -> Result<Plane, DecodeError> {
     match bytes {
         [] => Err(DecodeError::Empty),
-        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => decode_tiff(bytes),
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => decode_tiff(bytes, page.unwrap_or(0)),
         [0x89, b'P', b'N', b'G', ..] => decode_png(bytes),
         _ => Err(DecodeError::Format {
             start: bytes.iter().take(8).copied().collect(),
@@ -230,13 +235,16 @@ fn without_palette(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(grey)
 }
 
-fn decode_tiff(bytes: &[u8]) -> Result<Plane, DecodeError> {
+fn decode_tiff(bytes: &[u8], page: u32) -> Result<Plane, DecodeError> {
     let grey = without_palette(bytes);
     let bytes = grey.as_deref().unwrap_or(bytes);
     let mut limits = Limits::default();
     limits.decoding_buffer_size = 2 * MAX_PIXELS as usize;
     limits.intermediate_buffer_size = limits.decoding_buffer_size;
     let mut decoder = Decoder::new(Cursor::new(bytes))?.with_limits(limits);
+    if page > 0 {
+        decoder.seek_to_image(page as usize)?;
+    }
     let (width, height) = decoder.dimensions()?;
     checked_size(width, height)?;
     match decoder.colortype()? {
@@ -325,6 +333,22 @@ mod tests {
             .unwrap();
         let plane = decode(&png.into_inner()).unwrap();
         assert_eq!((plane.ceiling, plane.pixels), (255, vec![0, 7, 255]));
+    }
+
+    #[test]
+    fn a_page_of_a_file_is_read_and_one_it_does_not_have_is_an_error() {
+        let mut file = Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut file).unwrap();
+        for level in [1, 2, 3] {
+            encoder
+                .write_image::<colortype::Gray16>(2, 1, &[level, level])
+                .unwrap();
+        }
+        let bytes = file.into_inner();
+        for (page, level) in [(None, 1), (Some(0), 1), (Some(2), 3)] {
+            assert_eq!(decode_page(&bytes, page).unwrap().pixels, [level, level]);
+        }
+        assert!(matches!(decode_page(&bytes, Some(3)), Err(DecodeError::Tiff(_))));
     }
 
     #[test]

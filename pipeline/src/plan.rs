@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use wellspring_kernels::Histogram;
-use wellspring_workloads::layout::{FieldFiles, FileProblem, ListedFile, PlateFiles};
+use wellspring_workloads::layout::{FieldFiles, FileProblem, PlaneFile, PlateFiles};
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
@@ -332,16 +332,17 @@ fn count(n: usize) -> u32 {
 
 /// The images of a field as its task names them.
 pub fn images(field: &FieldFiles) -> Vec<ChannelImages> {
-    let image = |file: &ListedFile| ImageRef {
-        path: file.path.clone(),
-        bytes: file.size,
+    let image = |plane: &PlaneFile| ImageRef {
+        path: plane.file.path.clone(),
+        bytes: plane.file.size,
+        page: plane.page,
     };
     field
         .channels
         .iter()
         .map(|channel| ChannelImages {
             channel: channel.channel.clone(),
-            planes: channel.planes.iter().map(|plane| image(&plane.file)).collect(),
+            planes: channel.planes.iter().map(image).collect(),
         })
         .collect()
 }

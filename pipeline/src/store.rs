@@ -120,6 +120,20 @@ impl ImageStore {
         Ok(listed)
     }
 
+    /// The objects that lie in no folder of the store.
+    pub async fn list_top(&self) -> Result<Vec<Listed>, StageError> {
+        let listed = retrying(Stage::Plan, &self.uri, &self.away, || async {
+            self.store.list_with_delimiter(None).await
+        })
+        .await?;
+        let objects = listed.objects.into_iter().map(|meta| Listed {
+            path: meta.location.to_string(),
+            bytes: meta.size,
+            modified_ms: meta.last_modified.timestamp_millis(),
+        });
+        Ok(objects.collect())
+    }
+
     /// Part of the bytes of one object.
     pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StageError> {
         let location = Path::from(path);

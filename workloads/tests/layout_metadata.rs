@@ -394,3 +394,287 @@ fn an_htd_that_disagrees_or_is_broken_is_reported() {
     );
     assert_eq!(counts(&found), (1, 2, 3));
 }
+
+/// A TIFF that is nothing but a description.
+fn tiff(description: &str) -> Vec<u8> {
+    let text = description.as_bytes();
+    let mut file = b"II*\0\x08\0\0\0\x01\0".to_vec();
+    file.extend([14, 1, 2, 0]);
+    file.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
+    file.extend([26, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend(text);
+    file
+}
+
+/// An OME-XML document of `images` (id, inside of Pixels) and a plate of `wells` (row, column, image ids).
+fn ome(images: &[(&str, String)], wells: &[(u32, u32, &[&str])]) -> String {
+    let mut text = String::from(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><OME xmlns=\"http://www.openmicroscopy.org/Schemas/OME/2016-06\" UUID=\"urn:uuid:0\">\
+         <Plate ID=\"Plate:0\" Name=\"BR7\" RowNamingConvention=\"letter\">",
+    );
+    for (row, column, samples) in wells {
+        text += &format!("<Well ID=\"Well:{row}:{column}\" Row=\"{row}\" Column=\"{column}\">");
+        for (index, id) in samples.iter().enumerate() {
+            text += &format!(
+                "<WellSample ID=\"WellSample:{index}\" Index=\"{index}\"><ImageRef ID=\"{id}\"/></WellSample>"
+            );
+        }
+        text += "</Well>";
+    }
+    text += "</Plate><Instrument ID=\"Instrument:0\"><Objective ID=\"Objective:0\" Model=\"Plan Apo\" NominalMagnification=\"20\" LensNA=\"0.75\"/></Instrument>";
+    for (id, inside) in images {
+        text += &format!(
+            "<Image ID=\"{id}\" Name=\"{id}\"><ObjectiveSettings ID=\"Objective:0\"/><Pixels ID=\"Pixels:0\" DimensionOrder=\"XYZCT\" \
+             Type=\"uint16\" SignificantBits=\"12\" SizeX=\"8\" SizeY=\"8\" SizeZ=\"2\" SizeC=\"2\" SizeT=\"1\" PhysicalSizeX=\"325\" PhysicalSizeXUnit=\"nm\" \
+             PhysicalSizeY=\"325\" PhysicalSizeYUnit=\"nm\"><Channel ID=\"Channel:0:0\" Name=\"DAPI\" EmissionWavelength=\"460\" SamplesPerPixel=\"1\"/>\
+             <Channel ID=\"Channel:0:1\" Name=\"GFP\" SamplesPerPixel=\"1\"/>{inside}\
+             <Plane TheZ=\"0\" TheC=\"0\" TheT=\"0\" ExposureTime=\"50\" ExposureTimeUnit=\"ms\"/></Pixels></Image>"
+        );
+    }
+    text + "</OME>"
+}
+
+const DAPI: &str =
+    "DNA: DAPI, 0.325 um/pixel, 50 ms, 20x/0.75, objective 'Plan Apo', emission 460 nm, 12 bits";
+const TWO: &str = "channels = [{ name = \"DNA\", match = \"dapi\" }, { name = \"GFP\", match = \"C1\" }]";
+
+/// File and page of every plane of a field.
+fn pages(found: &PlateFiles, field: usize) -> Vec<(String, Option<u32>)> {
+    let channels = &found.plates.values().next().unwrap()[field].channels;
+    let planes = channels.iter().flat_map(|channel| &channel.planes);
+    planes
+        .map(|plane| (plane.file.path.clone(), plane.page))
+        .collect()
+}
+
+#[test]
+fn ome_tiffs_of_a_plate_say_which_directory_is_which_plane() {
+    // Every file describes the whole plate.
+    let of_file = |name: &str| {
+        format!(
+            "<TiffData FirstZ=\"0\" IFD=\"0\" PlaneCount=\"4\"><UUID FileName=\"{name}\">urn:uuid:1</UUID></TiffData>"
+        )
+    };
+    let text = ome(
+        &[
+            ("Image:0", of_file("a.ome.tif")),
+            ("Image:1", of_file("b.ome.tif")),
+            ("Image:2", of_file("c.ome.tif")),
+        ],
+        &[(0, 0, &["Image:0", "Image:1"]), (15, 23, &["Image:2"])],
+    );
+    let mut store = Store::default();
+    for name in ["a", "b", "c"] {
+        store.add(&format!("plate/{name}.ome.tif"), &tiff(&text));
+    }
+    let found = store.read(&images(TWO));
+    assert_eq!(found.layout, LayoutChoice::OmeTiff);
+    assert!(
+        found
+            .why
+            .contains("the description of plate/a.ome.tif is OME-XML"),
+        "{}",
+        found.why
+    );
+    assert_eq!(counts(&found), (1, 2, 3));
+    assert_eq!(problems(&found), ["plate BR7 well P24: 1 fields of 2"]);
+    let a = || "plate/a.ome.tif".to_owned();
+    assert_eq!(
+        pages(&found, 0),
+        [(a(), Some(0)), (a(), Some(1)), (a(), Some(2)), (a(), Some(3))]
+    );
+    assert_eq!(facts(&found)[0], DAPI);
+
+    store.remove("plate/c.ome.tif");
+    let found = store.read(&images(TWO));
+    assert_eq!(counts(&found), (1, 1, 2));
+    assert!(
+        problems(&found)
+            .iter()
+            .any(|problem| problem.contains("well P24 field 1 channel DNA, GFP")
+                && problem.contains("plate/c.ome.tif"))
+    );
+}
+
+#[test]
+fn a_companion_speaks_for_files_that_point_at_it() {
+    let block = |name: &str, channel: u32| {
+        format!(
+            "<TiffData FirstC=\"{channel}\" IFD=\"0\" PlaneCount=\"2\"><UUID FileName=\"{name}\">urn:uuid:1</UUID></TiffData>"
+        )
+    };
+    let text = ome(
+        &[("Image:0", block("w1.ome.tif", 0) + &block("w2.ome.tif", 1))],
+        &[(1, 2, &["Image:0"])],
+    );
+    let mut store = Store::default();
+    store.add("p/p.companion.ome", text.as_bytes());
+    for name in ["w1", "w2"] {
+        store.add(
+            &format!("p/{name}.ome.tif"),
+            &tiff("<OME><BinaryOnly MetadataFile=\"p.companion.ome\" UUID=\"urn:uuid:0\"/></OME>"),
+        );
+    }
+    let found = store.read(&images(TWO));
+    assert_eq!(
+        (found.layout, counts(&found), problems(&found)),
+        (LayoutChoice::OmeTiff, (1, 1, 1), vec![])
+    );
+    assert_eq!(found.plates.values().next().unwrap()[0].well.to_string(), "B03");
+    assert_eq!(pages(&found, 0)[3], ("p/w2.ome.tif".to_owned(), Some(1)));
+
+    store.add("p/p.companion.ome", &text.as_bytes()[..400]);
+    assert!(problems(&store.read(&images(TWO)))[0].contains("p/p.companion.ome cannot be used"));
+}
+
+#[test]
+fn ome_tiffs_without_a_plate_are_placed_by_their_names() {
+    let mut store = Store::default();
+    // The name inside is that of before the file was renamed; the last is of no well.
+    for name in ["x_A01_s1", "x_A01_s2", "x_B12_s1", "overview"] {
+        let block = "<TiffData><UUID FileName=\"old.ome.tif\">urn:uuid:1</UUID></TiffData>".to_owned();
+        store.add(
+            &format!("BR7/{name}.ome.tif"),
+            &tiff(&ome(&[("Image:0", block)], &[])),
+        );
+    }
+    let found = store.read(&images(TWO));
+    assert_eq!(counts(&found), (1, 2, 3));
+    let said = problems(&found);
+    assert!(
+        said.iter()
+            .any(|problem| problem.contains("overview.ome.tif: 1 images name no well")),
+        "{said:?}"
+    );
+    assert_eq!(pages(&found, 1)[3], ("BR7/x_A01_s2.ome.tif".to_owned(), Some(3)));
+}
+
+#[test]
+fn real_companions_without_images_are_read_and_name_no_well() {
+    let Some(store) = shared("vendor_layouts/faim-ipa/ome-tiff") else {
+        return;
+    };
+    let found = store.read(&images("channels = [\"Conf405\"]"));
+    assert_eq!((found.layout, found.plates.len()), (LayoutChoice::OmeTiff, 0));
+    let said = problems(&found);
+    assert!(
+        said.len() == 2 && said.iter().all(|problem| problem.contains("images name no well")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn ome_names_without_ome_xml_are_read_as_names() {
+    let Some(store) = shared("vendor_layouts/plateviewer/ALMF") else {
+        return;
+    };
+    let found = store.read(&images("channels = [\"C00\", \"C01\"]"));
+    assert_eq!((found.layout, counts(&found)), (LayoutChoice::ScanR, (1, 1, 2)));
+}
+
+/// A table of two wells, two sites and two channels, as the Gallery writes it.
+fn load_data(urls: bool) -> String {
+    let mut text = if urls {
+        "URL_OrigDNA,URL_OrigER,URL_IllumDNA,Metadata_Well,Metadata_Site,Metadata_Plate\n".to_owned()
+    } else {
+        "FileName_OrigDNA,PathName_OrigDNA,FileName_OrigER,PathName_OrigER,FileName_IllumDNA,PathName_IllumDNA,Metadata_Plate,Metadata_Well,Metadata_Site\n".to_owned()
+    };
+    for (row, well) in [(1, "A01"), (16, "P24")] {
+        for site in 1..=2 {
+            let name = |channel| phenix(row, if row == 1 { 1 } else { 24 }, site, 1, channel);
+            let (dna, er) = (name(1), name(2));
+            let folder = "BR001__2020-11-08T18_18_00-Measurement 1/Images";
+            text += &if urls {
+                let base = format!(
+                    "s3://cellpainting-gallery/cpg0000/source_4/images/b/images/{}",
+                    folder.replace(' ', "%20")
+                );
+                format!("{base}/{dna},{base}/{er},s3://illum.npy,{well},{site},BR001\n")
+            } else {
+                let base = format!("/home/ubuntu/bucket/projects/b/images/{folder}/");
+                format!("{dna},{base},{er},{base},i.npy,/x,BR001,{well},{site}\n")
+            };
+        }
+    }
+    text
+}
+
+fn gallery() -> Store {
+    let mut store = Store::default();
+    for plate in ["BR001", "BR002"] {
+        for (row, column) in [(1, 1), (16, 24)] {
+            for (site, channel) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+                let folder = format!("images/b/images/{plate}__2020-11-08T18_18_00-Measurement 1/Images/");
+                store.add(&format!("{folder}{}", phenix(row, column, site, 1, channel)), b"");
+            }
+        }
+    }
+    store
+}
+
+#[test]
+fn the_gallerys_tables_name_plate_well_site_and_channel() {
+    use std::io::Write as _;
+    for (urls, zipped) in [(false, false), (true, false), (true, true)] {
+        let mut store = gallery();
+        let text = load_data(urls);
+        if zipped {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gz.write_all(text.as_bytes()).unwrap();
+            store.add(
+                "workspace/load_data_csv/b/BR001/load_data.csv.gz",
+                &gz.finish().unwrap(),
+            );
+        } else {
+            store.add("workspace/load_data_csv/b/BR001/load_data.csv", text.as_bytes());
+            store.add(
+                "workspace/load_data_csv/b/BR001/load_data_with_illum.csv",
+                b"not read",
+            );
+        }
+        let mut settings = images("channels = [\"DNA\", \"ER\"]\nplates = [\"BR001\"]");
+        let found = store.read(&settings);
+        assert_eq!(found.layout, LayoutChoice::Gallery, "{}", found.why);
+        assert_eq!(
+            (counts(&found), problems(&found)),
+            ((1, 2, 4), vec![]),
+            "urls {urls}"
+        );
+        // A plate without a table is read by its names, which know no channel called DNA.
+        settings.plates.clear();
+        assert!(
+            problems(&store.read(&settings))
+                .iter()
+                .any(|problem| problem.contains("plate BR002") && problem.contains("'ch1'"))
+        );
+    }
+}
+
+#[test]
+fn a_table_that_disagrees_or_is_broken_is_reported() {
+    let mut store = gallery();
+    let text = load_data(false).replace("P24,2\n", "Z99,2\n") + "x.tif,/y,z.tif,/y,i,/x,BR001,A02,1\n";
+    store.add("load_data.csv", text.as_bytes());
+    let found = store.read(&images(
+        "layout = \"gallery\"\nchannels = [\"DNA\", \"ER\"]\nplates = [\"BR001\"]",
+    ));
+    assert_eq!(counts(&found), (1, 2, 3));
+    let said = problems(&found);
+    for part in [
+        "1 rows cannot be read (the first: line 5: well 'Z99'",
+        "well A02 field 1 channel DNA, ER: load_data.csv lists files that are not there: /y/x.tif",
+        "2 image files that load_data.csv does not list",
+    ] {
+        assert!(
+            said.iter().any(|problem| problem.contains(part)),
+            "no {part} in {said:#?}"
+        );
+    }
+    store.add("load_data.csv", b"a,b\n1,2\n");
+    let found = store.read(&images("layout = \"gallery\"\nchannels = [\"DNA\"]"));
+    assert!(
+        problems(&found)[0].contains("no column FileName_Orig"),
+        "{:?}",
+        problems(&found)
+    );
+}

@@ -51,7 +51,11 @@ async fn files_below(
     folder: Option<&str>,
     plate: Option<&Barcode>,
 ) -> Result<PlateFiles, StageError> {
-    let listed = store.list(folder).await?;
+    let mut listed = store.list(folder).await?;
+    if folder.is_some() && !listed.is_empty() {
+        // What lies beside the plates' folders may speak of all of them.
+        listed.extend(store.list_top().await?);
+    }
     let files = listed.into_iter().map(|object| ListedFile {
         path: object.path,
         size: object.bytes,

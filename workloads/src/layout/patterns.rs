@@ -28,7 +28,8 @@ fn last_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-/// The pattern of a vendor's file names. `Auto` and `Pattern` have none of their own and match nothing.
+/// The pattern of a vendor's file names. Layouts that are read from metadata, `Auto` and `Pattern` have none of their own
+/// and match nothing.
 pub(super) fn of(choice: LayoutChoice) -> &'static str {
     match choice {
         // Name, well, optional site and wavelength, optional GUID straight after.
@@ -53,7 +54,9 @@ pub(super) fn of(choice: LayoutChoice) -> &'static str {
         LayoutChoice::Gen5 => {
             r"(?i)(?:^|/)(?<well>[A-Z]{1,2}\d{1,2})_\d+_\d+_(?<field>\d+)_(?<channel>[^/_]+)_(?<time>\d+)\.tiff?$"
         }
-        LayoutChoice::Auto | LayoutChoice::Pattern => r"[^\s\S]",
+        LayoutChoice::Gallery | LayoutChoice::OmeTiff | LayoutChoice::Auto | LayoutChoice::Pattern => {
+            r"[^\s\S]"
+        }
     }
 }
 

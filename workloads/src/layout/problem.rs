@@ -119,6 +119,16 @@ pub enum FileProblem {
         /// Why.
         reason: String,
     },
+    /// Images in whose metadata or name no well was found; they are not processed.
+    #[error("{metadata}: {images} images name no well (for example {example})")]
+    NoWell {
+        /// The file with the metadata.
+        metadata: String,
+        /// How many images.
+        images: u64,
+        /// The name of the first.
+        example: String,
+    },
     /// Wells that were to be imaged, by the metadata, and have no file.
     #[error(
         "plate {plate}: {metadata} selects wells without any image file: {}",
@@ -183,7 +193,7 @@ impl FileProblem {
             | Self::WellsNotSelected { plate, .. }
             | Self::ChannelsWithoutFiles { plate, .. } => Some(plate),
             Self::Metadata { plate, .. } => plate.as_ref(),
-            Self::Unrecognised { .. } => None,
+            Self::Unrecognised { .. } | Self::NoWell { .. } => None,
         }
     }
 
@@ -194,6 +204,7 @@ impl FileProblem {
             | Self::Unrecognised { .. }
             | Self::LaterTimePoints { .. }
             | Self::NotListed { .. }
+            | Self::NoWell { .. }
             | Self::WellsNotSelected { .. }
             | Self::WellsWithoutFiles { .. }
             | Self::ChannelsWithoutFiles { .. } => true,

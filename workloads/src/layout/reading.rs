@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cellvoyager::CellVoyager;
 use super::describe::described;
+use super::gallery::Gallery;
 use super::harmony::Harmony;
 use super::htd::Htd;
 use super::metadata::{
     Absent, Answers, Context, Described, FactsOf, Found, MetadataLayout, Part, Recognition, Wanted,
 };
+use super::ome_tiff::OmeTiff;
 use super::{
     FileProblem, Layout, LayoutError, ListedFile, Parsed, PlateFiles, SkipReason, assemble as fields,
     patterns,
@@ -20,7 +22,7 @@ use crate::screen::{ImagesSettings, LayoutChoice};
 use crate::words::Barcode;
 
 /// The formats of metadata, in the order in which `auto` looks for them.
-const FORMATS: [&dyn MetadataLayout; 3] = [&Harmony, &CellVoyager, &Htd];
+const FORMATS: [&dyn MetadataLayout; 5] = [&Gallery, &Harmony, &CellVoyager, &OmeTiff, &Htd];
 
 /// A listing on its way to fields of view.
 pub struct Reading {
@@ -238,7 +240,8 @@ impl Reading {
         let by_metadata = !found.is_empty() || !absent.is_empty();
         let names = Layout::from_settings(&self.images, rest.iter().map(|file| file.path.as_str()));
         let names = match (names, format) {
-            (Err(_), Some(_)) if by_metadata => None,
+            // What is wrong with the metadata says more than that no name is known.
+            (Err(_), Some(_)) => None,
             (names, _) => Some(names?),
         };
         let mut unrecognised = BTreeMap::new();

@@ -115,6 +115,10 @@ words_of!(
         ScanR = "scanr",
         /// Agilent BioTek Gen5 (Cytation, Lionheart): `B7_01_1_3_DAPI_001.tif`.
         Gen5 = "gen5",
+        /// Cell Painting Gallery and CellProfiler: what `load_data.csv` lists.
+        Gallery = "gallery",
+        /// OME-TIFF: what the OME-XML in files or a companion says.
+        OmeTiff = "ome-tiff",
         /// The regular expression in `pattern`.
         Pattern = "pattern",
     }
