@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use wellspring_kernels::Histogram;
 use wellspring_workloads::layout::{FieldFiles, FileProblem, PlaneFile, PlateFiles};
-use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::plate_map::{GalleryMap, MapFile, PlateMap, PlateMapErrors};
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
 use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
@@ -359,9 +359,41 @@ pub async fn read_plate_map(screen: &Screen) -> Result<PlateMap, StageError> {
         },
         ..error
     })?;
-    let text = String::from_utf8_lossy(&bytes);
-    PlateMap::parse(&text, uri, &screen.plate_map)
-        .map_err(|errors| StageError::input(Stage::Plan, FailureClass::PlateMap, errors))
+    let wrong = |errors| StageError::input(Stage::Plan, FailureClass::PlateMap, errors);
+    match PlateMap::read(&bytes, uri, &screen.plate_map).map_err(wrong)? {
+        MapFile::Whole(map) => Ok(map),
+        MapFile::Gallery(gallery) => join_maps(*gallery).await?.map_err(wrong),
+    }
+}
+
+/// Reads what a barcode file of the Gallery names. What is absent or refused is for the map to tell; what may pass is an
+/// error to be tried again.
+async fn join_maps(gallery: GalleryMap) -> Result<Result<PlateMap, PlateMapErrors>, StageError> {
+    let mut maps = BTreeMap::new();
+    for uri in gallery.maps() {
+        let bytes = match crate::store::read_uri(&uri).await {
+            Err(error) if error.domain != Domain::Input => return Err(error),
+            bytes => bytes.map(|bytes| bytes.to_vec()).map_err(|error| error.chain()),
+        };
+        maps.insert(uri, bytes);
+    }
+    let (places, needed) = gallery.external();
+    let mut external = None;
+    for uri in places {
+        match crate::store::read_uri(&uri).await {
+            Ok(bytes) => {
+                external = Some((uri, bytes));
+                break;
+            }
+            // The usual places may all be empty; that a screen names must not be.
+            Err(error) if needed || error.domain != Domain::Input => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let external = external
+        .as_ref()
+        .map(|(uri, bytes)| (uri.as_str(), bytes.as_ref()));
+    Ok(gallery.join(&maps, external))
 }
 
 fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {

@@ -27,6 +27,7 @@ pub use metadata::{MAX_METADATA_BYTES, Part, Wanted};
 pub use problem::FileProblem;
 pub use reading::{Reading, assemble};
 pub use tiff_tags::{Description, DescriptionReader};
+pub(crate) use xml::text_of;
 
 use std::fmt;
 
