@@ -139,15 +139,19 @@ impl FieldPixels<'_> {
                 source,
             };
             let limits = Limits::default();
-            let pages = pages_alike(bytes, &limits).map_err(undecodable)?;
-            if pages > 1 {
-                return Err(FieldImageError::Pages {
-                    path: image.path.clone(),
-                    channel: channel.to_owned(),
-                    pages,
-                });
+            // Where metadata does not say which image of the file is meant, there must be one.
+            if image.page.is_none() {
+                let pages = pages_alike(bytes, &limits).map_err(undecodable)?;
+                if pages > 1 {
+                    return Err(FieldImageError::Pages {
+                        path: image.path.clone(),
+                        channel: channel.to_owned(),
+                        pages,
+                    });
+                }
             }
-            let file = Image::open(bytes, 0, &limits).map_err(undecodable)?;
+            let page = image.page.map_or(0, |page| page as usize);
+            let file = Image::open(bytes, page, &limits).map_err(undecodable)?;
             let (height, width) = (file.height(), file.width());
             self.check_size(&image.path, height, width)?;
             self.set_ceiling(file.ceiling());
@@ -275,6 +279,7 @@ mod tests {
             let names = (0..channel.len()).map(|plane| ImageRef {
                 path: format!("z{plane}.tif"),
                 bytes: 1,
+                page: None,
             });
             names.collect::<Vec<_>>()
         };

@@ -62,6 +62,8 @@ pub enum FailureClass {
     MissingImage,
     /// An image that exists but cannot be decoded, or does not fit its siblings.
     BadImage,
+    /// A metadata file of a plate that cannot be used.
+    BadMetadata,
     /// The plate map and the images do not agree.
     PlateMap,
     /// The object store or a broker could not be reached.
@@ -84,10 +86,11 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All classes.
-    pub const ALL: [FailureClass; 12] = [
+    pub const ALL: [FailureClass; 13] = [
         FailureClass::BadEvent,
         FailureClass::MissingImage,
         FailureClass::BadImage,
+        FailureClass::BadMetadata,
         FailureClass::PlateMap,
         FailureClass::Network,
         FailureClass::Throttled,
@@ -111,6 +114,7 @@ impl fmt::Display for FailureClass {
             FailureClass::BadEvent => "bad_event",
             FailureClass::MissingImage => "missing_image",
             FailureClass::BadImage => "bad_image",
+            FailureClass::BadMetadata => "bad_metadata",
             FailureClass::PlateMap => "plate_map",
             FailureClass::Network => "network",
             FailureClass::Throttled => "throttled",

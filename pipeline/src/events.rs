@@ -42,6 +42,9 @@ pub struct ImageRef {
     pub path: String,
     /// Size of the object in bytes, as listed.
     pub bytes: u64,
+    /// Which image of the object, from 0: the directory of a TIFF. The first, where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
 }
 
 /// One field of view to embed. Topic `tasks`, keyed by plate and well so that one plate spreads over all workers.

@@ -3,6 +3,7 @@
 //! Tasks enter, [`Fetched`] bytes leave. Many fields are fetched at once, bounded by the limit on image bytes in
 //! memory. What fails: an object that is gone, refused access, a store that stays unreachable.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,12 +49,10 @@ impl MemoryLimit {
 
     /// Waits for the field's share. A field larger than the whole limit takes all of it and goes alone.
     async fn reserve(&self, task: &FieldTask) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
-        let encoded: u64 = task
-            .images
-            .iter()
-            .flat_map(|channel| &channel.planes)
-            .map(|image| image.bytes)
-            .sum();
+        let images = task.images.iter().flat_map(|channel| &channel.planes);
+        // Several planes may lie in one object, which is fetched once.
+        let objects: BTreeMap<&str, u64> = images.map(|image| (image.path.as_str(), image.bytes)).collect();
+        let encoded: u64 = objects.values().sum();
         let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE) / PERMIT_BYTES;
         let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
         self.permits
@@ -146,16 +145,25 @@ async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
     Ok((channels, illumination))
 }
 
-/// The encoded planes of every channel of one field.
+/// The encoded planes of every channel of one field; planes of one object share its bytes.
 pub async fn read_channels(
     store: &ImageStore,
     images: &[ChannelImages],
 ) -> Result<Vec<Vec<Bytes>>, StageError> {
     let mut channels = Vec::with_capacity(images.len());
+    let mut objects: HashMap<&str, Bytes> = HashMap::new();
     for channel in images {
         let mut planes = Vec::with_capacity(channel.planes.len());
         for plane in &channel.planes {
-            planes.push(store.read(&plane.path).await?);
+            let bytes = match objects.get(plane.path.as_str()) {
+                Some(bytes) => bytes.clone(),
+                None => store.read(&plane.path).await?,
+            };
+            // Only what is one of several images of its object is asked for again.
+            if plane.page.is_some() {
+                objects.insert(&plane.path, bytes.clone());
+            }
+            planes.push(bytes);
         }
         channels.push(planes);
     }

@@ -32,6 +32,8 @@ pub fn content_of_task(task: &FieldTask) -> String {
         for plane in &channel.planes {
             parts.push(plane.path.as_bytes().to_vec());
             parts.push(plane.bytes.to_le_bytes().to_vec());
+            // Images of their own files have the ids that they always had.
+            parts.extend(plane.page.map(|page| format!("page {page}").into_bytes()));
         }
     }
     for (low, high) in task.scaling.iter().flatten() {
@@ -74,6 +76,7 @@ mod tests {
                 planes: vec![ImageRef {
                     path: path.to_owned(),
                     bytes: 9,
+                    page: None,
                 }],
             }],
             scaling,
@@ -94,5 +97,8 @@ mod tests {
         assert_ne!(one, content_of_task(&task("P/b.tif", None)));
         assert_ne!(one, content_of_task(&task("P/a.tif", Some(vec![(0.0, 1.0)]))));
         assert_ne!(content(["ab", "c"]), content(["a", "bc"]));
+        let mut other_page = task("P/a.tif", None);
+        other_page.images[0].planes[0].page = Some(1);
+        assert_ne!(one, content_of_task(&other_page));
     }
 }

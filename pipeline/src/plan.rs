@@ -5,13 +5,17 @@
 //! fails: an unreadable event, a store that cannot be listed, a plate map that does not match; each is a dead letter,
 //! and whatever part of the plate can go on does.
 
+mod listing;
+
+pub use listing::{list_plate, list_screen};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use wellspring_kernels::Histogram;
-use wellspring_workloads::layout::{FieldFiles, FileProblem, ListedFile, PlateFiles, assemble};
-use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::layout::{FieldFiles, FileProblem, PlaneFile, PlateFiles};
+use wellspring_workloads::plate_map::{GalleryMap, MapFile, PlateMap, PlateMapErrors};
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
 use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
@@ -26,7 +30,6 @@ use crate::kafka::lane::Inbound;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaSettings, OutRecord};
 use crate::runs::{Run, Runs};
-use crate::store::ImageStore;
 use crate::track::{Outcome, Ticket, Tracked};
 use crate::{failpoint, ids};
 
@@ -329,53 +332,19 @@ fn count(n: usize) -> u32 {
 
 /// The images of a field as its task names them.
 pub fn images(field: &FieldFiles) -> Vec<ChannelImages> {
-    let image = |file: &ListedFile| ImageRef {
-        path: file.path.clone(),
-        bytes: file.size,
+    let image = |plane: &PlaneFile| ImageRef {
+        path: plane.file.path.clone(),
+        bytes: plane.file.size,
+        page: plane.page,
     };
     field
         .channels
         .iter()
         .map(|channel| ChannelImages {
             channel: channel.channel.clone(),
-            planes: channel.planes.iter().map(|plane| image(&plane.file)).collect(),
+            planes: channel.planes.iter().map(image).collect(),
         })
         .collect()
-}
-
-/// The plates found in a screen's store and what is wrong with their files.
-pub async fn list_screen(store: &ImageStore, screen: &Screen) -> Result<PlateFiles, StageError> {
-    files_below(store, screen, None).await
-}
-
-/// The files of one plate: from the folder with its name where there is one, else from the whole store.
-pub async fn list_plate(
-    store: &ImageStore,
-    screen: &Screen,
-    plate: &Barcode,
-) -> Result<PlateFiles, StageError> {
-    let found = files_below(store, screen, Some(plate)).await;
-    match found {
-        Ok(found) if found.plates.contains_key(plate) => Ok(found),
-        _ => files_below(store, screen, None).await,
-    }
-}
-
-async fn files_below(
-    store: &ImageStore,
-    screen: &Screen,
-    plate: Option<&Barcode>,
-) -> Result<PlateFiles, StageError> {
-    let listed = store.list(plate.map(Barcode::as_str)).await?;
-    let files: Vec<ListedFile> = listed
-        .into_iter()
-        .map(|object| ListedFile {
-            path: object.path,
-            size: object.bytes,
-        })
-        .collect();
-    assemble(&files, &screen.images)
-        .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))
 }
 
 /// The screen's plate map.
@@ -390,9 +359,41 @@ pub async fn read_plate_map(screen: &Screen) -> Result<PlateMap, StageError> {
         },
         ..error
     })?;
-    let text = String::from_utf8_lossy(&bytes);
-    PlateMap::parse(&text, uri, &screen.plate_map)
-        .map_err(|errors| StageError::input(Stage::Plan, FailureClass::PlateMap, errors))
+    let wrong = |errors| StageError::input(Stage::Plan, FailureClass::PlateMap, errors);
+    match PlateMap::read(&bytes, uri, &screen.plate_map).map_err(wrong)? {
+        MapFile::Whole(map) => Ok(map),
+        MapFile::Gallery(gallery) => join_maps(*gallery).await?.map_err(wrong),
+    }
+}
+
+/// Reads what a barcode file of the Gallery names. What is absent or refused is for the map to tell; what may pass is an
+/// error to be tried again.
+async fn join_maps(gallery: GalleryMap) -> Result<Result<PlateMap, PlateMapErrors>, StageError> {
+    let mut maps = BTreeMap::new();
+    for uri in gallery.maps() {
+        let bytes = match crate::store::read_uri(&uri).await {
+            Err(error) if error.domain != Domain::Input => return Err(error),
+            bytes => bytes.map(|bytes| bytes.to_vec()).map_err(|error| error.chain()),
+        };
+        maps.insert(uri, bytes);
+    }
+    let (places, needed) = gallery.external();
+    let mut external = None;
+    for uri in places {
+        match crate::store::read_uri(&uri).await {
+            Ok(bytes) => {
+                external = Some((uri, bytes));
+                break;
+            }
+            // The usual places may all be empty; that a screen names must not be.
+            Err(error) if needed || error.domain != Domain::Input => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let external = external
+        .as_ref()
+        .map(|(uri, bytes)| (uri.as_str(), bytes.as_ref()));
+    Ok(gallery.join(&maps, external))
 }
 
 fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
@@ -400,16 +401,29 @@ fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
     for problem in &found.problems {
         let message = problem.to_string();
         match problem {
-            FileProblem::MissingChannel { field, .. } | FileProblem::DuplicateFile { field, .. }
+            FileProblem::MissingChannel { field, .. }
+            | FileProblem::AbsentFile { field, .. }
+            | FileProblem::DuplicateFile { field, .. }
                 if field.plate == *plate =>
             {
                 let class = match problem {
-                    FileProblem::MissingChannel { .. } => FailureClass::MissingImage,
-                    _ => FailureClass::BadImage,
+                    FileProblem::DuplicateFile { .. } => FailureClass::BadImage,
+                    _ => FailureClass::MissingImage,
                 };
                 failures.push(Failure {
                     field: Some(field.field),
                     ..Failure::well(class, field.well, 1, message)
+                });
+            }
+            // Names were used instead, so that no field is lost by it alone.
+            FileProblem::Metadata { plate: of, .. } if of.as_ref().is_none_or(|of| of == plate) => {
+                failures.push(Failure {
+                    stage: Stage::Plan,
+                    class: FailureClass::BadMetadata,
+                    well: None,
+                    field: None,
+                    fields_lost: 0,
+                    message,
                 });
             }
             FileProblem::FewerFields {
@@ -422,9 +436,9 @@ fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
                 failures.push(Failure::well(FailureClass::MissingImage, *well, lost, message));
             }
             // These cost no field of this plate, but a person should know.
-            FileProblem::UnknownChannel { .. }
-            | FileProblem::Unrecognised { .. }
-            | FileProblem::LaterTimePoints { .. } => tracing::warn!(%plate, message, "files passed over"),
+            problem if problem.is_remark() && problem.plate().is_none_or(|of| of == plate) => {
+                tracing::warn!(%plate, message, "files passed over");
+            }
             _ => {}
         }
     }

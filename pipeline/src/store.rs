@@ -3,6 +3,7 @@
 //! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the usual AWS
 //! environment variables and instance roles, never from a screen file.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -117,6 +118,30 @@ impl ImageStore {
         .await?;
         listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(listed)
+    }
+
+    /// The objects that lie in no folder of the store.
+    pub async fn list_top(&self) -> Result<Vec<Listed>, StageError> {
+        let listed = retrying(Stage::Plan, &self.uri, &self.away, || async {
+            self.store.list_with_delimiter(None).await
+        })
+        .await?;
+        let objects = listed.objects.into_iter().map(|meta| Listed {
+            path: meta.location.to_string(),
+            bytes: meta.size,
+            modified_ms: meta.last_modified.timestamp_millis(),
+        });
+        Ok(objects.collect())
+    }
+
+    /// Part of the bytes of one object.
+    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StageError> {
+        let location = Path::from(path);
+        let what = format!("{}/{path}", self.uri);
+        retrying(Stage::Fetch, &what, &self.away, || async {
+            self.store.get_range(&location, range.clone()).await
+        })
+        .await
     }
 
     /// The bytes of one object.

@@ -117,7 +117,7 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
     let mut incomplete: BTreeMap<&Barcode, BTreeSet<(WellPosition, u32)>> = BTreeMap::new();
     for problem in &found.problems {
         let plate = match problem {
-            FileProblem::MissingChannel { field, .. } => {
+            FileProblem::MissingChannel { field, .. } | FileProblem::AbsentFile { field, .. } => {
                 incomplete
                     .entry(&field.plate)
                     .or_default()

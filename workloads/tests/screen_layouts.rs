@@ -119,12 +119,23 @@ fn names_of_every_vendor_are_read() {
     ] {
         assert_eq!(imagexpress.parse(path), Parsed::Skip(reason), "{path}");
     }
-    for path in [
-        "P/P_A99_s1_w1.tif",
-        "P_A01_s1_w1.tif",
-        "P/P_A01_s99999999999_w1.tif",
-        "P/other.tif",
+    // A file in no folder is of the plate that the store's folder names.
+    assert_eq!(
+        describe(&key(&imagexpress, "P_A01_s1_w1.tif")),
+        "i A01 1 w1 None None"
+    );
+    for (path, plate) in [
+        ("BR1/2023-02-21/1334/BR1_A01_s1_w1.tif", "BR1"),
+        ("2023-02-21/1334/BR1_A01_s1_w1.tif", "1334"),
+        (
+            "BR1__2020-11-08T18_18_00-Measurement 2/Images/BR1_A01_s1_w1.tif",
+            "BR1",
+        ),
+        ("BR1__b/BR1_A01_s1_w1.tif", "BR1__b"),
     ] {
+        assert_eq!(key(&imagexpress, path).plate.as_str(), plate, "{path}");
+    }
+    for path in ["P/P_A99_s1_w1.tif", "P/P_A01_s99999999999_w1.tif", "P/other.tif"] {
         assert_eq!(imagexpress.parse(path), Parsed::Unrecognised, "{path}");
     }
 }
@@ -338,7 +349,8 @@ fn real_imagexpress_folders_are_recognised() {
             found.problems
         );
         let field = &found.plates.values().next().unwrap()[0];
-        assert_eq!(field.channels[0].planes.len(), 3);
+        // Three folders, of which ZStep_0 holds the projection.
+        assert_eq!(field.channels[0].planes.len(), 2);
     }
     if let Some(files) = shared("vendor_layouts/faim-ipa/ImageXpress") {
         let found = assemble(&files, &images("channels = [\"w1\", \"w2\"]")).unwrap();

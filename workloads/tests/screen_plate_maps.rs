@@ -84,7 +84,7 @@ fn every_problem_is_reported_with_its_line_and_column() {
         ("m.csv:4:1: ", "well A01 is listed twice: first on line 2"),
         (
             "m.csv:5:3: ",
-            "'10 mg/ml' is not a number in nM or a unit of its kind: write the number alone",
+            "'10 mg/ml' becomes nM only with the compound's molecular mass",
         ),
         ("m.csv:6:3: ", "dose -1 is not possible"),
         ("m.csv:7:1: ", "2 cells where the header has 3"),

@@ -2,6 +2,7 @@
 //!
 //! A screen file enters; its plan and every problem found leave. Exit 1 where there is a problem.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use wellspring::error::chain;
 use wellspring::plan::{Failure, list_screen, plan_plate, read_plate_map};
 use wellspring::runs::{Run, run_id};
+use wellspring_workloads::layout::PlateFiles;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
@@ -156,13 +158,11 @@ impl Checked {
         };
         self.remarks
             .push(format!("file names are read as {}: {}", found.layout, found.why));
-        for problem in &found.problems {
-            use wellspring_workloads::layout::FileProblem as P;
-            // The others cost fields; planning their plate tells them again with what they cost.
-            if let P::UnknownChannel { .. } | P::Unrecognised { .. } | P::LaterTimePoints { .. } = problem {
-                self.remarks.push(problem.to_string());
-            }
-        }
+        // The others cost fields; planning their plate tells them again with what they cost.
+        let remarks = found.problems.iter().filter(|problem| problem.is_remark());
+        self.remarks.extend(remarks.map(ToString::to_string));
+        self.remarks
+            .extend(image_remarks(&found, run.screen.images.bit_depth));
         let mut plates: Vec<Barcode> = run.screen.images.plates.clone();
         if plates.is_empty() {
             plates = found.plates.keys().cloned().collect();
@@ -249,4 +249,31 @@ impl Checked {
             "problems": problems,
         })
     }
+}
+
+/// What the metadata say of how images were taken, a line for every channel, with the plates that have it so.
+pub(crate) fn image_remarks(found: &PlateFiles, bit_depth: Option<u8>) -> Vec<String> {
+    let mut taken: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (plate, facts) in &found.facts {
+        for of in facts {
+            let mut line = format!("channel {}: {}", of.channel, of.facts);
+            // A ceiling of 16 bits would never see a detector of 12 saturate.
+            if let (Some(bits @ (12 | 14)), None) = (of.facts.bit_depth, bit_depth) {
+                line.push_str(&format!(
+                    " (set images.bit_depth = {bits} so that saturation is seen)"
+                ));
+            }
+            taken.entry(line).or_default().push(plate.as_str());
+        }
+    }
+    let of_plates = |plates: Vec<&str>| match plates.as_slice() {
+        plates if plates.len() == found.plates.len() => String::new(),
+        [plate] => format!("plate {plate}, "),
+        [first, ..] => format!("{} plates ({first}, ...), ", plates.len()),
+        [] => String::new(),
+    };
+    let lines = taken.into_iter();
+    lines
+        .map(|(line, plates)| format!("{}{line}", of_plates(plates)))
+        .collect()
 }

@@ -130,6 +130,9 @@ fn scan(screen: &std::path::Path) -> anyhow::Result<ExitCode> {
             fields.len()
         ));
     }
+    for remark in super::check::image_remarks(&found, run.screen.images.bit_depth) {
+        say::note(remark);
+    }
     for problem in &found.problems {
         say::note(format_args!("problem: {problem}"));
     }

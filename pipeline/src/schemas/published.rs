@@ -37,7 +37,7 @@ macro_rules! schema {
 pub fn texts(topic: Topic) -> &'static [&'static str] {
     match topic {
         Topic::Plates => &[schema!("plates.v1")],
-        Topic::Tasks => &[schema!("tasks.v1")],
+        Topic::Tasks => &[schema!("tasks.v1"), schema!("tasks.v2")],
         Topic::Features => &[schema!("features.v1")],
         Topic::Profiles => &[schema!("profiles.v1")],
         // Records of other topics, as they were.

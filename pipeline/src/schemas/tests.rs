@@ -50,7 +50,9 @@ fn samples(topic: Topic) -> Vec<Value> {
             });
             let mut scaled = task.clone();
             scaled["scaling"] = json!([[0.125, 0.5], [0.0, 1.0]]);
-            vec![task, scaled]
+            let mut paged = task.clone();
+            paged["images"][0]["planes"][0]["page"] = json!(7);
+            vec![task, scaled, paged]
         }
         Topic::Features => vec![
             json!({

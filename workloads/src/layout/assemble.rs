@@ -1,13 +1,16 @@
-//! From a listing to fields of view: which files make up which field, and what is wrong with the rest.
+//! From images to fields of view: which of them make up which field, and what is wrong with the rest.
 //!
-//! Listed files enter, [`PlateFiles`] leave: complete fields in plate, well, field order, and every problem as data.
-//! Fails only where no layout can be chosen. The result does not depend on the order of the listing.
+//! Images that names or metadata place enter, [`PlateFiles`] leave: complete fields in plate, well, field order, and
+//! every problem as data. Nothing here fails, and the result does not depend on the order of the listing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Layout, LayoutError, Parsed, SkipReason};
+use super::facts::{ChannelFacts, ImageFacts};
+use super::metadata::{FactsOf, Found};
+use super::reading::{Placed, Tally, tally};
+use super::{FileProblem, ImageKey, SkipReason};
 use crate::screen::{ImagesSettings, LayoutChoice};
 use crate::words::{Barcode, Channel, FieldId, WellPosition};
 
@@ -23,10 +26,14 @@ pub struct ListedFile {
 /// One plane of one channel of a field.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PlaneFile {
-    /// The z plane, where the name holds one.
+    /// The z plane, where name or metadata hold one.
     pub plane: Option<u32>,
     /// The file.
     pub file: ListedFile,
+    /// Which image of the file, from 0: the directory of a TIFF, or the plane of an array of more than two axes, counted
+    /// with the last of the others fastest. `None` where the file holds one image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
 }
 
 /// One channel of a field.
@@ -49,98 +56,8 @@ pub struct FieldFiles {
     pub channels: Vec<ChannelFiles>,
 }
 
-/// Something wrong with the files of a plate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum FileProblem {
-    /// A field lacks channels; it is not processed.
-    #[error("{field}: no file for channel {channels:?}")]
-    MissingChannel {
-        /// The field.
-        field: FieldId,
-        /// The channels without a file, in the screen's order.
-        channels: Vec<Channel>,
-    },
-    /// Several files claim to be one plane of one channel; the field is not processed.
-    #[error("{field} channel {channel}: {} files for one plane: {}", paths.len(), paths.join(", "))]
-    DuplicateFile {
-        /// The field.
-        field: FieldId,
-        /// The channel.
-        channel: Channel,
-        /// The files, sorted.
-        paths: Vec<String>,
-    },
-    /// Files of a channel that the screen does not list; they are not read.
-    #[error(
-        "plate {plate}: {files} files of channel '{channel_text}', which images.channels does not list (for example {example})"
-    )]
-    UnknownChannel {
-        /// The plate.
-        plate: Barcode,
-        /// The channel's text in file names.
-        channel_text: String,
-        /// How many files.
-        files: u64,
-        /// The first of them.
-        example: String,
-    },
-    /// Image files whose names the layout does not know.
-    #[error("{files} image files whose names are not {layout} names (for example {example})")]
-    Unrecognised {
-        /// The layout in use.
-        layout: LayoutChoice,
-        /// How many files.
-        files: u64,
-        /// The first of them.
-        example: String,
-    },
-    /// A well has fewer fields than expected; those it has are processed.
-    #[error("plate {plate} well {well}: {found} fields of {expected}")]
-    FewerFields {
-        /// The plate.
-        plate: Barcode,
-        /// The well.
-        well: WellPosition,
-        /// Fields with at least one file.
-        found: u32,
-        /// `fields_per_well`, or the most common count of the plate.
-        expected: u32,
-    },
-    /// Files of later time points; only a plate's first time point is processed.
-    #[error(
-        "plate {plate}: {files} files of time points after {first} are not processed (for example {example})"
-    )]
-    LaterTimePoints {
-        /// The plate.
-        plate: Barcode,
-        /// The time point processed.
-        first: u32,
-        /// How many files were left.
-        files: u64,
-        /// The first of them.
-        example: String,
-    },
-    /// A plate of the screen's list has no file.
-    #[error("plate {plate} is in images.plates but has no image")]
-    PlateWithoutImages {
-        /// The plate.
-        plate: Barcode,
-    },
-}
-
-impl FileProblem {
-    /// The field that is not processed because of this problem, if it costs a whole field.
-    pub fn lost_field(&self) -> Option<&FieldId> {
-        match self {
-            Self::MissingChannel { field, .. } | Self::DuplicateFile { field, .. } => Some(field),
-            _ => None,
-        }
-    }
-}
-
 /// The fields of every plate, and what was wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PlateFiles {
     /// The layout used.
     pub layout: LayoutChoice,
@@ -148,84 +65,94 @@ pub struct PlateFiles {
     pub why: String,
     /// Complete fields per plate, in well and field order.
     pub plates: BTreeMap<Barcode, Vec<FieldFiles>>,
+    /// What is known of how the images were taken, per plate and channel in the screen's order; a channel of which
+    /// nothing is known is absent.
+    pub facts: BTreeMap<Barcode, Vec<ChannelFacts>>,
     /// Every problem, in a fixed order. A field appears at most once with [`FileProblem::lost_field`].
     pub problems: Vec<FileProblem>,
     /// How many files were passed over, by reason.
     pub skipped: BTreeMap<SkipReason, u64>,
 }
 
-/// A count and the first path in path order.
-struct Tally {
-    files: u64,
-    example: String,
-}
+/// Channel index -> plane -> images of a field.
+type FieldImages = BTreeMap<usize, BTreeMap<Option<u32>, Vec<(ListedFile, Option<u32>)>>>;
 
-fn tally<K: Ord>(tallies: &mut BTreeMap<K, Tally>, key: K, path: &str) {
-    tallies
-        .entry(key)
-        .and_modify(|tally| tally.files += 1)
-        .or_insert_with(|| Tally {
-            files: 1,
-            example: path.to_owned(),
-        });
-}
-
-/// Channel index -> plane -> files of a field.
-type FieldImages = BTreeMap<usize, BTreeMap<Option<u32>, Vec<ListedFile>>>;
-
-/// Groups listed files into fields of view.
-///
-/// # Errors
-/// A pattern that cannot be used, or a listing in which `auto` recognises no layout.
-pub fn assemble(files: &[ListedFile], images: &ImagesSettings) -> Result<PlateFiles, LayoutError> {
-    let mut files: Vec<&ListedFile> = files.iter().collect();
-    files.sort();
-    let layout = Layout::from_settings(images, files.iter().map(|file| file.path.as_str()))?;
-
-    let mut skipped = BTreeMap::new();
-    let mut problems = Vec::new();
-    let mut unrecognised = BTreeMap::new();
-    let mut unknown = BTreeMap::new();
-    let mut later = BTreeMap::new();
-    let mut keyed = Vec::new();
-    for file in files {
-        match layout.parse(&file.path) {
-            Parsed::Image(key) if !images.plates.is_empty() && !images.plates.contains(&key.plate) => {
-                *skipped.entry(SkipReason::OtherPlate).or_insert(0) += 1;
-            }
-            Parsed::Image(key) => keyed.push((key, file)),
-            Parsed::Skip(reason) => *skipped.entry(reason).or_insert(0) += 1,
-            Parsed::Unrecognised => tally(&mut unrecognised, (), &file.path),
-        }
+/// Groups placed images into fields of view.
+pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
+    let Placed {
+        layout,
+        why,
+        mut found,
+        absent,
+        facts,
+        fields_per_well,
+        mut problems,
+        mut skipped,
+    } = placed;
+    let asked = |plate: &Barcode| images.plates.is_empty() || images.plates.contains(plate);
+    let all = found.len();
+    found.retain(|image| asked(&image.key.plate));
+    if found.len() < all {
+        *skipped.entry(SkipReason::OtherPlate).or_insert(0) += (all - found.len()) as u64;
     }
+    found.sort_by(|a, b| (&a.file, a.page, &a.key).cmp(&(&b.file, b.page, &b.key)));
+    found.dedup_by(|a, b| a.file == b.file && a.page == b.page && a.key == b.key);
+    let channels = Channels::of(images, &facts);
 
     let mut first_time: BTreeMap<Barcode, u32> = BTreeMap::new();
-    for (key, _) in &keyed {
+    let keys = found
+        .iter()
+        .map(|image| &image.key)
+        .chain(absent.iter().map(|image| &image.key));
+    for key in keys {
         if let Some(time) = key.time {
             let first = first_time.entry(key.plate.clone()).or_insert(time);
             *first = time.min(*first);
         }
     }
+    let later_than = |key: &ImageKey| {
+        let first = first_time.get(&key.plate).copied();
+        first.filter(|first| key.time.is_some_and(|time| time > *first))
+    };
 
+    let mut unknown = BTreeMap::new();
+    let mut later = BTreeMap::new();
     let mut fields: BTreeMap<FieldId, FieldImages> = BTreeMap::new();
-    for (key, file) in keyed {
-        if let (Some(time), Some(first)) = (key.time, first_time.get(&key.plate))
-            && time > *first
-        {
-            tally(&mut later, (key.plate, *first), &file.path);
+    for Found { key, file, page } in found {
+        if let Some(first) = later_than(&key) {
+            tally(&mut later, (key.plate, first), &file.path);
             continue;
         }
-        let Some(channel) = channel_index(images, &key.channel_text) else {
-            tally(&mut unknown, (key.plate, key.channel_text), &file.path);
+        let Some(channel) = channels.index(&key.plate, &key.channel_text) else {
+            let text = channels.words(&key);
+            tally(&mut unknown, (key.plate, text), &file.path);
             continue;
         };
-        let field = FieldId {
-            plate: key.plate,
-            well: key.well,
-            field: key.field,
-        };
+        let (field, plane) = field_of(key);
         let planes = fields.entry(field).or_default().entry(channel).or_default();
-        planes.entry(key.plane).or_default().push(file.clone());
+        planes.entry(plane).or_default().push((file, page));
+    }
+    if layout == LayoutChoice::ImageXpress {
+        let left_out = leave_out_projections(&mut fields);
+        if left_out > 0 {
+            skipped.insert(SkipReason::Projection, left_out);
+        }
+    }
+    let mut lacking: BTreeMap<FieldId, (BTreeSet<usize>, String, BTreeSet<String>)> = BTreeMap::new();
+    for image in absent {
+        let wanted = asked(&image.key.plate) && later_than(&image.key).is_none();
+        if let Some(channel) = channels
+            .index(&image.key.plate, &image.key.channel_text)
+            .filter(|_| wanted)
+        {
+            let (field, _) = field_of(image.key);
+            fields.entry(field.clone()).or_default();
+            let (channels, _, paths) = lacking
+                .entry(field)
+                .or_insert_with(|| (BTreeSet::new(), image.metadata, BTreeSet::new()));
+            channels.insert(channel);
+            paths.insert(image.path);
+        }
     }
 
     let found_plates: BTreeSet<&Barcode> = fields.keys().map(|field| &field.plate).collect();
@@ -234,61 +161,151 @@ pub fn assemble(files: &[ListedFile], images: &ImagesSettings) -> Result<PlateFi
             problems.push(FileProblem::PlateWithoutImages { plate: plate.clone() });
         }
     }
-    problems.extend(fewer_fields(&fields, images.fields_per_well));
+    problems.extend(fewer_fields(&fields, |plate| {
+        images
+            .fields_per_well
+            .or_else(|| fields_per_well.get(plate).copied())
+    }));
 
     let mut plates: BTreeMap<Barcode, Vec<FieldFiles>> = BTreeMap::new();
     for (field, found) in fields {
         // A plate whose every field is incomplete is still a plate.
         let plate = plates.entry(field.plate.clone()).or_default();
+        if let Some((channels, metadata, paths)) = lacking.remove(&field) {
+            problems.push(FileProblem::AbsentFile {
+                field,
+                channels: channels
+                    .into_iter()
+                    .filter_map(|index| images.channels.get(index).map(|channel| channel.name.clone()))
+                    .collect(),
+                metadata,
+                paths: paths.into_iter().collect(),
+            });
+            continue;
+        }
         match complete(field, found, images) {
             Ok(field) => plate.push(field),
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(
-        unknown
-            .into_iter()
-            .map(|((plate, channel_text), tally)| FileProblem::UnknownChannel {
-                plate,
-                channel_text,
-                files: tally.files,
-                example: tally.example,
-            }),
-    );
-    problems.extend(
-        later
-            .into_iter()
-            .map(|((plate, first), tally)| FileProblem::LaterTimePoints {
-                plate,
-                first,
-                files: tally.files,
-                example: tally.example,
-            }),
-    );
-    problems.extend(unrecognised.into_values().map(|tally| FileProblem::Unrecognised {
-        layout: layout.choice(),
-        files: tally.files,
-        example: tally.example,
+    let unknown = unknown.into_iter();
+    problems.extend(unknown.map(|((plate, channel_text), Tally { files, example })| {
+        FileProblem::UnknownChannel {
+            plate,
+            channel_text,
+            files,
+            example,
+        }
     }));
-    Ok(PlateFiles {
-        layout: layout.choice(),
-        why: layout.why().to_owned(),
+    let later = later.into_iter();
+    problems.extend(later.map(
+        |((plate, first), Tally { files, example })| FileProblem::LaterTimePoints {
+            plate,
+            first,
+            files,
+            example,
+        },
+    ));
+    let facts = plates.keys().filter_map(|plate| {
+        let facts = channels.facts(plate, &facts);
+        (!facts.is_empty()).then(|| (plate.clone(), facts))
+    });
+    PlateFiles {
+        layout,
+        why,
+        facts: facts.collect(),
         plates,
         problems,
         skipped,
-    })
+    }
 }
 
-/// The screen's channel for a text in a file name, in any case. A name without a channel belongs to the only
-/// channel of a one-channel screen.
-fn channel_index(images: &ImagesSettings, text: &str) -> Option<usize> {
-    if text.is_empty() && images.channels.len() == 1 {
-        return Some(0);
+fn field_of(key: ImageKey) -> (FieldId, Option<u32>) {
+    let field = FieldId {
+        plate: key.plate,
+        well: key.well,
+        field: key.field,
+    };
+    (field, key.plane)
+}
+
+/// MetaXpress keeps the projection of a stack above the folders of its planes, or, exported, in a folder `ZStep_0`. Beside
+/// planes it says nothing new; how many were left out.
+fn leave_out_projections(fields: &mut BTreeMap<FieldId, FieldImages>) -> u64 {
+    let mut left_out = 0;
+    for planes in fields.values_mut().flat_map(BTreeMap::values_mut) {
+        let is_projection = |plane: &Option<u32>| plane.is_none_or(|plane| plane == 0);
+        if planes.keys().any(|plane| !is_projection(plane)) {
+            let before = planes.len();
+            planes.retain(|plane, _| !is_projection(plane));
+            left_out += (before - planes.len()) as u64;
+        }
     }
-    images
-        .channels
-        .iter()
-        .position(|channel| channel.matches.eq_ignore_ascii_case(text))
+    left_out
+}
+
+/// Which channel of the screen an image shows.
+struct Channels<'a> {
+    images: &'a ImagesSettings,
+    /// The microscope's names, by plate and the text in file names in lower case.
+    names: HashMap<(Barcode, String), String>,
+}
+
+impl<'a> Channels<'a> {
+    fn of(images: &'a ImagesSettings, facts: &[FactsOf]) -> Self {
+        let mut names = HashMap::new();
+        for of in facts {
+            if let Some(name) = &of.facts.name {
+                let key = (of.plate.clone(), of.channel_text.to_ascii_lowercase());
+                names.entry(key).or_insert_with(|| name.clone());
+            }
+        }
+        Self { images, names }
+    }
+
+    fn name(&self, plate: &Barcode, text: &str) -> Option<&String> {
+        self.names.get(&(plate.clone(), text.to_ascii_lowercase()))
+    }
+
+    /// The screen's channel for a text in a file name or the name the microscope gives it, in any case. A name without a
+    /// channel belongs to the only channel of a one-channel screen.
+    fn index(&self, plate: &Barcode, text: &str) -> Option<usize> {
+        let channels = &self.images.channels;
+        if text.is_empty() && channels.len() == 1 {
+            return Some(0);
+        }
+        let find = |text: &str| {
+            let named = |channel: &crate::screen::ChannelSettings| channel.matches.eq_ignore_ascii_case(text);
+            channels.iter().position(named)
+        };
+        find(text).or_else(|| find(self.name(plate, text)?))
+    }
+
+    /// The channel of a file as a person may look for it.
+    fn words(&self, key: &ImageKey) -> String {
+        let name = self.name(&key.plate, &key.channel_text);
+        match name.filter(|name| **name != key.channel_text) {
+            Some(name) => format!("{} ({name})", key.channel_text),
+            None => key.channel_text.clone(),
+        }
+    }
+
+    /// What is known of the screen's channels on a plate, in their order.
+    fn facts(&self, plate: &Barcode, facts: &[FactsOf]) -> Vec<ChannelFacts> {
+        let mut known: BTreeMap<usize, ImageFacts> = BTreeMap::new();
+        for of in facts.iter().filter(|of| of.plate == *plate) {
+            if let Some(index) = self.index(plate, &of.channel_text) {
+                known.entry(index).or_default().fill(&of.facts);
+            }
+        }
+        let named = known.into_iter().filter(|(_, facts)| !facts.is_empty());
+        named
+            .filter_map(|(index, facts)| {
+                let channel = self.images.channels.get(index)?.name.clone();
+                Some(ChannelFacts { channel, facts })
+            })
+            .collect()
+    }
 }
 
 fn complete(
@@ -311,12 +328,12 @@ fn complete(
         let mut planes = Vec::new();
         for (plane, mut files) in found.remove(&index).unwrap_or_default() {
             match (files.pop(), files.is_empty()) {
-                (Some(file), true) => planes.push(PlaneFile { plane, file }),
+                (Some((file, page)), true) => planes.push(PlaneFile { plane, file, page }),
                 (last, _) => {
                     return Err(FileProblem::DuplicateFile {
                         field,
                         channel: settings.name.clone(),
-                        paths: files.into_iter().chain(last).map(|file| file.path).collect(),
+                        paths: files.into_iter().chain(last).map(|(file, _)| file.path).collect(),
                     });
                 }
             }
@@ -333,8 +350,11 @@ fn complete(
     })
 }
 
-/// Wells with fewer fields than `expected`, or than the most common count of their plate (ties: the larger).
-fn fewer_fields(fields: &BTreeMap<FieldId, FieldImages>, expected: Option<u32>) -> Vec<FileProblem> {
+/// Wells with fewer fields than `expected` says for their plate, or than the most common count of it (ties: the larger).
+fn fewer_fields(
+    fields: &BTreeMap<FieldId, FieldImages>,
+    expected: impl Fn(&Barcode) -> Option<u32>,
+) -> Vec<FileProblem> {
     let mut wells: BTreeMap<&Barcode, BTreeMap<WellPosition, u32>> = BTreeMap::new();
     for field in fields.keys() {
         *wells
@@ -350,7 +370,7 @@ fn fewer_fields(fields: &BTreeMap<FieldId, FieldImages>, expected: Option<u32>) 
             *counts.entry(*found).or_insert(0) += 1;
         }
         let common = counts.into_iter().max_by_key(|(count, wells)| (*wells, *count));
-        let Some(expected) = expected.or(common.map(|(count, _)| count)) else {
+        let Some(expected) = expected(plate).or(common.map(|(count, _)| count)) else {
             continue;
         };
         let short = wells.into_iter().filter(|(_, found)| *found < expected);

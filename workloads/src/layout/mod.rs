@@ -1,12 +1,33 @@
-//! Layouts: how an object's path says plate, well, field, channel, plane and time.
+//! Layouts: how names and metadata say what is plate, well, field, channel, plane and time of a listing's files.
 //!
-//! A path relative to the image store enters, an [`ImageKey`] leaves, or a reason to skip it, or "unrecognised".
-//! Choosing a layout fails with a [`LayoutError`]; reading a path never fails.
+//! A listing and the metadata files it asks for enter ([`Reading`]); the fields of every plate leave, what is known of
+//! how they were taken, and every problem as data. One file here per format of metadata, behind one trait
+//! (`metadata.rs`). By names alone, a path relative to the image store enters ([`Layout`]), and an [`ImageKey`] leaves,
+//! or a reason to skip it, or "unrecognised". Choosing a layout fails with a [`LayoutError`]; reading a path never fails.
 
 mod assemble;
+mod cellvoyager;
+mod describe;
+mod facts;
+mod gallery;
+mod harmony;
+mod htd;
+mod metadata;
+mod ome_tiff;
+mod ome_xml;
 mod patterns;
+mod problem;
+mod reading;
+mod tiff_tags;
+mod xml;
 
-pub use assemble::{ChannelFiles, FieldFiles, FileProblem, ListedFile, PlaneFile, PlateFiles, assemble};
+pub use assemble::{ChannelFiles, FieldFiles, ListedFile, PlaneFile, PlateFiles};
+pub use facts::{ChannelFacts, ImageFacts};
+pub use metadata::{MAX_METADATA_BYTES, Part, Wanted};
+pub use problem::FileProblem;
+pub use reading::{Reading, assemble};
+pub use tiff_tags::{Description, DescriptionReader};
+pub(crate) use xml::text_of;
 
 use std::fmt;
 
@@ -45,6 +66,8 @@ pub enum SkipReason {
     Correction,
     /// Its plate is not in the screen's `plates` list.
     OtherPlate,
+    /// The projection that the microscope made of planes that lie beside it.
+    Projection,
 }
 
 impl fmt::Display for SkipReason {
@@ -55,6 +78,7 @@ impl fmt::Display for SkipReason {
             Self::Hidden => "hidden",
             Self::Correction => "dark or shading image of the microscope",
             Self::OtherPlate => "plate not in the screen's list",
+            Self::Projection => "the microscope's projection of planes that are read",
         })
     }
 }
@@ -134,6 +158,8 @@ pub struct Layout {
     choice: LayoutChoice,
     regex: Regex,
     plate: Option<Barcode>,
+    /// The plate of files that lie in no folder: the store's own.
+    home: Option<Barcode>,
     why: String,
 }
 
@@ -147,12 +173,15 @@ impl Layout {
         settings: &ImagesSettings,
         sample: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, LayoutError> {
-        let plate = settings.plate.clone();
         match (settings.layout, &settings.pattern) {
             (LayoutChoice::Pattern, None) => Err(LayoutError::NoPattern),
-            (LayoutChoice::Pattern, Some(pattern)) => Self::from_pattern(pattern, plate),
-            (LayoutChoice::Auto, _) => Self::recognise(sample, plate),
-            (choice, _) => Self::vendor(choice, plate, format!("layout = \"{choice}\" is set")),
+            (LayoutChoice::Pattern, Some(pattern)) => {
+                let layout = Self::from_pattern(pattern, settings.plate.clone())?;
+                let home = patterns::home(settings);
+                Ok(Self { home, ..layout })
+            }
+            (LayoutChoice::Auto, _) => Self::recognise(sample, settings),
+            (choice, _) => Self::vendor(choice, settings, format!("layout = \"{choice}\" is set")),
         }
     }
 
@@ -180,26 +209,28 @@ impl Layout {
             choice: LayoutChoice::Pattern,
             regex,
             plate,
+            home: None,
             why: "images.pattern is set".to_owned(),
         })
     }
 
-    fn vendor(choice: LayoutChoice, plate: Option<Barcode>, why: String) -> Result<Self, LayoutError> {
+    fn vendor(choice: LayoutChoice, settings: &ImagesSettings, why: String) -> Result<Self, LayoutError> {
         Ok(Self {
             choice,
             regex: patterns::compile(patterns::of(choice))?,
-            plate,
+            plate: settings.plate.clone(),
+            home: patterns::home(settings),
             why,
         })
     }
 
     fn recognise<'a>(
         sample: impl IntoIterator<Item = &'a str>,
-        plate: Option<Barcode>,
+        settings: &ImagesSettings,
     ) -> Result<Self, LayoutError> {
         let mut candidates = Vec::new();
         for choice in VENDORS {
-            candidates.push((Self::vendor(choice, plate.clone(), String::new())?, 0usize));
+            candidates.push((Self::vendor(choice, settings, String::new())?, 0usize));
         }
         let (mut listed, mut images, mut example) = (0usize, 0usize, None);
         for path in sample {
@@ -275,7 +306,7 @@ impl Layout {
         let plate = match (text("plate"), &self.plate) {
             (Some(plate), _) => plate.parse().ok()?,
             (None, Some(plate)) => plate.clone(),
-            (None, None) => patterns::plate_folder(path)?.parse().ok()?,
+            (None, None) => patterns::plate_by_folder(path).or_else(|| self.home.clone())?,
         };
         Some(ImageKey {
             plate,

@@ -5,7 +5,8 @@
 use regex::{Regex, RegexBuilder};
 
 use super::{LayoutError, SkipReason};
-use crate::screen::LayoutChoice;
+use crate::screen::{ImagesSettings, LayoutChoice};
+use crate::words::Barcode;
 
 /// Memory a compiled pattern may take. A user's pattern cannot exhaust a worker.
 const PATTERN_BYTES: usize = 1 << 20;
@@ -27,7 +28,8 @@ fn last_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-/// The pattern of a vendor's file names. `Auto` and `Pattern` have none of their own and match nothing.
+/// The pattern of a vendor's file names. Layouts that are read from metadata, `Auto` and `Pattern` have none of their own
+/// and match nothing.
 pub(super) fn of(choice: LayoutChoice) -> &'static str {
     match choice {
         // Name, well, optional site and wavelength, optional GUID straight after.
@@ -52,7 +54,9 @@ pub(super) fn of(choice: LayoutChoice) -> &'static str {
         LayoutChoice::Gen5 => {
             r"(?i)(?:^|/)(?<well>[A-Z]{1,2}\d{1,2})_\d+_\d+_(?<field>\d+)_(?<channel>[^/_]+)_(?<time>\d+)\.tiff?$"
         }
-        LayoutChoice::Auto | LayoutChoice::Pattern => r"[^\s\S]",
+        LayoutChoice::Gallery | LayoutChoice::OmeTiff | LayoutChoice::Auto | LayoutChoice::Pattern => {
+            r"[^\s\S]"
+        }
     }
 }
 
@@ -93,15 +97,51 @@ pub(super) fn is_correction(path: &str) -> bool {
     ["DC_", "SC_"].iter().any(|start| name.starts_with(start))
 }
 
-/// The folder that stands for the plate: the nearest one above the file that the software did not make itself.
-pub(super) fn plate_folder(path: &str) -> Option<&str> {
-    path.split('/').rev().skip(1).find(|folder| {
+/// The plate of a path: as the screen gives it, else by the folders of the path, else by those of the store.
+pub(super) fn plate_of(path: &str, images: &ImagesSettings) -> Option<Barcode> {
+    let given = images.plate.clone();
+    given.or_else(|| plate_by_folder(path)).or_else(|| home(images))
+}
+
+/// The plate that the store's own folder names.
+pub(super) fn home(images: &ImagesSettings) -> Option<Barcode> {
+    let folder = images
+        .store
+        .split_once("://")
+        .map_or(images.store.as_str(), |(_, folder)| folder);
+    plate_by_folder(&format!("{folder}/file"))
+}
+
+/// The folder that stands for the plate: the nearest one above the file that the software did not make itself. A
+/// Harmony measurement's folder begins with the plate (`BR1__2020-11-08T18_18_00-Measurement1`), and MetaXpress puts
+/// a date and a number below it (`BR1/2023-02-21/1334`).
+pub(super) fn plate_by_folder(path: &str) -> Option<Barcode> {
+    let mut above = path.split('/').rev().skip(1).filter(|folder| {
         let own = |name: &str| folder.eq_ignore_ascii_case(name);
         !folder.is_empty()
             && !own("images")
             && numbered(folder, "ZStep_").is_none()
             && numbered(folder, "TimePoint_").is_none()
-    })
+    });
+    let nearest = above.next()?;
+    let folder = match (above.next().filter(|folder| is_date(folder)), above.next()) {
+        (Some(_), Some(plate)) if nearest.bytes().all(|b| b.is_ascii_digit()) => plate,
+        _ => nearest,
+    };
+    let measured = folder.split_once("__").filter(|(plate, rest)| {
+        let date = rest.get(..10).is_some_and(is_date);
+        !plate.is_empty() && date && rest.contains("-Measurement")
+    });
+    measured.map_or(folder, |(plate, _)| plate).parse().ok()
+}
+
+/// `2023-02-21`.
+fn is_date(text: &str) -> bool {
+    text.len() == 10
+        && text.bytes().enumerate().all(|(at, b)| match at {
+            4 | 7 => b == b'-',
+            _ => b.is_ascii_digit(),
+        })
 }
 
 /// The number of the innermost folder `<prefix>n`.

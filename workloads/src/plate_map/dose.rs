@@ -1,7 +1,9 @@
-//! Doses as people write them: `10`, `10 uM`, `10µM`, `250 nM`, `1,5 uM`.
+//! Doses as people write them: `10`, `10 uM`, `10µM`, `250 nM`, `1,5 uM`, `5 ug/mL`.
 //!
-//! A cell and the screen's unit enter, the dose in that unit leaves; `None` where it is no number, or carries a unit
-//! that cannot be turned into the screen's.
+//! A cell and the screen's unit enter, the dose in that unit leaves, or what is wrong: no number, a unit that cannot be
+//! turned into the screen's, moles that should be grams (or the other way round) without the compound's molecular mass.
+
+use super::error::PlateMapProblem;
 
 /// Units of one kind and what they are worth: moles per litre, and grams per litre.
 const KINDS: [&[(&str, f64)]; 2] = [
@@ -64,13 +66,102 @@ pub(super) fn names_with_unit(stem: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// A cell of a column whose name says the unit `of_column`: that of the cell, where it has one, counts.
-pub(super) fn parse_in(text: &str, of_column: Option<&str>, unit: &str) -> Option<f64> {
+/// A cell of a column whose name says the unit `of_column`: that of the cell, where it has one, counts. `mass` is the text
+/// of the compound's molecular mass in g/mol.
+pub(super) fn parse_in(
+    text: &str,
+    of_column: Option<&str>,
+    unit: &str,
+    mass: Option<&str>,
+) -> Result<f64, PlateMapProblem> {
+    let shown = || text.chars().take(80).collect::<String>();
     let number = with_point(text.trim()).parse::<f64>().is_ok();
-    match of_column {
-        Some(of_column) if number => parse(&format!("{text} {of_column}"), unit),
-        _ => parse(text, unit),
+    let written = match of_column {
+        Some(of_column) if number => format!("{text} {of_column}"),
+        _ => text.to_owned(),
+    };
+    let dose = match parse(&written, unit) {
+        Some(dose) => dose,
+        None => match Amount::of(&written).zip(kind_of(unit)) {
+            Some((amount, (kind, worth))) if amount.kind != kind => {
+                let mass = mass.map(|mass| {
+                    let parsed = with_point(mass.trim()).parse::<f64>().ok();
+                    let parsed = parsed.filter(|mass| mass.is_finite() && *mass > 0.0);
+                    parsed.ok_or_else(|| PlateMapProblem::Mass {
+                        text: mass.chars().take(80).collect(),
+                    })
+                });
+                let Some(mass) = mass.transpose()? else {
+                    let (text, unit) = (shown(), unit.to_owned());
+                    return Err(PlateMapProblem::NoMass { text, unit });
+                };
+                // Moles per litre times grams per mole are grams per litre.
+                let base = if amount.kind == MOLES {
+                    amount.base * mass
+                } else {
+                    amount.base / mass
+                };
+                tidy(base / worth)
+            }
+            _ => {
+                let (text, unit) = (shown(), unit.to_owned());
+                return Err(PlateMapProblem::Dose { text, unit });
+            }
+        },
+    };
+    // Minus zero would be a second spelling of "no dose".
+    if dose.is_finite() && dose >= 0.0 {
+        Ok(dose + 0.0)
+    } else {
+        Err(PlateMapProblem::DoseRange {
+            text: text.to_owned(),
+        })
     }
+}
+
+/// Without what division by a mass adds in the last digits.
+fn tidy(value: f64) -> f64 {
+    format!("{value:.11e}").parse().unwrap_or(value)
+}
+
+/// The index of moles in [`KINDS`].
+const MOLES: usize = 0;
+
+/// A dose with a unit, in moles or grams per litre.
+struct Amount {
+    kind: usize,
+    base: f64,
+}
+
+impl Amount {
+    fn of(text: &str) -> Option<Self> {
+        let text = with_point(text.trim());
+        let (number, rest) = number_and_rest(&text)?;
+        let (kind, worth) = kind_of(rest)?;
+        Some(Self {
+            kind,
+            base: number * worth,
+        })
+    }
+}
+
+/// The kind of a unit, and what it is worth.
+fn kind_of(unit: &str) -> Option<(usize, f64)> {
+    let unit = plain(unit);
+    KINDS.iter().enumerate().find_map(|(kind, units)| {
+        let worth = units
+            .iter()
+            .find_map(|(name, worth)| (*name == unit).then_some(*worth))?;
+        Some((kind, worth))
+    })
+}
+
+/// The longest beginning that is a number, and what follows: the e of "1e-3" belongs to it, that of "1 each" does not.
+fn number_and_rest(text: &str) -> Option<(f64, &str)> {
+    text.char_indices()
+        .map(|(at, _)| at)
+        .rev()
+        .find_map(|at| Some((text[..at].trim_end().parse::<f64>().ok()?, &text[at..])))
 }
 
 pub(super) fn parse(text: &str, unit: &str) -> Option<f64> {
@@ -79,23 +170,16 @@ pub(super) fn parse(text: &str, unit: &str) -> Option<f64> {
     if let Ok(number) = text.parse::<f64>() {
         return Some(number);
     }
-    // The longest beginning that is a number: the e of "1e-3" belongs to it, that of "1 each" does not.
-    let (number, rest) = text
-        .char_indices()
-        .map(|(at, _)| at)
-        .rev()
-        .find_map(|at| Some((text[..at].trim_end().parse::<f64>().ok()?, &text[at..])))?;
-    let (written, wanted) = (plain(rest), plain(unit));
-    if written == wanted {
+    let (number, rest) = number_and_rest(text)?;
+    if plain(rest) == plain(unit) {
         return Some(number);
     }
-    let worth = |kind: &[(&str, f64)], unit: &str| {
-        kind.iter()
-            .find_map(|(name, worth)| (*name == unit).then_some(*worth))
-    };
-    let factor = KINDS
-        .iter()
-        .find_map(|kind| Some(worth(kind, &written)? / worth(kind, &wanted)?))?;
+    let (of, worth) = kind_of(rest)?;
+    let (wanted, wanted_worth) = kind_of(unit)?;
+    if of != wanted {
+        return None;
+    }
+    let factor = worth / wanted_worth;
     // A power of ten, up to rounding; dividing by its inverse where that is exact keeps 250 nM at 0.25 uM.
     Some(if factor < 1.0 {
         number / (1.0 / factor).round()
@@ -116,18 +200,24 @@ fn with_point(text: &str) -> String {
     }
 }
 
-/// Small letters, without spaces, `u` for both micro signs.
+/// Small letters, without spaces, `u` for both micro signs, and for what is left of one in a text of another code page.
 fn plain(unit: &str) -> String {
     let letters = unit.chars().filter(|c| !c.is_whitespace());
     letters
-        .map(|c| if matches!(c, 'µ' | 'μ') { 'u' } else { c })
+        .map(|c| {
+            if matches!(c, 'µ' | 'μ' | '\u{fffd}') {
+                'u'
+            } else {
+                c
+            }
+        })
         .flat_map(char::to_lowercase)
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{named_unit, names_with_unit, parse, parse_in};
+    use super::{PlateMapProblem, named_unit, names_with_unit, parse, parse_in};
 
     #[test]
     fn units_are_turned_into_the_screens() {
@@ -181,10 +271,47 @@ mod tests {
         assert!(
             names_with_unit("dose").all(|name| named_unit(&name).is_some_and(|(stem, _)| stem == "dose"))
         );
-        assert_eq!(parse_in("250", Some("nM"), "uM"), Some(0.25));
-        assert_eq!(parse_in("0,5", Some("mM"), "uM"), Some(500.0));
-        assert_eq!(parse_in("250 uM", Some("nM"), "uM"), Some(250.0));
-        assert_eq!(parse_in("250", None, "uM"), Some(250.0));
-        assert_eq!(parse_in("5", Some("ug/ml"), "uM"), None);
+        let dose = |text, of_column| parse_in(text, of_column, "uM", None);
+        assert_eq!(dose("250", Some("nM")), Ok(0.25));
+        assert_eq!(dose("0,5", Some("mM")), Ok(500.0));
+        assert_eq!(dose("250 uM", Some("nM")), Ok(250.0));
+        assert_eq!(dose("250", None), Ok(250.0));
+        assert!(matches!(
+            dose("5", Some("ug/ml")),
+            Err(PlateMapProblem::NoMass { .. })
+        ));
+    }
+
+    #[test]
+    fn grams_become_moles_by_the_molecular_mass_and_not_without_it() {
+        for (text, unit, mass, dose) in [
+            ("5 ug/mL", "uM", "500", 10.0),
+            ("50 ng/ml", "nM", "500.0", 100.0),
+            ("10 uM", "ug/mL", "500", 5.0),
+            ("1 \u{fffd}g/mL", "uM", "1000", 1.0),
+            ("0 ug/mL", "uM", "318,4", 0.0),
+        ] {
+            assert_eq!(
+                parse_in(text, None, unit, Some(mass)),
+                Ok(dose),
+                "{text} in {unit}"
+            );
+        }
+        let problem = |text, mass| parse_in(text, None, "uM", mass).unwrap_err();
+        assert!(problem("5 ug/mL", None).to_string().contains("molecular_weight"));
+        for mass in ["0", "-3", "heavy"] {
+            assert!(
+                matches!(problem("5 ug/mL", Some(mass)), PlateMapProblem::Mass { .. }),
+                "{mass}"
+            );
+        }
+        assert!(matches!(
+            problem("5 units", Some("500")),
+            PlateMapProblem::Dose { .. }
+        ));
+        assert!(matches!(
+            problem("-5 uM", None),
+            PlateMapProblem::DoseRange { .. }
+        ));
     }
 }

@@ -40,6 +40,64 @@ pub enum PlateMapProblem {
         /// What the CSV parser said.
         reason: String,
     },
+    /// A workbook that cannot be read.
+    #[error("not a workbook that can be read: {reason}; save it as .xlsx, .xls, .ods or .csv again")]
+    Workbook {
+        /// What the reader said.
+        reason: String,
+    },
+    /// A sheet that the workbook does not have.
+    #[error("there is no sheet '{sheet}', which plate_map.sheet names: the sheets are {}", known.join(", "))]
+    NoSuchSheet {
+        /// The sheet.
+        sheet: String,
+        /// The sheets of the file.
+        known: Vec<String>,
+    },
+    /// A sheet of a file that has none.
+    #[error("plate_map.sheet names '{sheet}', but this is text, which has no sheets: leave it out")]
+    NoSheets {
+        /// The sheet.
+        sheet: String,
+    },
+    /// A map's name that names no file.
+    #[error("'{name}' cannot name a file of platemap/: expected the name of one without folders")]
+    MapName {
+        /// The name.
+        name: String,
+    },
+    /// A map that cannot be read.
+    #[error("the map {path} cannot be read{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
+    MapFile {
+        /// The map's file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A barcode with two maps.
+    #[error("plate {barcode} is listed twice: first on line {first}")]
+    DuplicateBarcode {
+        /// The barcode.
+        barcode: String,
+        /// The line that has it already.
+        first: u64,
+    },
+    /// Compounds' metadata that share no column with the maps.
+    #[error("no column is in the plate maps too, so that no compound is found: the columns are {}", known.join(", "))]
+    NoCommonColumn {
+        /// The columns of the file.
+        known: Vec<String>,
+    },
+    /// A compound with two different rows.
+    #[error("{column} '{value}' has two rows that differ: the first is on line {first}")]
+    DuplicateCompound {
+        /// The column.
+        column: String,
+        /// The compound.
+        value: String,
+        /// The line that has it already.
+        first: u64,
+    },
     /// Two columns with one name.
     #[error("two columns are named '{name}': rename one")]
     DuplicateColumn {
@@ -96,6 +154,22 @@ pub enum PlateMapProblem {
         text: String,
         /// The screen's unit.
         unit: String,
+    },
+    /// Grams that should be moles, or the other way round, without a molecular mass.
+    #[error(
+        "dose '{text}' becomes {unit} only with the compound's molecular mass: add a column molecular_weight in g/mol"
+    )]
+    NoMass {
+        /// The cell.
+        text: String,
+        /// The screen's unit.
+        unit: String,
+    },
+    /// A molecular mass that is none.
+    #[error("molecular mass '{text}' is not a number above 0, in g/mol, and the dose beside it needs one")]
+    Mass {
+        /// The cell.
+        text: String,
     },
     /// A dose that is negative or not finite.
     #[error("dose {text} is not possible: expected a finite number of at least 0")]

@@ -1,23 +1,25 @@
 //! The plate map: what each well was given, from the table a laboratory keeps.
 //!
-//! CSV text (comma, semicolon or tab; a byte order mark is tolerated) enters, a [`PlateMap`] leaves, or
-//! [`PlateMapErrors`]: every problem at once, with line and column.
+//! Text (comma, semicolon or tab), an Excel or LibreOffice workbook, or the Cell Painting Gallery's barcode file with the
+//! maps it names enter; a [`PlateMap`] leaves, or [`PlateMapErrors`]: every problem at once, with line and column.
 
 mod dose;
 mod error;
+mod gallery;
+mod read;
+mod table;
 
 pub use error::{PlateMapError, PlateMapErrors, PlateMapProblem};
+pub use gallery::GalleryMap;
+pub use table::MAX_PLATE_MAP_BYTES;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::columns::{self, Plain, grid_name, is_missing};
-use crate::screen::{PlateMapSettings, nearest};
+use crate::columns::{self, Plain};
+use crate::screen::PlateMapSettings;
 use crate::words::{Barcode, WellPosition};
-
-/// The largest plate map that is read, in bytes: 1000 plates of 1536 wells fit.
-pub const MAX_PLATE_MAP_BYTES: usize = 128 << 20;
 
 /// What the columns of a map are for, and the plain names (see [`columns::plain`]) that are recognised without being
 /// named in the screen file, in order of preference.
@@ -121,6 +123,22 @@ pub struct Row {
     cells: Vec<String>,
 }
 
+/// What a file holds.
+#[derive(Debug)]
+pub enum MapFile {
+    /// The whole map.
+    Whole(PlateMap),
+    /// The names of maps that have to be read too.
+    Gallery(Box<GalleryMap>),
+}
+
+/// A row and where it stands.
+struct Sourced {
+    file: String,
+    line: u64,
+    cells: Vec<String>,
+}
+
 /// A checked plate map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlateMap {
@@ -133,19 +151,36 @@ pub struct PlateMap {
 }
 
 impl PlateMap {
-    /// Reads a plate map. `file_name` is only for messages.
+    /// Reads a plate map from text. `file_name` is only for messages.
     ///
     /// # Errors
     /// Every problem of the file at once, in file order.
     pub fn parse(text: &str, file_name: &str, settings: &PlateMapSettings) -> Result<Self, PlateMapErrors> {
-        let mut reader = Reader {
-            file: file_name,
-            errors: Vec::new(),
+        let mut errors = Vec::new();
+        match table::read(text.as_bytes(), file_name, None, &mut errors) {
+            Some(table) => read::of_table(table, settings, errors),
+            None => Err(PlateMapErrors(errors)),
+        }
+    }
+
+    /// Reads a plate map from a file of any kind. `file_name` is for messages, and for the Gallery's barcode file where
+    /// the others are looked for.
+    ///
+    /// # Errors
+    /// Every problem of the file at once, in file order.
+    pub fn read(
+        bytes: &[u8],
+        file_name: &str,
+        settings: &PlateMapSettings,
+    ) -> Result<MapFile, PlateMapErrors> {
+        let mut errors = Vec::new();
+        let Some(table) = table::read(bytes, file_name, settings.sheet.as_deref(), &mut errors) else {
+            return Err(PlateMapErrors(errors));
         };
-        let map = reader.read(text, settings);
-        match map {
-            Some(map) if reader.errors.is_empty() => Ok(map),
-            _ => Err(PlateMapErrors(reader.errors)),
+        match GalleryMap::of(table, settings) {
+            Ok(gallery) if errors.is_empty() => Ok(MapFile::Gallery(Box::new(gallery))),
+            Ok(_) => Err(PlateMapErrors(errors)),
+            Err(table) => read::of_table(table, settings, errors).map(MapFile::Whole),
         }
     }
 
@@ -201,271 +236,4 @@ impl PlateMap {
         let index = self.columns.iter().position(|name| name == column)?;
         row.cells.get(index).map(String::as_str)
     }
-}
-
-/// Where each role's column is, from 0.
-struct Places {
-    plate: Option<usize>,
-    well: usize,
-    /// The well's column, where `well` is its row only.
-    grid: Option<usize>,
-    compound: Option<usize>,
-    dose: Option<usize>,
-    /// What the name of the doses' column says of their unit.
-    named_unit: Option<&'static str>,
-    disease: Option<usize>,
-}
-
-struct Reader<'f> {
-    file: &'f str,
-    errors: Vec<PlateMapError>,
-}
-
-impl Reader<'_> {
-    /// `column` from 0.
-    fn report(&mut self, line: u64, column: usize, problem: PlateMapProblem) {
-        self.errors.push(PlateMapError {
-            file: self.file.to_owned(),
-            line,
-            column: column + 1,
-            problem,
-        });
-    }
-
-    fn read(&mut self, text: &str, settings: &PlateMapSettings) -> Option<PlateMap> {
-        if text.len() > MAX_PLATE_MAP_BYTES {
-            let (bytes, limit) = (text.len(), MAX_PLATE_MAP_BYTES);
-            self.report(1, 0, PlateMapProblem::TooLarge { bytes, limit });
-            return None;
-        }
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut table = csv::ReaderBuilder::new()
-            .delimiter(delimiter(text))
-            .has_headers(false)
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
-        let mut records = table.records();
-        let header = match records.next() {
-            Some(Ok(header)) if header.iter().any(|name| !name.is_empty()) => header,
-            Some(Err(error)) => {
-                let reason = error.to_string();
-                self.report(1, 0, PlateMapProblem::Table { reason });
-                return None;
-            }
-            _ => {
-                self.report(1, 0, PlateMapProblem::Empty { what: "header" });
-                return None;
-            }
-        };
-        let header_line = line_of(text, header.position());
-        let columns: Vec<String> = header.iter().map(str::to_owned).collect();
-        let places = self.places(&columns, header_line, settings);
-
-        let mut plates: BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>> = BTreeMap::new();
-        let mut lines = 0usize;
-        for record in records {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    let line = line_of(text, error.position());
-                    let reason = error.to_string();
-                    self.report(line, 0, PlateMapProblem::Table { reason });
-                    break;
-                }
-            };
-            // A line of separators only is what spreadsheets leave behind.
-            if record.iter().all(str::is_empty) {
-                continue;
-            }
-            lines += 1;
-            let line = line_of(text, record.position());
-            if record.len() != columns.len() {
-                let (found, expected) = (record.len(), columns.len());
-                self.report(line, 0, PlateMapProblem::CellCount { found, expected });
-                continue;
-            }
-            if let Some(places) = &places {
-                self.row(&record, line, places, settings, &mut plates);
-            }
-        }
-        if lines == 0 {
-            self.report(header_line, 0, PlateMapProblem::Empty { what: "well" });
-        }
-        places?;
-        Some(PlateMap {
-            file: self.file.to_owned(),
-            given: GivenColumns::of(&columns, settings),
-            columns,
-            dose_unit: settings.dose_unit.clone(),
-            plates,
-        })
-    }
-
-    fn places(&mut self, columns: &[String], line: u64, settings: &PlateMapSettings) -> Option<Places> {
-        for (index, name) in columns.iter().enumerate() {
-            if !name.is_empty() && columns[..index].contains(name) {
-                self.report(
-                    line,
-                    index,
-                    PlateMapProblem::DuplicateColumn { name: name.clone() },
-                );
-            }
-        }
-        let named = &settings.columns;
-        let plain = Plain::of(columns);
-        let mut find = |role: usize, name: &Option<String>| match name {
-            Some(name) => {
-                let found = columns.iter().position(|column| column == name);
-                if found.is_none() {
-                    let problem = PlateMapProblem::NoSuchColumn {
-                        role: USUAL[role].0,
-                        name: name.clone(),
-                        nearest: nearest(name, columns.iter().map(String::as_str)).map(str::to_owned),
-                        known: columns.to_vec(),
-                    };
-                    self.report(line, 0, problem);
-                }
-                found
-            }
-            None => usual(&plain, role),
-        };
-        let plate = find(0, &named.plate);
-        let mut well = find(1, &named.well);
-        let mut grid = None;
-        if well.is_none() && named.well.is_none() {
-            let row_and_column = plain.find(columns::ROW).zip(plain.find(columns::COLUMN));
-            (well, grid) = row_and_column.map_or((None, None), |(row, column)| (Some(row), Some(column)));
-        }
-        let compound = find(2, &named.compound);
-        let dose = find(3, &named.dose);
-        let disease = find(4, &named.disease);
-        let named_unit = dose.and_then(|at| {
-            let (name, _) = columns::plain(&columns[at]);
-            dose::named_unit(&name).map(|(_, unit)| unit)
-        });
-        if well.is_none() && named.well.is_none() {
-            let problem = PlateMapProblem::NoWellColumn {
-                usual: USUAL[1].1.to_vec(),
-                known: columns.to_vec(),
-            };
-            self.report(line, 0, problem);
-        }
-        Some(Places {
-            plate,
-            well: well?,
-            grid,
-            compound,
-            dose,
-            named_unit,
-            disease,
-        })
-    }
-
-    fn row(
-        &mut self,
-        record: &csv::StringRecord,
-        line: u64,
-        places: &Places,
-        settings: &PlateMapSettings,
-        plates: &mut BTreeMap<Option<Barcode>, BTreeMap<WellPosition, Row>>,
-    ) {
-        let cell = |index: usize| record.get(index).unwrap_or_default();
-        let filled = |index: Option<usize>| index.map(cell).filter(|text| !is_missing(text));
-        // Every cell of the line is looked at before the line is given up, so that all problems are reported.
-        let plate = places
-            .plate
-            .map(|index| (index, columns::whole(cell(index)).parse::<Barcode>()))
-            .map(|(index, plate)| {
-                plate.map_err(|reason| self.report(line, index, PlateMapProblem::Plate { reason }))
-            });
-        let well = match places.grid {
-            Some(column) => grid_name(cell(places.well), cell(column)).parse::<WellPosition>(),
-            None => cell(places.well).parse::<WellPosition>(),
-        };
-        let well = well.map_err(|reason| self.report(line, places.well, PlateMapProblem::Well { reason }));
-        let dose = places.dose.and_then(|index| Some((index, filled(Some(index))?)));
-        let dose = dose
-            .map(|(index, text)| self.dose(text, places.named_unit, line, index, settings))
-            .transpose();
-        let (Ok(plate), Ok(well), Ok(dose)) = (plate.transpose(), well, dose) else {
-            return;
-        };
-        let compound = match places.compound {
-            Some(_) => filled(places.compound).map(str::to_owned),
-            // A dose of 0 of the screen's one compound is no compound.
-            None => settings.compound.clone().filter(|_| dose != Some(0.0)),
-        };
-        let disease = match places.disease {
-            Some(_) => filled(places.disease).map(str::to_owned),
-            None => settings.disease.clone(),
-        };
-        let row = Row {
-            line,
-            compound,
-            dose,
-            disease,
-            cells: record.iter().map(str::to_owned).collect(),
-        };
-        let wells = plates.entry(plate.clone()).or_default();
-        if let Some(first) = wells.get(&well) {
-            let problem = PlateMapProblem::DuplicateWell {
-                plate: plate.map(String::from),
-                well: well.to_string(),
-                first: first.line,
-            };
-            self.report(line, places.well, problem);
-        } else {
-            wells.insert(well, row);
-        }
-    }
-
-    fn dose(
-        &mut self,
-        text: &str,
-        named_unit: Option<&str>,
-        line: u64,
-        column: usize,
-        settings: &PlateMapSettings,
-    ) -> Result<f64, ()> {
-        let problem = match dose::parse_in(text, named_unit, &settings.dose_unit) {
-            // Minus zero would be a second spelling of "no dose".
-            Some(dose) if dose.is_finite() && dose >= 0.0 => return Ok(dose + 0.0),
-            Some(_) => PlateMapProblem::DoseRange {
-                text: text.to_owned(),
-            },
-            None => PlateMapProblem::Dose {
-                text: text.chars().take(80).collect(),
-                unit: settings.dose_unit.clone(),
-            },
-        };
-        self.report(line, column, problem);
-        Err(())
-    }
-}
-
-/// The line a record starts on, from 1. The parser's position stands before the line ends that it skips on its way.
-fn line_of(text: &str, position: Option<&csv::Position>) -> u64 {
-    let Some(position) = position else { return 1 };
-    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
-    let skipped = text.as_bytes().get(start..).unwrap_or_default();
-    let ends = skipped
-        .iter()
-        .take_while(|b| matches!(b, b'\n' | b'\r'))
-        .filter(|b| **b == b'\n');
-    position.line() + ends.count() as u64
-}
-
-/// The separator the header holds most of; a comma where it holds none.
-fn delimiter(text: &str) -> u8 {
-    let header = text
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    let count = |separator: u8| header.bytes().filter(|b| *b == separator).count();
-    // `max_by_key` keeps the last of equals: the comma.
-    [b';', b'\t', b',']
-        .into_iter()
-        .max_by_key(|separator| count(*separator))
-        .unwrap_or(b',')
 }

@@ -90,13 +90,14 @@ impl Screen {
         read::read(text, file_name)
     }
 
-    /// Makes relative paths (store, plate map, illumination, output folder, drift
+    /// Makes relative paths (store, plate map and its metadata, illumination, output folder, drift
     /// reference, transform) absolute against `base_dir`, the folder
     /// of the screen file, with `/` between. URIs (`scheme://...`) and absolute paths stay.
     pub fn resolve_paths(&mut self, base_dir: &str) {
         let paths = [
             Some(&mut self.images.store),
             Some(&mut self.plate_map.file),
+            self.plate_map.external.as_mut(),
             self.preprocess.illumination.as_mut(),
             self.output.folder.as_mut(),
             (!self.monitor.reference.is_empty()).then_some(&mut self.monitor.reference),

@@ -309,9 +309,13 @@ fn plate_map_settings(
     let compound = constant("compound");
     let disease = constant("disease");
     let unit = constant("dose_unit");
+    let sheet = constant("sheet");
+    let external = constant("external");
     table.finish(report);
     let settings = file.map(|file| PlateMapSettings {
         file,
+        sheet,
+        external,
         columns: columns.unwrap_or_default(),
         compound,
         disease,

@@ -115,6 +115,10 @@ words_of!(
         ScanR = "scanr",
         /// Agilent BioTek Gen5 (Cytation, Lionheart): `B7_01_1_3_DAPI_001.tif`.
         Gen5 = "gen5",
+        /// Cell Painting Gallery and CellProfiler: what `load_data.csv` lists.
+        Gallery = "gallery",
+        /// OME-TIFF: what the OME-XML in files or a companion says.
+        OmeTiff = "ome-tiff",
         /// The regular expression in `pattern`.
         Pattern = "pattern",
     }
@@ -268,9 +272,15 @@ pub struct PlateMapColumns {
 /// `[plate_map]`: what each well was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlateMapSettings {
-    /// CSV or TSV file or URI. Relative to the screen file until [`crate::screen::Screen::resolve_paths`]. Empty only in
+    /// File or URI: CSV, TSV, a workbook, or the Gallery's `barcode_platemap.csv`. Relative to the screen file until [`crate::screen::Screen::resolve_paths`]. Empty only in
     /// screens of profiles: what each well was given then stands in their tables.
     pub file: String,
+    /// The sheet of a workbook; `None`: the first with anything on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sheet: Option<String>,
+    /// What is known of compounds, joined to the Gallery's maps; `None`: `external_metadata.tsv` where it usually lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<String>,
     /// Column names.
     pub columns: PlateMapColumns,
     /// The compound of every well with a dose above 0, where the map has no such column.

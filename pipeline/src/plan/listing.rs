@@ -1,0 +1,134 @@
+//! Listing: a store's files and the metadata files they ask for become plates of fields.
+//!
+//! A store and a screen enter, [`PlateFiles`] leave. Which metadata files are read is the layout's to say
+//! (`workloads/src/layout`); here they are read, a few at a time, and of a TIFF only what its description needs. What
+//! fails: a store that cannot be listed or is away, no layout. A metadata file that is gone, refused or too large is the
+//! layout's problem, not the plate's end.
+
+use futures::{StreamExt, TryStreamExt};
+use wellspring_workloads::layout::{
+    Description, DescriptionReader, ListedFile, MAX_METADATA_BYTES, Part, PlateFiles, Reading, Wanted,
+};
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::Barcode;
+
+use crate::error::{Domain, FailureClass, Stage, StageError};
+use crate::store::ImageStore;
+
+/// Metadata files read at once.
+const CONCURRENCY: usize = 8;
+/// Rounds of questions a layout may need: none of today's needs more than 20.
+const MAX_ROUNDS: usize = 64;
+
+/// A layout that goes on asking.
+#[derive(Debug, thiserror::Error)]
+#[error("the layout asked for metadata in more than {MAX_ROUNDS} rounds; the last files were {last:?}")]
+struct AsksWithoutEnd {
+    last: Vec<String>,
+}
+
+/// The plates found in a screen's store and what is wrong with their files.
+pub async fn list_screen(store: &ImageStore, screen: &Screen) -> Result<PlateFiles, StageError> {
+    files_below(store, screen, None, None).await
+}
+
+/// The files of one plate: from the folder with its name where there is one, else from the whole store.
+pub async fn list_plate(
+    store: &ImageStore,
+    screen: &Screen,
+    plate: &Barcode,
+) -> Result<PlateFiles, StageError> {
+    let found = files_below(store, screen, Some(plate.as_str()), Some(plate)).await;
+    match found {
+        Ok(found) if found.plates.contains_key(plate) => Ok(found),
+        _ => files_below(store, screen, None, Some(plate)).await,
+    }
+}
+
+async fn files_below(
+    store: &ImageStore,
+    screen: &Screen,
+    folder: Option<&str>,
+    plate: Option<&Barcode>,
+) -> Result<PlateFiles, StageError> {
+    let mut listed = store.list(folder).await?;
+    if folder.is_some() && !listed.is_empty() {
+        // What lies beside the plates' folders may speak of all of them.
+        listed.extend(store.list_top().await?);
+    }
+    let files = listed.into_iter().map(|object| ListedFile {
+        path: object.path,
+        size: object.bytes,
+    });
+    let mut reading = Reading::new(files.collect(), &screen.images, plate);
+    for _ in 0..MAX_ROUNDS {
+        // Names of a large listing are parsed here: off the async threads.
+        let (mut asked, wanted) = blocking(move || {
+            let wanted = reading.wanted();
+            (reading, wanted)
+        })
+        .await?;
+        if wanted.is_empty() {
+            let assembled = blocking(move || asked.assemble()).await?;
+            return assembled
+                .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error));
+        }
+        let answers: Vec<(Wanted, Result<Vec<u8>, String>)> = futures::stream::iter(wanted)
+            .map(|file| async move {
+                let bytes = read(store, &file).await?;
+                Ok::<_, StageError>((file, bytes))
+            })
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        for (file, bytes) in answers {
+            asked.answer(&file, bytes);
+        }
+        reading = asked;
+    }
+    let last = reading
+        .wanted()
+        .into_iter()
+        .take(3)
+        .map(|file| file.path)
+        .collect();
+    Err(StageError::internal(Stage::Plan, AsksWithoutEnd { last }))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StageError::internal(Stage::Plan, error))
+}
+
+/// The bytes a layout asked for; what stays unreadable is its answer, what may pass is an error to be tried again.
+async fn read(store: &ImageStore, file: &Wanted) -> Result<Result<Vec<u8>, String>, StageError> {
+    if file.part == Part::Whole && file.size > MAX_METADATA_BYTES {
+        let size = file.size;
+        return Ok(Err(format!(
+            "it holds {size} bytes; at most {MAX_METADATA_BYTES} are read"
+        )));
+    }
+    let read = match file.part {
+        Part::Whole => store.read(&file.path).await.map(|bytes| Ok(bytes.to_vec())),
+        Part::Description => description(store, file).await,
+    };
+    match read {
+        Err(error) if error.domain == Domain::Input => Ok(Err(error.chain())),
+        read => read,
+    }
+}
+
+async fn description(store: &ImageStore, file: &Wanted) -> Result<Result<Vec<u8>, String>, StageError> {
+    let mut reader = DescriptionReader::new(file.size);
+    loop {
+        match reader.needs() {
+            Description::Read(range) => {
+                let bytes = store.read_range(&file.path, range.clone()).await?;
+                reader.give(range.start, bytes.to_vec());
+            }
+            Description::Found(bytes) => return Ok(Ok(bytes)),
+            Description::Broken(reason) => return Ok(Err(reason)),
+        }
+    }
+}
