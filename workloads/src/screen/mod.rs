@@ -10,6 +10,7 @@ mod plan_text;
 mod read;
 mod read_comparison;
 mod read_steps;
+mod schema;
 mod selector;
 mod settings;
 mod table;
@@ -21,6 +22,7 @@ pub use nuclei::{Declump, NucleiSettings, NucleiThreshold};
 pub use selector::{Selector, SelectorValue};
 pub use settings::{
     Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
+pub use schema::{json_schema, json_schema_text};
     ModelSettings, OutputSettings, PlateMapColumns, PlateMapSettings, PreprocessSettings, ProfilesSettings,
     QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
     Tiling, ZStack,
@@ -87,7 +89,15 @@ impl Screen {
     /// # Errors
     /// Every problem of the file at once, in file order.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ScreenErrors> {
-        read::read(text, file_name)
+        read::read(text, file_name, &[])
+    }
+
+    /// As [`Screen::parse`], where the names of all models are known: another name is one more problem of the file.
+    ///
+    /// # Errors
+    /// Every problem of the file at once, in file order.
+    pub fn parse_with_models(text: &str, file_name: &str, models: &[&str]) -> Result<Self, ScreenErrors> {
+        read::read(text, file_name, models)
     }
 
     /// Makes relative paths (store, plate map, illumination, output folder, drift

@@ -20,7 +20,7 @@ pub(super) fn read(text: &str, file_name: &str) -> Result<Screen, ScreenErrors> 
         return Err(report.into_errors("", file_name));
     }
     let (document, syntax) = DeTable::parse_recoverable(text);
-    let screen = screen(&mut report, document.get_ref());
+    let screen = screen(&mut report, document.get_ref(), models);
     if !syntax.is_empty() {
         let problem = |error: toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -35,7 +35,7 @@ pub(super) fn read(text: &str, file_name: &str) -> Result<Screen, ScreenErrors> 
     }
 }
 
-fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
+fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Option<Screen> {
     let mut root = Table::root(document);
     let head = root.need(report, "screen", "a table with the screen's name");
     let head = report.table(head).map(|mut table| {
@@ -93,7 +93,7 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
     let table = report.table(table);
     let nuclei = table.map(|table| nuclei(report, table, channels, &quality));
     let table = root.get("model");
-    let model = report.table(table).map(|table| model(report, table));
+    let model = report.table(table).map(|table| model(report, table, models));
     let value = root.get("comparison");
     let dose_unit = plate_map.as_ref().and_then(|(_, unit)| unit.as_deref());
     let comparison = comparison(report, value, dose_unit);
@@ -401,21 +401,11 @@ fn selector_value(report: &mut Report, value: &Value<'_>) -> Option<SelectorValu
     None
 }
 
-fn model(report: &mut Report, mut table: Table<'_>) -> ModelSettings {
+fn model(report: &mut Report, mut table: Table<'_>, models: &[&str]) -> ModelSettings {
     let mut settings = ModelSettings::default();
     let value = table.get("name");
-    if let Some(name) = report.text(value.clone()) {
-        let usable = name.len() <= 64
-            && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if let (false, Some(value)) = (usable, &value) {
-            report.unusable(
-                value,
-                "a model's name has at most 64 letters, digits, '-', '_' and '.'",
-            );
-        }
+    if let (Some(name), Some(value)) = (report.text(value.clone()), &value) {
+        model_name(report, value, &name, models);
         settings.name = name;
     }
     let value = table.get("engine");
@@ -432,6 +422,23 @@ fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
     let value = table.get("decode_threads");
     let decode_threads = report.count(value, 1..=1024);
     let value = table.get("engine_threads");
+/// Reports a name that no model can have, or that none of `models` has.
+fn model_name(report: &mut Report, value: &Value<'_>, name: &str, models: &[&str]) {
+    let usable = name.len() <= 64
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if !usable {
+        report.unusable(
+            value,
+            "a model's name has at most 64 letters, digits, '-', '_' and '.'",
+        );
+    } else if !models.is_empty() && !models.contains(&name) {
+        report.unknown_word(&value.key, name, value.at, models);
+    }
+}
+
     let engine_threads = report.count(value, 1..=1024);
     let value = table.get("batch_size");
     let batch_size = report.count(value, 1..=4096).unwrap_or(default.batch_size);
