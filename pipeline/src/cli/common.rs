@@ -282,6 +282,8 @@ impl ComputeArgs {
             in_flight_fields: 64,
             in_flight_bytes: resources.in_flight_bytes,
             until_drained,
+            // Of a screen that its own user runs; services for others ask to be told (`--allow-commands`).
+            commands: true,
         })
     }
 }

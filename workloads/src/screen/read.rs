@@ -7,12 +7,14 @@ use toml::de::{DeTable, DeValue};
 use super::nuclei::nuclei;
 use super::read_comparison::{comparison, monitor};
 use super::read_steps::{preprocess, quality};
+use super::steps::steps;
 use super::table::{Report, Table, Value};
 use super::*;
 use crate::layout::{Layout, LayoutError};
 use crate::words::Channel;
 
-pub(super) fn read(text: &str, file_name: &str) -> Result<Screen, ScreenErrors> {
+/// `models`: the names a model may have; none: any.
+pub(super) fn read(text: &str, file_name: &str, models: &[&str]) -> Result<Screen, ScreenErrors> {
     let mut report = Report::default();
     if text.len() > MAX_SCREEN_BYTES {
         let (bytes, limit) = (text.len(), MAX_SCREEN_BYTES);
@@ -97,6 +99,8 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
     let value = root.get("comparison");
     let dose_unit = plate_map.as_ref().and_then(|(_, unit)| unit.as_deref());
     let comparison = comparison(report, value, dose_unit);
+    let value = root.get("steps");
+    let steps = steps(report, value, nuclei.is_some(), profiles.is_some());
     let value = root.get("monitor");
     let monitor = monitor(report, value);
     let table = root.get("resources");
@@ -119,6 +123,7 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
         quality,
         nuclei: nuclei.flatten(),
         model: model.unwrap_or_default(),
+        steps,
         comparison,
         monitor,
         resources: resources.unwrap_or_default(),
@@ -417,11 +422,6 @@ fn model(report: &mut Report, mut table: Table<'_>, models: &[&str]) -> ModelSet
     settings
 }
 
-fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
-    let default = ResourceSettings::default();
-    let value = table.get("decode_threads");
-    let decode_threads = report.count(value, 1..=1024);
-    let value = table.get("engine_threads");
 /// Reports a name that no model can have, or that none of `models` has.
 fn model_name(report: &mut Report, value: &Value<'_>, name: &str, models: &[&str]) {
     let usable = name.len() <= 64
@@ -439,6 +439,11 @@ fn model_name(report: &mut Report, value: &Value<'_>, name: &str, models: &[&str
     }
 }
 
+fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
+    let default = ResourceSettings::default();
+    let value = table.get("decode_threads");
+    let decode_threads = report.count(value, 1..=1024);
+    let value = table.get("engine_threads");
     let engine_threads = report.count(value, 1..=1024);
     let value = table.get("batch_size");
     let batch_size = report.count(value, 1..=4096).unwrap_or(default.batch_size);

@@ -79,6 +79,11 @@ fn root() -> Vec<Key> {
         key("nuclei", "Nuclei are counted in every field.", tables::nuclei()),
         key("model", "The network.", tables::model()),
         key(
+            "steps",
+            "Steps outside this program, each under [[steps]].",
+            tables::steps(),
+        ),
+        key(
             "comparison",
             "What is asked, and how it is answered.",
             tables::comparison(),

@@ -10,7 +10,7 @@ use crate::compare::{ComparisonSettings, Thresholds};
 use crate::monitor::{MonitorLimits, MonitorSettings};
 use crate::screen::{
     Declump, DeviceChoice, EngineChoice, LayoutChoice, ModelSettings, NucleiThreshold, QualitySettings,
-    ResizeMethod, ResourceSettings, Tiling,
+    ResizeMethod, ResourceSettings, StepKind, Tiling,
 };
 
 /// Plate barcodes and channels: no path separator, no control character.
@@ -339,6 +339,82 @@ pub(super) fn model() -> Value {
             or_else(word(EngineChoice::WORDS), usual.engine.word()),
         ),
     ])
+}
+
+/// A time with its unit. The range is the reader's.
+fn duration() -> Value {
+    pattern(r"^\s*[0-9]+\s*(ms|s|m|min|h)\s*$")
+}
+
+pub(super) fn steps() -> Value {
+    let identifier = || pattern("^[A-Za-z0-9_.-]{1,64}$");
+    let topic = || pattern("^[A-Za-z0-9_.-]{1,249}$");
+    let step = table([
+        needed(
+            "name",
+            "Its name; feature columns are <name>_<column>.",
+            identifier(),
+        ),
+        needed("kind", "What it is.", word(StepKind::WORDS)),
+        key(
+            "level",
+            "What it works on one of.",
+            or_else(word(&["field"]), "field"),
+        ),
+        key(
+            "inputs",
+            "What it is given: images, quality, nuclei, embed, or other steps.",
+            or_else(list_of(1, &text()), json!(["images"])),
+        ),
+        needed(
+            "columns",
+            "The numbers it answers with.",
+            list_of(1, &identifier()),
+        ),
+        needed(
+            "deadline",
+            "How long one answer may take, such as \"30s\".",
+            duration(),
+        ),
+        key(
+            "attempts",
+            "Before a failure goes to the retries topic.",
+            or_else(whole(1..=100), 3),
+        ),
+        key(
+            "backoff",
+            "Before the second attempt; doubled for each further one.",
+            or_else(duration(), "1s"),
+        ),
+        key(
+            "heartbeat",
+            "How long nothing may be heard of a request.",
+            duration(),
+        ),
+        key(
+            "in_flight",
+            "Requests at once; processes of a command.",
+            or_else(whole(1..=1_024), 2),
+        ),
+        key(
+            "command",
+            "Program and arguments: requests are lines of JSON on its standard input. ./ is beside this file.",
+            list_of(1, &text()),
+        ),
+        key(
+            "url",
+            "Where requests are POSTed.",
+            pattern(r"^https?://[^\s/]\S*$"),
+        ),
+        key(
+            "poll",
+            "Between two questions for the answer of a 202.",
+            or_else(duration(), "1s"),
+        ),
+        key("requests", "The topic of requests.", topic()),
+        key("responses", "The topic of answers.", topic()),
+    ]);
+    list(&step)
 }
 
 pub(super) fn comparison() -> Value {
