@@ -25,7 +25,7 @@ use crate::collect::Collection;
 use crate::drift::Watch;
 use crate::error::{Stage, StageError};
 use crate::report::{FlagCount, PlateFacts};
-use crate::results::{ComparisonTables, Provenance, feature_names};
+use crate::results::{ComparisonTables, Provenance};
 use crate::runs::Run;
 use crate::transforms::read_transform;
 use fields::FieldReader;
@@ -116,7 +116,7 @@ fn compare_kept(
     let found = planned.design().map_err(FoundError::Screen).and_then(|design| {
         let aside = FindingsWriter::create(out)?;
         let profiled = Profiled {
-            features: &feature_names(&run.card.name, run.width()),
+            features: run.feature_names(),
             earlier: read_transform(&run.screen.comparison.transform)?,
         };
         let read = |plate: &Barcode| profiles.plate(plate);

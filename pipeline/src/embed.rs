@@ -123,6 +123,7 @@ fn embed_group(
                 let tiles = u32::try_from(tiles.shape()[0]).unwrap_or(u32::MAX);
                 let embedded = Embedded {
                     task: done.task,
+                    run: done.run,
                     model: model.clone(),
                     tiles,
                     quality,

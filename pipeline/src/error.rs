@@ -27,6 +27,8 @@ pub enum Stage {
     Quality,
     /// Running the network.
     Embed,
+    /// Asking steps outside this program.
+    External,
     /// Writing features to Kafka.
     Publish,
     /// Gathering fields into wells and plates.
@@ -45,6 +47,7 @@ impl fmt::Display for Stage {
             Stage::Preprocess => "preprocess",
             Stage::Quality => "quality",
             Stage::Embed => "embed",
+            Stage::External => "external",
             Stage::Publish => "publish",
             Stage::Collect => "collect",
             Stage::Compare => "compare",
@@ -78,6 +81,8 @@ pub enum FailureClass {
     Model,
     /// The screen asks for something that cannot work.
     Configuration,
+    /// A step outside this program gave no usable answer.
+    External,
     /// The record ended every process that worked on it.
     Poison,
     /// A defect of the program.
@@ -86,7 +91,7 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All classes.
-    pub const ALL: [FailureClass; 13] = [
+    pub const ALL: [FailureClass; 14] = [
         FailureClass::BadEvent,
         FailureClass::MissingImage,
         FailureClass::BadImage,
@@ -98,6 +103,7 @@ impl FailureClass {
         FailureClass::Access,
         FailureClass::Model,
         FailureClass::Configuration,
+        FailureClass::External,
         FailureClass::Poison,
         FailureClass::Internal,
     ];
@@ -122,6 +128,7 @@ impl fmt::Display for FailureClass {
             FailureClass::Access => "access",
             FailureClass::Model => "model",
             FailureClass::Configuration => "configuration",
+            FailureClass::External => "external",
             FailureClass::Poison => "poison",
             FailureClass::Internal => "internal",
         })

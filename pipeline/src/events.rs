@@ -89,7 +89,8 @@ pub struct FieldFeatures {
     pub passed: bool,
     /// Quality per channel.
     pub quality: Vec<ChannelMeasures>,
-    /// Channel embeddings one after the other in the screen's channel order.
+    /// Channel embeddings one after the other in the screen's channel order, then the columns of external steps in the
+    /// order of the screen.
     #[serde(with = "f32_bytes")]
     pub embedding: Vec<f32>,
 }

@@ -93,11 +93,13 @@ pub struct Measured {
     pub passed: bool,
 }
 
-/// After embed.
+/// After embed, and after external steps, whose columns are then behind the embedding.
 #[derive(Debug)]
 pub struct Embedded {
     /// The task.
     pub task: Arc<FieldTask>,
+    /// The run.
+    pub run: Arc<Run>,
     /// Name and version of the network.
     pub model: String,
     /// Tiles averaged per channel.
@@ -106,6 +108,6 @@ pub struct Embedded {
     pub quality: Vec<ChannelMeasures>,
     /// Whether every channel passed the gates.
     pub passed: bool,
-    /// Channel embeddings one after the other.
+    /// Channel embeddings one after the other, then the columns of external steps in the order of the screen.
     pub embedding: Vec<f32>,
 }

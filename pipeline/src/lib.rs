@@ -1,7 +1,7 @@
 //! Wellspring: high-content screening from plate-ready event to comparison.
 //!
-//! The files follow the flow: [`plan`], [`fetch`], [`decode`], [`preprocess`], [`quality`], [`embed`], [`publish`],
-//! [`collect`], [`compare`]; [`topology`] wires them with bounded channels. [`events`] has every record on Kafka,
+//! The files follow the flow: [`plan`], [`fetch`], [`decode`], [`preprocess`], [`quality`], [`embed`],
+//! [`external`], [`publish`], [`collect`], [`compare`]; [`topology`] wires them with bounded channels. [`events`] has every record on Kafka,
 //! [`fields`] every edge between two stages, [`track`] the acknowledgement that travels with the work. Only
 //! [`kafka`] knows rdkafka, only [`store`] object storage. `ARCHITECTURE.md` has the picture.
 
@@ -15,6 +15,7 @@ pub mod drift;
 pub mod embed;
 pub mod error;
 pub mod events;
+pub mod external;
 pub mod failpoint;
 pub mod failures;
 pub mod fetch;

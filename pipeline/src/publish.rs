@@ -1,4 +1,4 @@
-//! Publish: an embedded field becomes a record on the features topic and settles its task.
+//! Publish: a field with all its features becomes a record on the features topic and settles its task.
 //!
 //! [`Embedded`] fields enter; their tickets carry the records to the lane's publisher, which writes them in one
 //! transaction with the task offsets they answer ([`crate::kafka::lane`]).
@@ -15,6 +15,7 @@ use crate::track::{Outcome, Tracked};
 pub fn publish(field: Tracked<Embedded>) {
     let Embedded {
         task,
+        run: _,
         model,
         tiles,
         quality,

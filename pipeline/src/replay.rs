@@ -163,6 +163,7 @@ impl Old {
                 ("[preprocess]", serde_json::to_value(&screen.preprocess)),
                 ("[nuclei]", serde_json::to_value(&screen.nuclei)),
                 ("[model]", serde_json::to_value(&screen.model.name)),
+                ("[[steps]]", serde_json::to_value(&screen.steps)),
             ]
         };
         for ((part, old), (_, new)) in parts(&self.screen).into_iter().zip(parts(screen)) {

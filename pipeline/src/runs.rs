@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wellspring_models::ModelCard;
-use wellspring_workloads::screen::Screen;
+use wellspring_workloads::screen::graph::{GraphProblem, StepGraph};
+use wellspring_workloads::screen::{ExternalStep, Screen};
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{RunId, Status};
@@ -19,6 +20,7 @@ use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::model_cards::{self, CardsError};
 use crate::model_store::models_folder;
 use crate::preprocess::IlluminationCache;
+use crate::results::feature_names;
 use crate::store::{ImageStore, StoreError};
 
 /// How long a task may wait for its run to appear on the status topic, where it was written first.
@@ -33,8 +35,10 @@ pub struct Run {
     pub screen: Screen,
     /// The network's card.
     pub card: Arc<ModelCard>,
-    /// Values of one field's embedding.
-    width: usize,
+    /// The screen's steps.
+    pub graph: StepGraph,
+    /// Names of the values of one field: the network's, then those of external steps in the order of the file.
+    names: Vec<String>,
     /// Where the images are.
     pub store: ImageStore,
     /// Illumination functions read so far.
@@ -57,6 +61,9 @@ pub enum RunError {
         /// Channels of the screen.
         channels: usize,
     },
+    /// Its steps make no graph.
+    #[error("the screen's steps cannot be put in order")]
+    Steps(#[from] GraphProblem),
     /// The screen has no images.
     #[error(
         "screen '{name}' has [profiles] and no [images]: it is for `wellspring compare --features FILES`"
@@ -91,9 +98,13 @@ impl Run {
             model: card.name.clone(),
             channels,
         })?;
+        let graph = StepGraph::of(&screen)?;
+        let mut names = feature_names(&card.name, width);
+        names.extend(screen.steps.iter().flat_map(ExternalStep::feature_names));
         let store = ImageStore::open(&screen.images.store)?;
         Ok(Self {
-            width,
+            graph,
+            names,
             id: run_id(&screen),
             screen,
             card,
@@ -102,9 +113,9 @@ impl Run {
         })
     }
 
-    /// Values of one field's embedding.
-    pub fn width(&self) -> usize {
-        self.width
+    /// Names of the values of one field, in order.
+    pub fn feature_names(&self) -> &[String] {
+        &self.names
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! planner   plates ─> plan ─> tasks, status, retries, dead letters
-//! worker    tasks ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> publish ─> features, retries, dead letters
+//! worker    tasks ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> external ─> publish ─> features, retries, dead letters
 //! retrier   retries, when they are due ─> plates, tasks
 //! ```
 //!
-//! Every arrow is a bounded channel. Fetch is async; decode, preprocess, quality and embed have threads of their own.
+//! Every arrow is a bounded channel. Fetch and external are async; decode, preprocess, quality and embed have threads of their own.
 //! A stage ends when the one before it has ended, so stopping the lane drains the rest. A stage's failure becomes a
 //! dead letter or stops the lane; a panic drops its ticket, which stops the lane too.
 
@@ -21,6 +21,7 @@ use wellspring_kernels::Device;
 use crate::dead_letters::Place;
 use crate::embed::EngineSettings;
 use crate::error::{FailureClass, Stage, StageError};
+use crate::external::{self, ExternalSettings};
 use crate::failures::{returned, settle, settle_field};
 use crate::fetch::MemoryLimit;
 use crate::fields::OfField;
@@ -46,13 +47,16 @@ pub struct WorkerSettings {
     pub in_flight_bytes: u64,
     /// Whether to end when the topic is drained.
     pub until_drained: bool,
+    /// Whether commands of screens may be run here.
+    pub commands: bool,
 }
 
 /// A running role: its lane and the threads behind it.
 pub struct Role {
     lane: Lane,
     threads: Vec<JoinHandle<()>>,
-    fetching: Option<tokio::task::JoinHandle<()>>,
+    /// Fetch and external.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
     runtime: Handle,
 }
 
@@ -70,10 +74,10 @@ impl Role {
     /// Waits until everything in flight is committed. Blocking.
     pub fn join(self) -> Result<(), StageError> {
         let mut result = self.lane.join();
-        if let Some(fetching) = self.fetching
-            && let Err(error) = self.runtime.block_on(fetching)
-        {
-            result = result.and(Err(StageError::internal(Stage::Fetch, error)));
+        for task in self.tasks {
+            if let Err(error) = self.runtime.block_on(task) {
+                result = result.and(Err(StageError::internal(Stage::Source, error)));
+            }
         }
         for thread in self.threads {
             let name = thread.thread().name().unwrap_or("stage").to_owned();
@@ -101,7 +105,7 @@ pub fn planner(kafka: &KafkaSettings, runs: Arc<Runs>, runtime: &Handle) -> Resu
     Ok(Role {
         lane,
         threads: vec![planning],
-        fetching: None,
+        tasks: Vec::new(),
         runtime: runtime.clone(),
     })
 }
@@ -133,7 +137,7 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
     Ok(Role {
         lane,
         threads: vec![returning],
-        fetching: None,
+        tasks: Vec::new(),
         runtime: runtime.clone(),
     })
 }
@@ -181,15 +185,21 @@ pub fn worker(
     threads.push(spawn("embed", move || {
         embed::run(&measured, &embedded_in, &engine)
     })?);
+    let (answered_in, answered) = bounded(settings.engine.batch_items.max(2));
+    let external = ExternalSettings {
+        kafka: kafka.clone(),
+        commands: settings.commands,
+    };
+    let asking = runtime.spawn(external::run(embedded, answered_in, external));
     threads.push(spawn("publish", move || {
-        while let Ok(field) = embedded.recv_blocking() {
+        while let Ok(field) = answered.recv_blocking() {
             publish::publish(field);
         }
     })?);
     Ok(Role {
         lane,
         threads,
-        fetching: Some(fetching),
+        tasks: vec![fetching, asking],
         runtime: runtime.clone(),
     })
 }

@@ -246,6 +246,21 @@ fn thirty_mistakes_yield_thirty_messages() {
 }
 
 #[test]
+fn a_model_nobody_knows_is_one_more_problem_of_the_file() {
+    let text = MINIMAL.replace("store = ", "stroe = 1\nstore = ") + "[model]\nname = \"openfenom\"\n";
+    let known = ["efficientnet-lite0", "openphenom"];
+    let errors = Screen::parse_with_models(&text, "m.toml", &known)
+        .unwrap_err()
+        .to_string();
+    assert!(errors.contains("m.toml:6:1: unknown key 'stroe'"), "{errors}");
+    assert!(
+        errors.contains("m.toml:17:8: model.name is \"openfenom\": did you mean 'openphenom'?"),
+        "{errors}"
+    );
+    assert!(Screen::parse(&text.replace("stroe = 1", ""), "m.toml").is_ok());
+}
+
+#[test]
 fn errors_of_syntax_do_not_hide_other_mistakes() {
     let text = MINIMAL
         .replace("name = \"small\"", "name = = 3")

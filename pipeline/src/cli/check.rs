@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use serde_json::{Value, json};
 use wellspring::error::chain;
 use wellspring::plan::{Failure, list_screen, plan_plate, read_plate_map};
@@ -36,9 +35,7 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let shown = args.screen.display().to_string();
-    let text = std::fs::read_to_string(&args.screen)
-        .with_context(|| format!("screen file '{shown}' cannot be read"))?;
-    let checked = match Screen::parse(&text, &shown) {
+    let checked = match common::parse_screen(&common::screen_text(&args.screen)?, &shown)? {
         Ok(mut screen) => {
             let folder = std::path::absolute(&args.screen)?;
             let folder = folder.parent().unwrap_or(Path::new("/"));

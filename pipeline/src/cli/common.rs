@@ -336,6 +336,8 @@ impl ComputeArgs {
             in_flight_fields: 64,
             in_flight_bytes: resources.in_flight_bytes,
             until_drained,
+            // Of a screen that its own user runs; services for others ask to be told (`--allow-commands`).
+            commands: true,
         })
     }
 }
@@ -343,13 +345,40 @@ impl ComputeArgs {
 /// Reads and checks a screen file; its relative paths become absolute.
 pub(crate) fn read_screen(path: &Path) -> anyhow::Result<Screen> {
     let shown = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("screen file '{shown}' cannot be read"))?;
-    let mut screen = Screen::parse(&text, &shown)?;
+    let mut screen = parse_screen(&screen_text(path)?, &shown)??;
     let absolute = std::path::absolute(path).with_context(|| format!("'{shown}' has no absolute path"))?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
     screen.resolve_paths(&folder.to_string_lossy());
     Ok(screen)
+}
+
+/// The text of a screen file. No more of a file is read than a screen may have: the rest of a larger one is told by its
+/// first part.
+pub(crate) fn screen_text(path: &Path) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let shown = path.display().to_string();
+    let cannot = || format!("screen file '{shown}' cannot be read");
+    let file = std::fs::File::open(path).with_context(cannot)?;
+    let limit = screen::MAX_SCREEN_BYTES as u64;
+    let bytes = file.metadata().with_context(cannot)?.len();
+    let mut text = String::new();
+    file.take(limit + 1)
+        .read_to_string(&mut text)
+        .with_context(cannot)?;
+    if text.len() as u64 > limit {
+        let bytes = bytes.max(text.len() as u64);
+        bail!(
+            "screen file '{shown}' holds {bytes} bytes: a screen file holds at most {limit}; is it the right file?"
+        );
+    }
+    Ok(text)
+}
+
+/// A screen file's text checked, the name of its model too.
+pub(crate) fn parse_screen(text: &str, shown: &str) -> anyhow::Result<Result<Screen, screen::ScreenErrors>> {
+    let cards = wellspring::model_cards::all(&wellspring::model_store::models_folder()?)?;
+    let models: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
+    Ok(Screen::parse_with_models(text, shown, &models))
 }
 
 /// The async runtime of a command.

@@ -16,6 +16,7 @@ mod door;
 mod drift;
 mod models;
 mod neighbours;
+mod plan;
 mod plates;
 mod relate;
 mod replay;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Check a screen file, and print what would be done.
     Check(check::Args),
+    /// Print what a screen amounts to, and the graph of its steps.
+    Plan(plan::Args),
     /// Register a screen as a run and announce its plates.
     Submit(submit::Args),
     /// Serve submitted runs until stopped: plan plates, collect features, compare, write results.
@@ -93,6 +96,7 @@ impl Command {
         match self {
             Command::Run(args) => run::execute(args),
             Command::Check(args) => check::execute(args),
+            Command::Plan(args) => plan::execute(&args),
             Command::Submit(args) => submit::execute(args),
             Command::Serve(args) => serve::execute(args),
             Command::Worker(args) => worker::execute(args),

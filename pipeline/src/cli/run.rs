@@ -10,7 +10,6 @@ use wellspring::collector::{Collector, Wanted};
 use wellspring::compare::Compared;
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
 use wellspring::kafka::{KafkaSettings, topics};
-use wellspring::results::feature_names;
 use wellspring::runs::{Run, Runs};
 use wellspring::topology::{Role, planner, retrier, worker};
 use wellspring::transforms::read_transform;
@@ -77,7 +76,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let run = Run::open(screen)?;
     // Read again when plates are compared: here only so that a wrong file is an error now and not after the last field.
     if let Some(transform) = read_transform(&run.screen.comparison.transform)? {
-        transform.check_features(&feature_names(&run.card.name, run.width()))?;
+        transform.check_features(run.feature_names())?;
     }
     let schemas = args.schemas.open()?;
 

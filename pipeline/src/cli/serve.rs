@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Leave embedding to workers of their own.
     #[arg(long)]
     no_worker: bool,
+    /// Run the commands that screens name in [[steps]]: whoever can submit a screen then runs programs as this user.
+    #[arg(long, env = "WELLSPRING_ALLOW_COMMANDS")]
+    allow_commands: bool,
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -61,7 +64,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     };
     if !args.no_worker {
         let resources = ResourceSettings::default();
-        let settings = args.compute.worker_settings(&resources, false)?;
+        let mut settings = args.compute.worker_settings(&resources, false)?;
+        settings.commands = args.allow_commands;
         let device = args.compute.open_device(&resources)?;
         surroundings.device = device.describe();
         roles.push(worker(

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Exit when every task of the assigned partitions is done.
     #[arg(long)]
     until_drained: bool,
+    /// Run the commands that screens name in [[steps]]: whoever can submit a screen then runs programs as this user.
+    #[arg(long, env = "WELLSPRING_ALLOW_COMMANDS")]
+    allow_commands: bool,
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -34,7 +37,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         ..args.kafka.settings()?
     };
     let resources = ResourceSettings::default();
-    let settings = args.compute.worker_settings(&resources, args.until_drained)?;
+    let mut settings = args.compute.worker_settings(&resources, args.until_drained)?;
+    settings.commands = args.allow_commands;
     let device = args.compute.open_device(&resources)?;
     runtime.block_on(topics::create_missing(&kafka))?;
     let runs = Runs::follow(&kafka)?;

@@ -84,7 +84,6 @@ impl PlateInHand {
 
 impl<'a> FieldReader<'a> {
     pub(super) fn create(run: &'a Run, provenance: &Provenance, out: &Path) -> Result<Self, WriteError> {
-        let model = &run.card.name;
         let channels: Vec<_> = run
             .screen
             .images
@@ -94,7 +93,12 @@ impl<'a> FieldReader<'a> {
             .collect();
         Ok(Self {
             run,
-            features: FeatureTable::create(out, model, run.width(), run.screen.nuclei.is_some(), provenance)?,
+            features: FeatureTable::create(
+                out,
+                run.feature_names(),
+                run.screen.nuclei.is_some(),
+                provenance,
+            )?,
             quality: QualityTable::create(
                 out,
                 &channels,
@@ -102,7 +106,7 @@ impl<'a> FieldReader<'a> {
                 run.screen.nuclei.is_some(),
                 provenance,
             )?,
-            profiles: ProfileTable::create(out, model, run.width(), provenance)?,
+            profiles: ProfileTable::create(out, run.feature_names(), provenance)?,
             flags: BTreeMap::new(),
             left_out: Vec::new(),
             plate: None,

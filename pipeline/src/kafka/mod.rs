@@ -3,10 +3,12 @@
 //! - [`topics`] names the topics and creates them; [`admin`] compares them with what they should be, and alters them.
 //! - [`lane`] reads one topic as a group member and publishes what became of each record, offsets included, in
 //!   transactions.
+//! - [`exchange`] asks external steps by a pair of topics.
 //! - [`tail`] reads whole topics, outside any group; [`follow`] reads on, on a thread of its own.
 //! - [`trace`] is the `traceparent` header.
 
 pub mod admin;
+pub mod exchange;
 pub mod follow;
 pub mod lane;
 pub mod producer;

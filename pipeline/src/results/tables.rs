@@ -173,15 +173,14 @@ impl FeatureTable {
     /// The file's name.
     pub const FILE: &'static str = "features.parquet";
 
-    /// Opens the table in folder `dir`: `width` columns `<model>_<i>` after place, treatment and quality, and after
+    /// Opens the table in folder `dir`: columns `features` after place, treatment and quality, and after
     /// `Metadata_Count_Nuclei` where nuclei are counted.
     ///
     /// # Errors
     /// The file cannot be created.
     pub fn create(
         dir: &Path,
-        model: &str,
-        width: usize,
+        features: &[String],
         nuclei: bool,
         provenance: &Provenance,
     ) -> Result<Self, WriteError> {
@@ -195,7 +194,7 @@ impl FeatureTable {
         // Text, as every column that tools must not take for a feature.
         columns.extend(nuclei.then(|| Column::optional(format!("Metadata_{NUCLEI}"), ColumnKind::Text)));
         let path = dir.join(Self::FILE);
-        let table = TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs())?;
+        let table = TableWriter::create(&path, columns, features, &provenance.pairs())?;
         Ok(Self { table, nuclei })
     }
 
@@ -242,16 +241,11 @@ impl ProfileTable {
     /// The file's name.
     pub const FILE: &'static str = "profiles.parquet";
 
-    /// Opens the table in folder `dir`: `width` columns `<model>_<i>` after place and treatment.
+    /// Opens the table in folder `dir`: columns `features` after place and treatment.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn create(
-        dir: &Path,
-        model: &str,
-        width: usize,
-        provenance: &Provenance,
-    ) -> Result<Self, WriteError> {
+    pub fn create(dir: &Path, features: &[String], provenance: &Provenance) -> Result<Self, WriteError> {
         let mut columns = vec![
             Column::required("Metadata_Plate", ColumnKind::Text),
             Column::required("Metadata_Well", ColumnKind::Text),
@@ -262,7 +256,7 @@ impl ProfileTable {
         columns.push(Column::optional("Metadata_Object_Count", ColumnKind::Text));
         columns.push(Column::required("Metadata_held_back", ColumnKind::Text));
         let path = dir.join(Self::FILE);
-        TableWriter::create(&path, columns, &feature_names(model, width), &provenance.pairs()).map(Self)
+        TableWriter::create(&path, columns, features, &provenance.pairs()).map(Self)
     }
 
     /// Appends a well, which the comparison did not use where it was held back. Give wells in order of plate and well:

@@ -62,7 +62,7 @@ fn read(path: &Path) -> (Vec<String>, Vec<String>) {
 #[test]
 fn features_have_a_row_per_field_with_text_metadata_and_a_numeric_dose() {
     let dir = tempfile::tempdir().unwrap();
-    let mut table = FeatureTable::create(dir.path(), "net", 2, true, &provenance()).unwrap();
+    let mut table = FeatureTable::create(dir.path(), &feature_names("net", 2), true, &provenance()).unwrap();
     let bad = FieldQuality {
         passed: false,
         flags: vec!["blur:DNA".to_owned(), "empty:DNA".to_owned()],
@@ -226,7 +226,7 @@ fn comparisons_keep_every_component_and_the_contract_columns() {
 fn what_made_a_table_is_in_the_file_and_the_same_rows_give_the_same_bytes() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let bytes = folders.each_ref().map(|dir| {
-        let mut table = ProfileTable::create(dir.path(), "net", 3, &provenance()).unwrap();
+        let mut table = ProfileTable::create(dir.path(), &feature_names("net", 3), &provenance()).unwrap();
         for (well, count) in [("A01", None), ("A02", Some(120.5))] {
             table
                 .push(

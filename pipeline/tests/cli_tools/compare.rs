@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use wellspring::results::{
-    ComparisonTable, FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance,
+    ComparisonTable, FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, feature_names,
 };
 use wellspring_models::find_card;
 use wellspring_workloads::compare::compare;
@@ -208,14 +208,17 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
     }
     let mut features = FeatureTable::create(
         &folder.path().join("fields"),
-        &card.name,
-        WIDTH,
+        &feature_names(&card.name, WIDTH),
         false,
         &provenance,
     )
     .unwrap();
-    let mut wells =
-        ProfileTable::create(&folder.path().join("wells"), &card.name, WIDTH, &provenance).unwrap();
+    let mut wells = ProfileTable::create(
+        &folder.path().join("wells"),
+        &feature_names(&card.name, WIDTH),
+        &provenance,
+    )
+    .unwrap();
     let mut profiles = Vec::new();
     for (well, treatment) in &treatments {
         let mut sums = [0.0; WIDTH];

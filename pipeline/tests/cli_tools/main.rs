@@ -8,6 +8,7 @@
 
 mod align;
 mod bad_files;
+mod bad_screens;
 mod bad_tables;
 mod compare;
 mod drift;

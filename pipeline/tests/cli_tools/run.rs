@@ -52,7 +52,7 @@ fn features(run: &Run, plate: &Barcode, index: u32, map: &PlateMap) -> FieldFeat
     let given = &run.screen.treatments(map, plate).unwrap()[&well];
     let healthy = given.disease.is_none() || given.compound.as_deref() == Some("rescuer");
     let place = if healthy { 0.0 } else { 1.0 };
-    let embedding = (0..run.width()).map(|i| {
+    let embedding = (0..run.feature_names().len()).map(|i| {
         let number = index * 131 + i as u32 * 29 + u32::from(plate.as_str().as_bytes()[1]) * 7;
         place * (i % 5) as f32 + (number * number % 97) as f32 / 97.0
     });

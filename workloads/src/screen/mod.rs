@@ -4,20 +4,24 @@
 //! and the nearest known name. A relative path stays text until [`Screen::resolve_paths`]; nothing is read here.
 
 mod error;
+pub mod graph;
 mod nearest;
 mod nuclei;
 mod plan_text;
 mod read;
 mod read_comparison;
 mod read_steps;
+mod schema;
 mod selector;
 mod settings;
+mod steps;
 mod table;
 mod treatments;
 
 pub use error::{ScreenError, ScreenErrors, ScreenProblem};
 pub(crate) use nearest::nearest;
 pub use nuclei::{Declump, NucleiSettings, NucleiThreshold};
+pub use schema::{json_schema, json_schema_text};
 pub use selector::{Selector, SelectorValue};
 pub use settings::{
     Background, ChannelSettings, Controls, DeviceChoice, EngineChoice, ImagesSettings, LayoutChoice,
@@ -25,6 +29,7 @@ pub use settings::{
     QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
     Tiling, ZStack,
 };
+pub use steps::{ExternalStep, Service, StepKind, nearest_column};
 pub use treatments::{TreatmentError, TreatmentErrors};
 
 use std::collections::BTreeMap;
@@ -32,7 +37,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::compare::ComparisonSettings;
+use crate::compare::{Align, ComparisonSettings, Normalise};
 use crate::monitor::MonitorSettings;
 use crate::plate_map::PlateMap;
 use crate::profile::Treatment;
@@ -66,6 +71,9 @@ pub struct Screen {
     pub nuclei: Option<NucleiSettings>,
     /// The network.
     pub model: ModelSettings,
+    /// Steps outside this program, as they stand in the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<ExternalStep>,
     /// The comparison.
     pub comparison: ComparisonSettings,
     /// The watch over the controls; its defaults are not part of the screen's hash.
@@ -87,13 +95,28 @@ impl Screen {
     /// # Errors
     /// Every problem of the file at once, in file order.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ScreenErrors> {
-        read::read(text, file_name)
+        read::read(text, file_name, &[])
+    }
+
+    /// As [`Screen::parse`], where the names of all models are known: another name is one more problem of the file.
+    ///
+    /// # Errors
+    /// Every problem of the file at once, in file order.
+    pub fn parse_with_models(text: &str, file_name: &str, models: &[&str]) -> Result<Self, ScreenErrors> {
+        read::read(text, file_name, models)
     }
 
     /// Makes relative paths (store, plate map and its metadata, illumination, output folder, drift
-    /// reference, transform) absolute against `base_dir`, the folder
+    /// reference, transform, commands of steps) absolute against `base_dir`, the folder
     /// of the screen file, with `/` between. URIs (`scheme://...`) and absolute paths stay.
     pub fn resolve_paths(&mut self, base_dir: &str) {
+        let commands = self.steps.iter_mut().filter_map(|step| match &mut step.service {
+            Service::Command { command } => Some(command),
+            _ => None,
+        });
+        // Of a command's words only what says itself that it is a relative path.
+        let words = commands.flatten();
+        let words = words.filter(|word| word.starts_with("./") || word.starts_with("../"));
         let paths = [
             Some(&mut self.images.store),
             Some(&mut self.plate_map.file),
@@ -103,7 +126,7 @@ impl Screen {
             (!self.monitor.reference.is_empty()).then_some(&mut self.monitor.reference),
             (!self.comparison.transform.is_empty()).then_some(&mut self.comparison.transform),
         ];
-        for path in paths.into_iter().flatten() {
+        for path in paths.into_iter().flatten().chain(words) {
             let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
             let absolute = path.contains("://") || path.starts_with(['/', '\\']) || drive;
             if !absolute && !base_dir.is_empty() && !path.is_empty() {

@@ -230,6 +230,24 @@ fn steps(plan: &mut Plan, screen: &Screen) {
         "embed",
         &format!("{}, engine {}", screen.model.name, screen.model.engine),
     );
+    for step in &screen.steps {
+        let seconds = |ms: u64| ms as f64 / 1e3;
+        let text = format!(
+            "{} of {}, by {}",
+            step.columns.join(", "),
+            step.inputs.join(", "),
+            step.service.describe()
+        );
+        plan.line(&step.name, &text);
+        let text = format!(
+            "an answer within {} s; {} attempts, from {} s apart; {} requests at once",
+            seconds(step.deadline_ms),
+            step.attempts,
+            seconds(step.backoff_ms),
+            step.in_flight
+        );
+        plan.line("", &text);
+    }
 }
 
 fn compare(plan: &mut Plan, screen: &Screen) {

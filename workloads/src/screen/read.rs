@@ -7,12 +7,14 @@ use toml::de::{DeTable, DeValue};
 use super::nuclei::nuclei;
 use super::read_comparison::{comparison, monitor};
 use super::read_steps::{preprocess, quality};
+use super::steps::steps;
 use super::table::{Report, Table, Value};
 use super::*;
 use crate::layout::{Layout, LayoutError};
 use crate::words::Channel;
 
-pub(super) fn read(text: &str, file_name: &str) -> Result<Screen, ScreenErrors> {
+/// `models`: the names a model may have; none: any.
+pub(super) fn read(text: &str, file_name: &str, models: &[&str]) -> Result<Screen, ScreenErrors> {
     let mut report = Report::default();
     if text.len() > MAX_SCREEN_BYTES {
         let (bytes, limit) = (text.len(), MAX_SCREEN_BYTES);
@@ -20,7 +22,7 @@ pub(super) fn read(text: &str, file_name: &str) -> Result<Screen, ScreenErrors> 
         return Err(report.into_errors("", file_name));
     }
     let (document, syntax) = DeTable::parse_recoverable(text);
-    let screen = screen(&mut report, document.get_ref());
+    let screen = screen(&mut report, document.get_ref(), models);
     if !syntax.is_empty() {
         let problem = |error: toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -35,7 +37,7 @@ pub(super) fn read(text: &str, file_name: &str) -> Result<Screen, ScreenErrors> 
     }
 }
 
-fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
+fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Option<Screen> {
     let mut root = Table::root(document);
     let head = root.need(report, "screen", "a table with the screen's name");
     let head = report.table(head).map(|mut table| {
@@ -93,10 +95,12 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
     let table = report.table(table);
     let nuclei = table.map(|table| nuclei(report, table, channels, &quality));
     let table = root.get("model");
-    let model = report.table(table).map(|table| model(report, table));
+    let model = report.table(table).map(|table| model(report, table, models));
     let value = root.get("comparison");
     let dose_unit = plate_map.as_ref().and_then(|(_, unit)| unit.as_deref());
     let comparison = comparison(report, value, dose_unit);
+    let value = root.get("steps");
+    let steps = steps(report, value, nuclei.is_some(), profiles.is_some());
     let value = root.get("monitor");
     let monitor = monitor(report, value);
     let table = root.get("resources");
@@ -119,6 +123,7 @@ fn screen(report: &mut Report, document: &DeTable<'_>) -> Option<Screen> {
         quality,
         nuclei: nuclei.flatten(),
         model: model.unwrap_or_default(),
+        steps,
         comparison,
         monitor,
         resources: resources.unwrap_or_default(),
@@ -405,21 +410,11 @@ fn selector_value(report: &mut Report, value: &Value<'_>) -> Option<SelectorValu
     None
 }
 
-fn model(report: &mut Report, mut table: Table<'_>) -> ModelSettings {
+fn model(report: &mut Report, mut table: Table<'_>, models: &[&str]) -> ModelSettings {
     let mut settings = ModelSettings::default();
     let value = table.get("name");
-    if let Some(name) = report.text(value.clone()) {
-        let usable = name.len() <= 64
-            && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if let (false, Some(value)) = (usable, &value) {
-            report.unusable(
-                value,
-                "a model's name has at most 64 letters, digits, '-', '_' and '.'",
-            );
-        }
+    if let (Some(name), Some(value)) = (report.text(value.clone()), &value) {
+        model_name(report, value, &name, models);
         settings.name = name;
     }
     let value = table.get("engine");
@@ -429,6 +424,23 @@ fn model(report: &mut Report, mut table: Table<'_>) -> ModelSettings {
     settings.engine = engine.unwrap_or_default();
     table.finish(report);
     settings
+}
+
+/// Reports a name that no model can have, or that none of `models` has.
+fn model_name(report: &mut Report, value: &Value<'_>, name: &str, models: &[&str]) {
+    let usable = name.len() <= 64
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if !usable {
+        report.unusable(
+            value,
+            "a model's name has at most 64 letters, digits, '-', '_' and '.'",
+        );
+    } else if !models.is_empty() && !models.contains(&name) {
+        report.unknown_word(&value.key, name, value.at, models);
+    }
 }
 
 fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {

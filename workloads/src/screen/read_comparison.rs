@@ -93,6 +93,14 @@ fn peel<T: for<'de> Deserialize<'de> + Default>(
     fault: &dyn Fn(&T) -> Option<Fault>,
 ) -> T {
     let mut table = table.clone();
+    // serde takes a list for a table, value by value; none of these settings is a list.
+    for path in lists(&table) {
+        let place = span_of(&table, &path).unwrap_or(at);
+        let key = format!("{name}.{}", path.join("."));
+        let (found, expected) = ("a list", "one value".to_owned());
+        report.add(place, ScreenProblem::Type { key, found, expected });
+        remove(&mut table, &path);
+    }
     // Every round takes a key out, so this ends.
     loop {
         let whole = Spanned::new(at..at, DeValue::Table(table.clone()));
@@ -123,19 +131,42 @@ fn checked(name: &str, fault: Fault, table: &DeTable<'_>, at: usize) -> (usize, 
         }
     };
     let path: Vec<String> = range.setting.split('.').map(str::to_owned).collect();
-    let mut place = at;
-    let mut inner = Some(table);
-    for key in &path {
-        let found = inner.and_then(|table| table.get(key.as_str()));
-        place = found.map_or(place, |value| value.span().start);
-        inner = found.and_then(|value| value.get_ref().as_table());
-    }
+    let place = span_of(table, &path).unwrap_or(at);
     let problem = ScreenProblem::Range {
         key: format!("{name}.{}", range.setting),
         value: range.value.to_string(),
         expected: range.expected.to_owned(),
     };
     (place, path, problem)
+}
+
+/// Where the value of a path begins, or that of the longest part of it that is there.
+fn span_of(table: &DeTable<'_>, path: &[String]) -> Option<usize> {
+    let mut place = None;
+    let mut inner = Some(table);
+    for key in path {
+        let found = inner.and_then(|table| table.get(key.as_str()));
+        place = found.map(|value| value.span().start).or(place);
+        inner = found.and_then(|value| value.get_ref().as_table());
+    }
+    place
+}
+
+/// The paths of all lists.
+fn lists(table: &DeTable<'_>) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let name = key.get_ref().to_string();
+        match value.get_ref() {
+            DeValue::Array(_) => found.push(vec![name]),
+            DeValue::Table(inner) => found.extend(lists(inner).into_iter().map(|mut path| {
+                path.insert(0, name.clone());
+                path
+            })),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The keys that lead to the entry standing at a byte offset.

@@ -294,6 +294,43 @@ impl Report {
             .and_then(|number| u32::try_from(number).ok())
     }
 
+    /// A time with its unit, such as `"30s"`, `"500 ms"`, `"2m"` or `"1h"`, in milliseconds.
+    pub(super) fn duration(&mut self, value: Option<Value<'_>>, range: RangeInclusive<u64>) -> Option<u64> {
+        let value = value?;
+        let Some(text) = value.value.as_str() else {
+            self.wrong_type(
+                &value,
+                "a time with its unit, such as \"30s\", \"500ms\", \"2m\" or \"1h\"",
+            );
+            return None;
+        };
+        let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+        let (number, unit) = text.trim().split_at(digits);
+        let factor = match unit.trim() {
+            "ms" => Some(1),
+            "s" => Some(1_000),
+            "m" | "min" => Some(60_000),
+            "h" => Some(3_600_000),
+            _ => None,
+        };
+        let number = number.parse::<u64>().ok();
+        let found = number
+            .zip(factor)
+            .and_then(|(number, factor)| number.checked_mul(factor));
+        match found {
+            Some(ms) if range.contains(&ms) => return Some(ms),
+            _ => self.unusable(
+                &value,
+                format!(
+                    "'{text}' is not a time from {} ms to {} s: write a whole number and ms, s, m or h, such as \"30s\"",
+                    range.start(),
+                    range.end() / 1_000
+                ),
+            ),
+        }
+        None
+    }
+
     pub(super) fn boolean(&mut self, value: Option<Value<'_>>) -> Option<bool> {
         let value = value?;
         let found = value.value.as_bool();

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 
 use super::*;
-use crate::results::{Cell, Column, ColumnKind, ProfileTable, Provenance, TableWriter};
+use crate::results::{Cell, Column, ColumnKind, ProfileTable, Provenance, TableWriter, feature_names};
 
 type RowText = (BTreeMap<String, String>, Vec<f32>);
 
@@ -64,7 +64,7 @@ fn profile(well: &str, dose: Option<f64>, values: Vec<f32>) -> WellProfile {
 #[test]
 fn our_own_profiles_come_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut table = ProfileTable::create(dir.path(), "net", 2, &provenance()).unwrap();
+    let mut table = ProfileTable::create(dir.path(), &feature_names("net", 2), &provenance()).unwrap();
     table
         .push(&profile("A01", Some(0.3), vec![1.5, -2.0]), false)
         .unwrap();

@@ -1,0 +1,709 @@
+//! The tables of a screen file, key by key.
+
+use serde_json::{Value, json};
+
+use super::form::{
+    above, at_least, either, key, list, list_of, needed, number, or_else, pattern, table, text, whole, word,
+    yes_or_no,
+};
+use crate::compare::{ComparisonSettings, Thresholds};
+use crate::monitor::{MonitorLimits, MonitorSettings};
+use crate::screen::{
+    Declump, DeviceChoice, EngineChoice, LayoutChoice, ModelSettings, NucleiThreshold, QualitySettings,
+    ResizeMethod, ResourceSettings, StepKind, Tiling,
+};
+
+/// Plate barcodes and channels: no path separator, no control character.
+fn name() -> Value {
+    pattern(r"^(?=.*\S)[^/\\\u0000-\u001f\u007f]{1,200}$")
+}
+
+fn grey_level() -> Value {
+    number(0.0..=65535.0)
+}
+
+/// One number for all channels, or one per channel.
+fn per_channel() -> Value {
+    either([grey_level(), list(&grey_level())])
+}
+
+/// Columns of the plate map and the values a selected row must have.
+fn selector() -> Value {
+    let value = json!({ "type": ["string", "number", "boolean"] });
+    json!({
+        "type": "object", "minProperties": 1,
+        "additionalProperties": either([value.clone(), list_of(1, &value)]),
+    })
+}
+
+pub(super) fn screen() -> Value {
+    table([
+        needed(
+            "name",
+            "1 to 64 lower-case letters, digits, '-' and '_'.",
+            pattern("^[a-z0-9_-]{1,64}$"),
+        ),
+        key("description", "What it is about, for people.", text()),
+    ])
+}
+
+pub(super) fn images() -> Value {
+    let channel = table([
+        needed("name", "The channel's name in results, such as DNA.", name()),
+        key(
+            "match",
+            "What stands for it in file names, such as w1. Default: its name.",
+            text(),
+        ),
+    ]);
+    let channel = either([name(), channel]);
+    table([
+        needed(
+            "store",
+            "Folder or URI of the images, relative to this file.",
+            text(),
+        ),
+        key(
+            "layout",
+            "How file names are read.",
+            or_else(word(LayoutChoice::WORDS), LayoutChoice::default().word()),
+        ),
+        key(
+            "pattern",
+            "Regular expression with groups plate, well (or row and column), field, channel, plane.",
+            text(),
+        ),
+        key(
+            "plate",
+            "The plate's barcode, where file names do not hold it.",
+            name(),
+        ),
+        needed(
+            "channels",
+            "The channels in the order of the embedding.",
+            list_of(1, &channel),
+        ),
+        key(
+            "fields_per_well",
+            "Default: the plate's most common count.",
+            whole(1..=10_000),
+        ),
+        key(
+            "bit_depth",
+            "True bits of the detector. Default: the file's.",
+            json!({ "type": "integer", "enum": [8, 12, 14, 16] }),
+        ),
+        key("plates", "The plates to include. Default: all.", list(&name())),
+    ])
+}
+
+pub(super) fn profiles() -> Value {
+    let texts = either([text(), list(&text())]);
+    table([
+        key(
+            "features",
+            "Feature columns: prefixes, or patterns with *.",
+            texts.clone(),
+        ),
+        key("plate", "Columns that name the plate together.", texts),
+        key("well", "The column of the well.", text()),
+        key("site", "The column of the field of view.", text()),
+        key("cell_count", "The column of cells per row.", text()),
+        key("key", "The column shared with --metadata FILE.", text()),
+    ])
+}
+
+pub(super) fn plate_map() -> Value {
+    let columns = ["plate", "well", "compound", "dose", "disease"];
+    let columns = table(columns.map(|column| key(column, "Its column, where the name is unusual.", text())));
+    table([
+        key("file", "CSV or TSV file or URI, relative to this file.", text()),
+        key("columns", "Names of columns; usual ones are recognised.", columns),
+        key(
+            "compound",
+            "The compound of every well with a dose, where the map has no such column.",
+            text(),
+        ),
+        key(
+            "disease",
+            "The disease of every well but the reference, where the map has no such column.",
+            text(),
+        ),
+        key("dose_unit", "Unit of the doses.", or_else(text(), "uM")),
+    ])
+}
+
+pub(super) fn controls() -> Value {
+    table([
+        needed(
+            "reference",
+            "Wells that define 0: healthy, or untreated.",
+            selector(),
+        ),
+        key(
+            "phenotype",
+            "Wells that define 1: diseased with vehicle, or the full response.",
+            selector(),
+        ),
+        key(
+            "exclude",
+            "Wells left out.",
+            either([selector(), list(&selector())]),
+        ),
+    ])
+}
+
+pub(super) fn preprocess() -> Value {
+    let percent = || number(0.0..=100.0);
+    let pair = json!({ "type": "array", "minItems": 2, "maxItems": 2, "items": percent() });
+    let levels = table([
+        needed(
+            "low",
+            "The grey level that becomes 0, one or one per channel.",
+            per_channel(),
+        ),
+        needed(
+            "high",
+            "The grey level that becomes 1, one or one per channel.",
+            per_channel(),
+        ),
+    ]);
+    let method = || {
+        key(
+            "method",
+            "How pixels are interpolated.",
+            or_else(word(ResizeMethod::WORDS), ResizeMethod::default().word()),
+        )
+    };
+    let by_factor = table([
+        needed("factor", "Of width and height.", number(0.01..=8.0)),
+        method(),
+    ]);
+    let to_size = table([
+        needed("width", "In pixels.", whole(1..=16_384)),
+        needed("height", "In pixels.", whole(1..=16_384)),
+        method(),
+    ]);
+    table([
+        key(
+            "illumination",
+            "Path of .npy illumination functions with {channel} and, where plates differ, {plate}.",
+            text(),
+        ),
+        key(
+            "background",
+            "What is subtracted: none, the image's percentile, or grey levels, one or one per channel.",
+            or_else(either([word(&["none", "percentile"]), per_channel()]), "none"),
+        ),
+        key(
+            "background_percentile",
+            "Of background = \"percentile\".",
+            or_else(percent(), 1.0),
+        ),
+        key(
+            "resize",
+            "Before tiling: a factor, or a table of factor, or of width and height.",
+            either([number(0.01..=8.0), by_factor, to_size]),
+        ),
+        key(
+            "scaling",
+            "How grey levels become 0 to 1: none, percentiles of each image or of the plate's controls, or levels.",
+            or_else(either([word(&["none", "image", "controls"]), levels]), "image"),
+        ),
+        key(
+            "percentiles",
+            "Of scaling: low and high.",
+            or_else(pair, json!([0.1, 99.9])),
+        ),
+        key(
+            "tiling",
+            "How a field larger than the network's input is cut.",
+            or_else(word(Tiling::WORDS), Tiling::default().word()),
+        ),
+    ])
+}
+
+pub(super) fn quality() -> Value {
+    let usual = QualitySettings::default();
+    let percent = || number(0.0..=100.0);
+    let contrast = || number(0.0..=1e6);
+    let slope = || number(-100.0..=100.0);
+    table([
+        key(
+            "enabled",
+            "Whether gates fail fields.",
+            or_else(yes_or_no(), usual.enabled),
+        ),
+        key(
+            "saturated_percent_warn",
+            "Percent of pixels at the ceiling above which a field is flagged.",
+            or_else(percent(), usual.saturated_percent_warn),
+        ),
+        key(
+            "saturated_percent_fail",
+            "Percent of pixels at the ceiling above which a field fails.",
+            or_else(percent(), usual.saturated_percent_fail),
+        ),
+        key(
+            "contrast_warn",
+            "(p99.9 - median) / MAD below which a field is flagged.",
+            or_else(contrast(), usual.contrast_warn),
+        ),
+        key(
+            "contrast_fail",
+            "(p99.9 - median) / MAD below which a field is empty and fails.",
+            or_else(contrast(), usual.contrast_fail),
+        ),
+        key(
+            "slope_empty",
+            "Power log-log slope of the nuclei channel above which a field is empty.",
+            or_else(slope(), usual.slope_empty),
+        ),
+        key(
+            "slope_blur",
+            "Power log-log slope of the nuclei channel below which a field is blurred.",
+            or_else(slope(), usual.slope_blur),
+        ),
+        key(
+            "nuclei_channel",
+            "The channel of the slope gates. Default: the one named DNA.",
+            name(),
+        ),
+        key(
+            "min_fields",
+            "A well counts with so many passing fields.",
+            or_else(whole(1..=10_000), usual.min_fields),
+        ),
+        key(
+            "min_fields_percent",
+            "A well also counts with this percent of its fields.",
+            or_else(percent(), usual.min_fields_percent),
+        ),
+        key(
+            "plate_failed_percent",
+            "Percent of failed fields above which a plate is held back.",
+            or_else(percent(), usual.plate_failed_percent),
+        ),
+        key(
+            "control_failed_percent",
+            "Percent of failed control fields above which a plate is held back.",
+            or_else(percent(), usual.control_failed_percent),
+        ),
+    ])
+}
+
+pub(super) fn nuclei() -> Value {
+    let diameter = || number(1.0..=10_000.0);
+    table([
+        key(
+            "channel",
+            "The channel that shows nuclei. Default: quality.nuclei_channel.",
+            name(),
+        ),
+        key("min_diameter", "In pixels.", or_else(diameter(), 10.0)),
+        key("max_diameter", "In pixels.", or_else(diameter(), 60.0)),
+        key(
+            "threshold",
+            "Between background and nuclei.",
+            or_else(word(NucleiThreshold::WORDS), NucleiThreshold::default().word()),
+        ),
+        key(
+            "correction",
+            "Factor on the threshold; above 1 finds less.",
+            or_else(number(1e-3..=1e3), 1.0),
+        ),
+        key(
+            "declump",
+            "How nuclei that touch are parted.",
+            or_else(word(Declump::WORDS), Declump::default().word()),
+        ),
+    ])
+}
+
+/// A model's name.
+pub(super) fn model_name() -> Value {
+    pattern("^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
+}
+
+pub(super) fn model() -> Value {
+    let usual = ModelSettings::default();
+    table([
+        key(
+            "name",
+            "As `wellspring models list` shows it.",
+            or_else(model_name(), usual.name),
+        ),
+        key(
+            "engine",
+            "What runs it.",
+            or_else(word(EngineChoice::WORDS), usual.engine.word()),
+        ),
+    ])
+}
+
+/// A time with its unit. The range is the reader's.
+fn duration() -> Value {
+    pattern(r"^\s*[0-9]+\s*(ms|s|m|min|h)\s*$")
+}
+
+pub(super) fn steps() -> Value {
+    let identifier = || pattern("^[A-Za-z0-9_.-]{1,64}$");
+    let topic = || pattern("^[A-Za-z0-9_.-]{1,249}$");
+    let step = table([
+        needed(
+            "name",
+            "Its name; feature columns are <name>_<column>.",
+            identifier(),
+        ),
+        needed("kind", "What it is.", word(StepKind::WORDS)),
+        key(
+            "level",
+            "What it works on one of.",
+            or_else(word(&["field"]), "field"),
+        ),
+        key(
+            "inputs",
+            "What it is given: images, quality, nuclei, embed, or other steps.",
+            or_else(list_of(1, &text()), json!(["images"])),
+        ),
+        needed(
+            "columns",
+            "The numbers it answers with.",
+            list_of(1, &identifier()),
+        ),
+        needed(
+            "deadline",
+            "How long one answer may take, such as \"30s\".",
+            duration(),
+        ),
+        key(
+            "attempts",
+            "Before a failure goes to the retries topic.",
+            or_else(whole(1..=100), 3),
+        ),
+        key(
+            "backoff",
+            "Before the second attempt; doubled for each further one.",
+            or_else(duration(), "1s"),
+        ),
+        key(
+            "heartbeat",
+            "How long nothing may be heard of a request.",
+            duration(),
+        ),
+        key(
+            "in_flight",
+            "Requests at once; processes of a command.",
+            or_else(whole(1..=1_024), 2),
+        ),
+        key(
+            "command",
+            "Program and arguments: requests are lines of JSON on its standard input. ./ is beside this file.",
+            list_of(1, &text()),
+        ),
+        key(
+            "url",
+            "Where requests are POSTed.",
+            pattern(r"^https?://[^\s/]\S*$"),
+        ),
+        key(
+            "poll",
+            "Between two questions for the answer of a 202.",
+            or_else(duration(), "1s"),
+        ),
+        key("requests", "The topic of requests.", topic()),
+        key("responses", "The topic of answers.", topic()),
+    ]);
+    list(&step)
+}
+
+pub(super) fn comparison() -> Value {
+    let usual = ComparisonSettings::default();
+    let aligned = usual.alignment;
+    let alignment = table([
+        key(
+            "components",
+            "Principal components at most.",
+            or_else(whole(2..=4096), aligned.components),
+        ),
+        key(
+            "ridge",
+            "Added to variances before they are inverted.",
+            or_else(above(0.0), aligned.ridge),
+        ),
+        key(
+            "sphere",
+            "Which sphering map.",
+            or_else(word(&["pca", "zca", "pca-cor", "zca-cor", "eigen"]), "zca-cor"),
+        ),
+        key(
+            "epsilon",
+            "Added to singular values.",
+            or_else(at_least(0.0), aligned.epsilon),
+        ),
+    ]);
+    let correction = || or_else(word(&["bh", "hierarchical"]), "bh");
+    let activity = table([
+        key(
+            "null",
+            "What mean average precision is compared with.",
+            or_else(word(&["independent", "copairs"]), "independent"),
+        ),
+        key("correction", "How p-values become q-values.", correction()),
+    ]);
+    table([
+        key(
+            "question",
+            "What the screen asks.",
+            or_else(word(&["rescue", "response", "activity"]), "rescue"),
+        ),
+        key(
+            "normalise",
+            "How each plate is scaled.",
+            or_else(
+                word(&["none", "standardise", "robust_mad", "percentile"]),
+                "standardise",
+            ),
+        ),
+        key(
+            "fit_on",
+            "The wells scaling is fitted on.",
+            or_else(word(&["reference", "all"]), "reference"),
+        ),
+        key(
+            "well_position",
+            "Takes out what each position has in common over plates.",
+            or_else(yes_or_no(), usual.well_position),
+        ),
+        key(
+            "select",
+            "Which feature columns are compared.",
+            or_else(word(&["none", "recommended"]), "none"),
+        ),
+        key(
+            "align",
+            "The space of off-axis lengths.",
+            or_else(word(&["auto", "none", "pca", "tvn", "sphere", "harmony"]), "auto"),
+        ),
+        key("alignment", "Numbers of align.", alignment),
+        key(
+            "transform",
+            "File of an alignment fitted before.",
+            json!({ "type": "string" }),
+        ),
+        key(
+            "null_from",
+            "Which controls a treatment is compared with.",
+            or_else(word(&["plates", "screen"]), "plates"),
+        ),
+        key("correction", "How p-values become q-values.", correction()),
+        key("activity", "How replicate retrieval is judged.", activity),
+        key(
+            "aggregate",
+            "From fields to a well.",
+            or_else(word(&["mean", "median"]), "mean"),
+        ),
+        key(
+            "consensus",
+            "From wells to a treatment.",
+            or_else(word(&["mean", "median", "modz"]), "mean"),
+        ),
+        key(
+            "seed",
+            "Of every drawn null.",
+            or_else(json!({ "type": "integer", "minimum": 0 }), usual.seed),
+        ),
+        key(
+            "curve_loss",
+            "What a residual of a dose curve costs.",
+            or_else(word(&["squares", "cauchy", "tukey"]), "squares"),
+        ),
+        key(
+            "dose_unit",
+            "Unit of the doses, as in plate_map.",
+            or_else(json!({ "type": "string" }), usual.dose_unit),
+        ),
+        key(
+            "thresholds",
+            "Limits of the calls.",
+            thresholds(&usual.thresholds),
+        ),
+    ])
+}
+
+fn thresholds(usual: &Thresholds) -> Value {
+    let q = json!({ "type": "number", "exclusiveMinimum": 0.0, "exclusiveMaximum": 1.0 });
+    let share = || number(0.0..=1.0);
+    let count = || whole(1..=10_000_000);
+    table([
+        key("q", "Largest q-value that is significant.", or_else(q, usual.q)),
+        key(
+            "active_top",
+            "Smallest |top| of an active compound.",
+            or_else(above(0.0), usual.active_top),
+        ),
+        key(
+            "hit_top",
+            "Smallest top of a hit.",
+            or_else(above(0.0), usual.hit_top),
+        ),
+        key(
+            "off_z",
+            "Off-axis z from which a treatment is toxic.",
+            or_else(above(0.0), usual.off_z),
+        ),
+        key(
+            "toxic_cell_ratio",
+            "Below this share of the controls' cells a treatment is toxic.",
+            or_else(at_least(0.0), usual.toxic_cell_ratio),
+        ),
+        key(
+            "hit_cell_ratio",
+            "A hit keeps this share of the controls' cells.",
+            or_else(at_least(0.0), usual.hit_cell_ratio),
+        ),
+        key(
+            "replicate_z",
+            "z that half of a hit's wells reach.",
+            or_else(at_least(0.0), usual.replicate_z),
+        ),
+        key(
+            "replicate_map_q",
+            "Corrected p of replicate retrieval that supports a hit.",
+            or_else(share(), usual.replicate_map_q),
+        ),
+        key(
+            "mimic_cosine",
+            "Cosine from which a compound mimics the phenotype.",
+            or_else(share(), usual.mimic_cosine),
+        ),
+        key(
+            "aic_margin",
+            "By which a dose curve must win.",
+            or_else(at_least(0.0), usual.aic_margin),
+        ),
+        key(
+            "exact_combinations",
+            "Enumerated at most.",
+            or_else(count(), usual.exact_combinations),
+        ),
+        key(
+            "draws",
+            "Of a null that is not enumerated.",
+            or_else(count(), usual.draws),
+        ),
+    ])
+}
+
+pub(super) fn monitor() -> Value {
+    let usual = MonitorSettings::default();
+    let any = || json!({ "type": "string" });
+    table([
+        key(
+            "enabled",
+            "Whether controls are watched.",
+            or_else(yes_or_no(), usual.enabled),
+        ),
+        key(
+            "action",
+            "What an alert does.",
+            or_else(word(&["note", "quarantine"]), "note"),
+        ),
+        key(
+            "assay",
+            "What reference and plates share. Default: the screen's name.",
+            any(),
+        ),
+        key("microscope", "What reference and plates share.", any()),
+        key(
+            "reference",
+            "File of the reference. Default: the first plates.",
+            any(),
+        ),
+        key(
+            "reference_plates",
+            "Accepted plates of a reference.",
+            or_else(whole(10..=1000), usual.reference_plates),
+        ),
+        key(
+            "components",
+            "Principal components of the reference.",
+            or_else(whole(2..=64), usual.components),
+        ),
+        key(
+            "permutations",
+            "Of the tests.",
+            or_else(whole(199..=1_000_000), usual.permutations),
+        ),
+        key("limits", "Of warnings and alerts.", limits(&usual.limits)),
+    ])
+}
+
+fn limits(usual: &MonitorLimits) -> Value {
+    let share = || number(0.0..=1.0);
+    let cosine = || number(-1.0..=1.0);
+    table([
+        key(
+            "outliers_warn",
+            "Share of outlying control wells.",
+            or_else(share(), usual.outliers_warn),
+        ),
+        key(
+            "outliers_alert",
+            "Share of outlying control wells.",
+            or_else(share(), usual.outliers_alert),
+        ),
+        key(
+            "cosine_warn",
+            "With the reference's disease vector.",
+            or_else(cosine(), usual.cosine_warn),
+        ),
+        key(
+            "cosine_alert",
+            "With the reference's disease vector.",
+            or_else(cosine(), usual.cosine_alert),
+        ),
+        key(
+            "z_prime_alert",
+            "Robust leave-one-out Z'.",
+            or_else(json!({ "type": "number", "maximum": 1.0 }), usual.z_prime_alert),
+        ),
+        key("q_alert", "q-value of the mean.", or_else(share(), usual.q_alert)),
+    ])
+}
+
+pub(super) fn resources() -> Value {
+    let usual = ResourceSettings::default();
+    let threads = || whole(1..=1024);
+    let bytes = either([whole(1 << 20..=1 << 40), pattern(r"^\s*[0-9]+\s*[KMGT]iB\s*$")]);
+    table([
+        key("decode_threads", "Default: from the machine.", threads()),
+        key("engine_threads", "Default: from the machine.", threads()),
+        key(
+            "batch_size",
+            "Images per batch.",
+            or_else(whole(1..=4096), usual.batch_size),
+        ),
+        key(
+            "in_flight_bytes",
+            "Bytes of images in memory, such as \"256 MiB\".",
+            or_else(bytes, usual.in_flight_bytes),
+        ),
+        key(
+            "device",
+            "Where kernels run.",
+            or_else(word(DeviceChoice::WORDS), usual.device.word()),
+        ),
+    ])
+}
+
+pub(super) fn output() -> Value {
+    table([
+        key("folder", "Of the results. Default: the command's.", text()),
+        key(
+            "report",
+            "Whether report.html is written.",
+            or_else(yes_or_no(), true),
+        ),
+    ])
+}

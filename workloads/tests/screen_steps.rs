@@ -1,0 +1,331 @@
+//! `[[steps]]` of a screen file, and the graph of its steps.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use wellspring_workloads::screen::graph::{Level, StepGraph};
+use wellspring_workloads::screen::{Screen, ScreenProblem, Service, json_schema};
+
+const BASE: &str = r#"[screen]
+name = "steps"
+[images]
+store = "images"
+channels = ["DNA", "ER"]
+[plate_map]
+file = "map.csv"
+[controls]
+reference = { role = "healthy" }
+phenotype = { role = "disease" }
+"#;
+
+const SPOTS: &str = r#"[[steps]]
+name = "spots"
+kind = "external"
+columns = ["count", "area"]
+deadline = "30s"
+command = ["python3", "./spots.py"]
+"#;
+
+fn parse(steps: &str) -> Result<Screen, String> {
+    Screen::parse(&(BASE.to_owned() + steps), "s.toml").map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn a_step_has_the_documented_defaults_and_its_paths_are_beside_the_file() {
+    let mut screen = parse(SPOTS).unwrap();
+    screen.resolve_paths("/lab");
+    let step = &screen.steps[0];
+    assert_eq!(step.inputs, ["images"]);
+    assert_eq!(
+        (step.deadline_ms, step.attempts, step.backoff_ms),
+        (30_000, 3, 1_000)
+    );
+    assert_eq!((step.heartbeat_ms, step.in_flight), (None, 2));
+    let command = ["python3", "/lab/./spots.py"].map(str::to_owned).to_vec();
+    assert_eq!(step.service, Service::Command { command });
+    assert_eq!(
+        step.feature_names().collect::<Vec<_>>(),
+        ["spots_count", "spots_area"]
+    );
+    assert!(
+        screen
+            .plan_text()
+            .contains("count, area of images, by command python3")
+    );
+    let record = serde_json::to_string(&screen).unwrap();
+    assert_eq!(serde_json::from_str::<Screen>(&record).unwrap(), screen);
+    // A screen without steps keeps the hash it had before there were any.
+    assert!(
+        !serde_json::to_string(&parse("").unwrap())
+            .unwrap()
+            .contains("\"steps\":")
+    );
+    let http = parse(&SPOTS.replace(
+        "command = [\"python3\", \"./spots.py\"]",
+        "url = \"http://lab:8080/spots\"\npoll = \"2 s\"",
+    ));
+    let url = "http://lab:8080/spots".to_owned();
+    assert_eq!(
+        http.unwrap().steps[0].service,
+        Service::Http { url, poll_ms: 2_000 }
+    );
+}
+
+#[test]
+fn every_mistake_of_a_step_is_named_with_its_place() {
+    for (from, to, place, part) in [
+        ("deadline = \"30s\"\n", "", "11:1", "[steps[0]] needs 'deadline'"),
+        ("\"30s\"", "30", "15:12", "a time with its unit"),
+        (
+            "\"30s\"",
+            "\"30 years\"",
+            "15:12",
+            "is not a time from 1 ms to 86400 s",
+        ),
+        ("\"30s\"", "\"0s\"", "15:12", "is not a time"),
+        ("deadline", "dedline", "15:1", "did you mean 'deadline'?"),
+        ("\"external\"", "\"extrenal\"", "13:8", "did you mean 'external'?"),
+        ("\"spots\"", "\"embed\"", "12:8", "the name of a built-in step"),
+        ("\"spots\"", "\"my spots\"", "12:8", "at most 64 letters"),
+        ("[\"count\", \"area\"]", "[]", "14:11", "0 names: give 1 to 10000"),
+        ("\"area\"", "\"count\"", "14:21", "holds \"count\" twice"),
+        (
+            "kind",
+            "inputs = [\"imges\"]\nkind",
+            "13:11",
+            "did you mean 'images'?",
+        ),
+        (
+            "kind",
+            "inputs = [\"nuclei\"]\nkind",
+            "13:11",
+            "the screen has no table [nuclei]",
+        ),
+        (
+            "kind",
+            "inputs = [\"aggregate\"]\nkind",
+            "13:11",
+            "made once per well",
+        ),
+        (
+            "kind",
+            "inputs = [\"normalise\"]\nkind",
+            "13:11",
+            "made once per plate",
+        ),
+        (
+            "kind",
+            "inputs = [\"compare\"]\nkind",
+            "13:11",
+            "made once per screen",
+        ),
+        (
+            "kind",
+            "inputs = [\"preprocess\"]\nkind",
+            "13:11",
+            "stays in the worker's memory",
+        ),
+        ("kind", "inputs = [\"features\"]\nkind", "13:11", "a cycle"),
+        (
+            "kind",
+            "inputs = [\"spots\"]\nkind",
+            "13:11",
+            "a cycle: spots <- spots waits for itself",
+        ),
+        ("kind", "inputs = []\nkind", "13:10", "given nothing"),
+        ("kind", "level = \"well\"\nkind", "13:9", "work on fields of view"),
+        (
+            "kind",
+            "heartbeat = \"1m\"\nkind",
+            "13:13",
+            "not below the deadline",
+        ),
+        ("kind", "attempts = 0\nkind", "13:12", "from 1 to 100"),
+        ("command", "url = \"ftp://x\"\n#", "16:7", "expected http://"),
+        ("command", "url = \"http:// x\"\n#", "16:7", "expected http://"),
+        (
+            "command",
+            "url = \"http://x\"\ncommand",
+            "16:7",
+            "reached in one way",
+        ),
+        (
+            "command",
+            "poll = \"1s\"\ncommand",
+            "16:8",
+            "not used without 'url'",
+        ),
+        (
+            "command",
+            "responses = \"a\"\ncommand",
+            "16:13",
+            "not used without 'requests'",
+        ),
+        ("command", "requests = \"a\"\n#", "16:12", "needs 'responses'"),
+        (
+            "command",
+            "requests = \"a\"\nresponses = \"a\"\n#",
+            "16:12",
+            "the same topic",
+        ),
+        (
+            "command",
+            "requests = \"a b\"\nresponses = \"c\"\n#",
+            "16:12",
+            "a topic has at most",
+        ),
+        ("command", "#", "11:1", "needs 'command': or 'url'"),
+        (
+            "[\"python3\", \"./spots.py\"]",
+            "\"python3\"",
+            "16:11",
+            "a list: the program",
+        ),
+    ] {
+        let errors = parse(&SPOTS.replacen(from, to, 1)).unwrap_err();
+        let expected = format!("s.toml:{place}: ");
+        assert!(
+            errors
+                .lines()
+                .any(|line| line.starts_with(&expected) && line.contains(part)),
+            "{to:?}: no {expected}...{part} in\n{errors}"
+        );
+        // A needed key that is misspelt is missing, too.
+        let count = if to == "dedline" { 2 } else { 1 };
+        assert_eq!(errors.lines().count(), count, "{to:?}: {errors}");
+    }
+    let twice = SPOTS.to_owned() + SPOTS;
+    assert!(parse(&twice).unwrap_err().contains("holds \"spots\" twice"));
+    let profiles =
+        "[screen]\nname = \"p\"\n[profiles]\n[controls]\nreference = { a = 1 }\nphenotype = { a = 2 }\n";
+    let errors = Screen::parse(&(profiles.to_owned() + SPOTS), "p.toml")
+        .unwrap_err()
+        .to_string();
+    assert!(errors.contains("no fields of view"), "{errors}");
+}
+
+/// As [`SPOTS`], by another name and with other inputs.
+fn step(name: &str, inputs: &str) -> String {
+    SPOTS
+        .replace("spots", name)
+        .replace("kind", &format!("inputs = [{inputs}]\nkind"))
+}
+
+#[test]
+fn steps_that_wait_for_one_another_are_a_cycle_told_once() {
+    let steps =
+        step("a", "\"images\", \"c\"") + &step("b", "\"a\"") + &step("c", "\"b\"") + &step("d", "\"c\"");
+    let errors = parse(&steps).unwrap_err();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(
+        errors.contains("13:21: ") && errors.contains("a cycle: a <- c <- b <- a"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_graph_puts_every_step_after_what_it_takes_and_waits_for_all_of_a_finer_level() {
+    let nuclei = "[nuclei]\n[preprocess]\nillumination = \"{channel}.npy\"\n";
+    let steps = nuclei.to_owned()
+        + &step("second", "\"first\", \"nuclei\"")
+        + &step("first", "\"images\", \"embed\"");
+    let screen = parse(&steps).unwrap();
+    let graph = StepGraph::of(&screen).unwrap();
+    let names: Vec<&str> = graph.steps().iter().map(|step| step.name.as_str()).collect();
+    let place = |name: &str| names.iter().position(|other| *other == name).unwrap();
+    for step in graph.steps() {
+        for input in &step.inputs {
+            assert!(place(input) < place(&step.name), "{} before {input}", step.name);
+        }
+    }
+    // As they are asked, not as they stand.
+    assert_eq!(graph.externals().collect::<Vec<_>>(), [1, 0]);
+    let level = |name: &str| graph.steps()[place(name)].level;
+    assert_eq!(
+        (level("features"), level("aggregate")),
+        (Level::Field, Level::Well)
+    );
+    assert_eq!(
+        (level("normalise"), level("compare")),
+        (Level::Plate, Level::Screen)
+    );
+    let text = graph.text();
+    for part in [
+        "features (all fields of a well)",
+        "aggregate (all wells of a plate)",
+        "normalise (all plates of the screen)",
+        "<- quality, embed, nuclei, second, first",
+        "topic features, by plate",
+        "topic tasks, by plate and well",
+        "illumination",
+    ] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    let mermaid = graph.mermaid();
+    assert!(mermaid.starts_with("flowchart TD\n"), "{mermaid}");
+    let (first, second) = (place("first"), place("second"));
+    assert!(
+        mermaid.contains(&format!("s{first} --> s{second}\n")),
+        "{mermaid}"
+    );
+    assert!(mermaid.contains("-->|all fields of a well|"), "{mermaid}");
+    assert!(
+        mermaid.contains(&format!("s{first}[[\"first<br/>field\"]]")),
+        "{mermaid}"
+    );
+}
+
+#[test]
+fn what_a_screen_leaves_out_is_not_in_its_graph() {
+    let screen =
+        parse("[comparison]\nnormalise = \"none\"\nalign = \"none\"\n[monitor]\nenabled = false\n").unwrap();
+    let graph = StepGraph::of(&screen).unwrap();
+    for absent in ["illumination", "nuclei", "normalise", "align", "monitor"] {
+        assert!(graph.steps().iter().all(|step| step.name != absent), "{absent}");
+    }
+    // A record may hold what no file may.
+    let mut screen = parse(SPOTS).unwrap();
+    screen.steps[0].inputs = vec!["spots".to_owned()];
+    assert!(
+        StepGraph::of(&screen)
+            .unwrap_err()
+            .to_string()
+            .contains("a cycle")
+    );
+}
+
+#[test]
+fn the_schema_knows_every_key_of_a_step() {
+    let text = BASE.to_owned() + &SPOTS.replace("kind", "no_such_key = 1\nkind");
+    let errors = Screen::parse(&text, "s.toml").unwrap_err();
+    let mut known = errors
+        .0
+        .iter()
+        .find_map(|error| match &error.problem {
+            ScreenProblem::UnknownKey { known, .. } => Some(known.clone()),
+            _ => None,
+        })
+        .unwrap();
+    known.sort();
+    let schema = json_schema();
+    let keys = schema["properties"]["steps"]["items"]["properties"]
+        .as_object()
+        .unwrap();
+    assert_eq!(known, keys.keys().cloned().collect::<Vec<_>>());
+    let validator = jsonschema::draft7::new(&schema).unwrap();
+    for (text, valid) in [
+        (BASE.to_owned() + SPOTS, true),
+        (text, false),
+        (
+            BASE.to_owned() + &SPOTS.replace("deadline = \"30s\"\n", ""),
+            false,
+        ),
+        (BASE.to_owned() + &SPOTS.replace("30s", "30 years"), false),
+    ] {
+        let table: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(
+            validator.is_valid(&serde_json::to_value(table).unwrap()),
+            valid,
+            "{text}"
+        );
+        assert_eq!(Screen::parse(&text, "s.toml").is_ok(), valid, "{text}");
+    }
+}
