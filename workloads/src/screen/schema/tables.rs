@@ -10,7 +10,7 @@ use crate::compare::{ComparisonSettings, Thresholds};
 use crate::monitor::{MonitorLimits, MonitorSettings};
 use crate::screen::{
     Declump, DeviceChoice, EngineChoice, LayoutChoice, ModelSettings, NucleiThreshold, QualitySettings,
-    ResizeMethod, ResourceSettings, StepKind, Tiling,
+    ResizeMethod, ResourceSettings, StepKind, Tiling, ZStack,
 };
 
 /// Plate barcodes and channels: no path separator, no control character.
@@ -93,6 +93,11 @@ pub(super) fn images() -> Value {
             "True bits of the detector. Default: the file's.",
             json!({ "type": "integer", "enum": [8, 12, 14, 16] }),
         ),
+        key(
+            "z",
+            "How a z stack becomes one plane.",
+            or_else(word(ZStack::WORDS), ZStack::default().word()),
+        ),
         key("plates", "The plates to include. Default: all.", list(&name())),
     ])
 }
@@ -117,7 +122,21 @@ pub(super) fn plate_map() -> Value {
     let columns = ["plate", "well", "compound", "dose", "disease"];
     let columns = table(columns.map(|column| key(column, "Its column, where the name is unusual.", text())));
     table([
-        key("file", "CSV or TSV file or URI, relative to this file.", text()),
+        key(
+            "file",
+            "Text, workbook or the Gallery's barcode file, or its URI, relative to this file.",
+            text(),
+        ),
+        key(
+            "sheet",
+            "The sheet of a workbook. Default: the first with anything on it.",
+            text(),
+        ),
+        key(
+            "external",
+            "Metadata of compounds that the Gallery's maps are joined with. Default: external_metadata.tsv where it usually lies.",
+            text(),
+        ),
         key("columns", "Names of columns; usual ones are recognised.", columns),
         key(
             "compound",
