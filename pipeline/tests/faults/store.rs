@@ -57,8 +57,8 @@ fn an_object_store_that_refuses_for_a_while_costs_no_field() {
     assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
 }
 
-/// Serves the files below `root` as the bucket `lab`; the first `refuse` reads are answered with `SlowDown`. Ends with
-/// the test's process.
+/// Serves the files below `root` as the bucket `lab`; the first `refuse` reads of whole files are answered with `SlowDown`:
+/// those of the planner, which looks at a file's beginning only, are not counted. Ends with the test's process.
 fn serve(root: PathBuf, refuse: Arc<AtomicUsize>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -75,13 +75,24 @@ fn serve(root: PathBuf, refuse: Arc<AtomicUsize>) -> String {
 fn answer(mut connection: TcpStream, root: &Path, refuse: &AtomicUsize) -> Option<()> {
     let mut lines = BufReader::new(connection.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
-    while !lines.next()?.ok()?.is_empty() {}
+    let mut range = None;
+    loop {
+        let line = lines.next()?.ok()?.to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(bytes) = line.strip_prefix("range: bytes=") {
+            let (from, to) = bytes.split_once('-')?;
+            range = Some((from.parse::<usize>().ok()?, to.parse::<usize>().ok()?));
+        }
+    }
     let target = request.split(' ').nth(1)?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let key = path
         .trim_start_matches('/')
         .trim_start_matches("lab")
         .trim_start_matches('/');
+    let mut of = String::new();
     let (status, body) = if query.contains("list-type=2") {
         let prefix = query
             .split('&')
@@ -89,6 +100,11 @@ fn answer(mut connection: TcpStream, root: &Path, refuse: &AtomicUsize) -> Optio
             .unwrap_or_default()
             .replace("%2F", "/");
         ("200 OK", listing(root, &prefix).into_bytes())
+    } else if let Some((from, to)) = range {
+        let bytes = std::fs::read(root.join(key)).ok()?;
+        let to = (to + 1).min(bytes.len());
+        of = format!("Content-Range: bytes {from}-{}/{}\r\n", to - 1, bytes.len());
+        ("206 Partial Content", bytes.get(from..to)?.to_vec())
     } else if refuse
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
         .is_ok()
@@ -102,7 +118,7 @@ fn answer(mut connection: TcpStream, root: &Path, refuse: &AtomicUsize) -> Optio
         }
     };
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+        "HTTP/1.1 {status}\r\n{of}Content-Length: {}\r\nETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
          Connection: close\r\n\r\n",
         body.len()
     );
