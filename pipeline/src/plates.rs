@@ -5,6 +5,7 @@
 //! dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,16 @@ pub enum PlateState {
     Planned,
     /// Its profiles are published.
     Profiled,
+}
+
+impl fmt::Display for PlateState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Announced => "announced",
+            Self::Planned => "planned",
+            Self::Profiled => "profiled",
+        })
+    }
 }
 
 /// A plate in a run.

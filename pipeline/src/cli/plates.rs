@@ -1,12 +1,12 @@
-//! `wellspring plates`: announce plates, find them in a store, list those that were planned.
+//! `wellspring plates`: announce plates, find them in a store, watch it for new ones, tell how far each is.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use wellspring::collector::read_statuses;
-use wellspring::events::Status;
+use anyhow::Context;
 use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::plates::Board;
 use wellspring::runs::Run;
 use wellspring::watch::{self, Patience, Ready, Watch};
 use wellspring::{plan, submit};
@@ -53,9 +53,17 @@ enum Command {
         under its final name and be left alone."
     )]
     Watch(WatchArgs),
-    /// List the plates that were planned, by run.
+    /// List every plate that was announced, with how far it is in each run.
     #[command(after_help = "Example:\n  wellspring plates list --kafka kafka:9092")]
     List {
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Show how far one plate is, as JSON.
+    #[command(after_help = "Example:\n  wellspring plates show BR00117006 --kafka kafka:9092")]
+    Show {
+        /// The barcode.
+        plate: Barcode,
         #[command(flatten)]
         kafka: KafkaArgs,
     },
@@ -98,24 +106,29 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Scan { screen } => return scan(&screen),
         Command::Watch(args) => watch(&args)?,
-        Command::List { kafka } => {
-            for status in read_statuses(&kafka.settings()?)? {
-                if let Status::PlatePlanned {
-                    run,
-                    plate,
-                    fields_expected,
-                    fields_planned,
-                    ..
-                } = status
-                {
-                    say::line(format_args!(
-                        "{run}\t{plate}\t{fields_planned} of {fields_expected} fields planned"
-                    ));
-                }
-            }
+        Command::List { kafka } => list(&Board::read(&kafka.settings()?)?),
+        Command::Show { plate, kafka } => {
+            let board = Board::read(&kafka.settings()?)?;
+            let known = board.plate(&plate);
+            let known = known.with_context(|| format!("plate {plate} was never announced"))?;
+            say::line(serde_json::to_string_pretty(known)?);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(board: &Board) {
+    for (plate, known) in board.plates() {
+        for (run, of_run) in &known.runs {
+            say::line(format_args!(
+                "{run}\t{plate}\t{}\t{} of {} fields planned",
+                of_run.state, of_run.fields_planned, of_run.fields_expected
+            ));
+        }
+        if known.runs.is_empty() {
+            say::line(format_args!("-\t{plate}\tannounced, taken by no run"));
+        }
+    }
 }
 
 fn scan(screen: &std::path::Path) -> anyhow::Result<ExitCode> {
