@@ -1,6 +1,7 @@
 //! The collector: follows features, dead letters and statuses, and hands over each run when it is complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::collect::{Collection, Progress, pass_over};
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{LetterAction, RunId, Status};
 use crate::failpoint;
-use crate::kafka::tail::{Polled, Tail, TailRecord, read_events};
+use crate::kafka::tail::{Polled, Start, Tail, TailRecord, read_events, read_to_end};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 
@@ -36,9 +37,11 @@ pub struct Collector {
     closed: HashSet<RunId>,
     kafka: KafkaSettings,
     past: Past,
+    /// Offset of the last dead letter that was read; -1 without one.
+    letter_read: i64,
 }
 
-/// What the status topic said when the collector began to read.
+/// What the log said when the collector began to read.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     /// Runs that were finished, with all their plates.
@@ -47,6 +50,8 @@ pub(crate) struct Past {
     pub(crate) retried: BTreeSet<i64>,
     /// Where it ended.
     end: i64,
+    /// Offset of the last dead letter; -1 without one.
+    last_letter: i64,
 }
 
 /// The one field that tells where a record belongs.
@@ -71,6 +76,7 @@ impl Collector {
             closed,
             kafka: kafka.clone(),
             past,
+            letter_read: -1,
         })
     }
 
@@ -80,6 +86,9 @@ impl Collector {
         for _ in 0..1_000 {
             match self.tail.poll(wait).map_err(network)? {
                 Polled::Record(record) => {
+                    if record.topic == Topic::DeadLetters {
+                        self.letter_read = record.offset;
+                    }
                     let run = match record.read() {
                         Ok(OfRun { run }) => run,
                         Err(error) => {
@@ -108,10 +117,12 @@ impl Collector {
                 Polled::Nothing => break,
             }
         }
+        // Topics are not in one order: letters that were there before belong to the run as its features do.
+        let letters_read = self.letter_read >= self.past.last_letter;
         Ok(self
             .open
             .values()
-            .filter(|run| run.complete())
+            .filter(|run| letters_read && run.complete())
             .map(|run| run.run().clone())
             .collect())
     }
@@ -153,6 +164,7 @@ impl Collector {
         self.past = Past::read(&self.kafka).map_err(network)?;
         self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
         self.open.clear();
+        self.letter_read = -1;
         self.closed = self.past.finished.clone();
         Ok(())
     }
@@ -187,9 +199,14 @@ struct Ending {
 }
 
 impl Past {
-    /// Reads the status topic to its end. Blocking.
+    /// Reads the status topic and the dead letters to their ends. Blocking.
     pub(crate) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
         let (mut runs, mut past) = (HashMap::<RunId, Ending>::new(), Self::default());
+        past.last_letter = -1;
+        read_to_end(kafka, Topic::DeadLetters, &Start::Beginning, |letter| {
+            past.last_letter = letter.offset;
+            Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+        })?;
         for (offset, status) in read_events::<Status>(kafka, Topic::Status)? {
             past.end = past.end.max(offset + 1);
             let run = runs.entry(status.run().clone()).or_default();
