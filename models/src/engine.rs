@@ -341,10 +341,15 @@ pub(crate) fn check_batch(card: &ModelCard, most: usize, batch: &Batch) -> Resul
     Ok(())
 }
 
-/// Refuses embeddings of `width` values each that are not finite.
-pub(crate) fn check_finite(card: &ModelCard, width: usize, data: &[f32]) -> Result<(), EngineError> {
+/// The embeddings of `items` items of `width` values each; refuses those that are not finite.
+pub(crate) fn embeddings(
+    card: &ModelCard,
+    items: usize,
+    width: usize,
+    data: Vec<f32>,
+) -> Result<Embeddings, EngineError> {
     match data.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
+        None => Ok(Embeddings { items, width, data }),
         Some(at) => Err(EngineError::NotFinite {
             model: card.name.clone(),
             item: at / width.max(1),

@@ -13,7 +13,7 @@ use crate::architecture::Architecture;
 use crate::batch::{Batch, Embeddings};
 use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard, Normalisation};
-use crate::engine::{Engine, TorchDevice, check_batch, check_finite};
+use crate::engine::{Engine, TorchDevice, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::prepare::{BuildError, Preparation, check_input};
 
@@ -276,7 +276,6 @@ impl Engine for LibtorchEngine {
                 .f_copy_data(&mut data, items * width)
                 .map_err(|error| failed(at("run")(error), self))?;
         }
-        check_finite(&self.card, width, &data)?;
-        Ok(Embeddings { items, width, data })
+        embeddings(&self.card, items, width, data)
     }
 }

@@ -18,7 +18,7 @@ use ort::value::TensorRef;
 use crate::architecture::{Architecture, OnnxGraph};
 use crate::batch::{Batch, Embeddings};
 use crate::card::{ChannelPolicy, ModelCard};
-use crate::engine::{Engine, OnnxProvider, check_batch, check_finite};
+use crate::engine::{Engine, OnnxProvider, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::prepare::{BuildError, Preparation, check_input};
 
@@ -252,11 +252,6 @@ impl Engine for OnnxEngine {
             data.extend_from_slice(&values[..used * width]);
             start += used;
         }
-        check_finite(&self.card, width, &data)?;
-        Ok(Embeddings {
-            items: batch.items(),
-            width,
-            data,
-        })
+        embeddings(&self.card, batch.items(), width, data)
     }
 }

@@ -10,7 +10,9 @@ mod common;
 
 use std::path::Path;
 
-use common::{Random, compare, lite0, lite2, naive_lite, random_lite, shared, synthetic, to_safetensors};
+use common::{
+    Random, compare, lite0, lite2, naive_lite, random_lite, refused, shared, synthetic, to_safetensors,
+};
 use proptest::prelude::*;
 use wellspring_models::{
     Batch, BatchError, Engine, EngineChoice, EngineError, ModelCard, Normalisation, WeightsError,
@@ -320,14 +322,6 @@ fn try_open(card: &ModelCard, bytes: &[u8]) -> Result<Box<dyn Engine>, EngineErr
         "what verify refuses, open refuses"
     );
     opened
-}
-
-/// The error of an attempt that must fail.
-fn refused(result: Result<Box<dyn Engine>, EngineError>) -> EngineError {
-    match result {
-        Ok(_) => panic!("the engine opened"),
-        Err(error) => error,
-    }
 }
 
 #[test]

@@ -19,11 +19,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::compare;
+use common::{compare, refused};
 use safetensors::SafeTensors;
 use wellspring_models::{
-    Architecture, Batch, ChannelPolicy, Engine, EngineChoice, EngineError, ModelCard, Normalisation,
-    OnnxProvider, complete, open, verify,
+    Architecture, Batch, ChannelPolicy, EngineChoice, EngineError, ModelCard, Normalisation, OnnxProvider,
+    complete, open, verify,
 };
 
 /// The graph's card.
@@ -99,14 +99,6 @@ fn a_build_without_the_engine_says_how_to_get_it() {
     };
     let error = refused(open(&card(), graph(), choice, 1));
     assert!(error.to_string().contains("--features onnx"), "{error}");
-}
-
-/// The error of an attempt that must fail.
-fn refused(result: Result<Box<dyn Engine>, EngineError>) -> EngineError {
-    match result {
-        Ok(_) => panic!("the engine opened"),
-        Err(error) => error,
-    }
 }
 
 #[cfg(feature = "onnx")]

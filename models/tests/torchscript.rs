@@ -19,11 +19,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::compare;
+use common::{compare, refused};
 use safetensors::SafeTensors;
 use wellspring_models::{
-    Architecture, Batch, ChannelPolicy, Engine, EngineChoice, EngineError, ModelCard, Normalisation,
-    TorchDevice, complete, file_digest, open, verify,
+    Architecture, Batch, ChannelPolicy, EngineChoice, EngineError, ModelCard, Normalisation, TorchDevice,
+    complete, file_digest, open, verify,
 };
 
 /// The module's card.
@@ -40,14 +40,6 @@ const CPU: EngineChoice = EngineChoice::Libtorch {
     device: TorchDevice::Cpu,
     half: false,
 };
-
-/// The error of an attempt that must fail.
-fn refused(result: Result<Box<dyn Engine>, EngineError>) -> EngineError {
-    match result {
-        Ok(_) => panic!("the engine opened"),
-        Err(error) => error,
-    }
-}
 
 #[test]
 fn a_module_and_a_network_want_their_own_engines() {

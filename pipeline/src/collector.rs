@@ -37,11 +37,13 @@ pub struct Collector {
     closed: HashSet<RunId>,
     kafka: KafkaSettings,
     past: Past,
-    /// Offset of the last dead letter that was read; -1 without one.
-    letter_read: i64,
+    /// Offset of the last dead letter that was there when the collector began to read.
+    last_letter: Option<i64>,
+    /// Offset of the last one that was read.
+    letter_read: Option<i64>,
 }
 
-/// What the log said when the collector began to read.
+/// What the status topic said when the collector began to read.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     /// Runs that were finished, with all their plates.
@@ -50,8 +52,6 @@ pub(crate) struct Past {
     pub(crate) retried: BTreeSet<i64>,
     /// Where it ended.
     end: i64,
-    /// Offset of the last dead letter; -1 without one.
-    last_letter: i64,
 }
 
 /// The one field that tells where a record belongs.
@@ -69,6 +69,7 @@ impl Collector {
             Wanted::Unfinished => past.finished.clone(),
         };
         Ok(Self {
+            last_letter: last_letter(kafka).map_err(network)?,
             tail: Tail::open(kafka, &FOLLOWED).map_err(network)?,
             wanted,
             scratch: scratch.to_owned(),
@@ -76,7 +77,7 @@ impl Collector {
             closed,
             kafka: kafka.clone(),
             past,
-            letter_read: -1,
+            letter_read: None,
         })
     }
 
@@ -87,7 +88,7 @@ impl Collector {
             match self.tail.poll(wait).map_err(network)? {
                 Polled::Record(record) => {
                     if record.topic == Topic::DeadLetters {
-                        self.letter_read = record.offset;
+                        self.letter_read = Some(record.offset);
                     }
                     let run = match record.read() {
                         Ok(OfRun { run }) => run,
@@ -118,7 +119,7 @@ impl Collector {
             }
         }
         // Topics are not in one order: letters that were there before belong to the run as its features do.
-        let letters_read = self.letter_read >= self.past.last_letter;
+        let letters_read = self.letter_read >= self.last_letter;
         Ok(self
             .open
             .values()
@@ -164,7 +165,8 @@ impl Collector {
         self.past = Past::read(&self.kafka).map_err(network)?;
         self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
         self.open.clear();
-        self.letter_read = -1;
+        self.last_letter = last_letter(&self.kafka).map_err(network)?;
+        self.letter_read = None;
         self.closed = self.past.finished.clone();
         Ok(())
     }
@@ -199,14 +201,9 @@ struct Ending {
 }
 
 impl Past {
-    /// Reads the status topic and the dead letters to their ends. Blocking.
+    /// Reads the status topic to its end. Blocking.
     pub(crate) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
         let (mut runs, mut past) = (HashMap::<RunId, Ending>::new(), Self::default());
-        past.last_letter = -1;
-        read_to_end(kafka, Topic::DeadLetters, &Start::Beginning, |letter| {
-            past.last_letter = letter.offset;
-            Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
-        })?;
         for (offset, status) in read_events::<Status>(kafka, Topic::Status)? {
             past.end = past.end.max(offset + 1);
             let run = runs.entry(status.run().clone()).or_default();
@@ -236,6 +233,16 @@ impl Past {
         past.finished = finished.map(|(id, _)| id).collect();
         Ok(past)
     }
+}
+
+/// The offset of the last dead letter; the topic has one partition.
+fn last_letter(kafka: &KafkaSettings) -> Result<Option<i64>, KafkaFailure> {
+    let mut last = None;
+    read_to_end(kafka, Topic::DeadLetters, &Start::Beginning, |letter| {
+        last = Some(letter.offset);
+        Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+    })?;
+    Ok(last)
 }
 
 /// Every status written so far, in order.

@@ -7,7 +7,7 @@
 
 mod listing;
 
-pub use listing::{list_plate, list_screen};
+pub use listing::{list_plate, list_screen, plates_of};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

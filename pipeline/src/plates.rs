@@ -1,11 +1,12 @@
 //! Plates: what is known of each, from the log alone.
 //!
 //! Plate events and statuses enter, one [`Plate`] per barcode leaves. It is built anew by reading the two topics from their
-//! beginning, on a thread of its own. A record that cannot be read is passed over with a warning: the planner makes its
+//! beginning, on threads of its own. A record that cannot be read is passed over with a warning: the planner makes its
 //! dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use wellspring_workloads::words::Barcode;
 
 use crate::events::{PlateReady, RunId, Status};
 use crate::kafka::follow::Following;
-use crate::kafka::tail::{Polled, Tail, TailRecord};
+use crate::kafka::tail::{Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 use crate::schemas::Unreadable;
@@ -91,22 +92,19 @@ impl Board {
         Ok(Self::begin(kafka)?.0)
     }
 
-    /// All that is there, and what reads on.
-    fn begin(kafka: &KafkaSettings) -> Result<(Self, Tail), KafkaFailure> {
+    /// All that is there, and what reads on: one reader for each topic, so that the end of each is known.
+    fn begin(kafka: &KafkaSettings) -> Result<(Self, Vec<Tail>), KafkaFailure> {
         let mut board = Self::default();
-        let mut tail = Tail::open(kafka, &[Topic::Plates, Topic::Status])?;
-        let mut ends = 0;
-        while ends < tail.partitions() {
-            match tail.poll(BROKER_TIMEOUT)? {
-                Polled::Record(record) => board.learn(&record),
-                Polled::AtEnd(_) => ends += 1,
-                Polled::Nothing => {
-                    let bootstrap = kafka.bootstrap.clone();
-                    return Err(KafkaFailure::Silent { bootstrap });
-                }
-            }
-        }
-        Ok((board, tail))
+        let tails = [Topic::Plates, Topic::Status].map(|topic| {
+            let mut tail = Tail::open(kafka, &[topic])?;
+            tail.read_to_end(BROKER_TIMEOUT, |record| {
+                board.learn(record);
+                Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+            })?;
+            Ok(tail)
+        });
+        let tails = tails.into_iter().collect::<Result<_, KafkaFailure>>()?;
+        Ok((board, tails))
     }
 
     /// What is known of a plate.
@@ -186,26 +184,26 @@ impl Board {
 pub struct Followed {
     board: Mutex<Board>,
     failed: OnceLock<String>,
-    following: Following,
+    following: Vec<Following>,
 }
 
 impl Followed {
-    /// Reads what is there, then goes on on a thread of its own. Blocking until all that was there is read.
+    /// Reads what is there, then goes on on threads of its own. Blocking until all that was there is read.
     ///
     /// # Errors
     /// Kafka cannot be read.
     pub fn follow(kafka: &KafkaSettings) -> Result<Arc<Self>, KafkaFailure> {
-        let (board, tail) = Board::begin(kafka)?;
+        let (board, tails) = Board::begin(kafka)?;
         let followed = Arc::new(Self {
             board: Mutex::new(board),
             failed: OnceLock::new(),
-            following: Following::default(),
+            following: tails.iter().map(|_| Following::default()).collect(),
         });
         let take = |followed: &Self, record: &TailRecord| followed.lock().learn(record);
         let failed = |followed: &Self, message| _ = followed.failed.set(message);
-        followed
-            .following
-            .start("plates", tail, Arc::downgrade(&followed), take, failed)?;
+        for (following, tail) in followed.following.iter().zip(tails) {
+            following.start("plates", tail, Arc::downgrade(&followed), take, failed)?;
+        }
         Ok(followed)
     }
 
@@ -220,9 +218,9 @@ impl Followed {
         }
     }
 
-    /// Stops following and waits for the thread, so that Kafka may go away.
+    /// Stops following and waits for the threads, so that Kafka may go away.
     pub fn stop(&self) {
-        self.following.stop();
+        self.following.iter().for_each(Following::stop);
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {

@@ -13,7 +13,7 @@ use wellspring_workloads::words::{Barcode, WellPosition};
 
 use crate::error::StageError;
 use crate::ids;
-use crate::plan::{list_screen, read_plate_map};
+use crate::plan::{plates_of, read_plate_map};
 use crate::runs::Run;
 
 /// When a plate is announced.
@@ -107,11 +107,11 @@ impl Watch {
 /// The store cannot be listed, no layout fits, or the plate map cannot be read.
 pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
     let listed = run.store.list(None).await?;
-    let times: HashMap<&str, i64> = listed
+    let times: HashMap<String, i64> = listed
         .iter()
-        .map(|object| (object.path.as_str(), object.modified_ms))
+        .map(|object| (object.path.clone(), object.modified_ms))
         .collect();
-    let found = list_screen(&run.store, &run.screen).await?;
+    let found = plates_of(&run.store, &run.screen, listed).await?;
     let map = read_plate_map(&run.screen).await?;
     let mut missing: BTreeMap<&Barcode, Vec<String>> = BTreeMap::new();
     let mut incomplete: BTreeMap<&Barcode, BTreeSet<(WellPosition, u32)>> = BTreeMap::new();
@@ -156,7 +156,7 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
             if file.size == 0 {
                 missing.push(format!("{} is empty", file.path));
             }
-            let time = times.get(file.path.as_str()).copied().unwrap_or_default();
+            let time = times.get(&file.path).copied().unwrap_or_default();
             parts.push(file.path.clone().into_bytes());
             parts.push([file.size.to_le_bytes(), time.to_le_bytes()].concat());
         }

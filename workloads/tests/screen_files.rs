@@ -13,6 +13,11 @@ use wellspring_workloads::screen::{
 };
 use wellspring_workloads::simulate::{Simulation, SimulationSettings};
 
+#[path = "common/ready.rs"]
+mod ready;
+
+use ready::ready_files;
+
 const MINIMAL: &str = r#"
 [screen]
 name = "small"
@@ -28,25 +33,6 @@ file = "map.csv"
 reference = { role = "healthy" }
 phenotype = { role = "disease" }
 "#;
-
-fn ready_files() -> Vec<(String, String)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/screens");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
-    files
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .map(|path| {
-            (
-                path.display().to_string(),
-                std::fs::read_to_string(&path).unwrap(),
-            )
-        })
-        .collect()
-}
 
 #[test]
 fn every_ready_file_parses_and_is_named_as_its_file() {

@@ -4,6 +4,11 @@
 use serde_json::{Value, json};
 use wellspring_workloads::screen::{Screen, ScreenProblem, json_schema, json_schema_text};
 
+#[path = "common/ready.rs"]
+mod ready;
+
+use ready::ready_files;
+
 const BASE: &str = r#"
 [screen]
 name = "small"
@@ -20,22 +25,6 @@ phenotype = { role = "disease" }
 fn base() -> Value {
     let table: toml::Table = toml::from_str(BASE).unwrap();
     serde_json::to_value(table).unwrap()
-}
-
-fn ready_files() -> Vec<(String, String)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/screens");
-    let paths = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let paths = paths.filter(|path| path.extension().is_some_and(|end| end == "toml"));
-    paths
-        .map(|path| {
-            (
-                path.display().to_string(),
-                std::fs::read_to_string(&path).unwrap(),
-            )
-        })
-        .collect()
 }
 
 #[test]

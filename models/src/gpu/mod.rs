@@ -23,7 +23,7 @@ use self::transformer::Transformer;
 use crate::architecture::Architecture;
 use crate::batch::{Batch, Embeddings};
 use crate::card::ModelCard;
-use crate::engine::{Engine, check_batch, check_finite};
+use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::native::network::Network;
 use crate::prepare::BuildError;
@@ -182,11 +182,6 @@ impl Engine for WgpuEngine {
             data.extend(found.map_err(|error| failed(&self.card, self.gpu.name(), error))?);
             rest = others;
         }
-        check_finite(&self.card, width, &data)?;
-        Ok(Embeddings {
-            items: batch.items(),
-            width,
-            data,
-        })
+        embeddings(&self.card, batch.items(), width, data)
     }
 }

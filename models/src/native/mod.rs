@@ -28,7 +28,7 @@ use self::isa::Isa;
 use self::network::{Network, NetworkScratch};
 use crate::batch::{Batch, Embeddings};
 use crate::card::ModelCard;
-use crate::engine::{Engine, check_batch, check_finite};
+use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::prepare::BuildError;
 use crate::weights::Weights;
@@ -117,11 +117,6 @@ impl Engine for NativeEngine {
                 }
             }),
         }
-        check_finite(&self.card, width, &data)?;
-        Ok(Embeddings {
-            items: batch.items(),
-            width,
-            data,
-        })
+        embeddings(&self.card, batch.items(), width, data)
     }
 }

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use wellspring_models::{ModelCard, content_digest, find_card};
+use wellspring_models::{Engine, EngineError, ModelCard, content_digest, find_card};
 
 /// Tensors by name: shape and values.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -288,4 +288,12 @@ pub fn compare(a: &[f32], b: &[f32]) -> (f64, f64) {
         .map(|(x, y)| f64::from((x - y).abs()))
         .fold(0.0, f64::max);
     (cosine, largest)
+}
+
+/// The error of an attempt that must fail.
+pub fn refused(result: Result<Box<dyn Engine>, EngineError>) -> EngineError {
+    match result {
+        Ok(_) => panic!("the engine opened"),
+        Err(error) => error,
+    }
 }

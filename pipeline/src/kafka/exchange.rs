@@ -20,7 +20,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+use super::{KafkaFailure, KafkaSettings};
 use crate::external::protocol::{Answer, Request};
 use crate::external::{ExternalError, Patience};
 
@@ -191,16 +191,10 @@ fn at_end(kafka: &KafkaSettings, topic: &str) -> Result<BaseConsumer, KafkaFailu
     let consumer: BaseConsumer = config
         .create()
         .map_err(kafka.failed("creating a reader of answers"))?;
-    let metadata = consumer
-        .fetch_metadata(Some(topic), BROKER_TIMEOUT)
-        .map_err(kafka.failed("reading a topic's metadata"))?;
     let mut assignment = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-        let (_, end) = consumer
-            .fetch_watermarks(topic, partition.id(), BROKER_TIMEOUT)
-            .map_err(kafka.failed("finding the end of a topic"))?;
+    for (partition, end) in super::ends(consumer.client(), topic, kafka)? {
         assignment
-            .add_partition_offset(topic, partition.id(), Offset::Offset(end))
+            .add_partition_offset(topic, partition, Offset::Offset(end))
             .map_err(kafka.failed("choosing where to read from"))?;
     }
     consumer

@@ -17,10 +17,12 @@ pub mod topics;
 pub mod trace;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
+use rdkafka::client::Client;
 use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, ClientContext};
 use serde::Serialize;
 
 use self::topics::Topic;
@@ -111,6 +113,24 @@ impl KafkaSettings {
             .set("fetch.wait.max.ms", "100");
         config
     }
+}
+
+/// Where every partition of a topic ends now.
+fn ends<C: ClientContext>(
+    client: &Client<C>,
+    name: &str,
+    kafka: &KafkaSettings,
+) -> Result<BTreeMap<i32, i64>, KafkaFailure> {
+    let metadata = client
+        .fetch_metadata(Some(name), BROKER_TIMEOUT)
+        .map_err(kafka.failed("reading a topic's metadata"))?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let ends = partitions.map(|partition| {
+        let (_, end) = client.fetch_watermarks(name, partition.id(), BROKER_TIMEOUT)?;
+        Ok((partition.id(), end))
+    });
+    ends.collect::<Result<_, KafkaError>>()
+        .map_err(kafka.failed("reading where a topic ends"))
 }
 
 /// A record to be published.

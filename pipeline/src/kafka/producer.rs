@@ -162,18 +162,7 @@ impl BatchProducer {
             return Ok(());
         }
         let name = topic.name(&self.settings.prefix);
-        let client = self.client.client();
-        let metadata = client
-            .fetch_metadata(Some(&name), BROKER_TIMEOUT)
-            .map_err(self.settings.failed("reading a topic's metadata"))?;
-        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        let ends = partitions.map(|partition| {
-            let (_, end) = client.fetch_watermarks(&name, partition.id(), BROKER_TIMEOUT)?;
-            Ok((partition.id(), end))
-        });
-        let ends = ends
-            .collect::<Result<_, KafkaError>>()
-            .map_err(self.settings.failed("reading where a topic ends"))?;
+        let ends = super::ends(self.client.client(), &name, &self.settings)?;
         self.ends.insert(topic, ends);
         Ok(())
     }

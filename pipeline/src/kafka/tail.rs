@@ -170,6 +170,33 @@ impl Tail {
             }
         }
     }
+
+    /// Hands every record that is there now to `take`, until it says stop; `silence` is how long nothing may be heard. For
+    /// readers of one topic: an end is told by its partition alone.
+    pub fn read_to_end<E: From<KafkaFailure>>(
+        &mut self,
+        silence: Duration,
+        mut take: impl FnMut(&TailRecord) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let mut ended = HashSet::new();
+        while ended.len() < self.partitions {
+            match self.poll(silence)? {
+                Polled::Record(record) => {
+                    if take(&record)?.is_break() {
+                        break;
+                    }
+                }
+                Polled::AtEnd(partition) => {
+                    ended.insert(partition);
+                }
+                Polled::Nothing => {
+                    let bootstrap = self.settings.bootstrap.clone();
+                    return Err(KafkaFailure::Silent { bootstrap }.into());
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn id(message: &BorrowedMessage<'_>) -> Option<String> {
@@ -212,25 +239,7 @@ fn read_while_heard<E: From<KafkaFailure>>(
     topic: Topic,
     start: &Start,
     silence: Duration,
-    mut take: impl FnMut(&TailRecord) -> Result<ControlFlow<()>, E>,
+    take: impl FnMut(&TailRecord) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
-    let mut tail = Tail::open_at(kafka, &[topic], start)?;
-    let mut ended = HashSet::new();
-    while ended.len() < tail.partitions {
-        match tail.poll(silence)? {
-            Polled::Record(record) => {
-                if take(&record)?.is_break() {
-                    break;
-                }
-            }
-            Polled::AtEnd(partition) => {
-                ended.insert(partition);
-            }
-            Polled::Nothing => {
-                let bootstrap = kafka.bootstrap.clone();
-                return Err(KafkaFailure::Silent { bootstrap }.into());
-            }
-        }
-    }
-    Ok(())
+    Tail::open_at(kafka, &[topic], start)?.read_to_end(silence, take)
 }

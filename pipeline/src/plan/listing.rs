@@ -13,7 +13,7 @@ use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
 use crate::error::{Domain, FailureClass, Stage, StageError};
-use crate::store::ImageStore;
+use crate::store::{ImageStore, Listed};
 
 /// Metadata files read at once.
 const CONCURRENCY: usize = 8;
@@ -30,6 +30,15 @@ struct AsksWithoutEnd {
 /// The plates found in a screen's store and what is wrong with their files.
 pub async fn list_screen(store: &ImageStore, screen: &Screen) -> Result<PlateFiles, StageError> {
     files_below(store, screen, None, None).await
+}
+
+/// As [`list_screen`], of a listing of the whole store.
+pub async fn plates_of(
+    store: &ImageStore,
+    screen: &Screen,
+    listed: Vec<Listed>,
+) -> Result<PlateFiles, StageError> {
+    assembled(store, screen, listed, None).await
 }
 
 /// The files of one plate: from the folder with its name where there is one, else from the whole store.
@@ -56,6 +65,15 @@ async fn files_below(
         // What lies beside the plates' folders may speak of all of them.
         listed.extend(store.list_top().await?);
     }
+    assembled(store, screen, listed, plate).await
+}
+
+async fn assembled(
+    store: &ImageStore,
+    screen: &Screen,
+    listed: Vec<Listed>,
+    plate: Option<&Barcode>,
+) -> Result<PlateFiles, StageError> {
     let files = listed.into_iter().map(|object| ListedFile {
         path: object.path,
         size: object.bytes,

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{ImageFacts, positive};
 use super::metadata::{
-    Absent, Context, Described, FactsOf, Folder, Found, MetadataLayout, Recognition, Wanted, folder_of,
-    name_of, resolve, unusable,
+    Context, Described, FactsOf, Folder, MetadataLayout, Recognition, Wanted, folder_of, name_of, unusable,
 };
 use super::xml::{Attributes, Node, text_of, walk};
 use super::{ImageKey, ListedFile};
@@ -126,18 +125,7 @@ fn add(
             plane: record.plane,
             time: record.time,
         };
-        match resolve(context, folder, &record.file) {
-            Ok(file) => described.found.push(Found {
-                key,
-                file: file.clone(),
-                page: None,
-            }),
-            Err(absent) => described.absent.push(Absent {
-                key,
-                path: absent,
-                metadata: path.to_owned(),
-            }),
-        }
+        described.add(context, (folder, path), &record.file, key);
     }
     described
         .facts

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::facts::{ImageFacts, bits_of_level, micrometres, milliseconds, positive};
 use super::metadata::{
-    Absent, Context, Described, FactsOf, Folder, Found, MetadataLayout, Recognition, Wanted, folder_of,
-    name_of, resolve, unusable,
+    Context, Described, FactsOf, Folder, MetadataLayout, Recognition, Wanted, folder_of, name_of, unusable,
 };
 use super::xml::{Node, text_of, walk};
 use super::{ImageKey, ListedFile};
@@ -97,18 +96,7 @@ fn add(context: Context<'_>, described: &mut Described, folder: &str, path: &str
             plane: entry.plane,
             time: entry.time,
         };
-        match resolve(context, folder, &entry.url) {
-            Ok(file) => described.found.push(Found {
-                key,
-                file: file.clone(),
-                page: None,
-            }),
-            Err(absent) => described.absent.push(Absent {
-                key,
-                path: absent,
-                metadata: path.to_owned(),
-            }),
-        }
+        described.add(context, (folder, path), &entry.url, key);
     }
     let facts = index.channels.into_iter().map(|(channel, facts)| FactsOf {
         plate: plate.clone(),

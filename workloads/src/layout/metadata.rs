@@ -222,6 +222,30 @@ pub(super) fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+impl Described {
+    /// Adds an image whose file the metadata file at `metadata`, in `folder`, calls `written`.
+    pub(super) fn add(
+        &mut self,
+        context: Context<'_>,
+        (folder, metadata): (&str, &str),
+        written: &str,
+        key: ImageKey,
+    ) {
+        match resolve(context, folder, written) {
+            Ok(file) => self.found.push(Found {
+                key,
+                file: file.clone(),
+                page: None,
+            }),
+            Err(path) => self.absent.push(Absent {
+                key,
+                path,
+                metadata: metadata.to_owned(),
+            }),
+        }
+    }
+}
+
 /// The file that `written` means in metadata at `folder`: below the folder, in its `Images`, or by its name alone, since
 /// software writes paths of the machine it ran on.
 pub(super) fn resolve<'a>(

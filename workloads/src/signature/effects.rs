@@ -131,11 +131,6 @@ impl Effects {
         (effect < self.len()).then(|| after.saturating_sub(1) as u32)
     }
 
-    /// What the null of each effect depends on.
-    pub(super) fn classes(&self) -> impl Iterator<Item = Class> {
-        self.records.iter().map(|record| self.kind(record).0)
-    }
-
     /// What the null of an effect depends on.
     pub(super) fn class(&self, effect: usize) -> Class {
         self.kind(&self.records[effect]).0

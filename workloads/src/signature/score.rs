@@ -273,8 +273,8 @@ fn classes<'a>(
     settings: &SignatureSettings,
 ) -> Vec<Class<'a>> {
     let mut members: BTreeMap<OfNull, Vec<u32>> = BTreeMap::new();
-    for (index, class) in (0u32..).zip(effects.classes()) {
-        members.entry(class).or_default().push(index);
+    for (index, effect) in (0u32..).zip(0..effects.len()) {
+        members.entry(effects.class(effect)).or_default().push(index);
     }
     members
         .into_iter()

@@ -5,10 +5,11 @@
 //! moments come from a seed; what a process is doing then does not. Fails where a run does not come to its end.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use wellspring::events::FieldFeatures;
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::tail::{Polled, Tail, TailRecord};
@@ -332,15 +333,12 @@ impl Installation {
         }
         drop((serving, workers));
         // All that is there, from the beginning.
+        let mut fields: BTreeMap<String, usize> = BTreeMap::new();
         let mut tail = Tail::open(&kafka, &[Topic::Features])?;
-        let (mut fields, mut ended): (BTreeMap<String, usize>, usize) = (BTreeMap::new(), 0);
-        while ended < tail.partitions() {
-            match tail.poll(PATIENCE)? {
-                Polled::Record(record) => *fields.entry(subject(&record)?).or_default() += 1,
-                Polled::AtEnd(_) => ended += 1,
-                Polled::Nothing => bail!("the features cannot be read"),
-            }
-        }
+        tail.read_to_end(PATIENCE, |record| -> anyhow::Result<_> {
+            *fields.entry(subject(record)?).or_default() += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
         count.expected += self.fields;
         count.lost += self.fields.saturating_sub(fields.len());
         count.twice += fields.values().map(|n| n - 1).sum::<usize>();
