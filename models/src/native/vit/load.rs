@@ -141,6 +141,9 @@ impl Vit {
         let blocks = (0..shape.depth)
             .into_par_iter()
             .map(|index| block(tensors, shape, index))
+            .collect::<Vec<_>>()
+            // Of several errors that of the first block, whichever thread was quicker.
+            .into_iter()
             .collect::<Result<_, _>>()?;
         let final_norm = if shape.final_norm {
             Some(norm(tensors, "norm", d)?)
