@@ -166,12 +166,20 @@ impl Drop for Running {
 }
 
 /// Waits for a condition; fails the test when it does not come.
-pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    assert!(comes(condition), "waited in vain for {what}");
+}
+
+/// Whether a condition comes while the patience lasts.
+pub(crate) fn comes(mut condition: impl FnMut() -> bool) -> bool {
     let give_up = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < give_up, "waited in vain for {what}");
+        if Instant::now() >= give_up {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
+    true
 }
 
 /// A broker of its own, and its address.

@@ -1,6 +1,6 @@
 //! Faults that strike a fleet from outside, and the operator who deals with what is left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use wellspring::kafka::tail::{Polled, Tail};
 use wellspring::kafka::topics::Topic;
 
 use crate::common::{
-    Running, models, simulate, small_plate, start_broker, start_broker_at, wait_for, wellspring,
+    Running, comes, models, simulate, small_plate, start_broker, start_broker_at, wait_for, wellspring,
 };
 use crate::{FIELDS, by_subject, few_wells, records};
 
@@ -40,8 +40,17 @@ impl<'a> Fleet<'a> {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = wellspring(self.models);
         command.args(arguments).arg("--kafka").arg(&self.kafka.bootstrap);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log());
+        command.stdout(Stdio::null()).stderr(log.unwrap());
         command
+    }
+
+    /// What all processes have said.
+    fn log(&self) -> PathBuf {
+        self.folder.join("fleet.log")
     }
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
@@ -68,11 +77,18 @@ impl<'a> Fleet<'a> {
         serde_json::from_slice(&std::fs::read(run.path().join("run.json")).ok()?).ok()
     }
 
+    /// Where they do not come, the test tells what the processes said.
     pub(crate) fn wait_for_fields(&self, done: u64) {
-        wait_for("the results", || {
+        let came = comes(|| {
             self.summary()
                 .is_some_and(|summary| summary["fields_done"] == done)
         });
+        let said = || std::fs::read_to_string(self.log()).unwrap_or_default();
+        assert!(
+            came,
+            "{done} fields did not come; the processes said:\n{}",
+            said()
+        );
     }
 
     pub(crate) fn wait_for_a_feature(&self) {
