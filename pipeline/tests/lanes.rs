@@ -162,6 +162,29 @@ fn a_partition_that_moved_while_it_was_paused_is_read_when_it_comes_back() {
 }
 
 #[test]
+fn a_lane_whose_topic_is_not_there_yet_reads_it_once_it_is() {
+    let mut broker = Broker::start();
+    broker.kafka.prefix = "late".to_owned();
+    let (lane, work) = broker.lane(Topic::Tasks, "worker", 4);
+    wait_for("polls without a topic", || lane.polls() >= 30);
+    assert_eq!(lane.assignments(), 0);
+    broker.runtime.block_on(create_missing(&broker.kafka)).unwrap();
+    broker.publish(&[record(Topic::Tasks, "first")]);
+    let tracked = work.recv_blocking().unwrap();
+    assert_eq!(tracked.value.key, "first");
+    tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    end(lane, work);
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_named() {
+    let broker = Broker::start();
+    let kafka = KafkaSettings::new(&broker.kafka.bootstrap, "elsewhere", "lane");
+    let told = Tail::open(&kafka, &[Topic::Status]).err().unwrap().to_string();
+    assert!(told.contains("there is no topic 'elsewhere.status'"), "{told}");
+}
+
+#[test]
 fn a_record_that_is_not_due_waits_and_holds_up_no_other_partition() {
     let broker = Broker::start();
     let in_partition = |key: &str, partition: i32, due: Option<u64>| OutRecord {

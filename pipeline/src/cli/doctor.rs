@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wellspring::error::chain;
-use wellspring::kafka::KafkaSettings;
-use wellspring::kafka::tail::Tail;
-use wellspring::kafka::topics::Topic;
+use wellspring::kafka::{self, KafkaSettings};
 use wellspring::model_store::models_folder;
 use wellspring_kernels::{Device, DeviceChoice, DeviceKind, list_devices};
 
@@ -298,9 +296,9 @@ fn kafka(bootstrap: &str) -> Finding {
         return finding("kafka", Grade::Fail, text);
     }
     let settings = KafkaSettings::new(bootstrap, "wellspring", "doctor");
-    match Tail::open(&settings, &[Topic::Status]) {
-        Ok(_) if refused.is_empty() => finding("kafka", Grade::Ok, format!("{bootstrap} answers")),
-        Ok(_) => finding(
+    match kafka::answers(&settings) {
+        Ok(()) if refused.is_empty() => finding("kafka", Grade::Ok, format!("{bootstrap} answers")),
+        Ok(()) => finding(
             "kafka",
             Grade::Warn,
             format!("answers, but not every server: {}", refused.join(", ")),

@@ -18,9 +18,10 @@ pub mod trace;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 use serde::Serialize;
@@ -31,6 +32,12 @@ use crate::schemas::{self, SchemaError, Schemas, Unwritable};
 
 /// How long one call to the broker may take before it is an error.
 pub const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How old a client's picture of the topics may be.
+const METADATA_AGE_MS: &str = "5000";
+
+/// How long a broker may take to hear of a topic that another one made.
+const PROPAGATION: Duration = Duration::from_secs(5);
 
 /// How to reach Kafka.
 #[derive(Debug, Clone)]
@@ -91,7 +98,10 @@ impl KafkaSettings {
             .set("allow.auto.create.topics", "false")
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "2000");
+            .set("reconnect.backoff.max.ms", "2000")
+            // What a node that just came back said wrongly, and partitions that were added, are known soon; by default the
+            // client asks again after 5 minutes.
+            .set("topic.metadata.refresh.interval.ms", METADATA_AGE_MS);
         config
     }
 
@@ -115,19 +125,57 @@ impl KafkaSettings {
     }
 }
 
+/// Whether Kafka answers at all, topics or none.
+pub fn answers(kafka: &KafkaSettings) -> Result<(), KafkaFailure> {
+    let consumer: BaseConsumer = kafka
+        .consumer_config()
+        .create()
+        .map_err(kafka.failed("creating a reader"))?;
+    consumer
+        .fetch_metadata(None, BROKER_TIMEOUT)
+        .map_err(kafka.failed("reading the list of topics"))?;
+    Ok(())
+}
+
+/// The partitions of a topic. A broker of several that has not heard yet of a topic that was just made is asked again:
+/// taken at its word, the topic would be read as if it were empty for good.
+fn partitions<C: ClientContext>(
+    client: &Client<C>,
+    name: &str,
+    kafka: &KafkaSettings,
+) -> Result<Vec<i32>, KafkaFailure> {
+    let give_up = Instant::now() + PROPAGATION;
+    loop {
+        let metadata = client
+            .fetch_metadata(Some(name), BROKER_TIMEOUT)
+            .map_err(kafka.failed("reading a topic's metadata"))?;
+        let known = metadata.topics().iter().filter(|topic| topic.error().is_none());
+        let ids: Vec<i32> = known
+            .flat_map(|topic| topic.partitions())
+            .map(|partition| partition.id())
+            .collect();
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        if Instant::now() >= give_up {
+            return Err(KafkaFailure::NoTopic {
+                topic: name.to_owned(),
+                bootstrap: kafka.bootstrap.clone(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Where every partition of a topic ends now.
 fn ends<C: ClientContext>(
     client: &Client<C>,
     name: &str,
     kafka: &KafkaSettings,
 ) -> Result<BTreeMap<i32, i64>, KafkaFailure> {
-    let metadata = client
-        .fetch_metadata(Some(name), BROKER_TIMEOUT)
-        .map_err(kafka.failed("reading a topic's metadata"))?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-    let ends = partitions.map(|partition| {
-        let (_, end) = client.fetch_watermarks(name, partition.id(), BROKER_TIMEOUT)?;
-        Ok((partition.id(), end))
+    let ends = partitions(client, name, kafka)?.into_iter().map(|partition| {
+        let (_, end) = client.fetch_watermarks(name, partition, BROKER_TIMEOUT)?;
+        Ok((partition, end))
     });
     ends.collect::<Result<_, KafkaError>>()
         .map_err(kafka.failed("reading where a topic ends"))
@@ -211,6 +259,16 @@ pub enum KafkaFailure {
         topic: String,
         /// The broker's reason.
         reason: String,
+    },
+    /// A topic is not there.
+    #[error(
+        "there is no topic '{topic}' at {bootstrap}; make it first (`wellspring topics apply` makes Wellspring's own)"
+    )]
+    NoTopic {
+        /// The topic.
+        topic: String,
+        /// Where.
+        bootstrap: String,
     },
     /// A topic could not be changed.
     #[error("{what} of topic {topic} cannot be changed or read: {reason}")]

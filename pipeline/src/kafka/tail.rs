@@ -105,20 +105,17 @@ impl Tail {
         let mut assignment = TopicPartitionList::new();
         for topic in topics {
             let name = topic.name(&kafka.prefix);
-            let metadata = consumer
-                .fetch_metadata(Some(&name), BROKER_TIMEOUT)
-                .map_err(kafka.failed("reading a topic's metadata"))?;
-            for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            for partition in super::partitions(consumer.client(), &name, kafka)? {
                 let offset = match start {
                     Start::Beginning => Offset::Beginning,
                     Start::Time(ms) => Offset::Offset(*ms),
-                    Start::Offsets(offsets) => match offsets.get(&partition.id()) {
+                    Start::Offsets(offsets) => match offsets.get(&partition) {
                         Some(offset) => Offset::Offset(*offset),
                         None => continue,
                     },
                 };
                 assignment
-                    .add_partition_offset(&name, partition.id(), offset)
+                    .add_partition_offset(&name, partition, offset)
                     .map_err(kafka.failed("choosing where to read from"))?;
             }
         }
