@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
@@ -59,7 +60,7 @@ struct Ready<'a> {
 /// A producer with a transactional id; creating it fences the last process with the same id and aborts what it
 /// left open. Blocking: it lives on a thread of its own.
 pub struct BatchProducer {
-    client: ThreadedProducer<Deliveries>,
+    client: Arc<ThreadedProducer<Deliveries>>,
     settings: KafkaSettings,
     role: String,
     /// Where topics ended before this producer wrote to them.
@@ -94,7 +95,7 @@ impl BatchProducer {
     /// Opens the producer `<prefix>-<instance>-<role>` and takes over its transactional id.
     pub fn open(settings: &KafkaSettings, role: &str) -> Result<Self, KafkaFailure> {
         let producer = Self {
-            client: client(settings, role)?,
+            client: Arc::new(client(settings, role)?),
             settings: settings.clone(),
             role: role.to_owned(),
             ends: BTreeMap::new(),
@@ -107,7 +108,7 @@ impl BatchProducer {
 
     /// Makes the client anew after [`Committed::Unknown`]. `false`: not possible now.
     pub fn reopen(&mut self) -> Result<bool, KafkaFailure> {
-        self.client = client(&self.settings, &self.role)?;
+        self.client = Arc::new(client(&self.settings, &self.role)?);
         match self.begin(CALL) {
             Ok(()) => Ok(true),
             Err(error) if is_permanent(&error) => Err(self.call("starting transactions", error)),
@@ -254,8 +255,15 @@ impl BatchProducer {
             let group = consumer
                 .group_metadata()
                 .ok_or((Doing::Sending, KafkaError::ClientCreation("no group".to_owned())))?;
-            self.retriable(|| self.client.send_offsets_to_transaction(offsets, &group, CALL))
-                .map_err(|e| (Doing::Sending, e))?;
+            match self.send_offsets(offsets, group) {
+                Some(sent) => sent.map_err(|error| (Doing::Sending, error))?,
+                None => {
+                    tracing::warn!(
+                        "the client waits for a coordinator that is gone; the producer is made anew"
+                    );
+                    return Ok(Committed::Unknown);
+                }
+            }
         }
         if failpoint::is_set(self.place(), "sent") {
             // The records are at the broker when the process ends, not in the client's queue.
@@ -265,12 +273,40 @@ impl BatchProducer {
         if failpoint::loses(self.place(), "request") {
             return Ok(Committed::Unknown);
         }
-        self.retriable(|| self.client.commit_transaction(CALL))
-            .map_err(|e| (Doing::Committing, e))?;
+        retriable(|| self.client.commit_transaction(CALL)).map_err(|e| (Doing::Committing, e))?;
         Ok(match failpoint::loses(self.place(), "answer") {
             true => Committed::Unknown,
             false => Committed::Yes,
         })
+    }
+
+    /// Sends offsets with the transaction; `None` where the client does not come back.
+    ///
+    /// librdkafka waits without end for a group coordinator that has left the cluster, whatever time it was given (its
+    /// issues 5456 and 5511), and a call that waits cannot be taken back. It is made on a thread of its own, which is
+    /// left to itself with the client: whatever the two still do is fenced by the client that takes their place.
+    fn send_offsets(
+        &self,
+        offsets: &TopicPartitionList,
+        group: ConsumerGroupMetadata,
+    ) -> Option<Result<(), KafkaError>> {
+        let (answer, answered) = sync_channel(1);
+        let (client, offsets, place) = (Arc::clone(&self.client), offsets.clone(), self.place().to_owned());
+        let call = move || {
+            failpoint::pass(&place, "offsets");
+            let sent = retriable(|| client.send_offsets_to_transaction(&offsets, &group, CALL));
+            // Not waited for any more: nobody needs the answer.
+            let _unheard = answer.send(sent);
+        };
+        let started = std::thread::Builder::new()
+            .name(format!("{}-offsets", self.place()))
+            .spawn(call);
+        if let Err(error) = started {
+            tracing::warn!(%error, "a thread cannot be started");
+            return None;
+        }
+        // The repeated call and one more.
+        answered.recv_timeout(TRANSACTION_TIMEOUT + 2 * CALL).ok()
     }
 
     fn acknowledged<C: ConsumerContext>(
@@ -347,20 +383,6 @@ impl BatchProducer {
         }
     }
 
-    /// Repeats a call that librdkafka says may be repeated, for as long as a transaction may stay open.
-    fn retriable(&self, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-        let give_up = Instant::now() + TRANSACTION_TIMEOUT;
-        loop {
-            match call() {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < give_up => {
-                    tracing::debug!(%error, "transaction call repeated");
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                result => return result,
-            }
-        }
-    }
-
     fn after_failure(
         &self,
         doing: Doing,
@@ -396,7 +418,7 @@ impl BatchProducer {
             return Ok(Committed::Unknown);
         }
         tracing::warn!(%error, "transaction aborted; it will be tried again");
-        match self.retriable(|| self.client.abort_transaction(CALL)) {
+        match retriable(|| self.client.abort_transaction(CALL)) {
             Ok(()) => Ok(Committed::Aborted),
             Err(error) => {
                 tracing::warn!(%error, "the transaction cannot be aborted; the producer is made anew");
@@ -407,6 +429,20 @@ impl BatchProducer {
 
     fn call(&self, doing: impl Into<&'static str>, source: KafkaError) -> KafkaFailure {
         self.settings.failed(doing.into())(source)
+    }
+}
+
+/// Repeats a call that librdkafka says may be repeated, for as long as a transaction may stay open.
+fn retriable(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    let give_up = Instant::now() + TRANSACTION_TIMEOUT;
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < give_up => {
+                tracing::debug!(%error, "transaction call repeated");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            result => return result,
+        }
     }
 }
 

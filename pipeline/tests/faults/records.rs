@@ -74,6 +74,23 @@ fn a_failure_that_passes_is_tried_again_and_leaves_no_trace() {
     assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
 }
 
+/// As librdkafka does where a group's coordinator leaves the cluster. The call that hangs wakes when its transaction was
+/// done anew.
+#[test]
+fn a_client_that_does_not_come_back_is_replaced_and_nothing_is_lost_or_repeated() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let mut command = run(&models, folder.path(), &bootstrap, "hung");
+    command.env("FAILPOINTS", "worker.offsets=1*sleep(16000)");
+    let (code, summary) = run_json(&mut command);
+    assert_eq!((code, &summary["fields_done"]), (0, &Value::from(FIELDS)));
+    let kafka = KafkaSettings::new(&bootstrap, "hung", "test");
+    let counts = by_subject(&records(&kafka, Topic::Features));
+    assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
+}
+
 #[test]
 fn at_least_once_a_crash_repeats_records_under_the_same_ids_and_the_results_are_the_same() {
     let Some(models) = models() else { return };
