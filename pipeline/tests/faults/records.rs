@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
-use wellspring::kafka::producer::{BatchProducer, Committed};
+use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{Topic, create_missing};
-use wellspring::kafka::{KafkaSettings, OutRecord};
 
-use crate::common::{dead_letters, models, run_json, start_broker, wellspring};
+use crate::common::{PATIENCE, dead_letters, models, run_json, start_broker, wellspring};
 use crate::{FIELDS, by_subject, few_wells, records, run};
 
 #[test]
@@ -123,6 +127,46 @@ fn at_least_once_a_crash_repeats_records_under_the_same_ids_and_the_results_are_
     assert_eq!(by_subject(&features).len() as u64, FIELDS);
 }
 
+/// Bytes of an event larger than any that is read.
+const HUGE: usize = 50 << 20;
+
+/// An installation whose operator lets lab automation send events of any size.
+async fn with_large_plate_events(kafka: &KafkaSettings) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.bootstrap)
+        .create()
+        .unwrap();
+    let name = Topic::Plates.name(&kafka.prefix);
+    let plates = NewTopic::new(&name, 4, TopicReplication::Fixed(-1))
+        .set("retention.ms", "-1")
+        .set("max.message.bytes", "100000000");
+    let made = admin.create_topics([&plates], &AdminOptions::new()).await;
+    made.unwrap()[0].as_ref().unwrap();
+    create_missing(kafka).await.unwrap();
+}
+
+/// As lab automation does it, with a producer of its own.
+async fn announce(kafka: &KafkaSettings, id: &str, event: &[u8]) {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.bootstrap)
+        .set("message.max.bytes", "100000000")
+        .create()
+        .unwrap();
+    let topic = Topic::Plates.name(&kafka.prefix);
+    let header = |key, value| Header {
+        key,
+        value: Some(value),
+    };
+    let headers = OwnedHeaders::new()
+        .insert(header("ce_id", id))
+        .insert(header("ce_type", "wellspring.plate-ready.v1"));
+    let record = FutureRecord::to(&topic)
+        .key("SMALL0001")
+        .payload(event)
+        .headers(headers);
+    producer.send(record, PATIENCE).await.unwrap();
+}
+
 #[test]
 fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_planned_once() {
     let Some(models) = models() else { return };
@@ -131,10 +175,10 @@ fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_plann
     let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
     let kafka = KafkaSettings::new(&bootstrap, "events", "test");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(create_missing(&kafka)).unwrap();
+    runtime.block_on(with_large_plate_events(&kafka));
     let mut huge = b"{\"plate\":\"SMALL0001\",\"more\":\"".to_vec();
-    // The largest that a producer of ours sends and the broker takes; cut short, so that it ends in the middle.
-    huge.resize(15 << 20, b'x');
+    // Cut short, so that it ends in the middle.
+    huge.resize(HUGE, b'x');
     let unreadable: Vec<Vec<u8>> = vec![
         b"\xff\xfe\x00plate".to_vec(),
         b"{\"run\":\"events\"}".to_vec(),
@@ -150,10 +194,7 @@ fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_plann
             .to_vec(),
     );
     for (number, event) in events.into_iter().enumerate() {
-        let id = format!("event {number}");
-        let record = OutRecord::of_bytes(Topic::Plates, "SMALL0001", id, "wellspring.plate-ready.v1", event);
-        let producer = BatchProducer::open(&kafka, "test").unwrap();
-        assert_eq!(producer.publish([&record]).unwrap(), Committed::Yes);
+        runtime.block_on(announce(&kafka, &format!("event {number}"), &event));
     }
     let (code, summary) = run_json(&mut run(&models, folder.path(), &bootstrap, "events"));
     assert_eq!(
@@ -171,7 +212,7 @@ fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_plann
         .iter()
         .filter_map(|l| l["original_bytes"].as_u64())
         .collect();
-    assert!(sizes.contains(&(15 << 20)), "{sizes:?}");
+    assert!(sizes.contains(&(HUGE as u64)), "{sizes:?}");
     // Announced twice more after it is done, by the command.
     let announced = wellspring(&models)
         .args([
