@@ -21,10 +21,14 @@ use wellspring_workloads::words::Barcode;
 use super::findings::{Findings, FindingsWriter};
 use super::signatures::MatrixError;
 use super::whole::{ReplicateCounts, WholeProfiles};
+use crate::memory;
 use crate::results::{ComparisonTables, Provenance, WriteError, write_dropped};
 use crate::scratch::{ScratchError, unnamed_file};
 use crate::transforms::{TransformError, keep_transform};
 
+/// Plates after which free memory goes back to the system: what is kept of a plate lies between what is not, and the holes
+/// would grow with the screen.
+const GIVE_BACK: usize = 16;
 /// Most of each kind that the report is given; it shows fewer.
 const MOST_ROWS: usize = 4_000;
 const MOST_COMPOUNDS: usize = 1_000;
@@ -76,6 +80,7 @@ struct Found {
     calls: BTreeMap<Call, usize>,
     most_harmful: Option<CompoundSummary>,
     notes: usize,
+    plates: usize,
 }
 
 /// What of the findings a report can show.
@@ -125,7 +130,7 @@ where
     }
     let mut found = Found {
         tables: ComparisonTables::create(out, provenance)?,
-        whole: WholeProfiles::new(settings, features, provenance, out)?,
+        whole: WholeProfiles::new(design, settings, features, provenance, out)?,
         findings: aside,
         shown: ScreenComparison::default(),
         rows: 0,
@@ -133,6 +138,7 @@ where
         calls: BTreeMap::new(),
         most_harmful: None,
         notes: 0,
+        plates: 0,
     };
     stream(design, settings, &frame, read, unnamed_file(out)?, &mut found).map_err(ended)?;
     found.finish()
@@ -186,6 +192,10 @@ impl Sink for Found {
     type Error = FoundError;
 
     fn plate(&mut self, plate: PlateRows<'_>) -> Result<(), FoundError> {
+        self.plates += 1;
+        if self.plates.is_multiple_of(GIVE_BACK) {
+            memory::give_back_free();
+        }
         Ok(self.whole.plate(&plate)?)
     }
 

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use wellspring_workloads::compare::{ComparisonSettings, Note, NoteKind, PlateRows, Question};
+use wellspring_workloads::compare::{ComparisonSettings, Design, Note, NoteKind, PlateRows, Question};
 use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::Treatment;
 use wellspring_workloads::signature::{
@@ -64,7 +64,11 @@ impl Signatures {
     ///
     /// # Errors
     /// Settings out of range, or no file can be made there.
-    pub(super) fn new(comparison: &ComparisonSettings, aside: &Path) -> Result<Self, MatrixError> {
+    pub(super) fn new(
+        design: &Design,
+        comparison: &ComparisonSettings,
+        aside: &Path,
+    ) -> Result<Self, MatrixError> {
         let settings = SignatureSettings {
             treated: match comparison.question {
                 Question::Response => TreatedCells::Healthy,
@@ -79,7 +83,8 @@ impl Signatures {
             gatherer: match comparison.question {
                 Question::Activity => Gathering::NoAxis,
                 Question::Rescue | Question::Response => {
-                    Gathering::On(Box::new(SignatureGatherer::new(&settings, unnamed_file(aside)?)?))
+                    let gatherer = SignatureGatherer::new(&settings, unnamed_file(aside)?)?;
+                    Gathering::On(Box::new(gatherer.of_design(design)))
                 }
             },
             settings,

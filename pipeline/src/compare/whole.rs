@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use wellspring_workloads::compare::{
-    Activity, ComparisonSettings, CompoundSummary, Level, Note, Perturbation, PlateRows,
+    Activity, ComparisonSettings, CompoundSummary, Design, Level, Note, Perturbation, PlateRows,
 };
 use wellspring_workloads::signature::Specificity;
 
 use super::signatures::{Matrix, MatrixError, Signatures};
+use crate::memory;
 use crate::results::{
     ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError, WrittenTable, remove_earlier,
 };
@@ -55,6 +56,7 @@ pub(super) struct WholeProfiles {
 impl WholeProfiles {
     /// Nothing found yet. What an earlier comparison left in `out` is removed: it need not come again.
     pub(super) fn new(
+        design: &Design,
         settings: &ComparisonSettings,
         features: &[String],
         provenance: &Provenance,
@@ -64,7 +66,7 @@ impl WholeProfiles {
             remove_earlier(&out.join(file))?;
         }
         Ok(Self {
-            signatures: Some(Signatures::new(settings, out)?),
+            signatures: Some(Signatures::new(design, settings, out)?),
             out: out.to_owned(),
             provenance: provenance.clone(),
             settings: settings.clone(),
@@ -136,8 +138,10 @@ impl WholeProfiles {
         };
         // What they hold is not held beside what the matrix does.
         self.close()?;
+        memory::give_back_free();
         let Matrix { specificity, notes } = signatures.write(&self.out, &self.provenance)?;
         self.specificity = specificity;
+        memory::give_back_free();
         Ok(notes)
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::scratch::{ScratchError, unnamed_file};
 
 /// Features held in memory.
-const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 2 << 20;
 /// Bytes of columns written at once.
 const BUFFER_BYTES: usize = 64 << 10;
 

@@ -5,9 +5,10 @@
 //! screen with more than four billion plates or compounds, which is refused as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::CompareError;
-use crate::names::{Names, NamesBuilder};
+use crate::names::{Names, NamesBuilder, went};
 use crate::profile::{Role, Treatment};
 use crate::words::Barcode;
 
@@ -54,8 +55,8 @@ impl Series {
 #[derive(Debug, Clone)]
 pub struct Design {
     order: Vec<Barcode>,
-    diseases: Names,
-    compounds: Names,
+    diseases: Arc<Names>,
+    compounds: Arc<Names>,
     series: Vec<Series>,
     /// Per place in the order: the last place at which the plate's null controls are needed.
     needed_until: Vec<u32>,
@@ -123,6 +124,11 @@ impl Design {
 
     pub(super) fn compound(&self, id: u32) -> Option<&str> {
         self.compounds.get(id)
+    }
+
+    /// Names of the compounds, for whoever numbers them as well.
+    pub(crate) fn compounds(&self) -> Arc<Names> {
+        Arc::clone(&self.compounds)
     }
 
     pub(super) fn disease_id(&self, disease: Option<&str>) -> Option<u32> {
@@ -241,8 +247,8 @@ impl DesignBuilder {
         let mut seen = self.seen;
         for (plate, _, disease, compound) in &mut seen {
             *plate = plate_ids[*plate as usize];
-            *disease = disease_ids[*disease as usize];
-            *compound = compound_ids[*compound as usize];
+            *disease = went(disease_ids.as_deref(), *disease);
+            *compound = went(compound_ids.as_deref(), *compound);
         }
         drop((disease_ids, compound_ids));
         seen.sort_unstable();

@@ -79,16 +79,13 @@ impl<S: Spool> Tape<S> {
     }
 }
 
-/// Where a value lies in a spool.
+/// Where a value lies in a spool. A screen has one for each of its series, so the length lies with the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    at: u64,
-    length: u32,
-}
+pub(super) struct Place(u64);
 
 impl Place {
-    /// Where nothing lies: every value has a length.
-    pub(super) const NONE: Self = Self { at: 0, length: 0 };
+    /// Where nothing lies: no spool reaches as far.
+    pub(super) const NONE: Self = Self(u64::MAX);
 }
 
 /// Appends values, and reads them back.
@@ -100,10 +97,12 @@ impl<S: Spool> Shelf<S> {
     }
 
     pub(super) fn put(&mut self, value: &impl Serialize) -> Result<Place, CompareError> {
-        let bytes = postcard::to_allocvec(value).map_err(coded)?;
-        let length = u32::try_from(bytes.len()).map_err(|_| CompareError::TooLarge)?;
-        let at = self.0.append(&bytes).map_err(failed)?;
-        Ok(Place { at, length })
+        let mut bytes = vec![0; size_of::<u32>()];
+        bytes = postcard::to_extend(value, bytes).map_err(coded)?;
+        let length = bytes.len() - size_of::<u32>();
+        let length = u32::try_from(length).map_err(|_| CompareError::TooLarge)?;
+        bytes[..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
+        self.0.append(&bytes).map(Place).map_err(failed)
     }
 
     pub(super) fn get<T: DeserializeOwned>(&mut self, place: Place) -> Result<T, CompareError> {
@@ -112,8 +111,11 @@ impl<S: Spool> Shelf<S> {
 
     /// The bytes of a value, for [`decoded`] elsewhere.
     pub(super) fn bytes(&mut self, place: Place) -> Result<Vec<u8>, CompareError> {
-        let mut bytes = vec![0; place.length as usize];
-        self.0.read(place.at, &mut bytes).map_err(failed)?;
+        let mut length = [0; size_of::<u32>()];
+        self.0.read(place.0, &mut length).map_err(failed)?;
+        let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
+        let behind = place.0 + length.len() as u64;
+        self.0.read(behind, &mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 }
@@ -157,6 +159,6 @@ mod tests {
             let (read, _): (f64, String) = shelf.get(*place).unwrap();
             assert_eq!(read.to_bits(), value.to_bits());
         }
-        assert!(shelf.get::<(f64, String)>(Place { at: 1000, length: 9 }).is_err());
+        assert!(shelf.get::<(f64, String)>(Place(1000)).is_err());
     }
 }

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use super::SignatureError;
 use super::rows::{Rows, bytes_of};
 use crate::compare::Spool;
+use crate::names::went;
 
 /// Effects that are written together.
 pub(super) const AT_ONCE: usize = 1 << 12;
@@ -133,15 +134,16 @@ pub(super) struct Ordered {
 }
 
 impl Ordered {
-    /// `ranks`: the place of each compound's number among the names.
+    /// `names`: how many; `ranks`: the place of each compound's number among them.
     pub(super) fn new<S: Spool>(
         written: &Written,
         spool: &mut Rows<S>,
-        ranks: &[u32],
+        names: usize,
+        ranks: Option<&[u32]>,
     ) -> Result<Self, SignatureError> {
         let len = u32::try_from(written.len).map_err(|_| SignatureError::TooLarge)?;
-        let rank = |complete: &Complete| ranks[complete.key.compound as usize] as usize;
-        let mut ends = vec![0u32; ranks.len()];
+        let rank = |complete: &Complete| went(ranks, complete.key.compound) as usize;
+        let mut ends = vec![0u32; names];
         written.each(spool, |_, complete| ends[rank(&complete)] += 1)?;
         let mut start = 0;
         for end in &mut ends {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::SignatureError;
 use super::complete::{AT_ONCE, Complete, Key, Ordered, Written};
@@ -39,7 +40,7 @@ pub struct Effect<'a> {
 /// All effects of a screen, in order of compound, dose and origin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
-    names: Names,
+    names: Arc<Names>,
     origins: Vec<Origin>,
     /// The different doses in order, as [`Key`] has them.
     doses: Vec<u64>,
@@ -207,6 +208,11 @@ impl<S: Spool> OpenEffects<S> {
         })
     }
 
+    /// Names of compounds that are held elsewhere already. Before the first well.
+    pub(super) fn know(&mut self, compounds: Arc<Names>) {
+        self.names = NamesBuilder::beyond(compounds);
+    }
+
     /// Adds wells of one plate: of each its compound, its dose and its row, less `mean`. All rows have one width.
     pub(super) fn add<'a>(
         &mut self,
@@ -350,7 +356,7 @@ impl<S: Spool> OpenEffects<S> {
         for (rank, &number) in (0u32..).zip(origins.values()) {
             origin_ranks[number as usize] = rank;
         }
-        let Ordered { order, ends } = Ordered::new(&written, &mut spool, &ranks)?;
+        let Ordered { order, ends } = Ordered::new(&written, &mut spool, names.len(), ranks.as_deref())?;
         let place = spool.end();
         let mut effects = Effects {
             names,

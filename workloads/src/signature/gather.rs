@@ -17,8 +17,8 @@ use super::reservoir::Reservoir;
 use super::rows::EffectVectors;
 use super::vectors::Vectors;
 use super::{SignatureError, SignatureSettings, TreatedCells};
-use crate::compare::Spool;
 use crate::compare::null::seed_for;
+use crate::compare::{Design, Spool};
 use crate::matrix::FeatureMatrix;
 use crate::profile::{Role, Treatment};
 use crate::words::{Barcode, WellPosition};
@@ -121,6 +121,13 @@ impl<S: Spool> SignatureGatherer<S> {
             reservoirs: BTreeMap::new(),
             left_out: Vec::new(),
         })
+    }
+
+    /// Shares the names of the compounds of `design`, where memory holds it anyway. Before the first plate.
+    #[must_use]
+    pub fn of_design(mut self, design: &Design) -> Self {
+        self.effects.know(design.compounds());
+        self
     }
 
     /// Adds a plate: `wells[i]` was given what it says and has features `rows.row(i)`, in the aligned frame.

@@ -5,7 +5,7 @@
 //! effects are held at a time, in buffers that are used again: neither 20 million scores nor those of a disease lie in
 //! memory. Nothing fails but the spool and the callback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -28,6 +28,8 @@ const BLOCK_BYTES: usize = 128 << 20;
 const SCORE_BYTES: usize = 96;
 /// Effects of one product; the same whatever the number of threads, and so are the bytes.
 const EFFECT_BLOCK: usize = 512;
+/// Where effects are more than are scored at a time, blocks are so many times smaller.
+const BLOCKS: usize = 4;
 /// Values of effects, and of their products, that are held at a time, of more than one block of effects.
 const VALUES_AT_ONCE: usize = 1 << 18;
 
@@ -63,12 +65,14 @@ pub struct SignatureColumn {
     pub(super) reached: Vec<u32>,
 }
 
-/// Effects that share a null: of one origin and one number of wells.
+/// What effects of one origin and one number of wells share.
 struct Class<'a> {
     pool: Option<(usize, &'a ControlPool)>,
-    effects: Vec<u32>,
     null: Null,
 }
+
+/// A class, and its effects of a block, as entries of the block's columns.
+type Members<'c> = Vec<(&'c Class<'c>, Vec<u32>)>;
 
 /// Scores all effects against all signatures; `take` gets them signature after signature, and of a signature in blocks of
 /// effects, in their order; the effects of a compound are in one block.
@@ -95,7 +99,16 @@ pub fn score<S: Spool, E: From<SignatureError>>(
     let pools: Vec<&ControlPool> = by_origin.values().collect();
     let classes = classes(of, by_origin, settings);
     let width = effect_vectors.width();
-    let blocks = blocks(of, settings.effects_at_once);
+    let at_once = settings.effects_at_once;
+    // More than one pass in any case: smaller blocks then take less memory and no more time.
+    let blocks = blocks(
+        of,
+        if of.len() > at_once {
+            at_once / BLOCKS
+        } else {
+            at_once
+        },
+    );
     let largest = blocks.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
     let most = BLOCK_BYTES / (SCORE_BYTES * largest.max(1));
     let together = SIGNATURE_BLOCK.min(most).clamp(1, signatures.len().max(1));
@@ -116,12 +129,13 @@ pub fn score<S: Spool, E: From<SignatureError>>(
         for (number, block) in blocks.iter().enumerate() {
             let dots = &mut dots[..n * block.len()];
             aside.read(number, first..first + n, dots)?;
+            let members = members(&classes, of, block);
             columns[..n].par_iter_mut().enumerate().for_each(|(j, column)| {
                 let v = &vectors[j * width..(j + 1) * width];
                 let vv = dot(v, v);
                 column.fill(first + j, of, block, of_signature(dots, n, j), vv);
-                for class in &classes {
-                    column.test(class, &along, j, vv, settings.tail);
+                for (class, here) in &members {
+                    column.test(class, here, &along, j, vv, settings.tail);
                 }
             });
             if let [_] = blocks[..] {
@@ -267,19 +281,17 @@ impl<S: Spool> Drop for Products<'_, S> {
     }
 }
 
+/// What the effects of a screen share, by what their null depends on.
 fn classes<'a>(
     effects: &Effects,
     pools: &'a BTreeMap<Origin, ControlPool>,
     settings: &SignatureSettings,
-) -> Vec<Class<'a>> {
-    let mut members: BTreeMap<OfNull, Vec<u32>> = BTreeMap::new();
-    for (index, effect) in (0u32..).zip(0..effects.len()) {
-        members.entry(effects.class(effect)).or_default().push(index);
-    }
-    members
+) -> BTreeMap<OfNull, Class<'a>> {
+    let different: BTreeSet<OfNull> = (0..effects.len()).map(|effect| effects.class(effect)).collect();
+    different
         .into_iter()
-        .map(|((origin, wells), effects_of)| {
-            let origin = &effects.origins()[origin as usize];
+        .map(|(number, wells)| {
+            let origin = &effects.origins()[number as usize];
             let pool = pools
                 .iter()
                 .enumerate()
@@ -292,13 +304,22 @@ fn classes<'a>(
             let null = pool.map_or_else(Null::default, |(_, pool)| {
                 Null::new(pool, wells as usize, &name, settings)
             });
-            Class {
-                pool,
-                effects: effects_of,
-                null,
-            }
+            ((number, wells), Class { pool, null })
         })
         .collect()
+}
+
+fn members<'c>(
+    classes: &'c BTreeMap<OfNull, Class<'c>>,
+    effects: &Effects,
+    block: &Range<usize>,
+) -> Members<'c> {
+    let mut members: BTreeMap<OfNull, Vec<u32>> = BTreeMap::new();
+    for (entry, effect) in (0u32..).zip(block.clone()) {
+        members.entry(effects.class(effect)).or_default().push(entry);
+    }
+    let of_class = |(of, entries)| Some((classes.get(&of)?, entries));
+    members.into_iter().filter_map(of_class).collect()
 }
 
 impl SignatureColumn {
@@ -365,11 +386,8 @@ impl SignatureColumn {
     }
 
     /// p of the effects of one class against column `j` of the group.
-    fn test(&mut self, class: &Class<'_>, along: &[Vec<f64>], j: usize, vv: f64, tail: bool) {
-        let Range { start, end } = self.effects;
-        let place = |effect: usize| class.effects.partition_point(|&of| (of as usize) < effect);
-        let here = &class.effects[place(start)..place(end)];
-        let possible = !here.is_empty() && class.null.len() > 0 && vv > 0.0;
+    fn test(&mut self, class: &Class<'_>, here: &[u32], along: &[Vec<f64>], j: usize, vv: f64, tail: bool) {
+        let possible = class.null.len() > 0 && vv > 0.0;
         let Some((index, pool)) = class.pool.filter(|_| possible) else {
             return;
         };
@@ -385,10 +403,7 @@ impl SignatureColumn {
         } = self;
         let mut at_least = |scores: &[f64], sign: f64, null: &mut Vec<f64>, p: &mut [f64]| {
             ranked.clear();
-            let of = here.iter().map(|&effect| {
-                let entry = effect as usize - start;
-                (sign * scores[entry], entry as u32)
-            });
+            let of = here.iter().map(|&entry| (sign * scores[entry as usize], entry));
             ranked.extend(of.filter(|(score, _)| !score.is_nan()));
             p_at_least(ranked, null, tail, reached, p);
         };

@@ -32,7 +32,8 @@ pub struct SignatureSettings {
     pub pool_wells: usize,
     /// Most bytes of effects that are held between plates; the others wait in the spool.
     pub held_bytes: usize,
-    /// Effects scored at a time, about: those of a compound are scored together. At least 1.
+    /// Effects scored at once, about: those of a compound are scored together. More are scored in two passes, in smaller
+    /// blocks. At least 1.
     pub effects_at_once: usize,
     /// Whether p-values that few null values reach are taken from a fitted tail ([`super::tail`]), so that they can
     /// pass the correction for ten thousands of tests.

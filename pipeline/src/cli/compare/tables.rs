@@ -76,8 +76,8 @@ pub(super) struct Tables {
 /// Where a plate's rows are.
 #[derive(Debug, Default)]
 struct PlateIndex {
-    /// By the batch that they say the plate is of.
-    places: BTreeMap<Option<String>, Vec<Place>>,
+    /// With the batch that they say the plate is of; those of a batch together, batches in order, once all are read.
+    places: Vec<(Option<String>, Place)>,
 }
 
 impl Tables {
@@ -122,7 +122,7 @@ impl Tables {
         let Some(index) = self.plates.get(plate) else {
             return Ok((all, 0));
         };
-        for place in index.places.values().flatten() {
+        for (_, place) in &index.places {
             let part: PlateRows = serde_json::from_slice(&self.aside.read(*place)?)?;
             let before = all.labels.len() as u32;
             all.rows.extend(part.rows.into_iter().map(|row| Row {
@@ -135,7 +135,12 @@ impl Tables {
         let read = all.rows.len();
         self.drop_missing(plate, &mut all.rows, left_out)?;
         self.drop_duplicates(plate, &mut all.rows, left_out);
-        let batches: Vec<&str> = index.places.keys().flatten().map(String::as_str).collect();
+        let mut batches: Vec<&str> = index
+            .places
+            .iter()
+            .filter_map(|(batch, _)| batch.as_deref())
+            .collect();
+        batches.dedup();
         if batches.len() > 1 {
             all.rows.clear();
             let names = &batches[..batches.len().min(5)];

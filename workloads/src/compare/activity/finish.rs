@@ -32,16 +32,14 @@ impl Activities<'_> {
     ) -> Result<Support, StreamError<K::Error>> {
         let corrected = std::mem::take(&mut self.tests).map(Counts::corrected);
         let thresholds = [self.threshold(Level::Dose), self.threshold(Level::Compound)];
-        let mut support = vec![Place::NONE; self.design.series().len()];
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_by_key(|&(series, _)| series);
+        let mut places = std::mem::take(&mut self.waiting);
         let limit = self.settings.thresholds.q;
         let (mut single, mut sampled) = (0usize, 0usize);
-        for (series, place) in waiting {
-            let rows: Vec<Activity> = aside.bring(place)?;
+        for place in places.iter_mut().filter(|place| **place != Place::NONE) {
+            let rows: Vec<Activity> = aside.bring(*place)?;
             let (doses, of_compound) = p_by_level(&rows);
             let doses = stages(self.settings).q(&doses, &corrected[0]);
-            support[series as usize] = aside.aside(&doses)?;
+            *place = aside.aside(&doses)?;
             let q = doses
                 .into_iter()
                 .chain(Stages::One.q(&of_compound, &corrected[1]));
@@ -76,7 +74,7 @@ impl Activities<'_> {
                 sink.note(note(text)).map_err(StreamError::Caller)?;
             }
         }
-        Ok(Support(support))
+        Ok(Support(places))
     }
 
     /// The correlation that replicates must exceed; `None` where there is nothing to draw it from.

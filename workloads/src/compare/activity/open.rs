@@ -125,8 +125,8 @@ pub(crate) struct Activities<'d> {
     samples: BTreeMap<u32, Smallest<Direction>>,
     pub(super) pool: Smallest<Pooled>,
     nulls: Nulls,
-    /// Measured treatments that were put aside: their series, and where.
-    pub(super) waiting: Vec<(u32, Place)>,
+    /// Per series of the design, its measured treatment; no place where it has none.
+    pub(super) waiting: Vec<Place>,
     /// p of the mean average precision of rows of one dose, and of compounds.
     pub(super) tests: [Counts; 2],
     /// Rows of one dose, and compounds, by their number of measured wells.
@@ -143,13 +143,13 @@ impl<'d> Activities<'d> {
             samples: wide
                 .map(|series| (series.key.disease, Smallest::new(KEPT_CONTROLS)))
                 .collect(),
+            waiting: vec![Place::NONE; design.series().len()],
             design,
             settings,
             open: BTreeMap::new(),
             controls: BTreeMap::new(),
             pool: Smallest::new(POOL_WELLS),
             nulls: Nulls::default(),
-            waiting: Vec::new(),
             tests: Default::default(),
             sizes: Default::default(),
         }
@@ -220,8 +220,7 @@ impl<'d> Activities<'d> {
                 let [of_doses, of_compounds] = &mut self.tests;
                 stages(settings).count(&doses, of_doses);
                 Stages::One.count(&of_compound, of_compounds);
-                let series = u32::try_from(treatment.series).map_err(|_| CompareError::TooLarge)?;
-                self.waiting.push((series, aside.aside(&treatment.rows)?));
+                self.waiting[treatment.series] = aside.aside(&treatment.rows)?;
             }
         }
         Ok(())

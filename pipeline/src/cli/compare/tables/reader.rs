@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         };
         let place = self.aside.push(&serde_json::to_vec(&gathered.rows)?)?;
         let index = self.plates.entry(gathered.plate).or_default();
-        index.places.entry(gathered.batch).or_default().push(place);
+        index.places.push((gathered.batch, place));
         Ok(())
     }
 
@@ -357,21 +357,23 @@ impl<'a> Reader<'a> {
 /// barcodes that two batches share stay, and are left out.
 fn numbered_within_batches(plates: BTreeMap<Barcode, PlateIndex>) -> BTreeMap<Barcode, PlateIndex> {
     let mut all = BTreeMap::new();
-    for (plate, index) in plates {
+    for (plate, mut index) in plates {
+        // Stable: rows of a batch stay in the order of the tables.
+        index.places.sort_by(|(a, _), (b, _)| a.cmp(b));
+        index.places.shrink_to_fit();
         let number =
             plate.as_str().len() <= LONGEST_NUMBER && plate.as_str().bytes().all(|b| b.is_ascii_digit());
-        let names: Option<Vec<Barcode>> = index
-            .places
-            .keys()
-            .map(|batch| format!("{}_{plate}", batch.as_ref()?).parse().ok())
+        let batches = index.places.chunk_by(|(a, _), (b, _)| a == b);
+        let parts: Option<Vec<(Barcode, PlateIndex)>> = batches
+            .map(|places| {
+                let batch = places.first()?.0.as_ref()?;
+                let name = format!("{batch}_{plate}").parse().ok()?;
+                let places = places.to_vec();
+                Some((name, PlateIndex { places }))
+            })
             .collect();
-        match names {
-            Some(names) if number && names.len() > 1 => {
-                for (name, (batch, places)) in names.into_iter().zip(index.places) {
-                    let places = BTreeMap::from([(batch, places)]);
-                    all.insert(name, PlateIndex { places });
-                }
-            }
+        match parts {
+            Some(parts) if number && parts.len() > 1 => all.extend(parts),
             _ => {
                 all.insert(plate, index);
             }
