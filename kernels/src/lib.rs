@@ -60,7 +60,7 @@ pub use device::{Device, DeviceChoice, DeviceInfo, DeviceKind, KernelTime, list_
 pub use error::KernelError;
 pub use flat_field::{FlatField, FlatFieldMode, Illumination};
 pub use histogram::Histogram;
-pub use illumination::{IlluminationSettings, MeanImage, Smoothing};
+pub use illumination::{BasicSettings, BasicStack, IlluminationSettings, MeanImage, Shading, Smoothing};
 pub use image::{InputShape, RawImage, Tensor};
 pub use kernel::{Kernel, Measure, Tolerance};
 pub use median::Median;
