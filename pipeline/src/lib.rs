@@ -40,6 +40,7 @@ pub mod results;
 pub mod runs;
 pub mod schemas;
 pub mod scratch;
+pub mod shading;
 pub mod store;
 pub mod submit;
 pub mod topology;
