@@ -56,7 +56,9 @@ pub mod translate;
 pub use background::{Background, Footprint};
 pub use blur::{Border, GaussianBlur};
 pub use composite::Composite;
-pub use device::{Device, DeviceChoice, DeviceInfo, DeviceKind, KernelTime, list_devices};
+pub use device::{
+    Device, DeviceChoice, DeviceInfo, DeviceKind, DeviceOptions, KernelTime, PipelineStore, list_devices,
+};
 pub use error::KernelError;
 pub use flat_field::{FlatField, FlatFieldMode, Illumination};
 pub use histogram::Histogram;
