@@ -72,8 +72,8 @@ pub use percentile_scale::{PercentileScale, ScaleRange};
 pub use power::{power_log_log_slope, radial_power};
 pub use project::{Project, Projection, sharpness};
 pub use quality::{
-    ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, illumination_cv,
-    quality_flags,
+    BatchMeasures, ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag,
+    batch_flags, illumination_cv, quality_flags,
 };
 pub use recipe::Recipe;
 pub use registry::Step;
