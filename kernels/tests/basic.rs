@@ -6,7 +6,7 @@ use wellspring_kernels::{BasicSettings, BasicStack, KernelError, MeanImage, RawI
 
 mod common;
 
-use common::Random;
+use common::{Random, npy};
 
 const HEIGHT: usize = 150;
 const WIDTH: usize = 201;
@@ -196,6 +196,47 @@ fn numbers_are_those_of_basicpy() {
 const FLAT: [f64; 5] = [0.770_776, 1.009_94, 1.096_496, 0.794_703, 0.927_953];
 const FLAT_BESIDE_DARK: [f64; 5] = [0.777_093, 0.994_188, 1.102_561, 0.800_335, 0.902_357];
 const DARK: [f64; 5] = [10.7542, 24.5427, 16.4636, 11.6251, 28.1633];
+
+/// The same reference on images of cells, which cover most of them, so that rounds of weights matter: `../shared/oracles`.
+#[test]
+fn images_of_cells_are_decomposed_as_basicpy_does() {
+    let Some((shape, pixels)) = npy::u16s("illum_stack.npy") else {
+        return;
+    };
+    let [_, height, width] = shape[..] else {
+        panic!("{shape:?}")
+    };
+    let at = [[0, 0], [20, 100], [64, 80], [127, 0], [127, 159]];
+    let flats = [
+        [0.236_587, 0.943_588, 1.279_437, 0.264_016, 0.289_248],
+        [0.220_874, 0.921_82, 1.263_14, 0.090_308, 0.093_777],
+    ];
+    let dark = [10.2409, 35.0401, -66.3639, 136.3595, 170.0387];
+    for (dark_field, flat) in [false, true].into_iter().zip(flats) {
+        let settings = BasicSettings {
+            working_size: width,
+            dark_field,
+            ..Default::default()
+        };
+        let image = |pixels: &[u16]| RawImage::new(1, height, width, pixels.to_vec(), 65535).unwrap();
+        let mut images = pixels.chunks_exact(height * width).map(image).peekable();
+        let mut stack = BasicStack::new(settings, images.peek().unwrap().shape()).unwrap();
+        images.for_each(|image| stack.add(&image).unwrap());
+        let shading = stack.shading().unwrap();
+        for (k, [y, x]) in at.into_iter().enumerate() {
+            let found = f64::from(shading.flat_field.parts().1[y * width + x]);
+            assert!(
+                (found - flat[k]).abs() < 1e-4,
+                "{dark_field} {y} {x}: {found} {}",
+                flat[k]
+            );
+            if let Some(plane) = &shading.dark_field {
+                let found = f64::from(plane.parts().1[y * width + x]);
+                assert!((found - dark[k]).abs() < 0.02, "{y} {x}: {found} {}", dark[k]);
+            }
+        }
+    }
+}
 
 #[test]
 fn bad_input_is_named() {
