@@ -153,7 +153,8 @@ pub fn quality_flags(
     limits: &FlagLimits,
 ) -> Result<Vec<Vec<QualityFlag>>, KernelError> {
     let measures: Vec<BatchMeasures> = fields.iter().map(BatchMeasures::from).collect();
-    let mut all = batch_flags(&measures, limits)?;
+    limits.check()?;
+    let mut all = batch_flags(&measures, limits);
     for (q, flags) in fields.iter().zip(&mut all) {
         let mut check = |defect, metric, value, limit, below| {
             flags.extend(flag(defect, metric, value, limit, below));
@@ -215,15 +216,8 @@ impl From<&ChannelQuality> for BatchMeasures {
 }
 
 /// The flags among [`quality_flags`] that need only a batch: blur, exposure and debris by their robust z. A measure that is
-/// not a number raises none.
-///
-/// # Errors
-/// Limits that are not ordered.
-pub fn batch_flags(
-    fields: &[BatchMeasures],
-    limits: &FlagLimits,
-) -> Result<Vec<Vec<QualityFlag>>, KernelError> {
-    limits.check()?;
+/// not a number raises none. `limits` are as [`FlagLimits::check`] wants them; of others a failure may be a mere warning.
+pub fn batch_flags(fields: &[BatchMeasures], limits: &FlagLimits) -> Vec<Vec<QualityFlag>> {
     let z = |of: fn(&BatchMeasures) -> f64| robust_z(fields.iter().map(of).collect());
     let slopes = z(|q| q.power_log_log_slope);
     let (medians, means, focus) = (z(|q| q.median), z(|q| q.mean), z(|q| q.local_focus_20));
@@ -268,7 +262,7 @@ pub fn batch_flags(
         }
         all.push(flags);
     }
-    Ok(all)
+    all
 }
 
 /// A flag, if the value is beyond a limit: `below` them or above.

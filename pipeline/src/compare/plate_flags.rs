@@ -25,8 +25,7 @@ pub(super) fn flag(rows: &mut [FieldRow], channels: &[Channel], counts: &mut BTr
     let mut raised: Vec<BTreeSet<String>> = vec![BTreeSet::new(); rows.len()];
     for (c, channel) in channels.iter().enumerate() {
         let measures: Vec<BatchMeasures> = rows.iter().map(|row| measures(row, c)).collect();
-        // The usual limits are in order.
-        let flags = batch_flags(&measures, &FlagLimits::default()).unwrap_or_default();
+        let flags = batch_flags(&measures, &FlagLimits::default());
         for ((row, flags), raised) in rows.iter_mut().zip(flags).zip(&mut raised) {
             for flag in flags {
                 row.quality.flags.push(format!("{channel} {}", text(&flag)));
