@@ -56,11 +56,13 @@ pub mod translate;
 pub use background::{Background, Footprint};
 pub use blur::{Border, GaussianBlur};
 pub use composite::Composite;
-pub use device::{Device, DeviceChoice, DeviceInfo, DeviceKind, KernelTime, list_devices};
+pub use device::{
+    Device, DeviceChoice, DeviceInfo, DeviceKind, DeviceOptions, KernelTime, PipelineStore, list_devices,
+};
 pub use error::KernelError;
 pub use flat_field::{FlatField, FlatFieldMode, Illumination};
 pub use histogram::Histogram;
-pub use illumination::{IlluminationSettings, MeanImage, Smoothing};
+pub use illumination::{BasicSettings, BasicStack, IlluminationSettings, MeanImage, Shading, Smoothing};
 pub use image::{InputShape, RawImage, Tensor};
 pub use kernel::{Kernel, Measure, Tolerance};
 pub use median::Median;
@@ -70,8 +72,8 @@ pub use percentile_scale::{PercentileScale, ScaleRange};
 pub use power::{power_log_log_slope, radial_power};
 pub use project::{Project, Projection, sharpness};
 pub use quality::{
-    ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, illumination_cv,
-    quality_flags,
+    BatchMeasures, ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag,
+    batch_flags, illumination_cv, quality_flags,
 };
 pub use recipe::Recipe;
 pub use registry::Step;

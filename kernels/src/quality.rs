@@ -10,7 +10,9 @@ mod correlation;
 mod flags;
 mod illumination;
 
-pub use flags::{Defect, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, quality_flags};
+pub use flags::{
+    BatchMeasures, Defect, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, batch_flags, quality_flags,
+};
 pub use illumination::illumination_cv;
 
 use rayon::prelude::*;

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use wellspring_kernels::{
-    ChannelQuality, Defect, Device, DeviceChoice, FlagLimits, LEAST_FIELDS, Limit, RawImage, illumination_cv,
-    power_log_log_slope, quality_flags, radial_power,
+    BatchMeasures, ChannelQuality, Defect, Device, DeviceChoice, FlagLimits, LEAST_FIELDS, Limit, RawImage,
+    batch_flags, illumination_cv, power_log_log_slope, quality_flags, radial_power,
 };
 
 mod support;
@@ -156,6 +156,29 @@ fn each_defect_is_flagged_and_good_fields_are_not() {
         let flag = flag.unwrap_or_else(|| panic!("{metric}: {:?}", flags[11]));
         assert_eq!((flag.defect, flag.fails), (defect, fails), "{flag:?}");
     }
+}
+
+#[test]
+fn what_was_not_measured_is_not_judged_and_judges_nothing() {
+    let mut fields: Vec<BatchMeasures> = batch(|q| q.mean *= 5.0).iter().map(BatchMeasures::from).collect();
+    let limits = FlagLimits::default();
+    let whole = batch_flags(&fields, &limits);
+    assert!(whole[11].iter().any(|flag| flag.defect == Defect::Debris));
+    fields[0].mean = f64::NAN;
+    let flags = batch_flags(&fields, &limits);
+    assert!(flags[0].is_empty(), "{:?}", flags[0]);
+    assert!(flags[11].iter().any(|flag| flag.defect == Defect::Debris));
+    fields
+        .iter_mut()
+        .skip(LEAST_FIELDS - 1)
+        .for_each(|q| q.mean = f64::INFINITY);
+    let flags = batch_flags(&fields, &limits);
+    assert!(
+        flags
+            .iter()
+            .flatten()
+            .all(|flag| flag.metric != "z of MeanIntensity")
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod findings;
 mod found;
 mod kept;
 mod planned;
+mod plate_flags;
 mod signatures;
 mod whole;
 

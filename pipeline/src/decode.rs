@@ -65,7 +65,7 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
     let Fetched {
         field,
         channels,
-        illumination,
+        shading,
     } = fetched;
     let image = field_image(
         channels
@@ -77,7 +77,7 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
     Ok(Decoded {
         field,
         image,
-        illumination,
+        shading,
     })
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use wellspring_kernels::Illumination;
 
 use crate::dead_letters::Place;
 use crate::error::{Stage, StageError};
@@ -19,6 +18,7 @@ use crate::failures::{place_of_task, settle, settle_deadly, settle_field};
 use crate::fields::{Fetched, Field};
 use crate::kafka::lane::Inbound;
 use crate::runs::{Run, Runs};
+use crate::shading::Shading;
 use crate::store::ImageStore;
 use crate::track::Tracked;
 
@@ -107,12 +107,12 @@ pub async fn run(
         fetching.spawn(async move {
             let fetched = fetch(&run, &task).await;
             match fetched.and_then(|fetched| failpoint::after(Stage::Fetch, &task.field).map(|()| fetched)) {
-                Ok((channels, illumination)) => {
+                Ok((channels, shading)) => {
                     let field = Field { task, run, memory };
                     let fetched = Fetched {
                         field,
                         channels,
-                        illumination,
+                        shading,
                     };
                     // Closed: the worker stops, and the ticket, dropped here, keeps the record uncommitted.
                     let _closed = output
@@ -137,12 +137,12 @@ async fn known_run(runs: &Arc<Runs>, id: &RunId) -> Result<Arc<Run>, StageError>
         .map_err(|error| StageError::internal(Stage::Fetch, error))?
 }
 
-type FieldBytes = (Vec<Vec<Bytes>>, Option<Illumination>);
+type FieldBytes = (Vec<Vec<Bytes>>, Shading);
 
 async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
     let channels = read_channels(&run.store, &task.images).await?;
-    let illumination = run.illumination.get(&run.screen, &task.field.plate).await?;
-    Ok((channels, illumination))
+    let shading = run.shading.get(&run.screen, &task.field.plate).await?;
+    Ok((channels, shading))
 }
 
 /// The encoded planes of every channel of one field; planes of one object share its bytes.

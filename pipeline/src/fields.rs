@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
-use wellspring_kernels::{Illumination, RawImage, Tensor};
+use wellspring_kernels::{RawImage, Tensor};
 
 use crate::events::{ChannelMeasures, FieldTask};
 use crate::runs::Run;
+use crate::shading::Shading;
 
 /// A field on its way: what to do, for whom, and what it holds of the memory limit.
 #[derive(Debug)]
@@ -54,8 +55,8 @@ pub struct Fetched {
     pub field: Field,
     /// Encoded images per channel, in the screen's channel order; several are planes of one z stack.
     pub channels: Vec<Vec<Bytes>>,
-    /// Illumination functions, channel after channel, where the screen has them.
-    pub illumination: Option<Illumination>,
+    /// What the field is corrected by, where the screen has it.
+    pub shading: Shading,
 }
 
 /// After decode: pixels.
@@ -66,7 +67,7 @@ pub struct Decoded {
     /// One plane per channel.
     pub image: RawImage,
     /// As in [`Fetched`].
-    pub illumination: Option<Illumination>,
+    pub shading: Shading,
 }
 
 /// After preprocess: the network's input beside the pixels, which quality still needs.

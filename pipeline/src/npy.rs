@@ -1,6 +1,6 @@
 //! NumPy's `.npy` files: little-endian `f4` and `f8` arrays in C order, as illumination functions are kept.
 //!
-//! Bytes enter, shape and values leave. What fails: another magic, type or order, a length that does not fit.
+//! Bytes enter, shape and values leave, and the other way round. What fails: another magic, type or order, a length that does not fit.
 
 /// An array.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,18 @@ pub enum NpyError {
         /// Bytes there.
         found: usize,
     },
+}
+
+/// The bytes of a plane of `f4`; `values` has `height * width` of them.
+pub fn plane([height, width]: [usize; 2], values: &[f32]) -> Vec<u8> {
+    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({height}, {width}), }}");
+    // Magic, version and length take 10 bytes; values begin at a multiple of 64.
+    let length = (10 + dictionary.len() + 1).next_multiple_of(64) - 10;
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((length as u16).to_le_bytes());
+    bytes.extend(format!("{dictionary:<width$}\n", width = length - 1).into_bytes());
+    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
 }
 
 /// Reads an array.
@@ -146,6 +158,17 @@ mod tests {
                 values: vec![1.5, -2.0]
             }
         );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for size in [[1, 3], [12345, 0], [2, 70_000]] {
+            let values: Vec<f32> = (0..size[0] * size[1]).map(|i| i as f32 - 0.5).collect();
+            let bytes = plane(size, &values);
+            assert_eq!((bytes.len() - 4 * values.len()) % 64, 0);
+            let shape = size.to_vec();
+            assert_eq!(read(&bytes), Ok(Array { shape, values }));
+        }
     }
 
     #[test]

@@ -1,31 +1,26 @@
 //! Preprocess: pixels become the network's input.
 //!
-//! A [`Decoded`] image enters; tiles of grey levels 0 to 255 leave, by one recipe of kernels: illumination, background,
-//! resize, scaling, tiles, as the screen says. What fails: an image smaller than a tile, an illumination function of
-//! another size.
-
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+//! A [`Decoded`] image enters; tiles of grey levels 0 to 255 leave, by one recipe of kernels: dark-field, illumination,
+//! background, resize, scaling, tiles, as the screen says. What fails: an image smaller than a tile, an illumination function
+//! or a dark-field of another size.
 
 use wellspring_kernels::{
-    Background, Device, FlatField, FlatFieldMode, Illumination, InputShape, PercentileScale, Placement,
-    Recipe, Resize, ResizeFilter, ScaleRange, Step, Tile,
+    Background, Device, FlatField, FlatFieldMode, InputShape, PercentileScale, Placement, Recipe, Resize,
+    ResizeFilter, ScaleRange, Step, Tile,
 };
 use wellspring_models::ModelCard;
 use wellspring_workloads::screen::{self, ResizeTo, Scaling, Screen, Tiling};
-use wellspring_workloads::words::Barcode;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::fields::{Decoded, Prepared};
-use crate::npy;
-use crate::store;
+use crate::shading::Shading;
 
 /// The stage: one field through its recipe.
 pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageError> {
     let Decoded {
         field,
         image,
-        illumination,
+        shading,
     } = decoded;
     let unfit = |error| StageError::input(Stage::Preprocess, FailureClass::BadImage, error);
     let steps = steps(
@@ -34,13 +29,33 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
         image.shape(),
         f64::from(image.ceiling()),
         field.task.scaling.as_deref(),
-        illumination,
+        shading,
     )?;
     let recipe = Recipe::new(steps, image.shape()).map_err(unfit)?;
     let tiles = device
         .run(&recipe, &image)
         .map_err(|error| StageError::of_kernel(Stage::Preprocess, error))?;
     Ok(Prepared { field, image, tiles })
+}
+
+/// The dark-field is subtracted, then the illumination function divides.
+fn correction(shading: Shading) -> Vec<Step> {
+    let planes = [
+        (shading.dark_field, FlatFieldMode::Subtract),
+        (shading.illumination, FlatFieldMode::Divide),
+    ];
+    planes
+        .into_iter()
+        .filter(|(plane, _)| plane.is_some())
+        .map(|(illumination, mode)| {
+            let step = FlatField {
+                black_level: vec![0.0],
+                illumination,
+                mode,
+            };
+            step.into()
+        })
+        .collect()
 }
 
 /// The kernels of a screen, in order.
@@ -50,20 +65,10 @@ fn steps(
     shape: InputShape,
     ceiling: f64,
     pooled: Option<&[(f32, f32)]>,
-    illumination: Option<Illumination>,
+    shading: Shading,
 ) -> Result<Vec<Step>, StageError> {
-    let mut steps: Vec<Step> = Vec::new();
     let settings = &screen.preprocess;
-    if let Some(illumination) = illumination {
-        steps.push(
-            FlatField {
-                black_level: vec![0.0],
-                illumination: Some(illumination),
-                mode: FlatFieldMode::Divide,
-            }
-            .into(),
-        );
-    }
+    let mut steps = correction(shading);
     match &settings.background {
         screen::Background::None => {}
         screen::Background::Percentile { percent } => {
@@ -143,71 +148,30 @@ fn steps(
     Ok(steps)
 }
 
-/// Plates whose illumination functions are kept in memory.
-const CACHED_PLATES: usize = 4;
+#[cfg(test)]
+mod tests {
+    use wellspring_kernels::{DeviceChoice, Illumination, RawImage};
 
-/// Illumination functions read so far, per plate.
-#[derive(Debug, Default)]
-pub struct IlluminationCache {
-    plates: Mutex<HashMap<Barcode, Illumination>>,
-}
+    use super::*;
 
-/// An illumination function that cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum IlluminationError {
-    #[error("illumination function '{uri}' cannot be read")]
-    Npy { uri: String, source: npy::NpyError },
-    #[error("illumination function '{uri}' is {found:?}, but the first channel's is {first:?}")]
-    Shape {
-        uri: String,
-        found: Vec<usize>,
-        first: Vec<usize>,
-    },
-}
-
-impl IlluminationCache {
-    /// The plate's functions, one per channel of the screen; `None` where the screen has none.
-    pub async fn get(&self, screen: &Screen, plate: &Barcode) -> Result<Option<Illumination>, StageError> {
-        let Some(template) = &screen.preprocess.illumination else {
-            return Ok(None);
+    #[test]
+    fn the_dark_field_is_subtracted_before_the_light_divides() {
+        let plane = |values: &[f32]| Illumination::new(1, 1, 3, values.to_vec()).unwrap();
+        let shading = Shading {
+            dark_field: Some(plane(&[10.0, 20.0, 30.0])),
+            illumination: Some(plane(&[0.5, 1.0, 2.0])),
         };
-        let lock = || self.plates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = lock().get(plate) {
-            return Ok(Some(found.clone()));
-        }
-        let unfit = |error| StageError::input(Stage::Fetch, FailureClass::Configuration, error);
-        let mut values = Vec::new();
-        let mut first: Option<Vec<usize>> = None;
-        for channel in &screen.images.channels {
-            let uri = template
-                .replace("{channel}", channel.name.as_str())
-                .replace("{plate}", plate.as_str());
-            let bytes = store::read_uri(&uri).await?;
-            let array = npy::read(&bytes).map_err(|source| {
-                unfit(IlluminationError::Npy {
-                    uri: uri.clone(),
-                    source,
-                })
-            })?;
-            let first = first.get_or_insert_with(|| array.shape.clone());
-            if array.shape != *first || array.shape.len() != 2 {
-                let (found, first) = (array.shape, first.clone());
-                return Err(unfit(IlluminationError::Shape { uri, found, first }));
-            }
-            values.extend(array.values);
-        }
-        let shape = first.unwrap_or_default();
-        let (height, width) = (
-            shape.first().copied().unwrap_or(0),
-            shape.get(1).copied().unwrap_or(0),
-        );
-        let illumination = Illumination::new(screen.images.channels.len(), height, width, values)
-            .map_err(|error| StageError::input(Stage::Fetch, FailureClass::Configuration, error))?;
-        let mut plates = lock();
-        if plates.len() >= CACHED_PLATES {
-            plates.clear();
-        }
-        plates.insert(plate.clone(), illumination.clone());
-        Ok(Some(illumination))
+        let image = RawImage::new(1, 1, 3, vec![60, 120, 20], 255).unwrap();
+        let mut steps = correction(shading);
+        assert_eq!(steps.len(), 2);
+        let device = Device::open(DeviceChoice::Cpu).unwrap();
+        let run = |steps| {
+            let recipe = Recipe::new(steps, image.shape()).unwrap();
+            device.run(&recipe, &image).unwrap().data().to_vec()
+        };
+        assert_eq!(run(steps.clone()), [100.0, 100.0, 0.0]);
+        steps.remove(0);
+        assert_eq!(run(steps), [120.0, 120.0, 10.0]);
+        assert!(correction(Shading::default()).is_empty());
     }
 }

@@ -19,8 +19,8 @@ use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::model_cards::{self, CardsError};
 use crate::model_store::models_folder;
-use crate::preprocess::IlluminationCache;
 use crate::results::feature_names;
+use crate::shading::ShadingCache;
 use crate::store::{ImageStore, StoreError};
 
 /// How long a task may wait for its run to appear on the status topic, where it was written first.
@@ -41,8 +41,8 @@ pub struct Run {
     names: Vec<String>,
     /// Where the images are.
     pub store: ImageStore,
-    /// Illumination functions read so far.
-    pub illumination: IlluminationCache,
+    /// Dark-fields and illumination functions read so far.
+    pub shading: ShadingCache,
 }
 
 /// Why a screen cannot be run here.
@@ -109,7 +109,7 @@ impl Run {
             screen,
             card,
             store,
-            illumination: IlluminationCache::default(),
+            shading: ShadingCache::default(),
         })
     }
 

@@ -323,6 +323,11 @@ fn contradictions_are_named() {
         ),
         (
             "[controls]",
+            "[preprocess]\ndark_field = \"{plate}_dark.npy\"\n[controls]",
+            "put {channel} into the path",
+        ),
+        (
+            "[controls]",
             "dose_unit = \"nM\"\n[comparison]\ndose_unit = \"uM\"\n[controls]",
             "contradicts",
         ),

@@ -103,7 +103,7 @@ fn looks_at_others(path: &[&str], value: &Value) -> bool {
     match key.as_str() {
         "images.layout" => value == "pattern",
         // A regular expression with certain groups; a place-holder for every channel.
-        "images.pattern" | "preprocess.illumination" => true,
+        "images.pattern" | "preprocess.illumination" | "preprocess.dark_field" => true,
         // The channels of the screen, and one number for each.
         "quality.nuclei_channel" | "nuclei.channel" => true,
         "preprocess.background" | "preprocess.scaling.low" | "preprocess.scaling.high" => value.is_array(),

@@ -3,22 +3,28 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::DeviceInfo;
 use super::gpu::{self, Gpu};
+use super::{DeviceInfo, DeviceOptions};
 use crate::error::KernelError;
 
 /// An adapter with the device that is open on it now.
 #[derive(Debug)]
 pub(super) struct Adapter {
     info: DeviceInfo,
+    options: DeviceOptions,
     gpu: Mutex<Arc<Gpu>>,
 }
 
 impl Adapter {
-    pub(super) fn open(info: &DeviceInfo, adapter: &wgpu::Adapter) -> Result<Self, KernelError> {
-        let gpu = Gpu::open(info, adapter)?;
+    pub(super) fn open(
+        info: &DeviceInfo,
+        adapter: &wgpu::Adapter,
+        options: &DeviceOptions,
+    ) -> Result<Self, KernelError> {
+        let gpu = Gpu::open(info, adapter, options)?;
         Ok(Self {
             info: info.clone(),
+            options: options.clone(),
             gpu: Mutex::new(Arc::new(gpu)),
         })
     }
@@ -30,10 +36,17 @@ impl Adapter {
     /// Does `work`, twice if the device is lost meanwhile.
     pub(super) fn with<T>(&self, work: impl Fn(&Gpu) -> Result<T, KernelError>) -> Result<T, KernelError> {
         let gpu = self.current();
-        match work(&gpu) {
-            Err(_) if gpu.is_broken() => work(&*self.reopened(&gpu)?),
+        let result = match work(&gpu) {
+            Err(_) if gpu.is_broken() => {
+                let gpu = self.reopened(&gpu)?;
+                let result = work(&gpu);
+                gpu.pipelines.save();
+                return result;
+            }
             result => result,
-        }
+        };
+        gpu.pipelines.save();
+        result
     }
 
     pub(super) fn lose(&self) {
@@ -51,14 +64,14 @@ impl Adapter {
             return Ok(Arc::clone(&current));
         }
         let same = |info: &DeviceInfo| info.name == self.info.name && info.backend == self.info.backend;
-        let (info, adapter) = gpu::adapters()
+        let (info, adapter) = gpu::adapters(&self.options)
             .into_iter()
             .find(|(info, _)| same(info))
             .ok_or_else(|| KernelError::DeviceOpen {
                 adapter: self.info.name.clone(),
                 reason: "it was lost and is not there any more".into(),
             })?;
-        *current = Arc::new(Gpu::open(&info, &adapter)?);
+        *current = Arc::new(Gpu::open(&info, &adapter, &self.options)?);
         Ok(Arc::clone(&current))
     }
 }

@@ -1,15 +1,15 @@
-//! An open graphics adapter: its device, its limits, and what is kept between plans (pipelines, idle buffers, constants).
+//! An open graphics adapter: its device, its limits, and what is kept between plans (idle buffers, constants; pipelines are in
+//! `pipelines.rs`).
 //! Enters: an adapter, then plans to be checked. Leaves: an open device. Fails if the driver refuses, and on a plan that does
 //! not fit the adapter's limits, before anything is recorded. `submit.rs` runs the plans.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::pipelines::Pipelines;
 use super::pool::Pool;
-use super::{DeviceInfo, DeviceKind};
+use super::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::error::KernelError;
-use crate::pixels::{self, Pixels};
-use crate::plan::{Dispatch, Op, Plan, WORKGROUP};
+use crate::plan::{Op, Plan, WORKGROUP};
 
 /// Usage of storage buffers.
 pub(super) const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
@@ -29,7 +29,7 @@ const STORAGE_BINDINGS: u32 = 5;
 const MAX_PLANES: u64 = 65_535;
 
 /// The adapters of this machine, best first.
-pub(super) fn adapters() -> Vec<(DeviceInfo, wgpu::Adapter)> {
+pub(super) fn adapters(options: &DeviceOptions) -> Vec<(DeviceInfo, wgpu::Adapter)> {
     let descriptor = wgpu::InstanceDescriptor {
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
@@ -37,7 +37,7 @@ pub(super) fn adapters() -> Vec<(DeviceInfo, wgpu::Adapter)> {
     let instance = wgpu::Instance::new(descriptor);
     let mut found: Vec<_> = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
         .into_iter()
-        .map(|adapter| (describe(&adapter), adapter))
+        .map(|adapter| (describe(&adapter, options), adapter))
         .collect();
     found.sort_by_key(|(info, _)| match info.kind {
         DeviceKind::DiscreteGpu => 0,
@@ -49,9 +49,8 @@ pub(super) fn adapters() -> Vec<(DeviceInfo, wgpu::Adapter)> {
     found
 }
 
-fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
+fn describe(adapter: &wgpu::Adapter, options: &DeviceOptions) -> DeviceInfo {
     let info = adapter.get_info();
-    let limits = adapter.limits();
     DeviceInfo {
         name: info.name,
         kind: match info.device_type {
@@ -63,15 +62,18 @@ fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
         },
         backend: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        max_binding_bytes: Some(limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)),
+        max_binding_bytes: Some(binding_limit(&adapter.limits(), options)),
     }
+}
+
+/// Bytes of the largest buffer that a shader can bind and we use.
+fn binding_limit(limits: &wgpu::Limits, options: &DeviceOptions) -> u64 {
+    let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    options.binding_bytes.map_or(limit, |bytes| bytes.min(limit))
 }
 
 /// Constants kept on the device, such as the illumination functions of a plate.
 const KEPT_CONSTANTS: usize = 4;
-
-/// Kernel, entry point, and what was fused into it.
-type PipelineKey = (&'static str, &'static str, String);
 
 /// An open adapter.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ pub(super) struct Gpu {
     pub(super) name: String,
     /// Whether dispatches can be timed.
     pub(super) timestamps: bool,
-    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    pub(super) pipelines: Pipelines,
     /// Constants that many plans have in common, the latest last, with their buffers.
     constants: Mutex<Vec<(Arc<Vec<f32>>, wgpu::Buffer)>>,
     /// First fault that no command of ours caught: a lost device, an error on a driver thread.
@@ -94,7 +96,11 @@ pub(super) struct Gpu {
 }
 
 impl Gpu {
-    pub(super) fn open(info: &DeviceInfo, adapter: &wgpu::Adapter) -> Result<Self, KernelError> {
+    pub(super) fn open(
+        info: &DeviceInfo,
+        adapter: &wgpu::Adapter,
+        options: &DeviceOptions,
+    ) -> Result<Self, KernelError> {
         let refused = |reason: String| KernelError::DeviceOpen {
             adapter: info.name.clone(),
             reason,
@@ -110,11 +116,12 @@ impl Gpu {
             )));
         }
         let bindings = limits.max_storage_buffers_per_shader_stage as usize;
-        let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let limit = binding_limit(&limits, options);
+        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wellspring"),
             required_limits: limits,
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & optional,
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
@@ -140,13 +147,13 @@ impl Gpu {
             }
         });
         Ok(Self {
+            pipelines: Pipelines::new(&device, &adapter.get_info(), options.pipelines.as_ref()),
             device,
             queue,
             name: info.name.clone(),
             timestamps: adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY),
             limit,
             bindings,
-            pipelines: Mutex::default(),
             constants: Mutex::default(),
             pool: Pool::default(),
             fault,
@@ -250,34 +257,5 @@ impl Gpu {
         self.queue.write_buffer(&buffer, 0, bytes);
         constants.push((Arc::clone(values), buffer.clone()));
         buffer
-    }
-
-    pub(super) fn pipeline(&self, d: &Dispatch) -> wgpu::ComputePipeline {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        let fused = d.pixels.as_ref().map(Pixels::key).unwrap_or_default();
-        let later = d
-            .later
-            .as_ref()
-            .map(|(pixels, from)| pixels.later_key(*from))
-            .unwrap_or_default();
-        let make = || {
-            let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(d.kernel),
-                source: wgpu::ShaderSource::Wgsl(pixels::module(d).into()),
-            });
-            self.device
-                .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                    label: Some(d.entry),
-                    layout: None,
-                    module: &module,
-                    entry_point: Some(d.entry),
-                    compilation_options: wgpu::PipelineCompilationOptions::default(),
-                    cache: None,
-                })
-        };
-        pipelines
-            .entry((d.kernel, d.entry, fused + &later))
-            .or_insert_with(make)
-            .clone()
     }
 }

@@ -2,6 +2,8 @@
 //! Fails where the choice does not exist, an image is too large for the adapter, or the adapter fails. Nothing falls
 //! back in silence: only `auto` chooses, and [`Device::describe`] says what and why.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::error::KernelError;
@@ -19,6 +21,7 @@ mod buffers;
 mod choice;
 mod clock;
 mod gpu;
+mod pipelines;
 mod pool;
 mod run;
 mod submit;
@@ -27,6 +30,17 @@ use adapter::Adapter;
 use choice::cpu_info;
 pub use choice::{DeviceChoice, DeviceInfo, DeviceKind};
 pub use clock::KernelTime;
+pub use pipelines::PipelineStore;
+
+/// How an adapter is used.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceOptions {
+    /// Where compiled pipelines are kept between processes; the driver's own way where there is none, or where the adapter
+    /// cannot give them (only Vulkan can).
+    pub pipelines: Option<Arc<dyn PipelineStore>>,
+    /// Largest buffer in bytes, where it shall be smaller than the adapter's limit.
+    pub binding_bytes: Option<u64>,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -48,6 +62,14 @@ impl Device {
     /// # Errors
     /// No adapter suits an explicit choice, or its driver refuses. `auto` takes the CPU instead, and says so.
     pub fn open(choice: DeviceChoice) -> Result<Self, KernelError> {
+        Self::open_with(choice, &DeviceOptions::default())
+    }
+
+    /// As [`Device::open`], with options for adapters.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(choice: DeviceChoice, options: &DeviceOptions) -> Result<Self, KernelError> {
         let cpu = |why: String| Self {
             inner: Inner::Cpu,
             info: cpu_info(),
@@ -56,7 +78,7 @@ impl Device {
         if choice == DeviceChoice::Cpu {
             return Ok(cpu("chosen by `cpu`".into()));
         }
-        let adapters = gpu::adapters();
+        let adapters = gpu::adapters(options);
         let found = || match adapters.len() {
             0 => "none".to_owned(),
             _ => adapters
@@ -68,7 +90,7 @@ impl Device {
         let opened = (1..)
             .zip(&adapters)
             .find(|(index, (info, _))| choice.suits(*index, info))
-            .map(|(_, (info, adapter))| Adapter::open(info, adapter));
+            .map(|(_, (info, adapter))| Adapter::open(info, adapter, options));
         let gpu = |adapter: Adapter, why: String| Self {
             info: adapter.info().clone(),
             inner: Inner::Gpu(Box::new(adapter)),
@@ -218,6 +240,10 @@ impl Device {
 /// All devices of this machine; the CPU comes first, then adapters, best first.
 pub fn list_devices() -> Vec<DeviceInfo> {
     std::iter::once(cpu_info())
-        .chain(gpu::adapters().into_iter().map(|(info, _)| info))
+        .chain(
+            gpu::adapters(&DeviceOptions::default())
+                .into_iter()
+                .map(|(info, _)| info),
+        )
         .collect()
 }

@@ -252,7 +252,7 @@ impl Gpu {
         d: &Dispatch,
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
-        let pipeline = self.pipeline(d);
+        let pipeline = self.pipelines.get(&self.device, d);
         let storage = d
             .reads
             .iter()

@@ -4,6 +4,8 @@
 //! 2. [`Smoothing`]: a wide median, a Gaussian or a polynomial surface, of filter size `s`; `sigma = s / 2.35`.
 //! 3. [`rescaled`]: divided by its robust minimum, so that every value is 1 or more and division never brightens.
 //!
+//! [`BasicStack`] is the other way: BaSiC finds it, and a dark-field, from the images themselves instead of their mean.
+//!
 //! Source: CellProfiler CorrectIlluminationCalculate ("Regular, All"); Singh et al., J. Microscopy 256 (2014) 231.
 //! Enters: raw images. Leaves: an [`Illumination`] for [`crate::FlatField`]. Fails on images of different shapes, on no image,
 //! and on a filter size or reduction out of range.
@@ -19,12 +21,15 @@ use crate::error::KernelError;
 use crate::flat_field::Illumination;
 use crate::image::{InputShape, RawImage};
 
+mod basic;
 mod polynomial;
 mod rank_median;
 mod reduce;
 
+pub use basic::{BasicSettings, BasicStack, Shading};
 pub use rank_median::rank_median;
 use rank_median::rank_median_at;
+use reduce::Beyond;
 
 /// Name in messages.
 const NAME: &str = "illumination";
@@ -121,7 +126,7 @@ impl IlluminationSettings {
                 let (small, nodes) = reduce::means(plane, size, by);
                 let small_size = [nodes[0].len(), nodes[1].len()];
                 let smooth = blur::convolved(&small, small_size, sigma / by as f64, Border::Normalised);
-                reduce::interpolated(&smooth, &nodes, size)
+                reduce::interpolated(&smooth, &nodes, size, Beyond::Constant)
             }
             Smoothing::Median => {
                 let levels: Vec<u16> = plane.iter().map(|v| *v as u16).collect();
@@ -132,7 +137,7 @@ impl IlluminationSettings {
                     return medians;
                 }
                 let nodes = nodes.map(|n| n.into_iter().map(|at| at as f64).collect());
-                reduce::interpolated(&medians, &nodes, size)
+                reduce::interpolated(&medians, &nodes, size, Beyond::Constant)
             }
         }
     }

@@ -5,6 +5,9 @@
 
 use rayon::prelude::*;
 
+/// One count for every rank that a pixel can have: then none is out of bounds.
+const BINS: usize = 1 << 16;
+
 /// The median of the disk `dy^2 + dx^2 <= radius^2` around each pixel, clipped at the border: of n values the one of rank
 /// `floor(n / 2)`, as scikit-image's `rank.median`. `plane` has `height * width` values; another length gives nothing.
 pub fn rank_median(plane: &[u16], [height, width]: [usize; 2], radius: usize) -> Vec<u16> {
@@ -32,9 +35,9 @@ pub(super) fn rank_median_at(
     let ranks: Vec<u16> = plane.iter().map(|v| rank_of[usize::from(*v)]).collect();
     let mut out = vec![0; rows.len() * columns.len()];
     out.par_chunks_mut(columns.len()).zip(rows).for_each_init(
-        || vec![0u32; levels.len()],
+        || Box::new([0; BINS]),
         |counts, (out, &y)| {
-            counts.fill(0);
+            counts[..levels.len()].fill(0);
             let chords: Vec<(usize, usize)> = (y.saturating_sub(radius)..(y + radius + 1).min(height))
                 .map(|row| (row, (radius * radius - row.abs_diff(y).pow(2)).isqrt()))
                 .collect();
@@ -45,9 +48,7 @@ pub(super) fn rank_median_at(
                 median: 0,
             };
             for &(row, half) in &chords {
-                ranks[row * width..][..half.min(width)]
-                    .iter()
-                    .for_each(|r| window.add(*r));
+                window.add(&ranks[row * width..][..half.min(width)]);
             }
             // The window was that of column `done - 1`, without what lies on its left.
             let mut done = 0;
@@ -56,8 +57,7 @@ pub(super) fn rank_median_at(
                     let line = &ranks[row * width..(row + 1) * width];
                     let gained = (done + half).min(width)..(x + half + 1).min(width);
                     let lost = done.saturating_sub(half + 1)..x.saturating_sub(half);
-                    line[gained].iter().for_each(|r| window.add(*r));
-                    line[lost].iter().for_each(|r| window.remove(*r));
+                    window.slide(&line[gained], &line[lost]);
                 }
                 done = x + 1;
                 *out = levels[window.follow()];
@@ -69,25 +69,42 @@ pub(super) fn rank_median_at(
 
 /// Counts of the ranks inside the disk; `below` of them lie below `median`.
 struct Window<'a> {
-    counts: &'a mut [u32],
+    counts: &'a mut [u32; BINS],
     below: u32,
     total: u32,
-    median: usize,
+    median: u16,
 }
 
 impl Window<'_> {
     #[inline(always)]
-    fn add(&mut self, rank: u16) {
-        self.counts[usize::from(rank)] += 1;
-        self.below += u32::from(usize::from(rank) < self.median);
-        self.total += 1;
+    fn add(&mut self, ranks: &[u16]) {
+        for rank in ranks {
+            self.counts[usize::from(*rank)] += 1;
+            self.below += u32::from(*rank < self.median);
+        }
+        self.total += ranks.len() as u32;
     }
 
     #[inline(always)]
-    fn remove(&mut self, rank: u16) {
-        self.counts[usize::from(rank)] -= 1;
-        self.below -= u32::from(usize::from(rank) < self.median);
-        self.total -= 1;
+    fn remove(&mut self, ranks: &[u16]) {
+        for rank in ranks {
+            self.counts[usize::from(*rank)] -= 1;
+            self.below -= u32::from(*rank < self.median);
+        }
+        self.total -= ranks.len() as u32;
+    }
+
+    /// Gains some ranks and loses others. Away from the borders these are as many as the step from column to column has: of the
+    /// usual step the loops are unrolled.
+    #[inline(always)]
+    fn slide(&mut self, gained: &[u16], lost: &[u16]) {
+        if let (Ok(gained), Ok(lost)) = (<&[u16; 4]>::try_from(gained), <&[u16; 4]>::try_from(lost)) {
+            self.add(gained);
+            self.remove(lost);
+        } else {
+            self.add(gained);
+            self.remove(lost);
+        }
     }
 
     /// Moves the median to rank `total / 2`.
@@ -95,13 +112,13 @@ impl Window<'_> {
         let wanted = self.total / 2;
         while self.below > wanted {
             self.median -= 1;
-            self.below -= self.counts[self.median];
+            self.below -= self.counts[usize::from(self.median)];
         }
-        while self.below + self.counts[self.median] <= wanted {
-            self.below += self.counts[self.median];
+        while self.below + self.counts[usize::from(self.median)] <= wanted {
+            self.below += self.counts[usize::from(self.median)];
             self.median += 1;
         }
-        self.median
+        usize::from(self.median)
     }
 }
 

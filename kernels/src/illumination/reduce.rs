@@ -13,12 +13,22 @@ pub(super) fn means(plane: &[f64], [height, width]: [usize; 2], by: usize) -> (V
     for (i, sum) in sums.iter_mut().enumerate() {
         *sum /= (size(i / columns, height) * size(i % columns, width)) as f64;
     }
-    let centres = |length: usize| {
-        (0..length.div_ceil(by))
-            .map(|at| (at * by) as f64 + (size(at, length) - 1) as f64 / 2.0)
-            .collect()
-    };
-    (sums, [centres(height), centres(width)])
+    (sums, centres([height, width], by))
+}
+
+/// The rows and columns of the centres of blocks of `by` x `by` pixels, fewer at the right and lower border.
+pub(super) fn centres(size: [usize; 2], by: usize) -> [Vec<f64>; 2] {
+    let block = |from: usize, length: usize| from as f64 + (by.min(length - from) - 1) as f64 / 2.0;
+    size.map(|length| (0..length).step_by(by).map(|from| block(from, length)).collect())
+}
+
+/// What lies beyond the outermost nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// The value of the outermost.
+    Constant,
+    /// The line through the outermost two.
+    Line,
 }
 
 /// Every `by`-th of `length`, and the last.
@@ -30,12 +40,17 @@ pub(super) fn every(length: usize, by: usize) -> Vec<usize> {
     nodes
 }
 
-/// The plane of `height` x `width` through the values at the given rows and columns; constant beyond the outermost.
-pub(super) fn interpolated(values: &[f64], nodes: &[Vec<f64>; 2], [height, width]: [usize; 2]) -> Vec<f64> {
-    let across = between(&nodes[1], width);
+/// The plane of `height` x `width` through the values at the given rows and columns.
+pub(super) fn interpolated(
+    values: &[f64],
+    nodes: &[Vec<f64>; 2],
+    [height, width]: [usize; 2],
+    beyond: Beyond,
+) -> Vec<f64> {
+    let across = between(&nodes[1], width, beyond);
     let columns = nodes[1].len();
     let mut out = Vec::with_capacity(height * width);
-    for (above, below, down) in between(&nodes[0], height) {
+    for (above, below, down) in between(&nodes[0], height, beyond) {
         let row: Vec<f64> = values[above * columns..(above + 1) * columns]
             .iter()
             .zip(&values[below * columns..(below + 1) * columns])
@@ -51,11 +66,14 @@ pub(super) fn interpolated(values: &[f64], nodes: &[Vec<f64>; 2], [height, width
 }
 
 /// For each pixel of an axis the two nodes between which it lies, and the share of the second.
-fn between(nodes: &[f64], length: usize) -> Vec<(usize, usize, f64)> {
+fn between(nodes: &[f64], length: usize, beyond: Beyond) -> Vec<(usize, usize, f64)> {
     let last = nodes.len() - 1;
     (0..length)
         .map(|i| {
-            let next = nodes.partition_point(|n| *n <= i as f64);
+            let mut next = nodes.partition_point(|n| *n <= i as f64);
+            if beyond == Beyond::Line && last > 0 {
+                next = next.clamp(1, last);
+            }
             if next == 0 || next > last {
                 let end = next.min(last);
                 return (end, end, 0.0);
@@ -86,8 +104,10 @@ mod tests {
             .flat_map(|y| at[1].iter().map(|x| ramp(*y as f64, *x as f64)))
             .collect();
         let at = at.map(|nodes| nodes.into_iter().map(|n| n as f64).collect());
+        let lines = interpolated(&small, &nodes, size, Beyond::Line);
+        assert!(lines.iter().zip(&plane).all(|(a, b)| (a - b).abs() < 1e-9));
         for (values, nodes, border) in [(small, nodes, 2), (sampled, at, 0)] {
-            let back = interpolated(&values, &nodes, size);
+            let back = interpolated(&values, &nodes, size, Beyond::Constant);
             for y in border..height - border {
                 for x in border..width - border {
                     assert!(
@@ -97,6 +117,9 @@ mod tests {
                 }
             }
         }
-        assert_eq!(interpolated(&[7.0], &[vec![0.0], vec![0.0]], [2, 3]), [7.0; 6]);
+        for beyond in [Beyond::Constant, Beyond::Line] {
+            let one = interpolated(&[7.0], &[vec![0.0], vec![0.0]], [2, 3], beyond);
+            assert_eq!(one, [7.0; 6]);
+        }
     }
 }

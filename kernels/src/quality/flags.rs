@@ -152,25 +152,12 @@ pub fn quality_flags(
     nuclei: bool,
     limits: &FlagLimits,
 ) -> Result<Vec<Vec<QualityFlag>>, KernelError> {
+    let measures: Vec<BatchMeasures> = fields.iter().map(BatchMeasures::from).collect();
     limits.check()?;
-    let z = |of: fn(&ChannelQuality) -> f64| robust_z(fields.iter().map(of).collect());
-    let slopes = z(|q| q.power_log_log_slope);
-    let (medians, means, focus) = (z(|q| q.median), z(|q| q.mean), z(|q| q.local_focus_20));
-    let mut all = Vec::with_capacity(fields.len());
-    for (i, q) in fields.iter().enumerate() {
-        let mut flags = Vec::new();
-        let mut check = |defect, metric, value: f64, limit: Limit, below: bool| {
-            let beyond = |limit: f64| if below { value < limit } else { value > limit };
-            let fails = beyond(limit.fail);
-            if fails || beyond(limit.warn) {
-                flags.push(QualityFlag {
-                    defect,
-                    fails,
-                    metric,
-                    value,
-                    limit: if fails { limit.fail } else { limit.warn },
-                });
-            }
+    let mut all = batch_flags(&measures, limits);
+    for (q, flags) in fields.iter().zip(&mut all) {
+        let mut check = |defect, metric, value, limit, below| {
+            flags.extend(flag(defect, metric, value, limit, below));
         };
         let only = |limit: f64| Limit {
             warn: limit,
@@ -200,6 +187,46 @@ pub fn quality_flags(
                 true,
             );
         }
+    }
+    Ok(all)
+}
+
+/// The measures of one channel of a field that are judged beside those of the other fields of its batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchMeasures {
+    /// Power log-log slope.
+    pub power_log_log_slope: f64,
+    /// Median intensity.
+    pub median: f64,
+    /// Mean intensity.
+    pub mean: f64,
+    /// Local focus score in windows of 20 pixels.
+    pub local_focus_20: f64,
+}
+
+impl From<&ChannelQuality> for BatchMeasures {
+    fn from(q: &ChannelQuality) -> Self {
+        Self {
+            power_log_log_slope: q.power_log_log_slope,
+            median: q.median,
+            mean: q.mean,
+            local_focus_20: q.local_focus_20,
+        }
+    }
+}
+
+/// The flags among [`quality_flags`] that need only a batch: blur, exposure and debris by their robust z. A measure that is
+/// not a number raises none. `limits` are as [`FlagLimits::check`] wants them; of others a failure may be a mere warning.
+pub fn batch_flags(fields: &[BatchMeasures], limits: &FlagLimits) -> Vec<Vec<QualityFlag>> {
+    let z = |of: fn(&BatchMeasures) -> f64| robust_z(fields.iter().map(of).collect());
+    let slopes = z(|q| q.power_log_log_slope);
+    let (medians, means, focus) = (z(|q| q.median), z(|q| q.mean), z(|q| q.local_focus_20));
+    let mut all = Vec::with_capacity(fields.len());
+    for i in 0..fields.len() {
+        let mut flags = Vec::new();
+        let mut check = |defect, metric, value, limit, below| {
+            flags.extend(flag(defect, metric, value, limit, below));
+        };
         if let Some(z) = slopes.get(i) {
             check(Defect::Blur, "z of PowerLogLogSlope", *z, limits.blur_z, true);
         }
@@ -235,12 +262,26 @@ pub fn quality_flags(
         }
         all.push(flags);
     }
-    Ok(all)
+    all
+}
+
+/// A flag, if the value is beyond a limit: `below` them or above.
+fn flag(defect: Defect, metric: &'static str, value: f64, limit: Limit, below: bool) -> Option<QualityFlag> {
+    let beyond = |limit: f64| if below { value < limit } else { value > limit };
+    let fails = beyond(limit.fail);
+    (fails || beyond(limit.warn)).then_some(QualityFlag {
+        defect,
+        fails,
+        metric,
+        value,
+        limit: if fails { limit.fail } else { limit.warn },
+    })
 }
 
 /// Robust z-scores; none of too few values, or of values of which more than half are alike.
 fn robust_z(values: Vec<f64>) -> Vec<f64> {
-    if values.len() < LEAST_FIELDS {
+    let measured: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    if measured.len() < LEAST_FIELDS {
         return Vec::new();
     }
     let middle = |mut v: Vec<f64>| {
@@ -248,8 +289,8 @@ fn robust_z(values: Vec<f64>) -> Vec<f64> {
         let last = v.len() - 1;
         f64::midpoint(v[last / 2], v[last.div_ceil(2)])
     };
-    let median = middle(values.clone());
-    let spread = MAD_TO_SD * middle(values.iter().map(|v| (v - median).abs()).collect());
+    let median = middle(measured.clone());
+    let spread = MAD_TO_SD * middle(measured.iter().map(|v| (v - median).abs()).collect());
     if spread > 0.0 {
         values.iter().map(|v| (v - median) / spread).collect()
     } else {

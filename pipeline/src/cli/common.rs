@@ -9,12 +9,13 @@ use wellspring::clock::{now_ms, parse_moment};
 use wellspring::embed::EngineSettings;
 use wellspring::kafka::topics::MAX_RETRIES;
 use wellspring::kafka::{Delivery, KafkaSettings};
+use wellspring::pipelines::PipelineFiles;
 use wellspring::plan;
 use wellspring::runs::Run;
 use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
 use wellspring::topology::{Role, WorkerSettings};
-use wellspring_kernels::{Device, DeviceChoice};
+use wellspring_kernels::{Device, DeviceChoice, DeviceOptions, PipelineStore};
 use wellspring_models::{Architecture, EngineChoice, OnnxProvider, TorchDevice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
 use wellspring_workloads::words::Barcode;
@@ -307,7 +308,15 @@ impl ComputeArgs {
 
     pub(crate) fn open_device(&self, resources: &ResourceSettings) -> anyhow::Result<Arc<Device>> {
         let word = self.device.as_deref().unwrap_or_else(|| resources.device.word());
-        let device = Device::open(word.parse::<DeviceChoice>()?)?;
+        let folder = wellspring::model_store::cache_folder();
+        let options = DeviceOptions {
+            // Without a cache folder they are compiled anew in every process.
+            pipelines: folder.ok().map(|folder| {
+                Arc::new(PipelineFiles::new(folder.join("pipelines"))) as Arc<dyn PipelineStore>
+            }),
+            ..Default::default()
+        };
+        let device = Device::open_with(word.parse::<DeviceChoice>()?, &options)?;
         tracing::info!("kernels run on {}", device.describe());
         Ok(Arc::new(device))
     }

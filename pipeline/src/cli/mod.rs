@@ -14,6 +14,7 @@ mod devices;
 mod doctor;
 mod door;
 mod drift;
+mod illumination;
 mod models;
 mod neighbours;
 mod plan;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Relate(relate::Args),
     /// List what is nearest to a perturbation, and what is most opposite.
     Neighbours(neighbours::Args),
+    /// Estimate how evenly each plate is lit, and write what its images are corrected by.
+    Illumination(illumination::Args),
     /// Make plates of simulated cells with known answers.
     Simulate(simulate::Args),
     /// List, fetch and verify networks.
@@ -108,6 +111,7 @@ impl Command {
             Command::Drift(args) => drift::execute(args),
             Command::Relate(args) => relate::execute(&args),
             Command::Neighbours(args) => neighbours::execute(&args),
+            Command::Illumination(args) => illumination::execute(&args),
             Command::Simulate(args) => simulate::execute(args),
             Command::Models(args) => models::execute(args),
             Command::Devices(args) => devices::execute(args),

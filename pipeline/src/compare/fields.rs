@@ -10,11 +10,12 @@ use wellspring_workloads::aggregate::WellFields;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
+use super::plate_flags::{self, FieldRow};
 use crate::events::FieldFeatures;
 use crate::quality::{MEASURES, NUCLEI};
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{
-    FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityRow, QualityTable, WriteError,
+    FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityTable, WriteError,
 };
 use crate::runs::Run;
 use crate::wells::{FieldCount, held_back, plate_facts};
@@ -54,6 +55,8 @@ struct PlateInHand {
     /// Sum and number of the focus slopes of reference wells, by channel.
     focus: BTreeMap<String, (f64, u32)>,
     profiles: Vec<WellProfile>,
+    /// Quality of its fields, which is judged by all of them.
+    quality: Vec<FieldRow>,
 }
 
 /// The one well whose fields are being read: they lie side by side in the plan's order.
@@ -121,6 +124,7 @@ impl<'a> FieldReader<'a> {
             well: None,
             focus: BTreeMap::new(),
             profiles: Vec::new(),
+            quality: Vec::new(),
         });
     }
 
@@ -145,12 +149,12 @@ impl<'a> FieldReader<'a> {
             nuclei,
             values: &features.embedding,
         })?;
-        self.quality.push(&QualityRow {
-            field: &features.field,
-            quality: &verdict,
-            values: &measures(features),
+        plate.quality.push(FieldRow {
+            field: features.field.clone(),
+            quality: verdict,
+            values: measures(features),
             nuclei,
-        })?;
+        });
         if plate
             .well
             .as_ref()
@@ -230,8 +234,19 @@ impl<'a> FieldReader<'a> {
             counts,
             focus,
             mut profiles,
+            mut quality,
             ..
         } = plate;
+        let channels: Vec<_> = self
+            .run
+            .screen
+            .images
+            .channels
+            .iter()
+            .map(|c| c.name.clone())
+            .collect();
+        plate_flags::flag(&mut quality, &channels, &mut self.flags);
+        plate_flags::write(&quality, &mut self.quality)?;
         let reason = held_back(&self.run.screen.quality, &treatments, &counts);
         // Held back, its profiles stay in the table, for whoever wants to judge the gate.
         for profile in &profiles {

@@ -12,6 +12,7 @@ mod bad_screens;
 mod bad_tables;
 mod compare;
 mod drift;
+mod illumination;
 mod made_up;
 mod oracles;
 mod relate;

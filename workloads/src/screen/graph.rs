@@ -358,18 +358,17 @@ fn built(screen: &Screen) -> Vec<Step> {
             "plate and well",
             step(IMAGES, &[], "files of a field, from the store"),
         ));
-        if screen.preprocess.illumination.is_some() {
-            steps.push(step(
-                "illumination",
-                &[IMAGES],
-                "divided by the illumination function",
-            ));
-        }
-        let pixels = if screen.preprocess.illumination.is_some() {
-            "illumination"
-        } else {
-            IMAGES
+        let settings = &screen.preprocess;
+        let lit = match (&settings.illumination, &settings.dark_field) {
+            (None, None) => None,
+            (Some(_), None) => Some("divided by the illumination function"),
+            (None, Some(_)) => Some("less the dark-field"),
+            (Some(_), Some(_)) => Some("less the dark-field, divided by the illumination function"),
         };
+        let pixels = lit.map_or(IMAGES, |_| "illumination");
+        if let Some(what) = lit {
+            steps.push(step("illumination", &[IMAGES], what));
+        }
         let scaled_by_controls = matches!(screen.preprocess.scaling, Scaling::Controls { .. });
         let from: &[&str] = if scaled_by_controls {
             &[pixels, "plate_map"]

@@ -106,7 +106,7 @@ impl Screen {
         read::read(text, file_name, models)
     }
 
-    /// Makes relative paths (store, plate map and its metadata, illumination, output folder, drift
+    /// Makes relative paths (store, plate map and its metadata, illumination, dark-field, output folder, drift
     /// reference, transform, commands of steps) absolute against `base_dir`, the folder
     /// of the screen file, with `/` between. URIs (`scheme://...`) and absolute paths stay.
     pub fn resolve_paths(&mut self, base_dir: &str) {
@@ -122,6 +122,7 @@ impl Screen {
             Some(&mut self.plate_map.file),
             self.plate_map.external.as_mut(),
             self.preprocess.illumination.as_mut(),
+            self.preprocess.dark_field.as_mut(),
             self.output.folder.as_mut(),
             (!self.monitor.reference.is_empty()).then_some(&mut self.monitor.reference),
             (!self.comparison.transform.is_empty()).then_some(&mut self.comparison.transform),

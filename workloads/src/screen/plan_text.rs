@@ -161,6 +161,9 @@ fn plate_map(plan: &mut Plan, screen: &Screen) {
 fn steps(plan: &mut Plan, screen: &Screen) {
     let steps = &screen.preprocess;
     plan.heading("Steps, per field of view");
+    if let Some(dark_field) = &steps.dark_field {
+        plan.line("dark-field", dark_field);
+    }
     plan.line("illumination", steps.illumination.as_deref().unwrap_or("none"));
     let background = match &steps.background {
         Background::None => "none".to_owned(),

@@ -14,10 +14,9 @@ const PERCENT: std::ops::RangeInclusive<f64> = 0.0..=100.0;
 pub(super) fn preprocess(report: &mut Report, mut table: Table<'_>, channels: usize) -> PreprocessSettings {
     let default = PreprocessSettings::default();
     let value = table.get("illumination");
-    let illumination = report.text(value.clone());
-    if let (Some(template), Some(value)) = (&illumination, &value) {
-        template_words(report, value, template, channels);
-    }
+    let illumination = template(report, value, channels);
+    let value = table.get("dark_field");
+    let dark_field = template(report, value, channels);
     let percent = table.get("background_percentile");
     let percent = report.number(percent, PERCENT);
     let value = table.get("background");
@@ -41,11 +40,21 @@ pub(super) fn preprocess(report: &mut Report, mut table: Table<'_>, channels: us
     table.finish(report);
     PreprocessSettings {
         illumination,
+        dark_field,
         background: background.unwrap_or(default.background),
         resize,
         scaling: scaling.unwrap_or(default.scaling),
         tiling: tiling.unwrap_or_default(),
     }
+}
+
+/// The path of a plane for every channel.
+fn template(report: &mut Report, value: Option<Value<'_>>, channels: usize) -> Option<String> {
+    let template = report.text(value.clone())?;
+    if let Some(value) = &value {
+        template_words(report, value, &template, channels);
+    }
+    Some(template)
 }
 
 fn template_words(report: &mut Report, value: &Value<'_>, template: &str, channels: usize) {

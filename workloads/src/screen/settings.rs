@@ -389,6 +389,9 @@ pub struct Resize {
 pub struct PreprocessSettings {
     /// Path template of `.npy` illumination functions with `{channel}` and, where plates differ, `{plate}`.
     pub illumination: Option<String>,
+    /// Path template, as that of `illumination`, of `.npy` dark-fields in grey levels, which are subtracted first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dark_field: Option<String>,
     /// Background subtraction. Default none.
     pub background: Background,
     /// Resize. Default none.
@@ -403,6 +406,7 @@ impl Default for PreprocessSettings {
     fn default() -> Self {
         Self {
             illumination: None,
+            dark_field: None,
             background: Background::None,
             resize: None,
             scaling: Scaling::Image { low: 0.1, high: 99.9 },

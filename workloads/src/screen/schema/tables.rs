@@ -210,6 +210,11 @@ pub(super) fn preprocess() -> Value {
             text(),
         ),
         key(
+            "dark_field",
+            "Path, as that of illumination, of .npy dark-fields in grey levels, which are subtracted first.",
+            text(),
+        ),
+        key(
             "background",
             "What is subtracted: none, the image's percentile, or grey levels, one or one per channel.",
             or_else(either([word(&["none", "percentile"]), per_channel()]), "none"),

@@ -1,0 +1,120 @@
+//! Illumination functions are estimated from a plate's images, and used by the screen they are for.
+
+use std::path::Path;
+
+use crate::{ok, stderr, stdout, wellspring};
+
+/// A plate of which the corners get 0.4 of the centre's light.
+fn plate(folder: &Path) -> String {
+    let arguments = "simulate --wells 96 --fields 1 --channels dna,AGP --size 120x160 --seed 3 --out sim";
+    ok(folder, &arguments.split(' ').collect::<Vec<_>>());
+    let settings = std::fs::read_to_string(folder.join("sim/simulation.toml")).unwrap();
+    assert!(settings.contains("vignetting = 0.3"), "{settings}");
+    std::fs::write(
+        folder.join("dim.toml"),
+        settings.replace("vignetting = 0.3", "vignetting = 0.6"),
+    )
+    .unwrap();
+    ok(folder, &["simulate", "--settings", "dim.toml", "--out", "dim"]);
+    "dim/screen.toml".to_owned()
+}
+
+fn plane(path: &Path) -> Vec<f64> {
+    let array = wellspring::npy::read(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(array.shape, [120, 160]);
+    array.values.into_iter().map(f64::from).collect()
+}
+
+/// Root of the mean square of the relative difference from the light of the plate, both over their mean.
+fn gap(found: &[f64]) -> f64 {
+    let lost = |i: usize, n: f64| 0.3 * ((2 * i + 1) as f64 / n - 1.0).powi(2);
+    let truth: Vec<f64> = (0..120 * 160)
+        .map(|i| 1.0 - lost(i / 160, 120.0) - lost(i % 160, 160.0))
+        .collect();
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (a, b) = (mean(found), mean(&truth));
+    let squares: Vec<f64> = found
+        .iter()
+        .zip(&truth)
+        .map(|(f, t)| ((f / a) / (t / b) - 1.0).powi(2))
+        .collect();
+    mean(&squares).sqrt()
+}
+
+#[test]
+fn functions_of_a_plate_are_estimated_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = plate(folder);
+    for (out, more, most) in [
+        ("median", &["--size", "60"][..], 0.14),
+        ("basic", &["--method", "basic", "--fields", "60"], 0.07),
+        ("dark", &["--method", "basic", "--dark-field"], 0.02),
+    ] {
+        let arguments = [&["illumination", &screen, "--out", out], more].concat();
+        let lines = ok(folder, &arguments);
+        let mut names: Vec<_> = std::fs::read_dir(folder.join(out))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let dark = out == "dark";
+        assert_eq!(names.len(), if dark { 4 } else { 2 }, "{names:?}");
+        for name in &names {
+            let gap = gap(&plane(&folder.join(out).join(name)));
+            if !name.ends_with("_dark.npy") {
+                assert!(gap < most, "{out} {name}: {gap}");
+            }
+        }
+        // The keys are those of the screen's own table.
+        let text = std::fs::read_to_string(folder.join(&screen)).unwrap();
+        assert!(text.contains("[preprocess]\n"), "{text}");
+        let lit = text.replace("[preprocess]\n", &format!("[preprocess]\n{lines}"));
+        std::fs::write(folder.join("dim/lit.toml"), lit).unwrap();
+        let plan = ok(folder, &["check", "dim/lit.toml"]);
+        assert_eq!(plan.contains("dark-field"), dark, "{plan}");
+        assert!(plan.contains("{plate}_{channel}.npy"), "{plan}");
+    }
+}
+
+#[test]
+fn what_cannot_be_estimated_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = plate(folder);
+    let fails = |more: &[&str], words: &str| {
+        let output = wellspring(folder, &[&["illumination", &screen, "--out", "o"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    };
+    fails(&["--dark-field"], "--method basic");
+    fails(&["--plate", "NOSUCH"], "no plate NOSUCH");
+    fails(&["--size", "0"], "size");
+
+    // A damaged image is left out, and named.
+    let mut images = Vec::new();
+    let mut folders = vec![folder.join("dim")];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tif")) {
+                images.push(path);
+            }
+        }
+    }
+    images.sort();
+    std::fs::write(&images[5], b"II*\0").unwrap();
+    let output = wellspring(
+        folder,
+        &["illumination", &screen, "--out", "o", "--method", "basic"],
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("left out plate"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("95 of 96 fields used"),
+        "{}",
+        stderr(&output)
+    );
+}
