@@ -28,7 +28,9 @@ use crate::transforms::{TransformError, keep_transform};
 
 /// Plates after which free memory goes back to the system: what is kept of a plate lies between what is not, and the holes
 /// would grow with the screen.
-const GIVE_BACK: usize = 16;
+const GIVE_BACK: usize = 4;
+/// Rows after which the same is done.
+const GIVE_BACK_ROWS: usize = 8 << 10;
 /// Most of each kind that the report is given; it shows fewer.
 const MOST_ROWS: usize = 4_000;
 const MOST_COMPOUNDS: usize = 1_000;
@@ -231,6 +233,9 @@ impl Sink for Found {
             findings.row(&row)?;
         }
         self.rows += 1;
+        if self.rows.is_multiple_of(GIVE_BACK_ROWS) {
+            memory::give_back_free();
+        }
         keep(&mut self.shown.rows, MOST_ROWS, row);
         Ok(())
     }
@@ -242,6 +247,9 @@ impl Sink for Found {
             findings.compound(&summary)?;
         }
         self.compounds += 1;
+        if self.compounds.is_multiple_of(GIVE_BACK_ROWS) {
+            memory::give_back_free();
+        }
         *self.calls.entry(summary.call).or_default() += 1;
         let harm = |summary: &CompoundSummary| summary.max_off_z.unwrap_or(0.0);
         if summary.toxic_dose.is_some()
