@@ -22,6 +22,82 @@ pub enum Architecture {
     /// A TorchScript module in a file of PyTorch's, for the libtorch engine: traced, in evaluation mode, not frozen. Its
     /// `forward` takes `[items, channels, height, width]`, f32, and gives `[items, values]`.
     Torchscript,
+    /// A map that was fitted on another model's embeddings (`wellspring models fit-head`), served by that model's engine.
+    Head(Box<HeadShape>),
+}
+
+/// A head: the model it stands on, what it makes of that model's embedding, and how it was fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadShape {
+    /// The model it stands on, and no other.
+    pub base: BaseModel,
+    /// What leaves it.
+    pub map: HeadMap,
+    /// How it came about.
+    pub fit: HeadFit,
+}
+
+/// The model that a head stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseModel {
+    /// Its name.
+    pub name: String,
+    /// The version of its card.
+    pub version: String,
+    /// The digest of its weights, as on its card.
+    pub content_sha256: String,
+}
+
+/// What leaves a head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum HeadMap {
+    /// Principal components of the controls, each divided by its SD.
+    WhitenedComponents {
+        /// How many.
+        components: usize,
+    },
+    /// As many features as the base has, whitened.
+    WhitenedFeatures {
+        /// Directions in which the controls' variance is known.
+        components: usize,
+    },
+    /// A score for each class of controls: a linear probe.
+    Classes {
+        /// Their names, in the order of the scores.
+        names: Vec<String>,
+    },
+}
+
+/// How a head was fitted, for people and for the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadFit {
+    /// What the profiles are of: the run, or the screen and its tables.
+    pub from: String,
+    /// The method, for example `zca-cor`.
+    pub method: String,
+    /// Which control wells.
+    pub controls: String,
+    /// Plates.
+    pub plates: usize,
+    /// Wells.
+    pub wells: usize,
+    /// Share of the identity in the covariance, of a whitening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrinkage: Option<f64>,
+    /// Ridge of a probe, as a share of the mean squared singular value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ridge: Option<f64>,
+    /// How a probe's wells were held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<String>,
+    /// Mean over a probe's classes of the share of held-out wells that it finds again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced_accuracy: Option<f64>,
 }
 
 /// The shape of a vision transformer.

@@ -168,6 +168,11 @@ pub enum ChannelPolicy {
         /// Channels of an image.
         channels: usize,
     },
+    /// All channels in one image, exactly those that a head was fitted on and in that order.
+    Fitted {
+        /// Channels of an image.
+        channels: usize,
+    },
 }
 
 /// How a field larger than the input becomes inputs.
@@ -194,6 +199,8 @@ pub enum Pooling {
     ClassTokenAndPatchMean,
     /// The mean of the tokens of each image channel's patches, channel after channel.
     PatchMeanPerChannel,
+    /// What a head makes of its base's embedding.
+    Head,
 }
 
 impl ModelCard {
@@ -205,7 +212,9 @@ impl ModelCard {
             ChannelPolicy::ChannelAgnostic { most } => {
                 (1..=most).contains(&channels).then_some((channels, 1))
             }
-            ChannelPolicy::FirstConvolution { channels: own } => (channels == own).then_some((channels, 1)),
+            ChannelPolicy::FirstConvolution { channels: own } | ChannelPolicy::Fitted { channels: own } => {
+                (channels == own).then_some((channels, 1))
+            }
         }
     }
 
@@ -230,7 +239,7 @@ impl ModelCard {
             ChannelPolicy::ReplicateAndConcatenate => 1,
             // Two, so that an engine that confuses channels or their order fails.
             ChannelPolicy::ChannelAgnostic { most } => most.min(2),
-            ChannelPolicy::FirstConvolution { channels } => channels,
+            ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => channels,
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::error::{FailureClass, Stage, StageError};
 use crate::failpoint;
 use crate::failures::settle_field;
 use crate::fields::{Embedded, Measured};
+use crate::model_cards::{CardsError, open_model};
+use crate::model_store::weights_path;
 use crate::runs::Run;
 use crate::track::Tracked;
 
@@ -38,7 +40,7 @@ pub struct EngineSettings {
 }
 
 /// Opens the engine of a model; refuses weights that are not the card's.
-pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, EngineError> {
+pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, CardsError> {
     let card = &*run.card;
     let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
@@ -49,8 +51,14 @@ pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engin
         screen::EngineChoice::Onnx => settings.onnx.clone(),
         screen::EngineChoice::Libtorch => settings.libtorch.clone(),
     };
-    let weights = crate::model_store::weights_path(&settings.models_folder, card);
-    let engine = wellspring_models::open(card, weights, choice, settings.threads)?;
+    let folder = &settings.models_folder;
+    let engine = open_model(
+        folder,
+        card,
+        &weights_path(folder, card),
+        choice,
+        settings.threads,
+    )?;
     tracing::info!(model = %card.name, device = engine.device(), "engine ready");
     Ok(engine)
 }

@@ -121,7 +121,9 @@ impl Vit {
         let grid = (card.input.height / shape.patch, card.input.width / shape.patch);
         let (planes_per_token, most_channels) = match card.channel_policy {
             ChannelPolicy::ReplicateAndConcatenate => (1, 1),
-            ChannelPolicy::FirstConvolution { channels } => (channels, channels),
+            ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
+                (channels, channels)
+            }
             ChannelPolicy::ChannelAgnostic { most } => (1, most),
         };
         let learned = match shape.positions {
@@ -260,7 +262,8 @@ fn embedding(
                 std.truncate(1);
             }
         }
-        ChannelPolicy::FirstConvolution { channels } => {
+        // `check` has refused the policy of heads.
+        ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
             let share = own as f64 / channels as f64;
             for kernel in weights.chunks_exact(own * taps) {
                 for c in 0..channels {
