@@ -114,6 +114,9 @@ pub struct VitShape {
     pub heads: usize,
     /// Channels inside the perceptrons.
     pub mlp_width: usize,
+    /// What the perceptrons apply between their two matrices.
+    #[serde(default, skip_serializing_if = "MlpActivation::is_gelu")]
+    pub activation: MlpActivation,
     /// Added to the variance in layer norms.
     pub norm_epsilon: f32,
     /// Whether a class token stands before the others.
@@ -129,6 +132,24 @@ pub struct VitShape {
     pub layer_scale: bool,
     /// Whether the last tokens pass a layer norm before they are pooled.
     pub final_norm: bool,
+}
+
+/// What a perceptron applies between its two matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MlpActivation {
+    /// `x/2 (1 + erf(x / sqrt 2))` (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    #[default]
+    Gelu,
+    /// `x / (1 + e^-x)` (the same paper; Ramachandran et al. 2017, arXiv:1710.05941, call it swish).
+    Silu,
+}
+
+impl MlpActivation {
+    fn is_gelu(&self) -> bool {
+        *self == Self::Gelu
+    }
 }
 
 /// Where tokens learn their place from.

@@ -40,8 +40,8 @@ mod prepare;
 mod weights;
 
 pub use architecture::{
-    Architecture, BaseModel, HeadFit, HeadMap, HeadShape, Interpolation, MlpBias, OnnxGraph, Positions,
-    VitBlock, VitShape,
+    Architecture, BaseModel, HeadFit, HeadMap, HeadShape, Interpolation, MlpActivation, MlpBias, OnnxGraph,
+    Positions, VitBlock, VitShape,
 };
 pub use batch::{Batch, BatchError, Embeddings};
 pub use card::{

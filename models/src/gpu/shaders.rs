@@ -54,6 +54,7 @@ fn activation(activation: Activation, kind: &str) -> String {
     let body = match activation {
         Activation::Linear => "x".to_owned(),
         Activation::Relu6 => format!("clamp(x, {kind}(0.0), {kind}(6.0))"),
+        Activation::Silu => format!("x / ({kind}(1.0) + exp(-x))"),
         Activation::Gelu => "0.5 * x * (1.0 + error_function(x * 0.70710678))".to_owned(),
     };
     // Abramowitz and Stegun 1964, formula 7.1.26: off by at most 1.5e-7.

@@ -36,7 +36,7 @@ fn golden(name: &str) -> (ModelCard, Weights, Batch, Vec<f32>) {
 
 #[test]
 fn every_kind_of_adapter_gives_the_same_transformer() {
-    for name in ["timm", "dinov2-registers", "apart", "per-channel"] {
+    for name in ["timm", "dinov2-registers", "apart", "per-channel", "silu"] {
         let (card, weights, batch, expected) = golden(name);
         for plain in [false, true] {
             let gpu = Gpu::open("gpu").unwrap();
