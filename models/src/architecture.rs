@@ -195,10 +195,11 @@ pub enum VitBlock {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum MlpBias {
-    /// The first ones: those of the perceptron, as the paper has it.
+    /// The first ones: those of the perceptron, as the paper has it, and timm since it was put right there.
     First,
-    /// The last ones. timm up to today puts the zeros of queries, keys and values before `mlp_bias` although the
-    /// perceptron's outputs come first, so networks that were trained with it (OpenPhenom is one) need this.
+    /// The last ones. timm long put the zeros of queries, keys and values before `mlp_bias` although the perceptron's
+    /// outputs come first: networks trained with it so (OpenPhenom's authors pin timm 0.9.7, which does) need this to give
+    /// the embeddings of their own code.
     Last,
 }
 

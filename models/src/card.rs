@@ -289,6 +289,7 @@ static TEMPLATES: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
         include_str!("../cards/templates/dinov2-vit-s14-registers.json"),
         include_str!("../cards/templates/dinov2-vit-b14-registers.json"),
         include_str!("../cards/templates/openphenom.json"),
+        include_str!("../cards/templates/openphenom-timm-0.9.json"),
     ])
 });
 
@@ -325,6 +326,7 @@ pub fn find_template(name: &str) -> Option<&'static ModelCard> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::{MlpBias, VitBlock};
 
     #[test]
     fn built_in_cards_parse_and_hold_together() {
@@ -359,6 +361,17 @@ mod tests {
         assert!(openphenom.terms.as_ref().unwrap().contains("non-commercial"));
         assert_eq!(openphenom.image_width(5), Some(384));
         assert_eq!(openphenom.items_for(12), None);
+        // The two readings of where the perceptron's bias goes, and nothing else.
+        let mut other = find_template("openphenom-timm-0.9").unwrap().clone();
+        other.name.clone_from(&openphenom.name);
+        let bias = |card: &ModelCard| match &card.architecture {
+            Architecture::Vit(shape) => shape.block,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(bias(openphenom), VitBlock::ParallelScaling(MlpBias::First));
+        assert_eq!(bias(&other), VitBlock::ParallelScaling(MlpBias::Last));
+        other.architecture.clone_from(&openphenom.architecture);
+        assert_eq!(&other, openphenom);
         assert_eq!(
             find_template("dino-vit-s16").unwrap().image_width(5),
             Some(5 * 384)
