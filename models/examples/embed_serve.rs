@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let choice = match (&card.architecture, adapter.first()) {
         (_, Some(adapter)) => EngineChoice::Wgpu {
             adapter: adapter.clone(),
+            half: false,
         },
         (Architecture::Torchscript, None) => EngineChoice::Libtorch {
             device: TorchDevice::Cpu,

@@ -58,6 +58,8 @@ pub enum EngineChoice {
         /// The adapter: `gpu` (the best one, software included), a kind (`discrete`, `integrated`, `virtual`, `software`),
         /// its number (`#1`, as `wellspring devices` counts), or part of its name.
         adapter: String,
+        /// Whether matrices are multiplied in 16-bit floats, on adapters that can.
+        half: bool,
     },
     /// ONNX Runtime, for models that are ONNX files. Needs a build with the feature `onnx`.
     OnnxRuntime {
@@ -318,8 +320,8 @@ fn build(
         (EngineChoice::Auto | EngineChoice::Native, ModelFile::Tensors(weights)) => {
             Ok(Box::new(NativeEngine::new(card, weights, threads.max(1))?))
         }
-        (EngineChoice::Wgpu { adapter }, ModelFile::Tensors(weights)) => {
-            Ok(Box::new(WgpuEngine::new(card, weights, &adapter)?))
+        (EngineChoice::Wgpu { adapter, half }, ModelFile::Tensors(weights)) => {
+            Ok(Box::new(WgpuEngine::new(card, weights, &adapter, half)?))
         }
         #[cfg(feature = "onnx")]
         (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {

@@ -30,6 +30,7 @@ const DIFFERENCE_OF_SHADERS: f64 = 1e-4;
 fn engines() -> [EngineChoice; 2] {
     let wgpu = EngineChoice::Wgpu {
         adapter: "gpu".to_owned(),
+        half: false,
     };
     [EngineChoice::Native, wgpu]
 }

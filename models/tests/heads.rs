@@ -22,6 +22,7 @@ const CHANNELS: usize = 3;
 fn engines() -> [EngineChoice; 2] {
     let wgpu = EngineChoice::Wgpu {
         adapter: "gpu".to_owned(),
+        half: false,
     };
     [EngineChoice::Native, wgpu]
 }

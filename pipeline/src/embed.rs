@@ -29,6 +29,8 @@ pub struct EngineSettings {
     pub choice: Option<screen::EngineChoice>,
     /// The adapter of the wgpu engine; see [`EngineChoice::Wgpu`].
     pub adapter: String,
+    /// Whether the wgpu engine multiplies matrices in 16-bit floats.
+    pub wgpu_half: bool,
     /// ONNX Runtime, for models that are ONNX files: where it is and what it runs them on.
     pub onnx: EngineChoice,
     /// libtorch, for models that are TorchScript modules: what it runs them on.
@@ -47,6 +49,7 @@ pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engin
         screen::EngineChoice::Native => EngineChoice::Native,
         screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
             adapter: settings.adapter.clone(),
+            half: settings.wgpu_half,
         },
         screen::EngineChoice::Onnx => settings.onnx.clone(),
         screen::EngineChoice::Libtorch => settings.libtorch.clone(),
