@@ -152,6 +152,21 @@ fn a_head_is_fitted_on_a_run_in_the_stream_and_serves_a_screen() {
         );
     }
 
+    // Card and weights go to another machine as those of any model do.
+    let listed: Value = serde_json::from_slice(&laboratory.models(&["list", "--json"]).stdout).unwrap();
+    let white = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|card| card["name"] == "white")
+        .unwrap();
+    assert_eq!(white["base"], "timm");
+    let weights = white["weights"].as_str().unwrap();
+    let card = laboratory.path("models/white.card.json");
+    let moved = laboratory.models(&["add", weights, "--card", &card, "--name", "white-3"]);
+    assert_eq!(moved.status.code(), Some(0), "{}", stderr(&moved));
+    assert_eq!(laboratory.digest("white-3"), laboratory.digest("white"));
+
     // It serves a screen: the wells it was fitted on are centred and their largest direction is no longer large.
     laboratory.run("white", "native");
     let width = CHANNELS * WIDTH;
