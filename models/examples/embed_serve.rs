@@ -2,8 +2,8 @@
 //! CORE`. Then for each line `BATCH REPEATS` on standard input embeds that many batches of the canary and prints `CPU WALL`,
 //! the least of the repeats, seconds per image; for `0 0` it prints the canary's embedding.
 //!
-//! `embed_serve MODEL WEIGHTS THREADS [ADAPTER]`; MODEL is the name of a built-in card or the path of a card. With ADAPTER
-//! (`gpu`, `software`, part of a name) the wgpu engine runs it there.
+//! `embed_serve MODEL WEIGHTS THREADS [DEVICE]`; MODEL is the name of a built-in card or the path of a card. With DEVICE the
+//! wgpu engine runs a network on that adapter (`gpu`, `software`, part of a name), and libtorch a module on `cpu` or `cuda`.
 
 #![allow(clippy::print_stdout, reason = "an example for the terminal")]
 
@@ -18,20 +18,26 @@ use wellspring_models::{Architecture, Batch, EngineChoice, ModelCard, TorchDevic
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, weights, threads, adapter @ ..] = &arguments[..] else {
-        return Err("usage: embed_serve MODEL WEIGHTS THREADS [ADAPTER]".into());
+    let [model, weights, threads, device @ ..] = &arguments[..] else {
+        return Err("usage: embed_serve MODEL WEIGHTS THREADS [DEVICE]".into());
     };
     let card: ModelCard = match find_card(model) {
         Some(card) => card.clone(),
         None => serde_json::from_slice(&std::fs::read(model)?)?,
     };
     let start = Instant::now();
-    let choice = match (&card.architecture, adapter.first()) {
+    let choice = match (&card.architecture, device.first()) {
+        (Architecture::Torchscript, device) => EngineChoice::Libtorch {
+            device: match device {
+                Some(device) => device
+                    .parse()
+                    .map_err(|()| "devices of libtorch are cpu, cuda and cuda:N")?,
+                None => TorchDevice::Cpu,
+            },
+            half: false,
+        },
         (_, Some(adapter)) => EngineChoice::Wgpu {
             adapter: adapter.clone(),
-        },
-        (Architecture::Torchscript, None) => EngineChoice::Libtorch {
-            device: TorchDevice::Cpu,
             half: false,
         },
         _ => EngineChoice::Auto,

@@ -112,6 +112,8 @@ def forward(card, w, images):
     linear = lambda x, name: F.linear(x, w[name + ".weight"], w.get(name + ".bias"))
     split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
+    activate = {"gelu": F.gelu, "silu": F.silu}[shape.get("activation", "gelu")]
+
     def attend(q, k, v):
         return F.scaled_dot_product_attention(q, k, split(v)).transpose(1, 2).flatten(2)
 
@@ -147,7 +149,7 @@ def forward(card, w, images):
         if shape["block"] == "sequential":
             q, k, v = linear(norm(x, at + "norm1"), at + "attn.qkv").chunk(3, -1)
             x = x + scale("ls1.gamma") * linear(attend(split(q), split(k), v), at + "attn.proj")
-            hidden = F.gelu(linear(norm(x, at + "norm2"), at + "mlp.fc1"))
+            hidden = activate(linear(norm(x, at + "norm2"), at + "mlp.fc1"))
             x = x + scale("ls2.gamma") * linear(hidden, at + "mlp.fc2")
         else:
             zeros, bias = torch.zeros(3 * d), w[at + "mlp_bias"]
@@ -156,7 +158,7 @@ def forward(card, w, images):
             y = F.linear(norm(x, at + "in_norm"), w[at + "in_proj.weight"], bias)
             hidden, q, k, v = y.split([shape["mlp_width"], d, d, d], -1)
             attended = attend(norm(split(q), at + "q_norm"), norm(split(k), at + "k_norm"), v)
-            added = linear(attended, at + "attn_out_proj") + linear(F.gelu(hidden), at + "mlp_out_proj")
+            added = linear(attended, at + "attn_out_proj") + linear(activate(hidden), at + "mlp_out_proj")
             x = x + scale("ls.gamma") * added
     if shape["final_norm"]:
         x = norm(x, "norm")
@@ -236,6 +238,7 @@ def card(name, *, patch, width, depth, heads, mlp_width, size, positions, poolin
                 "depth": depth,
                 "heads": heads,
                 "mlp_width": mlp_width,
+                **({"activation": more["activation"]} if "activation" in more else {}),
                 "norm_epsilon": 1e-6,
                 "class_token": more.get("class_token", True),
                 "registers": more.get("registers", 0),
@@ -393,6 +396,12 @@ def cases(full):
         card("per-channel", pooling="patch-mean-per-channel", keys=OPENPHENOM, **per_channel, **small),
         0,
         4,
+        "safetensors",
+    )
+    yield (
+        card("silu", positions=learned("antialiased"), pooling="class-token", activation="silu", **small),
+        4,
+        1,
         "safetensors",
     )
 

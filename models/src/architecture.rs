@@ -22,6 +22,82 @@ pub enum Architecture {
     /// A TorchScript module in a file of PyTorch's, for the libtorch engine: traced, in evaluation mode, not frozen. Its
     /// `forward` takes `[items, channels, height, width]`, f32, and gives `[items, values]`.
     Torchscript,
+    /// A map that was fitted on another model's embeddings (`wellspring models fit-head`), served by that model's engine.
+    Head(Box<HeadShape>),
+}
+
+/// A head: the model it stands on, what it makes of that model's embedding, and how it was fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadShape {
+    /// The model it stands on, and no other.
+    pub base: BaseModel,
+    /// What leaves it.
+    pub map: HeadMap,
+    /// How it came about.
+    pub fit: HeadFit,
+}
+
+/// The model that a head stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseModel {
+    /// Its name.
+    pub name: String,
+    /// The version of its card.
+    pub version: String,
+    /// The digest of its weights, as on its card.
+    pub content_sha256: String,
+}
+
+/// What leaves a head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum HeadMap {
+    /// Principal components of the controls, each divided by its SD.
+    WhitenedComponents {
+        /// How many.
+        components: usize,
+    },
+    /// As many features as the base has, whitened.
+    WhitenedFeatures {
+        /// Directions in which the controls' variance is known.
+        components: usize,
+    },
+    /// A score for each class of controls: a linear probe.
+    Classes {
+        /// Their names, in the order of the scores.
+        names: Vec<String>,
+    },
+}
+
+/// How a head was fitted, for people and for the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadFit {
+    /// What the profiles are of: the run, or the screen and its tables.
+    pub from: String,
+    /// The method, for example `zca-cor`.
+    pub method: String,
+    /// Which control wells.
+    pub controls: String,
+    /// Plates.
+    pub plates: usize,
+    /// Wells.
+    pub wells: usize,
+    /// Share of the identity in the covariance, of a whitening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrinkage: Option<f64>,
+    /// Ridge of a probe, as a share of the mean squared singular value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ridge: Option<f64>,
+    /// How a probe's wells were held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<String>,
+    /// Mean over a probe's classes of the share of held-out wells that it finds again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced_accuracy: Option<f64>,
 }
 
 /// The shape of a vision transformer.
@@ -38,6 +114,9 @@ pub struct VitShape {
     pub heads: usize,
     /// Channels inside the perceptrons.
     pub mlp_width: usize,
+    /// What the perceptrons apply between their two matrices.
+    #[serde(default, skip_serializing_if = "MlpActivation::is_gelu")]
+    pub activation: MlpActivation,
     /// Added to the variance in layer norms.
     pub norm_epsilon: f32,
     /// Whether a class token stands before the others.
@@ -53,6 +132,24 @@ pub struct VitShape {
     pub layer_scale: bool,
     /// Whether the last tokens pass a layer norm before they are pooled.
     pub final_norm: bool,
+}
+
+/// What a perceptron applies between its two matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MlpActivation {
+    /// `x/2 (1 + erf(x / sqrt 2))` (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    #[default]
+    Gelu,
+    /// `x / (1 + e^-x)` (the same paper; Ramachandran et al. 2017, arXiv:1710.05941, call it swish).
+    Silu,
+}
+
+impl MlpActivation {
+    fn is_gelu(&self) -> bool {
+        *self == Self::Gelu
+    }
 }
 
 /// Where tokens learn their place from.
@@ -98,10 +195,11 @@ pub enum VitBlock {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum MlpBias {
-    /// The first ones: those of the perceptron, as the paper has it.
+    /// The first ones: those of the perceptron, as the paper has it, and timm since it was put right there.
     First,
-    /// The last ones. timm up to today puts the zeros of queries, keys and values before `mlp_bias` although the
-    /// perceptron's outputs come first, so networks that were trained with it (OpenPhenom is one) need this.
+    /// The last ones. timm long put the zeros of queries, keys and values before `mlp_bias` although the perceptron's
+    /// outputs come first: networks trained with it so (OpenPhenom's authors pin timm 0.9.7, which does) need this to give
+    /// the embeddings of their own code.
     Last,
 }
 

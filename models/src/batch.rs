@@ -148,6 +148,16 @@ impl Batch {
         (index < self.items).then(|| &self.data[index * per_item..(index + 1) * per_item])
     }
 
+    /// The same images with every channel an item of its own.
+    pub(crate) fn channels_apart(&self) -> Self {
+        Self {
+            items: self.items * self.channels,
+            channels: 1,
+            data: self.data.clone(),
+            ..*self
+        }
+    }
+
     /// The buffer, to be filled again.
     pub fn into_data(self) -> Vec<f32> {
         self.data

@@ -168,6 +168,11 @@ pub enum ChannelPolicy {
         /// Channels of an image.
         channels: usize,
     },
+    /// All channels in one image, exactly those that a head was fitted on and in that order.
+    Fitted {
+        /// Channels of an image.
+        channels: usize,
+    },
 }
 
 /// How a field larger than the input becomes inputs.
@@ -194,6 +199,8 @@ pub enum Pooling {
     ClassTokenAndPatchMean,
     /// The mean of the tokens of each image channel's patches, channel after channel.
     PatchMeanPerChannel,
+    /// What a head makes of its base's embedding.
+    Head,
 }
 
 impl ModelCard {
@@ -205,7 +212,9 @@ impl ModelCard {
             ChannelPolicy::ChannelAgnostic { most } => {
                 (1..=most).contains(&channels).then_some((channels, 1))
             }
-            ChannelPolicy::FirstConvolution { channels: own } => (channels == own).then_some((channels, 1)),
+            ChannelPolicy::FirstConvolution { channels: own } | ChannelPolicy::Fitted { channels: own } => {
+                (channels == own).then_some((channels, 1))
+            }
         }
     }
 
@@ -230,7 +239,7 @@ impl ModelCard {
             ChannelPolicy::ReplicateAndConcatenate => 1,
             // Two, so that an engine that confuses channels or their order fails.
             ChannelPolicy::ChannelAgnostic { most } => most.min(2),
-            ChannelPolicy::FirstConvolution { channels } => channels,
+            ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => channels,
         }
     }
 }
@@ -280,6 +289,7 @@ static TEMPLATES: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
         include_str!("../cards/templates/dinov2-vit-s14-registers.json"),
         include_str!("../cards/templates/dinov2-vit-b14-registers.json"),
         include_str!("../cards/templates/openphenom.json"),
+        include_str!("../cards/templates/openphenom-timm-0.9.json"),
     ])
 });
 
@@ -316,6 +326,7 @@ pub fn find_template(name: &str) -> Option<&'static ModelCard> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::{MlpBias, VitBlock};
 
     #[test]
     fn built_in_cards_parse_and_hold_together() {
@@ -350,6 +361,17 @@ mod tests {
         assert!(openphenom.terms.as_ref().unwrap().contains("non-commercial"));
         assert_eq!(openphenom.image_width(5), Some(384));
         assert_eq!(openphenom.items_for(12), None);
+        // The two readings of where the perceptron's bias goes, and nothing else.
+        let mut other = find_template("openphenom-timm-0.9").unwrap().clone();
+        other.name.clone_from(&openphenom.name);
+        let bias = |card: &ModelCard| match &card.architecture {
+            Architecture::Vit(shape) => shape.block,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(bias(openphenom), VitBlock::ParallelScaling(MlpBias::First));
+        assert_eq!(bias(&other), VitBlock::ParallelScaling(MlpBias::Last));
+        other.architecture.clone_from(&openphenom.architecture);
+        assert_eq!(&other, openphenom);
         assert_eq!(
             find_template("dino-vit-s16").unwrap().image_width(5),
             Some(5 * 384)

@@ -11,6 +11,7 @@ use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard};
 use crate::error::EngineError;
 use crate::gpu::WgpuEngine;
+use crate::head::{Base, HeadEngine, check_base};
 #[cfg(feature = "libtorch")]
 use crate::libtorch::LibtorchEngine;
 use crate::native::NativeEngine;
@@ -57,6 +58,8 @@ pub enum EngineChoice {
         /// The adapter: `gpu` (the best one, software included), a kind (`discrete`, `integrated`, `virtual`, `software`),
         /// its number (`#1`, as `wellspring devices` counts), or part of its name.
         adapter: String,
+        /// Whether matrices are multiplied in 16-bit floats, on adapters that can.
+        half: bool,
     },
     /// ONNX Runtime, for models that are ONNX files. Needs a build with the feature `onnx`.
     OnnxRuntime {
@@ -167,7 +170,7 @@ pub fn open(
 ) -> Result<Box<dyn Engine>, EngineError> {
     let path = weights.as_ref();
     let file = load(card, path)?;
-    expect_digest(card, path, &file)?;
+    expect_digest(card, path, &file.digest())?;
     let mut engine = build(card, path, &file, choice, threads)?;
     canary::check(engine.as_mut())?;
     Ok(engine)
@@ -192,13 +195,63 @@ pub fn complete(
     Ok(card)
 }
 
+/// Opens a head on its base: the base by `choice`, with everything [`open`] checks, then the head's weights and its own
+/// canary.
+///
+/// # Errors
+/// Those of [`open`] for the base and for the head, and [`EngineError::OtherBase`] where the base is not the model that
+/// the head was fitted on.
+pub fn open_head(
+    card: &ModelCard,
+    weights: impl AsRef<Path>,
+    base: Base<'_>,
+    choice: EngineChoice,
+    threads: usize,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let path = weights.as_ref();
+    let file = Weights::read(&card.name, path)?;
+    expect_digest(card, path, &file.digest())?;
+    check_base(card, base.card)?;
+    let base = open(base.card, base.weights, choice, threads)?;
+    let mut engine = HeadEngine::new(card, &file, base)?;
+    canary::check(&mut engine)?;
+    Ok(Box::new(engine))
+}
+
+/// Checks a head and its base against their cards without building an engine.
+///
+/// # Errors
+/// As [`verify`] for both, and [`EngineError::OtherBase`].
+pub fn verify_head(card: &ModelCard, weights: impl AsRef<Path>, base: Base<'_>) -> Result<(), EngineError> {
+    verify(card, weights)?;
+    check_base(card, base.card)?;
+    verify(base.card, base.weights)
+}
+
+/// Completes the card of a head as [`complete`] does that of a network.
+///
+/// # Errors
+/// As [`open_head`], apart from the head's digest and canary.
+pub fn complete_head(
+    mut card: ModelCard,
+    weights: impl AsRef<Path>,
+    base: Base<'_>,
+    choice: EngineChoice,
+) -> Result<ModelCard, EngineError> {
+    let file = Weights::read(&card.name, weights.as_ref())?;
+    card.weights.content_sha256 = file.digest();
+    let mut engine = HeadEngine::new(&card, &file, open(base.card, base.weights, choice, 1)?)?;
+    card.canary.embedding = engine.embed(&canary::batch(&card)?)?.data;
+    Ok(card)
+}
+
 /// Checks a weights file against its card without building an engine: size, header and content digest.
 ///
 /// # Errors
 /// [`EngineError::Unreadable`], [`EngineError::Weights`], [`EngineError::WrongDigest`].
 pub fn verify(card: &ModelCard, weights: impl AsRef<Path>) -> Result<(), EngineError> {
     let path = weights.as_ref();
-    expect_digest(card, path, &load(card, path)?)
+    expect_digest(card, path, &load(card, path)?.digest())
 }
 
 /// The digest that the card of a model with these bytes has as [`crate::WeightsSource::content_sha256`].
@@ -237,8 +290,7 @@ fn load(card: &ModelCard, path: &Path) -> Result<ModelFile, EngineError> {
     })
 }
 
-fn expect_digest(card: &ModelCard, path: &Path, file: &ModelFile) -> Result<(), EngineError> {
-    let found = file.digest();
+fn expect_digest(card: &ModelCard, path: &Path, found: &str) -> Result<(), EngineError> {
     if found == card.weights.content_sha256 {
         return Ok(());
     }
@@ -246,7 +298,7 @@ fn expect_digest(card: &ModelCard, path: &Path, file: &ModelFile) -> Result<(), 
         model: card.name.clone(),
         path: path.to_owned(),
         expected: card.weights.content_sha256.clone(),
-        found,
+        found: found.to_owned(),
     })
 }
 
@@ -258,12 +310,18 @@ fn build(
     choice: EngineChoice,
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
+    if let Some(head) = crate::head::shape(card) {
+        return Err(EngineError::NoBase {
+            model: card.name.clone(),
+            base: head.base.name.clone(),
+        });
+    }
     match (choice, file) {
         (EngineChoice::Auto | EngineChoice::Native, ModelFile::Tensors(weights)) => {
             Ok(Box::new(NativeEngine::new(card, weights, threads.max(1))?))
         }
-        (EngineChoice::Wgpu { adapter }, ModelFile::Tensors(weights)) => {
-            Ok(Box::new(WgpuEngine::new(card, weights, &adapter)?))
+        (EngineChoice::Wgpu { adapter, half }, ModelFile::Tensors(weights)) => {
+            Ok(Box::new(WgpuEngine::new(card, weights, &adapter, half)?))
         }
         #[cfg(feature = "onnx")]
         (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {
@@ -317,7 +375,9 @@ pub(crate) fn check_batch(card: &ModelCard, most: usize, batch: &Batch) -> Resul
     let channels = match card.channel_policy {
         ChannelPolicy::ReplicateAndConcatenate => 1..=1,
         ChannelPolicy::ChannelAgnostic { most } => 1..=most,
-        ChannelPolicy::FirstConvolution { channels } => channels..=channels,
+        ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
+            channels..=channels
+        }
     };
     let size = (batch.height(), batch.width());
     if size != (input.height, input.width) || !channels.contains(&batch.channels()) {

@@ -60,6 +60,31 @@ pub enum EngineError {
         /// What the engine needs there.
         needs: &'static str,
     },
+    /// A head was opened as if it were a network.
+    #[error("{model} is a head on {base}: open it together with that model")]
+    NoBase {
+        /// The head.
+        model: String,
+        /// The model it stands on.
+        base: String,
+    },
+    /// The model of the base's name is another one.
+    #[error(
+        "{model} was fitted on {base} of {field} {expected}, and the model here has {found}: fit the head again with \
+         `wellspring models fit-head`, or bring that model back"
+    )]
+    OtherBase {
+        /// The head.
+        model: String,
+        /// The model it stands on.
+        base: String,
+        /// What differs.
+        field: &'static str,
+        /// As the head's card has it.
+        expected: String,
+        /// As the model's card has it.
+        found: String,
+    },
     /// The opened model does not reproduce the canary of its card.
     #[error(
         "{model} on {device} embeds its canary with cosine {cosine:.6} (at least {cosine_bar} is needed) and norm \

@@ -30,6 +30,7 @@ pub mod convert;
 mod engine;
 mod error;
 mod gpu;
+mod head;
 #[cfg(feature = "libtorch")]
 mod libtorch;
 mod native;
@@ -38,7 +39,10 @@ mod onnx;
 mod prepare;
 mod weights;
 
-pub use architecture::{Architecture, Interpolation, MlpBias, OnnxGraph, Positions, VitBlock, VitShape};
+pub use architecture::{
+    Architecture, BaseModel, HeadFit, HeadMap, HeadShape, Interpolation, MlpActivation, MlpBias, OnnxGraph,
+    Positions, VitBlock, VitShape,
+};
 pub use batch::{Batch, BatchError, Embeddings};
 pub use card::{
     Canary, CanaryImage, ChannelPolicy, EpsilonPlace, InputContract, KeyRule, ModelCard, Normalisation,
@@ -46,6 +50,10 @@ pub use card::{
     templates,
 };
 pub use convert::{ConvertError, convert_checkpoint};
-pub use engine::{Engine, EngineChoice, OnnxProvider, TorchDevice, complete, file_digest, open, verify};
+pub use engine::{
+    Engine, EngineChoice, OnnxProvider, TorchDevice, complete, complete_head, file_digest, open, open_head,
+    verify, verify_head,
+};
 pub use error::EngineError;
+pub use head::{Base, HeadOut, HeadWeights};
 pub use weights::{WeightsError, content_digest};

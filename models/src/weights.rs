@@ -271,6 +271,29 @@ fn half(bits: u16) -> f32 {
     if sign == 1 { -size } else { size }
 }
 
+/// The nearest IEEE 754 half, of two as near the even one; infinite beyond 65504.
+pub(crate) fn to_half(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let sign = (bits >> 16 & 0x8000) as u16;
+    let size = f32::from_bits(bits & 0x7fff_ffff);
+    if size.is_nan() {
+        return sign | 0x7e00;
+    }
+    // 65520 lies half way between the largest half and the next power of two.
+    if size >= 65_520.0 {
+        return sign | 0x7c00;
+    }
+    if size < 6.103_515_6e-5 {
+        // Below the smallest normal half, halves are 2^-24 apart; adding 2^23 rounds to a whole number of them.
+        let steps = size * 16_777_216.0 + 8_388_608.0;
+        return sign | (steps.to_bits() & 0x7fff) as u16;
+    }
+    // 13 bits of the fraction go; ties go to the even neighbour. A carry raises the exponent, as it should.
+    let bits = size.to_bits() - (112 << 23);
+    let rounded = bits + 0xfff + (bits >> 13 & 1);
+    sign | (rounded >> 13) as u16
+}
+
 /// Parses the header and checks that it covers the data exactly.
 fn parse(bytes: &[u8]) -> Result<SafeTensors<'_>, WeightsError> {
     SafeTensors::deserialize(bytes).map_err(|error| WeightsError::Malformed {
@@ -330,6 +353,36 @@ mod tests {
             assert_eq!(half(bits), value, "{bits:04x}");
         }
         assert!(half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn the_nearest_half_is_found() {
+        for bits in 0..=u16::MAX {
+            let value = half(bits);
+            if !value.is_nan() {
+                assert_eq!(to_half(value), bits, "{value}");
+            }
+            // Between two neighbours of one sign: just below, at and just above the middle.
+            let next = half(bits.wrapping_add(1));
+            if value.is_finite() && next.is_finite() && bits & 0x7fff != 0x7fff {
+                let middle = (value + next) / 2.0;
+                let even = if bits & 1 == 0 { bits } else { bits + 1 };
+                assert_eq!(to_half(middle), even, "{middle}");
+                let (towards_zero, away) = (middle.abs().next_down(), middle.abs().next_up());
+                let sign = bits & 0x8000;
+                assert_eq!(to_half(towards_zero) | sign, bits, "{towards_zero}");
+                assert_eq!(to_half(away) | sign, bits + 1, "{away}");
+            }
+        }
+        assert!(half(to_half(f32::NAN)).is_nan());
+        for (value, bits) in [
+            (65_519.9, 0x7bff),
+            (65_520.0, 0x7c00),
+            (f32::NEG_INFINITY, 0xfc00),
+            (1e-9, 0),
+        ] {
+            assert_eq!(to_half(value), bits, "{value}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use wellspring_models::{
 fn engines() -> [EngineChoice; 3] {
     let wgpu = EngineChoice::Wgpu {
         adapter: "gpu".to_owned(),
+        half: false,
     };
     [EngineChoice::Auto, EngineChoice::Native, wgpu]
 }
@@ -63,6 +64,25 @@ fn agrees_with_the_plain_forward_pass_on_random_weights() {
             "{choice:?}: cosine {cosine}, difference {largest}"
         );
     }
+}
+
+#[test]
+fn sixteen_bit_floats_agree_within_a_thousandth() {
+    let mut random = Random(3);
+    let image = random.image(PIXELS);
+    let expected = naive_lite(&synthetic().tensors, &lite0(), 224, &image);
+    // Opening has compared the canary as strictly.
+    let mut engine = open_synthetic(
+        &EngineChoice::Wgpu {
+            adapter: "gpu".to_owned(),
+            half: true,
+        },
+        1,
+    );
+    assert!(engine.half_precision() && engine.device().ends_with(", f16"));
+    let found = engine.embed(&batch(&[&image])).unwrap();
+    let (cosine, _) = compare(found.row(0).unwrap(), &expected);
+    assert!((0.999..0.999_999_9).contains(&cosine), "cosine {cosine}");
 }
 
 #[test]

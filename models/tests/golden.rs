@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use common::compare;
 use safetensors::SafeTensors;
 use wellspring_models::{
-    Architecture, Batch, ChannelPolicy, Engine, EngineChoice, EngineError, MlpBias, ModelCard, Pooling,
-    VitBlock, VitShape, complete, convert_checkpoint, open,
+    Architecture, Batch, ChannelPolicy, Engine, EngineChoice, EngineError, MlpActivation, MlpBias, ModelCard,
+    Pooling, VitBlock, VitShape, complete, convert_checkpoint, open,
 };
 
 /// Largest difference from PyTorch relative to the largest value of the embedding: both round in f32, over sums of up to
@@ -30,6 +30,7 @@ const DIFFERENCE_OF_SHADERS: f64 = 1e-4;
 fn engines() -> [EngineChoice; 2] {
     let wgpu = EngineChoice::Wgpu {
         adapter: "gpu".to_owned(),
+        half: false,
     };
     [EngineChoice::Native, wgpu]
 }
@@ -106,13 +107,14 @@ impl Golden {
     }
 }
 
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 7] = [
     "timm",
     "dinov2-registers",
     "dino",
     "apart",
     "openphenom-layout",
     "per-channel",
+    "silu",
 ];
 
 fn agrees(golden: &Golden, choice: &EngineChoice) {
@@ -271,6 +273,12 @@ fn the_canary_tells_a_network_that_is_put_together_otherwise() {
         let error = refused(name, change);
         assert!(matches!(error, EngineError::Canary { .. }), "{name}: {error}");
     }
+}
+
+#[test]
+fn the_canary_tells_one_activation_from_another() {
+    let error = refused("silu", |g| g.shape_mut().activation = MlpActivation::Gelu);
+    assert!(matches!(error, EngineError::Canary { .. }), "{error}");
 }
 
 #[test]

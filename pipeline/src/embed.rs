@@ -15,6 +15,8 @@ use crate::error::{FailureClass, Stage, StageError};
 use crate::failpoint;
 use crate::failures::settle_field;
 use crate::fields::{Embedded, Measured};
+use crate::model_cards::{CardsError, open_model};
+use crate::model_store::weights_path;
 use crate::runs::Run;
 use crate::track::Tracked;
 
@@ -27,6 +29,8 @@ pub struct EngineSettings {
     pub choice: Option<screen::EngineChoice>,
     /// The adapter of the wgpu engine; see [`EngineChoice::Wgpu`].
     pub adapter: String,
+    /// Whether the wgpu engine multiplies matrices in 16-bit floats.
+    pub wgpu_half: bool,
     /// ONNX Runtime, for models that are ONNX files: where it is and what it runs them on.
     pub onnx: EngineChoice,
     /// libtorch, for models that are TorchScript modules: what it runs them on.
@@ -38,19 +42,26 @@ pub struct EngineSettings {
 }
 
 /// Opens the engine of a model; refuses weights that are not the card's.
-pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, EngineError> {
+pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, CardsError> {
     let card = &*run.card;
     let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
         screen::EngineChoice::Native => EngineChoice::Native,
         screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
             adapter: settings.adapter.clone(),
+            half: settings.wgpu_half,
         },
         screen::EngineChoice::Onnx => settings.onnx.clone(),
         screen::EngineChoice::Libtorch => settings.libtorch.clone(),
     };
-    let weights = crate::model_store::weights_path(&settings.models_folder, card);
-    let engine = wellspring_models::open(card, weights, choice, settings.threads)?;
+    let folder = &settings.models_folder;
+    let engine = open_model(
+        folder,
+        card,
+        &weights_path(folder, card),
+        choice,
+        settings.threads,
+    )?;
     tracing::info!(model = %card.name, device = engine.device(), "engine ready");
     Ok(engine)
 }

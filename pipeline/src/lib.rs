@@ -21,6 +21,7 @@ pub mod failures;
 pub mod fetch;
 pub mod fields;
 pub mod finish;
+pub mod heads;
 pub mod http;
 pub mod ids;
 pub mod kafka;

@@ -7,7 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wellspring_models::{EngineChoice, EngineError, ModelCard, cards, complete, find_card};
+use wellspring_models::{
+    Architecture, Base, Engine, EngineChoice, EngineError, ModelCard, cards, complete, complete_head,
+    find_card, open, open_head, verify, verify_head,
+};
 
 use crate::model_store::{PullError, make_folder, read, to_safetensors, weights_path};
 use crate::results::{AtomicFile, WriteError};
@@ -72,6 +75,18 @@ pub enum CardsError {
     /// A file cannot be written.
     #[error("the model cannot be kept; check space and permissions of the models folder")]
     Write(#[from] WriteError),
+    /// The model that a head stands on is not known here.
+    #[error(
+        "{head} is a head on {base}, which cannot be used here; `wellspring models add` takes it in under that name"
+    )]
+    Base {
+        /// The head.
+        head: String,
+        /// The model it stands on.
+        base: String,
+        /// Why it cannot be used.
+        source: Box<CardsError>,
+    },
     /// The engine does not take the weights.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -146,18 +161,40 @@ pub fn add(
     file: &Path,
     engine: EngineChoice,
 ) -> Result<ModelCard, CardsError> {
-    let name = draft.name.clone();
-    check_name(&name)?;
-    if find_card(&name).is_some() || added(folder, &name)?.is_some() {
+    check_free(folder, &draft.name)?;
+    let bytes = to_safetensors(&draft, read(file)?)?;
+    keep(folder, draft, &bytes, engine)
+}
+
+/// Refuses a name that no model can have, and one that a model has.
+pub fn check_free(folder: &Path, name: &str) -> Result<(), CardsError> {
+    check_name(name)?;
+    if find_card(name).is_some() || added(folder, name)?.is_some() {
+        let name = name.to_owned();
         return Err(CardsError::Taken { name });
     }
-    let bytes = to_safetensors(&draft, read(file)?)?;
+    Ok(())
+}
+
+/// Completes `draft` with the digest of the weights `bytes` and the canary's embedding by `engine`, and keeps both in the
+/// folder.
+pub fn keep(
+    folder: &Path,
+    draft: ModelCard,
+    bytes: &[u8],
+    engine: EngineChoice,
+) -> Result<ModelCard, CardsError> {
+    let name = draft.name.clone();
+    check_free(folder, &name)?;
     make_folder(folder)?;
     // Under a name of its own until the engine has taken it.
     let trial = tempfile::NamedTempFile::new_in(folder).map_err(|source| at(folder, source))?;
-    std::fs::write(trial.path(), &bytes).map_err(|source| at(trial.path(), source))?;
-    let card = complete(draft, trial.path(), engine)?;
-    AtomicFile::write(&weights_path(folder, &card), &bytes)?;
+    std::fs::write(trial.path(), bytes).map_err(|source| at(trial.path(), source))?;
+    let card = match Stand::of(folder, &draft)? {
+        None => complete(draft, trial.path(), engine)?,
+        Some(stand) => complete_head(draft, trial.path(), stand.base(), engine)?,
+    };
+    AtomicFile::write(&weights_path(folder, &card), bytes)?;
     let path = card_path(folder, &name);
     let text = serde_json::to_vec_pretty(&card).map_err(|source| CardsError::Card {
         path: path.clone(),
@@ -165,6 +202,68 @@ pub fn add(
     })?;
     AtomicFile::write(&path, &text)?;
     Ok(card)
+}
+
+/// What a head stands on.
+struct Stand {
+    card: Arc<ModelCard>,
+    weights: PathBuf,
+}
+
+impl Stand {
+    /// `None` for a model that stands by itself.
+    fn of(folder: &Path, card: &ModelCard) -> Result<Option<Self>, CardsError> {
+        let stand = |card: Arc<ModelCard>| Self {
+            weights: weights_path(folder, &card),
+            card,
+        };
+        Ok(base_of(folder, card)?.map(stand))
+    }
+
+    fn base(&self) -> Base<'_> {
+        Base {
+            card: &self.card,
+            weights: &self.weights,
+        }
+    }
+}
+
+/// The model that `card` stands on, where it is a head's.
+pub fn base_of(folder: &Path, card: &ModelCard) -> Result<Option<Arc<ModelCard>>, CardsError> {
+    let Architecture::Head(shape) = &card.architecture else {
+        return Ok(None);
+    };
+    let base = &shape.base.name;
+    find(folder, base).map(Some).map_err(|source| CardsError::Base {
+        head: card.name.clone(),
+        base: base.clone(),
+        source: Box::new(source),
+    })
+}
+
+/// Opens a model with everything `wellspring_models::open` checks; a head together with its base, which must be the one
+/// it was fitted on.
+pub fn open_model(
+    folder: &Path,
+    card: &ModelCard,
+    weights: &Path,
+    engine: EngineChoice,
+    threads: usize,
+) -> Result<Box<dyn Engine>, CardsError> {
+    Ok(match Stand::of(folder, card)? {
+        None => open(card, weights, engine, threads)?,
+        Some(stand) => open_head(card, weights, stand.base(), engine, threads)?,
+    })
+}
+
+/// Checks the files of a model, and of what it stands on, against the cards.
+pub fn verify_model(folder: &Path, card: &ModelCard) -> Result<(), CardsError> {
+    let weights = weights_path(folder, card);
+    match Stand::of(folder, card)? {
+        None => verify(card, weights)?,
+        Some(stand) => verify_head(card, weights, stand.base())?,
+    }
+    Ok(())
 }
 
 /// Removes an added model, or the weights of a built-in one. Returns the files that are gone.

@@ -348,6 +348,23 @@ fn gather(
     Ok((collection, present, taken))
 }
 
+/// The screen of a run, and all that the log has of it. `scratch` is a folder for temporary files. Blocking.
+pub fn collected(
+    kafka: &KafkaSettings,
+    run: &str,
+    scratch: &Path,
+) -> Result<(Screen, Collection), ReplayError> {
+    let old = find(kafka, run)?;
+    let mut collection = Collection::open(&old.run, scratch, Past::read(kafka)?.retried)?;
+    for topic in [Topic::Status, Topic::DeadLetters, Topic::Features] {
+        read_to_end(kafka, topic, &Start::Beginning, |record| {
+            collection.take(record)?;
+            Ok::<_, ReplayError>(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok((old.screen, collection))
+}
+
 /// Publishes one plate of the new run: its features in batches, then its letters and its plan. The plan comes last and
 /// says that the plate is whole.
 fn take_over<'a>(

@@ -8,6 +8,7 @@ pub mod aggregate;
 pub mod align;
 pub mod columns;
 pub mod compare;
+pub mod head;
 pub mod layout;
 pub mod linalg;
 pub mod matrix;

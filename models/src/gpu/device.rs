@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::shaders;
+use crate::weights::to_half;
 
 /// Usage of buffers that kernels read and write.
 pub(super) const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
@@ -48,6 +49,8 @@ pub(super) struct Gpu {
     limit: u64,
     /// Whether rows may be handed round in a subgroup of at least eight threads.
     subgroups: bool,
+    /// Whether matrices are multiplied in 16-bit floats.
+    half: bool,
     pipelines: HashMap<String, wgpu::ComputePipeline>,
     traffic: Traffic,
     /// The first fault that no command of ours caught: a lost device.
@@ -89,8 +92,9 @@ fn suits(word: &str, index: usize, info: &wgpu::AdapterInfo) -> bool {
 }
 
 impl Gpu {
-    /// Opens the first adapter that `word` means; see [`crate::EngineChoice::Wgpu`].
-    pub(super) fn open(word: &str) -> Result<Self, Failed> {
+    /// Opens the first adapter that `word` means, to multiply matrices in 16-bit floats where `half` says so; see
+    /// [`crate::EngineChoice::Wgpu`].
+    pub(super) fn open(word: &str, half: bool) -> Result<Self, Failed> {
         let found = adapters();
         let names: Vec<String> = found.iter().map(|adapter| adapter.get_info().name).collect();
         let adapter = (1..)
@@ -120,7 +124,17 @@ impl Gpu {
             )));
         }
         let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        let subgroups = adapter.features() & wgpu::Features::SUBGROUP;
+        let mut features = subgroups;
+        if half {
+            features |= wgpu::Features::SHADER_F16;
+            if !adapter.features().contains(features) {
+                let name = info.name;
+                return Err(refused(format!(
+                    "{name} has no 16-bit floats in shaders; leave out --wgpu-half"
+                )));
+            }
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wellspring-embed"),
             required_limits: limits,
@@ -155,12 +169,13 @@ impl Gpu {
             name: info.name,
             limit,
             subgroups: false,
+            half,
             pipelines: HashMap::new(),
             traffic: Traffic::default(),
             fault,
         };
         // What an adapter promises is the least of all its drivers' modes, so one is asked for what it does.
-        if !features.is_empty() {
+        if !subgroups.is_empty() {
             this.subgroups = this.subgroup_size()? >= 8;
         }
         this.traffic = Traffic::default();
@@ -183,6 +198,10 @@ impl Gpu {
 
     pub(super) fn subgroups(&self) -> bool {
         self.subgroups
+    }
+
+    pub(super) fn half(&self) -> bool {
+        self.half
     }
 
     /// As on adapters without subgroups.
@@ -268,6 +287,26 @@ impl Gpu {
     pub(super) fn constant(&mut self, values: &[f32]) -> Result<wgpu::Buffer, Failed> {
         let buffer = self.buffer(values.len())?;
         self.upload(&buffer, values);
+        Ok(buffer)
+    }
+
+    /// A buffer with the weights of a matrix: 16-bit floats where products are made in them.
+    pub(super) fn weights(&mut self, values: &[f32]) -> Result<wgpu::Buffer, Failed> {
+        if !self.half {
+            return self.constant(values);
+        }
+        let halves: Vec<u16> = values.iter().map(|&value| to_half(value)).collect();
+        if let Some(at) = halves.iter().position(|half| half & 0x7c00 == 0x7c00) {
+            let reason = format!(
+                "a weight of {} is beyond 16-bit floats; leave out --wgpu-half",
+                values[at]
+            );
+            return Err(Failed::new("bring the weights of", reason));
+        }
+        // Two halves in a word; weights come in whole vectors of four.
+        let buffer = self.buffer(halves.len().div_ceil(2))?;
+        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&halves));
+        self.traffic.up += halves.len() as u64 * 2;
         Ok(buffer)
     }
 

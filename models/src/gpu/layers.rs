@@ -70,7 +70,7 @@ impl Matrix {
             outputs,
             columns,
             activation: packed.activation(),
-            weights: gpu.constant(&weights)?,
+            weights: gpu.weights(&weights)?,
             bias: gpu.constant(packed.bias())?,
         })
     }
@@ -100,6 +100,7 @@ impl Matrix {
             activation: self.activation,
             residual: added.is_some(),
             subgroups: gpu.subgroups(),
+            half: gpu.half(),
         });
         let sizes = [
             rows,

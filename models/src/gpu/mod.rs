@@ -69,8 +69,13 @@ pub(crate) struct WgpuEngine {
 
 impl WgpuEngine {
     /// Builds the network of `card` and brings it to the adapter that `word` means.
-    pub(crate) fn new(card: &ModelCard, weights: &Weights, word: &str) -> Result<Self, EngineError> {
-        let gpu = Gpu::open(word).map_err(|error| failed(card, word, error))?;
+    pub(crate) fn new(
+        card: &ModelCard,
+        weights: &Weights,
+        word: &str,
+        half: bool,
+    ) -> Result<Self, EngineError> {
+        let gpu = Gpu::open(word, half).map_err(|error| failed(card, word, error))?;
         Self::on(gpu, card, weights)
     }
 
@@ -95,9 +100,10 @@ impl WgpuEngine {
             })
             .map_err(|error| failed(card, gpu.name(), error))?;
         let with = if gpu.subgroups() { ", subgroups" } else { "" };
+        let half = if gpu.half() { ", f16" } else { "" };
         Ok(Self {
             card: card.clone(),
-            device: format!("{}, wgpu{with}", gpu.name()),
+            device: format!("{}, wgpu{with}{half}", gpu.name()),
             gpu,
             network,
             plans: HashMap::new(),
@@ -166,6 +172,10 @@ impl Engine for WgpuEngine {
 
     fn max_items(&self) -> usize {
         MAX_ITEMS
+    }
+
+    fn half_precision(&self) -> bool {
+        self.gpu.half()
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError> {

@@ -54,6 +54,7 @@ fn activation(activation: Activation, kind: &str) -> String {
     let body = match activation {
         Activation::Linear => "x".to_owned(),
         Activation::Relu6 => format!("clamp(x, {kind}(0.0), {kind}(6.0))"),
+        Activation::Silu => format!("x / ({kind}(1.0) + exp(-x))"),
         Activation::Gelu => "0.5 * x * (1.0 + error_function(x * 0.70710678))".to_owned(),
     };
     // Abramowitz and Stegun 1964, formula 7.1.26: off by at most 1.5e-7.
@@ -166,6 +167,8 @@ pub(super) struct Gemm {
     pub(super) residual: bool,
     /// Whether rows are fetched by eight threads and handed round in the subgroup; else each thread fetches all.
     pub(super) subgroups: bool,
+    /// Whether weights are 16-bit floats and products of four are summed in them, before these go into 32-bit sums.
+    pub(super) half: bool,
 }
 
 /// `activation(rows * weights + bias) + residual`. Weights lie output by output, outputs filled up to whole tiles with zeros.
@@ -175,9 +178,11 @@ pub(super) fn gemm(kind: Gemm) -> String {
         columns,
         residual,
         subgroups,
+        half,
         ..
     } = kind;
-    let mut bindings = vec![("rows", "vec4<f32>"), ("weights", "vec4<f32>"), ("bias", "f32")];
+    let weights = if half { "vec4<f16>" } else { "vec4<f32>" };
+    let mut bindings = vec![("rows", "vec4<f32>"), ("weights", weights), ("bias", "f32")];
     if residual {
         bindings.push(("residual", "f32"));
     }
@@ -204,7 +209,12 @@ pub(super) fn gemm(kind: Gemm) -> String {
         lines(TILE_ROWS, |i| format!("let a{i} = rows[from{i} + k];"))
     };
     let sums = lines(columns, |n| format!("let b{n} = weights[w{n} + k];"))
-        + &each(&|i, n| lines(4, |j| format!("c{i}_{n} = fma(a{i}[{j}], b{n}[{j}], c{i}_{n});")));
+        + &if half {
+            lines(TILE_ROWS, |i| format!("let h{i} = vec4<f16>(a{i});"))
+                + &each(&|i, n| format!("c{i}_{n} += f32(dot(h{i}, b{n}));"))
+        } else {
+            each(&|i, n| lines(4, |j| format!("c{i}_{n} = fma(a{i}[{j}], b{n}[{j}], c{i}_{n});")))
+        };
     let added = if residual {
         " + residual[residual_row(r) * p.outputs + column]"
     } else {
@@ -220,15 +230,23 @@ pub(super) fn gemm(kind: Gemm) -> String {
         });
         format!("if row + {i}u < p.rows {{ let r = row + {i}u; {columns} }}")
     });
-    parameters(&[
-        "rows",
-        "inputs",
-        "outputs",
-        "item_rows",
-        "item_places",
-        "item_first",
-        "residual_rows",
-    ]) + &storage(&bindings)
+    let enabled = if half {
+        "enable f16;
+"
+    } else {
+        ""
+    };
+    enabled.to_owned()
+        + &parameters(&[
+            "rows",
+            "inputs",
+            "outputs",
+            "item_rows",
+            "item_places",
+            "item_first",
+            "residual_rows",
+        ])
+        + &storage(&bindings)
         + &activation(kind.activation, "f32")
         + &format!(
             "fn place(row: u32) -> u32 {{

@@ -215,7 +215,7 @@ impl Transformer {
             Pooling::PatchMeanPerChannel => (0..groups)
                 .map(|group| (first + group * patches, patches))
                 .collect(),
-            Pooling::PatchMean | Pooling::GlobalMean => vec![(first, groups * patches)],
+            Pooling::PatchMean | Pooling::GlobalMean | Pooling::Head => vec![(first, groups * patches)],
         }
     }
 

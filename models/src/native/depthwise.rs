@@ -128,8 +128,8 @@ impl Depthwise {
             "input layout"
         );
         assert!(
-            self.activation != Activation::Gelu,
-            "no network here has a GELU after a depthwise convolution"
+            self.activation.is_clamp(),
+            "no network here has a GELU or SiLU after a depthwise convolution"
         );
         assert!(
             output.len() >= out_map.len() && out_map.channels == self.channels,

@@ -1,4 +1,4 @@
-//! What a transformer does between its matrix products: GELU, softmax and layer norm, value by value or row by row.
+//! What a transformer does between its matrix products: GELU and SiLU, softmax and layer norm, value by value or row by row.
 //!
 //! The loops are plain arithmetic without calls or branches, so that the compiler turns them into the vectors of the
 //! instruction set that `Isa::run` compiles them for. Sums over a row are kept in 16 lanes whatever the set, so that all
@@ -69,8 +69,23 @@ fn gelu<S: Simd>(x: f32) -> f32 {
     multiply_add::<S>(half, erf::<S>(x * std::f32::consts::FRAC_1_SQRT_2), half)
 }
 
-/// GELU in place, on some columns of some rows.
-pub(crate) struct Gelu<'a> {
+/// `x / (1 + e^-x)`.
+#[inline(always)]
+fn silu<S: Simd>(x: f32) -> f32 {
+    x / (1.0 + exp::<S>(-x))
+}
+
+/// A smooth function of single values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Smooth {
+    Gelu,
+    Silu,
+}
+
+/// A smooth function in place, on some columns of some rows.
+pub(crate) struct Smoothing<'a> {
+    /// Which.
+    pub(crate) function: Smooth,
     /// Where each row begins.
     pub(crate) rows: &'a [usize],
     /// The first column.
@@ -81,19 +96,29 @@ pub(crate) struct Gelu<'a> {
     pub(crate) values: &'a mut [f32],
 }
 
-impl Kernel for Gelu<'_> {
+impl Kernel for Smoothing<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        match self.function {
+            Smooth::Gelu => self.each(gelu::<S>),
+            Smooth::Silu => self.each(silu::<S>),
+        }
+    }
+}
+
+impl Smoothing<'_> {
+    #[inline(always)]
+    fn each(self, function: impl Fn(f32) -> f32) {
         for &row in self.rows {
             let start = row + self.column;
             let (whole, rest) = self.values[start..start + self.columns].as_chunks_mut::<LANES>();
             for chunk in whole {
                 for value in chunk {
-                    *value = gelu::<S>(*value);
+                    *value = function(*value);
                 }
             }
             for value in rest {
-                *value = gelu::<S>(*value);
+                *value = function(*value);
             }
         }
     }
@@ -246,11 +271,21 @@ mod tests {
 
     #[test]
     fn gelu_is_exact_to_rounding() {
+        exact_to_rounding(Smooth::Gelu, |x| 0.5 * x * (1.0 + erf_f64(x / 2f64.sqrt())));
+    }
+
+    #[test]
+    fn silu_is_exact_to_rounding() {
+        exact_to_rounding(Smooth::Silu, |x| x / (1.0 + (-x).exp()));
+    }
+
+    fn exact_to_rounding(function: Smooth, exact: impl Fn(f64) -> f64) {
         let inputs: Vec<f32> = (-1600..=1600).map(|i| i as f32 / 160.0).collect();
         for isa in Isa::available() {
             let mut found = inputs.clone();
             let columns = found.len();
-            let kernel = Gelu {
+            let kernel = Smoothing {
+                function,
                 rows: &[0],
                 column: 0,
                 columns,
@@ -260,23 +295,27 @@ mod tests {
             unsafe { isa.run(kernel) };
             for (&x, &y) in inputs.iter().zip(&found) {
                 let x = f64::from(x);
-                let expected = 0.5 * x * (1.0 + erf_f64(x / 2f64.sqrt()));
+                let expected = exact(x);
                 let error = (f64::from(y) - expected).abs();
                 assert!(
                     error <= 3e-7 * x.abs().max(0.1),
-                    "{isa:?}: gelu({x}) = {y}, {expected}"
+                    "{isa:?}: {function:?}({x}) = {y}, {expected}"
                 );
             }
-            let mut odd = [f32::NAN, f32::INFINITY];
-            let kernel = Gelu {
+            let mut odd = [f32::NAN, f32::INFINITY, -200.0];
+            let kernel = Smoothing {
+                function,
                 rows: &[0],
                 column: 0,
-                columns: 2,
+                columns: 3,
                 values: &mut odd,
             };
             // SAFETY: the set is available.
             unsafe { isa.run(kernel) };
-            assert!(odd[0].is_nan() && odd[1] == f32::INFINITY, "{odd:?}");
+            assert!(
+                odd[0].is_nan() && odd[1] == f32::INFINITY && odd[2].abs() < 1e-30,
+                "{function:?} {odd:?}"
+            );
         }
     }
 

@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::elementwise::Gelu;
+use super::elementwise::{Smooth, Smoothing};
 use super::isa::Isa;
 use super::layout::Map;
 use super::simd::{Kernel, Simd};
@@ -40,6 +40,24 @@ pub(crate) enum Activation {
     Relu6,
     /// `x/2 (1 + erf(x / sqrt 2))` (Hendrycks and Gimpel 2016, arXiv:1606.08415), without approximation by tanh.
     Gelu,
+    /// `x / (1 + e^-x)` (the same paper).
+    Silu,
+}
+
+impl Activation {
+    /// What is applied to the output once it is stored; the others are applied before.
+    fn afterwards(self) -> Option<Smooth> {
+        match self {
+            Self::Linear | Self::Relu6 => None,
+            Self::Gelu => Some(Smooth::Gelu),
+            Self::Silu => Some(Smooth::Silu),
+        }
+    }
+
+    /// Whether it is one that a depthwise convolution and a sum with a residual can follow with.
+    pub(crate) fn is_clamp(self) -> bool {
+        self.afterwards().is_none()
+    }
 }
 
 /// A weight matrix `inputs` x `outputs`, packed in panels of 16 output columns: panel by panel, for each input the
@@ -202,10 +220,10 @@ impl Product<'_> {
         );
         if let Some((data, map)) = residual {
             assert!(fits(data, map, self.outputs), "residual layout");
-            // The GELU comes after the store, so it would take the residual in.
+            // A smooth function comes after the store, so it would take the residual in.
             assert!(
-                self.activation != Activation::Gelu,
-                "no network here adds a residual after a GELU"
+                self.activation.is_clamp(),
+                "no network here adds a residual after a GELU or SiLU"
             );
             assert!(
                 map.pixels() == out_map.pixels(),
@@ -295,15 +313,16 @@ impl Product<'_> {
                 // SAFETY: `apply` checked that the instructions run here, that the rows lie inside their slices, and
                 // that panels and bias are whole.
                 unsafe { isa.run(strip) };
-                if ends && self.activation == Activation::Gelu {
-                    let gelu = Gelu {
+                if let Some(function) = self.activation.afterwards().filter(|_| ends) {
+                    let smoothing = Smoothing {
+                        function,
                         rows: &offsets.to[..rows],
                         column,
                         columns,
                         values: &mut *output,
                     };
                     // SAFETY: the instructions run here.
-                    unsafe { isa.run(gelu) };
+                    unsafe { isa.run(smoothing) };
                 }
                 panel += group;
             }

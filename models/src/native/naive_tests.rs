@@ -52,7 +52,7 @@ fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Linear => x,
         Activation::Relu6 => x.clamp(0.0, 6.0),
-        Activation::Gelu => unreachable!("tested in elementwise.rs"),
+        Activation::Gelu | Activation::Silu => unreachable!("tested in elementwise.rs"),
     }
 }
 

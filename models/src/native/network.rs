@@ -43,11 +43,13 @@ impl Network {
                 Ok(Self::Convolutional(graph, preparation))
             }
             Architecture::Vit(shape) => Ok(Self::Transformer(Box::new(Vit::build(card, shape, tensors)?))),
-            Architecture::Onnx(_) | Architecture::Torchscript => Err(BuildError::Card {
-                field: "architecture",
-                found: "a file of another framework".to_owned(),
-                needs: "the native engine runs only networks it knows: open this one with the engine of its format",
-            }),
+            Architecture::Onnx(_) | Architecture::Torchscript | Architecture::Head(_) => {
+                Err(BuildError::Card {
+                    field: "architecture",
+                    found: "a file of another framework".to_owned(),
+                    needs: "the native engine runs only networks it knows: open this one with the engine of its format",
+                })
+            }
         }
     }
 

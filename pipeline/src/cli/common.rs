@@ -207,7 +207,7 @@ pub(crate) struct ComputeArgs {
     pub(crate) runtime: RuntimeArgs,
 }
 
-/// What the engines that are libraries are and run on.
+/// What engines are and run on, where there is a choice.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RuntimeArgs {
     /// Library of ONNX Runtime. Default: where `scripts/onnxruntime` puts it.
@@ -222,6 +222,9 @@ pub(crate) struct RuntimeArgs {
     /// Compute in 16-bit floats in libtorch, on a GPU.
     #[arg(long)]
     torch_half: bool,
+    /// Multiply matrices in 16-bit floats in the wgpu engine, on an adapter that has them in shaders.
+    #[arg(long)]
+    wgpu_half: bool,
 }
 
 impl RuntimeArgs {
@@ -252,6 +255,7 @@ impl RuntimeArgs {
             screen::EngineChoice::Native => EngineChoice::Native,
             screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
                 adapter: adapter_of(device),
+                half: self.wgpu_half,
             },
             screen::EngineChoice::Onnx => self.onnx()?,
             screen::EngineChoice::Libtorch => self.libtorch(),
@@ -336,6 +340,7 @@ impl ComputeArgs {
                 models_folder: self.models_folder()?,
                 choice: self.engine,
                 adapter: adapter_of(self.device.as_deref().unwrap_or_else(|| resources.device.word())),
+                wgpu_half: self.runtime.wgpu_half,
                 onnx: self.runtime.onnx()?,
                 libtorch: self.runtime.libtorch(),
                 threads: threads(resources.engine_threads, cores),

@@ -1,6 +1,8 @@
 //! `wellspring models`: the networks this machine knows, and their weights.
 //! Fails where a name is unknown, weights cannot be fetched, or a file is not the one the card names.
 
+mod fit_head;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +10,7 @@ use anyhow::Context;
 use serde_json::json;
 use wellspring::model_cards;
 use wellspring::model_store::{choose_models_folder, models_folder, pull, weights_path};
-use wellspring_models::{ChannelPolicy, ModelCard, find_template, templates};
+use wellspring_models::{Architecture, ChannelPolicy, ModelCard, find_template, templates};
 
 use super::common::RuntimeArgs;
 use super::{bench, say};
@@ -20,6 +22,7 @@ use super::{bench, say};
                   wellspring models verify efficientnet-lite0\n  \
                   wellspring models add dinov2_vits14_pretrain.pth --template dinov2-vit-s14\n  \
                   wellspring models add network.onnx --card network.json\n  \
+                  wellspring models fit-head white --run rescue-pilot-1a2b3c4d --kafka localhost:9092\n  \
                   wellspring models bench dinov2-vit-s14"
 )]
 pub(crate) struct Args {
@@ -56,6 +59,9 @@ enum Action {
     ///
     /// The card's digest and the embedding of its canary are filled in; afterwards the network is known like any other.
     Add(AddArgs),
+    /// Fit a head on the control wells of a run or of tables: a whitening, or a linear probe. It becomes a model of its
+    /// own, which embeds with the network that made the features.
+    FitHead(Box<fit_head::Args>),
     /// Remove a network that was added, or the weights of another.
     Remove {
         /// The network's name.
@@ -123,6 +129,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             })
         }
         Action::Add(add) => self::add(&folder, add),
+        Action::FitHead(args) => fit_head::execute(&folder, &args),
         Action::Remove { name } => {
             let gone = model_cards::remove(&folder, &name)?;
             if gone.is_empty() {
@@ -153,7 +160,10 @@ fn add(folder: &Path, args: AddArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = args.name {
         draft.name = name;
     }
-    let engine = args.runtime.engine_of(&draft.architecture)?;
+    let base = model_cards::base_of(folder, &draft)?;
+    let engine = args
+        .runtime
+        .engine_of(&base.as_deref().unwrap_or(&draft).architecture)?;
     let card = model_cards::add(folder, draft, &args.file, engine)?;
     say::line(format!(
         "{} {} is ready: {}",
@@ -184,9 +194,10 @@ fn list(folder: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
             .as_ref()
             .map_or(String::new(), |terms| format!(", {terms}"));
         say::line(format!(
-            "{} {}: {} values per {} from {} x {} pixels, {}{terms}\n  {}",
+            "{} {}{}: {} values per {} from {} x {} pixels, {}{terms}\n  {}",
             card.name,
             card.version,
+            base_name(card).map_or(String::new(), |base| format!(", head on {base}")),
             card.embedding_width,
             takes(card),
             input.height,
@@ -203,11 +214,21 @@ fn list(folder: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a head stands on.
+fn base_name(card: &ModelCard) -> Option<&str> {
+    match &card.architecture {
+        Architecture::Head(shape) => Some(&shape.base.name),
+        _ => None,
+    }
+}
+
 /// What one embedding is of.
 fn takes(card: &ModelCard) -> String {
     match card.channel_policy {
         ChannelPolicy::ChannelAgnostic { most } => format!("image of up to {most} channels"),
-        ChannelPolicy::FirstConvolution { channels } => format!("image of {channels} channels"),
+        ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
+            format!("image of {channels} channels")
+        }
         _ => "channel".to_owned(),
     }
 }
@@ -220,6 +241,7 @@ fn in_json(card: &ModelCard, state: &WeightsState, folder: &Path) -> serde_json:
     json!({
         "name": card.name,
         "version": card.version,
+        "base": base_name(card),
         "licence": card.licence,
         "terms": card.terms,
         "embedding_width": card.embedding_width,
@@ -250,7 +272,7 @@ impl WeightsState {
         if !path.exists() {
             return Self::Absent;
         }
-        match wellspring_models::verify(card, &path) {
+        match model_cards::verify_model(folder, card) {
             Ok(()) => Self::Verified,
             Err(error) => Self::Damaged(wellspring::error::chain(&error)),
         }
@@ -273,6 +295,10 @@ impl WeightsState {
         let path = weights_path(folder, card);
         let name = &card.name;
         match self {
+            Self::Absent if base_name(card).is_some() => format!(
+                "weights are not on this machine; fit the head again, or bring its file: `wellspring models pull {name} \
+                 --from FILE`"
+            ),
             Self::Absent if card.weights.package.is_none() => format!(
                 "weights are not on this machine; fetch them from {} and run `wellspring models pull {name} --from FILE`",
                 card.weights.uri

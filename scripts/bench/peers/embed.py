@@ -2,7 +2,7 @@
 interleaved, and prints JSON lines.
 
     python embed.py beside SERVE CACHE LITE0_WEIGHTS [--rounds N]
-    python embed.py serve torch|torchscript|module|onnxruntime CACHE WORK THREADS
+    python embed.py serve torch|torchscript|module|device|onnxruntime CACHE WORK THREADS
 
 `beside` keeps one process per side and work and lets them take turns: SERVE is our example `embed_serve`. Time is
 processor time per image, the least of a turn, and the median over the turns; for two threads against one the least wall
@@ -35,6 +35,9 @@ PEERS = ("torch", "torchscript", "onnxruntime")
 # The libtorch engine, and Python running the module that it runs; and what the engine must reach of it.
 SAME_MODULE = ("ours, libtorch", "module")
 SAME_MODULE_BAR = 0.97
+# The same two on the device that EMBED_TORCH_DEVICE names (cuda): images go up and embeddings come down in the time.
+DEVICE = os.environ.get("EMBED_TORCH_DEVICE", "")
+ON_DEVICE = ("ours, libtorch on a device", "device")
 # The wgpu engine runs on Mesa's software Vulkan, on all cores. Burn 0.22.1 took 1.3 s per ViT-S/16 image there, on an idle
 # machine of two cores (measured before, not in this run); ours is to be five times as fast.
 WGPU = "ours, wgpu"
@@ -184,6 +187,9 @@ def serve(peer, cache, work, threads):
         if peer == "module":
             traced = torch.jit.load(cache / f"{work}.pt")
             return lambda: traced(image)
+        if peer == ON_DEVICE[1]:
+            moved = torch.jit.load(cache / f"{work}.pt", map_location=DEVICE)
+            return lambda: moved(image.to(DEVICE)).cpu()
         network = module(cache, work)
         if peer == "torchscript":
             # The better of both layouts, frozen and optimised for inference.
@@ -286,6 +292,9 @@ def beside(example_binary, cache, rounds):
         engine, python = SAME_MODULE
         sides[engine] = Side([example_binary, *traced, "1"])
         sides[python] = Side([sys.executable, __file__, "serve", python, str(cache), work, "1"])
+        if DEVICE:
+            sides[ON_DEVICE[0]] = Side([example_binary, *traced, "1", DEVICE])
+            sides[ON_DEVICE[1]] = Side([sys.executable, __file__, "serve", ON_DEVICE[1], str(cache), work, "1"])
         if wgpu := os.environ.get("EMBED_ADAPTER", "software"):
             sides[WGPU] = Side([*ours, "1", wgpu])
         agree(sides)
@@ -330,6 +339,18 @@ def beside(example_binary, cache, rounds):
                 bar=SAME_MODULE_BAR,
                 met=ratio >= SAME_MODULE_BAR,
             )
+            if DEVICE:
+                mine, its = (wall[name] for name in ON_DEVICE)
+                line(
+                    work=f"{work}, batch {items}, {sides[ON_DEVICE[0]].greeting.split('|')[0]}",
+                    ours=1e3 * mine,
+                    unit="ms per image",
+                    peer=f"Python, the same module on {DEVICE}",
+                    peer_value=1e3 * its,
+                    ratio=its / mine,
+                    bar=SAME_MODULE_BAR,
+                    met=its / mine >= SAME_MODULE_BAR,
+                )
             if WGPU in sides:
                 most = WGPU_MOST_MS.get(work)
                 for kind, found in (("wall time", wall), ("CPU, all cores,", cpu)):
@@ -395,7 +416,7 @@ if __name__ == "__main__":
     one.add_argument("weights", type=Path)
     one.add_argument("--rounds", type=int, default=7)
     one = commands.add_parser("serve")
-    one.add_argument("peer", choices=(*PEERS, SAME_MODULE[1]))
+    one.add_argument("peer", choices=(*PEERS, SAME_MODULE[1], ON_DEVICE[1]))
     one.add_argument("cache", type=Path)
     one.add_argument("work", choices=WORK)
     one.add_argument("threads", type=int)

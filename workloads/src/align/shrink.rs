@@ -59,10 +59,34 @@ pub fn ledoit_wolf<R: AsRef<[f64]>>(rows: &[R]) -> Result<Shrunk, ShrinkError> {
             a += difference * difference;
         }
     }
-    a /= d;
-    let b = (sample.fourth_moment - squares) / (n * d);
-    let shrinkage = if a > 0.0 { b.min(a).max(0.0) / a } else { 0.0 };
+    let shrinkage = least_error(a / d, squares, sample.fourth_moment, n * d);
     Ok(sample.shrunk(shrinkage))
+}
+
+/// The δ of [`ledoit_wolf`] where the covariance is known by its eigenvalues, as where there are far fewer rows than
+/// columns and the covariance itself would not fit.
+///
+/// `variances`: the eigenvalues of `S` that are not 0. `width`: columns. `squared_lengths`: `|x|²` of each row about
+/// the mean.
+pub fn ledoit_wolf_shrinkage(variances: &[f64], width: usize, squared_lengths: &[f64]) -> f64 {
+    let (n, d) = (squared_lengths.len().max(1) as f64, width.max(1) as f64);
+    let mean_variance = variances.iter().sum::<f64>() / d;
+    let squares: f64 = variances.iter().map(|value| value * value).sum();
+    let spread: f64 = variances
+        .iter()
+        .map(|value| (value - mean_variance) * (value - mean_variance))
+        .sum();
+    // The eigenvalues that are 0 lie `mean_variance` away from it.
+    let others = d - variances.len() as f64;
+    let a = (spread + others * mean_variance * mean_variance) / d;
+    let fourth_moment = squared_lengths.iter().map(|length| length * length).sum::<f64>() / n;
+    least_error(a, squares, fourth_moment, n * d)
+}
+
+/// `min(b, a) / a` with `b = (mean |x|⁴ − |S|²) / (n d)`; 0 where there is nothing to shrink.
+fn least_error(a: f64, squares: f64, fourth_moment: f64, rows_times_columns: f64) -> f64 {
+    let b = (fourth_moment - squares) / rows_times_columns;
+    if a > 0.0 { b.min(a).max(0.0) / a } else { 0.0 }
 }
 
 /// Oracle approximating shrinkage: better than Ledoit-Wolf where rows are normal (Chen et al. 2010, doi

@@ -65,6 +65,14 @@ pub(super) fn check(card: &ModelCard, shape: &VitShape) -> Result<(), BuildError
     let planes = match card.channel_policy {
         ChannelPolicy::ReplicateAndConcatenate => 1,
         ChannelPolicy::FirstConvolution { channels } => channels,
+        ChannelPolicy::Fitted { channels } => {
+            let found = format!("fitted, {channels}");
+            return refuse(
+                "channel_policy",
+                found,
+                "only a head's channels are those it was fitted on",
+            );
+        }
         ChannelPolicy::ChannelAgnostic { most } => {
             if input.channels != 1 {
                 let found = input.channels.to_string();
@@ -93,7 +101,7 @@ pub(super) fn check(card: &ModelCard, shape: &VitShape) -> Result<(), BuildError
     );
     let agnostic = matches!(card.channel_policy, ChannelPolicy::ChannelAgnostic { .. });
     let pooled = match card.pooling {
-        Pooling::GlobalMean => false,
+        Pooling::GlobalMean | Pooling::Head => false,
         Pooling::PatchMeanPerChannel => agnostic,
         _ => !class || shape.class_token,
     };

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Vit;
 use super::check::check;
 use super::positions;
-use crate::architecture::{MlpBias, Positions, VitBlock, VitShape};
+use crate::architecture::{MlpActivation, MlpBias, Positions, VitBlock, VitShape};
 use crate::card::{ChannelPolicy, ModelCard, Normalisation};
 use crate::native::attention::Attention;
 use crate::native::gemm::{Activation, PackedMatrix};
@@ -121,7 +121,9 @@ impl Vit {
         let grid = (card.input.height / shape.patch, card.input.width / shape.patch);
         let (planes_per_token, most_channels) = match card.channel_policy {
             ChannelPolicy::ReplicateAndConcatenate => (1, 1),
-            ChannelPolicy::FirstConvolution { channels } => (channels, channels),
+            ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
+                (channels, channels)
+            }
             ChannelPolicy::ChannelAgnostic { most } => (1, most),
         };
         let learned = match shape.positions {
@@ -260,7 +262,8 @@ fn embedding(
                 std.truncate(1);
             }
         }
-        ChannelPolicy::FirstConvolution { channels } => {
+        // `check` has refused the policy of heads.
+        ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
             let share = own as f64 / channels as f64;
             for kernel in weights.chunks_exact(own * taps) {
                 for c in 0..channels {
@@ -295,6 +298,10 @@ fn block(tensors: &Tensors<'_>, shape: &VitShape, index: usize) -> Result<Block,
         let linear = linear.scale(0..d, |output| f64::from(scales[output]));
         Ok(linear.pack(0..d, Activation::Linear))
     };
+    let activation = match shape.activation {
+        MlpActivation::Gelu => Activation::Gelu,
+        MlpActivation::Silu => Activation::Silu,
+    };
     match shape.block {
         VitBlock::Sequential => {
             let (norm1, norm2) = (norm(tensors, &key("norm1"), d)?, norm(tensors, &key("norm2"), d)?);
@@ -304,7 +311,7 @@ fn block(tensors: &Tensors<'_>, shape: &VitShape, index: usize) -> Result<Block,
             Ok(Block::Sequential {
                 qkv: qkv.pack(0..3 * d, Activation::Linear),
                 proj: scaled("attn.proj", d, &layer_scale("ls1.gamma")?)?,
-                fc1: fc1.pack(0..mlp, Activation::Gelu),
+                fc1: fc1.pack(0..mlp, activation),
                 fc2: scaled("mlp.fc2", mlp, &layer_scale("ls2.gamma")?)?,
             })
         }
@@ -322,7 +329,7 @@ fn block(tensors: &Tensors<'_>, shape: &VitShape, index: usize) -> Result<Block,
             let divided = |values: Vec<f32>| values.iter().map(|&v| (f64::from(v) / root) as f32).collect();
             let scales = layer_scale("ls.gamma")?;
             Ok(Block::ParallelScaling {
-                mlp_in: all.pack(0..mlp, Activation::Gelu),
+                mlp_in: all.pack(0..mlp, activation),
                 qkv: all.pack(mlp..mlp + 3 * d, Activation::Linear),
                 query_norm: (divided(gain), divided(shift)),
                 key_norm: norm(tensors, &key("k_norm"), head_width)?,

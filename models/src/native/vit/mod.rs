@@ -255,8 +255,8 @@ impl Vit {
                     mean(group, to);
                 }
             }
-            // `load.rs` refuses the pooling of feature maps.
-            Pooling::PatchMean | Pooling::GlobalMean => mean(patches, result),
+            // `check.rs` refuses the pooling of feature maps and of heads.
+            Pooling::PatchMean | Pooling::GlobalMean | Pooling::Head => mean(patches, result),
         }
         // Gain and shift go through a mean.
         if let Some((gain, shift)) = &self.final_norm {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use wellspring::model_cards;
 use wellspring::model_store::{models_folder, weights_path};
-use wellspring_models::{Batch, open};
+use wellspring_models::Batch;
 use wellspring_workloads::screen;
 
 use super::{Line, Printer, Random, seconds};
@@ -45,7 +45,11 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     };
     let choice = match args.engine {
         Some(word) => args.runtime.engine(word, &args.device)?,
-        None => args.runtime.engine_of(&card.architecture)?,
+        None => {
+            let base = model_cards::base_of(&folder, &card)?;
+            args.runtime
+                .engine_of(&base.as_ref().unwrap_or(&card).architecture)?
+        }
     };
     // A model of several channels is measured with an image of five, or of as many as it takes.
     let channels = (1..=5)
@@ -59,7 +63,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
         threads.dedup();
     }
     for threads in threads {
-        let mut engine = open(&card, &weights, choice.clone(), threads)
+        let mut engine = model_cards::open_model(&folder, &card, &weights, choice.clone(), threads)
             .with_context(|| format!("no engine for {}, whose weights --weights FILE names", card.name))?;
         for &items in &args.batches {
             let (height, width) = (card.input.height, card.input.width);

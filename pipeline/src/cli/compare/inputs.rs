@@ -12,6 +12,8 @@ use wellspring::drift::Watch;
 use wellspring::plan::read_plate_map;
 use wellspring::results::{FeatureColumns, Provenance};
 use wellspring::runs::run_id;
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::{Treatment, WellProfile};
 use wellspring_workloads::screen::Screen;
 
 use super::super::common;
@@ -86,6 +88,37 @@ impl Inputs {
 }
 
 impl Opened {
+    /// The features that are compared.
+    pub(crate) fn features(&self) -> &[String] {
+        &self.tables.features
+    }
+
+    /// The plate map, where there is one.
+    pub(crate) fn plate_map(&self) -> Option<&PlateMap> {
+        match &self.treatments {
+            Treatments::Map(map) => Some(map),
+            Treatments::Own(_) => None,
+        }
+    }
+
+    /// The profiles of the wells that `wanted` wants; what was left out, in words; and how many rows that could not be
+    /// used.
+    pub(crate) fn profiles(
+        &self,
+        wanted: impl Fn(&Treatment) -> bool,
+    ) -> anyhow::Result<(Vec<WellProfile>, Vec<String>, u64)> {
+        let mut left_out = self.tables.left_out.clone();
+        let (mut profiles, mut rows_left_out) = (Vec::new(), self.tables.rows_left_out);
+        for plate in self.tables.plates() {
+            let mut wells =
+                PlateWells::plan(&self.screen, &self.tables, &self.treatments, plate, &mut left_out)?;
+            rows_left_out += wells.rows_left_out;
+            wells.wells.retain(|(treatment, _)| wanted(treatment));
+            profiles.extend(wells.profiles(&self.tables)?);
+        }
+        Ok((profiles, left_out.notes(), rows_left_out))
+    }
+
     /// Looks at every plate before any is compared, and judges its controls where the screen asks for it.
     pub(crate) fn judge(&self) -> anyhow::Result<Judged> {
         let Self {

@@ -103,6 +103,14 @@ impl ProfileFile {
         &self.columns.metadata
     }
 
+    /// What the file says under `key` about itself; only Parquet files say anything.
+    pub fn key_value(&self, key: &str) -> Option<&str> {
+        match &self.source {
+            Source::Parquet(table) => table.key_value(key),
+            Source::Delimited(_) => None,
+        }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -60,6 +60,11 @@ impl Table {
         let path = path.to_owned();
         Ok((columns, Self { path, bytes, file }))
     }
+
+    pub(super) fn key_value(&self, key: &str) -> Option<&str> {
+        let pairs = self.file.metadata().file_metadata().key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    }
 }
 
 /// What the integers or bytes of a column stand for.

@@ -1,0 +1,276 @@
+//! `wellspring models fit-head`: a whitening or a linear probe on the control wells of a run or of tables.
+//!
+//! A run in the stream, or tables with a screen, enter; a model of the folder leaves, with a card and weights of its own,
+//! that embeds with the network whose features they are. Fails where the run is not complete, the features are not those of
+//! the network here, or the wells do not suffice for a fit.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use wellspring::heads::{self, Controls, Kind, Request};
+use wellspring::model_cards;
+use wellspring::model_store::weights_path;
+use wellspring::plan::read_plate_map;
+use wellspring::replay;
+use wellspring::results::{FeatureColumns, ProfileFile};
+use wellspring_models::{Architecture, HeadMap, ModelCard};
+use wellspring_workloads::head::{
+    FEWEST_WELLS, FitLimits, ProbeSettings, Shrinkage, WhitenMethod, WhitenSettings,
+};
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::WellProfile;
+
+use super::super::common::{KafkaArgs, NameArgs, RuntimeArgs, SchemaArgs, runtime};
+use super::super::compare::Inputs;
+use super::super::say;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  wellspring models fit-head white --run rescue-pilot-1a2b3c4d --kafka localhost:9092\n  \
+                  wellspring models fit-head disease-probe --kind probe --features out/demo/features.parquet --screen screen.toml\n  \
+                  wellspring models fit-head lines --kind probe --classes cell_line --run rescue-pilot-1a2b3c4d\n\n\
+                  The head is a model like any other afterwards: [model] name = \"white\" in a screen file. It takes as many \
+                  channels as it was fitted on, in that order."
+)]
+pub(crate) struct Args {
+    /// What to call it.
+    name: String,
+    /// whitening (takes out what varies among the controls) or probe (a score for each class of controls).
+    #[arg(long, default_value = "whitening", value_parser = ["whitening", "probe"])]
+    kind: String,
+    /// The run whose features are read from Kafka; it must be complete.
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present = "features",
+        conflicts_with = "features"
+    )]
+    run: Option<String>,
+    /// Kafka's bootstrap servers, host:port[,host:port], for --run.
+    #[arg(long, value_name = "BOOTSTRAP", env = "WELLSPRING_KAFKA")]
+    kafka: Option<String>,
+    #[command(flatten)]
+    names: NameArgs,
+    #[command(flatten)]
+    schemas: SchemaArgs,
+    /// Feature or profile tables as `wellspring run` writes them: Parquet, CSV or TSV.
+    #[arg(long, visible_alias = "profiles", value_name = "FILE", num_args = 1.., requires = "screen")]
+    features: Vec<PathBuf>,
+    /// The screen file that says which wells are controls, for --features. A run has its own.
+    #[arg(long, value_name = "SCREEN.toml", conflicts_with = "run")]
+    screen: Option<PathBuf>,
+    /// What each well was given. Default: the screen's plate map, else the tables' own columns.
+    #[arg(long, value_name = "FILE", conflicts_with = "run")]
+    platemap: Option<PathBuf>,
+    /// Take what each well was given from the tables' own columns, and from those of FILE; see `wellspring compare`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", conflicts_with = "run")]
+    metadata: Option<String>,
+    /// Which controls: reference, phenotype or all. Default: reference for a whitening, all for a probe.
+    #[arg(long, value_parser = ["reference", "phenotype", "all"])]
+    wells: Option<String>,
+    /// For a probe: columns of the plate map whose cells name a well's class. Default: reference, and each disease model.
+    #[arg(long, value_name = "COLUMN,..", value_delimiter = ',')]
+    classes: Vec<String>,
+    /// For a whitening: pca, zca, pca-cor or zca-cor; -cor standardises the features first.
+    #[arg(long, default_value = "zca-cor")]
+    method: WhitenMethod,
+    /// For a whitening: ledoit-wolf, or how far the covariance is moved to a multiple of the identity, 0 to 1.
+    #[arg(long, default_value = "ledoit-wolf", value_parser = parse_shrinkage)]
+    shrinkage: Shrinkage,
+    /// For a pca whitening: components kept. Default: all that the wells span.
+    #[arg(long, value_name = "N")]
+    components: Option<usize>,
+    /// The fewest control wells; for a probe of each class.
+    #[arg(long, value_name = "N", default_value_t = FEWEST_WELLS)]
+    fewest_wells: usize,
+    /// Give features that do not vary among the wells no weight. Otherwise they are an error.
+    #[arg(long)]
+    leave_out_constant: bool,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+fn parse_shrinkage(word: &str) -> Result<Shrinkage, String> {
+    match word.parse() {
+        _ if word == "ledoit-wolf" => Ok(Shrinkage::LedoitWolf),
+        Ok(delta) => Ok(Shrinkage::Fixed(delta)),
+        Err(_) => Err("it must be ledoit-wolf, or a number from 0 to 1".to_owned()),
+    }
+}
+
+/// What a head is fitted on.
+struct Found {
+    base: std::sync::Arc<ModelCard>,
+    channels: usize,
+    from: String,
+    profiles: Vec<WellProfile>,
+    map: Option<PlateMap>,
+    left_out: Vec<String>,
+}
+
+pub(super) fn execute(folder: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    // Not only after the features are read.
+    model_cards::check_free(folder, &args.name)?;
+    let kind = args.kind()?;
+    let controls = match (args.wells.as_deref(), &kind) {
+        (Some("reference"), _) | (None, Kind::Whitening(_)) => Controls::Reference,
+        (Some("phenotype"), _) => Controls::Phenotype,
+        _ => Controls::All,
+    };
+    let found = match &args.run {
+        Some(run) => args.of_run(folder, run, controls)?,
+        None => args.of_tables(folder, controls)?,
+    };
+    for text in &found.left_out {
+        say::note(format_args!("note: {text}"));
+    }
+    let request = Request {
+        name: &args.name,
+        base: &found.base,
+        channels: found.channels,
+        from: found.from,
+        controls,
+        kind,
+    };
+    let (draft, weights) = heads::fit(request, &found.profiles, found.map.as_ref())?;
+    let engine = args.runtime.engine_of(&found.base.architecture)?;
+    let card = model_cards::keep(folder, draft, &weights, engine)?;
+    say::line(format_args!(
+        "{} {} is ready: {}",
+        card.name,
+        card.version,
+        weights_path(folder, &card).display()
+    ));
+    say::line(described(&card));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a head came about, in a line.
+fn described(card: &ModelCard) -> String {
+    let Architecture::Head(shape) = &card.architecture else {
+        return String::new();
+    };
+    let fit = &shape.fit;
+    let how = match &shape.map {
+        HeadMap::Classes { names } => format!(
+            "scores of {}; {:.3} of held-out wells found again, mean over classes ({})",
+            names.join(", "),
+            fit.balanced_accuracy.unwrap_or(f64::NAN),
+            fit.held_out.as_deref().unwrap_or_default()
+        ),
+        _ => format!(
+            "{}, {} values, shrinkage {:.4}",
+            fit.method,
+            card.embedding_width,
+            fit.shrinkage.unwrap_or(f64::NAN)
+        ),
+    };
+    format!(
+        "head on {} {}: {how}; {} {} of {} plates",
+        shape.base.name, shape.base.version, fit.wells, fit.controls, fit.plates
+    )
+}
+
+impl Args {
+    fn kind(&self) -> anyhow::Result<Kind> {
+        let limits = FitLimits {
+            fewest_wells: self.fewest_wells,
+            leave_out_constant: self.leave_out_constant,
+        };
+        if self.kind == "probe" {
+            if self.components.is_some() {
+                bail!("--components is for a whitening; a probe has a value for each class");
+            }
+            return Ok(Kind::Probe {
+                settings: ProbeSettings { limits },
+                columns: self.classes.clone(),
+            });
+        }
+        if !self.classes.is_empty() {
+            bail!("--classes is for --kind probe; a whitening takes all its wells as one");
+        }
+        Ok(Kind::Whitening(WhitenSettings {
+            method: self.method,
+            shrinkage: self.shrinkage,
+            components: self.components,
+            limits,
+        }))
+    }
+
+    /// From the stream.
+    fn of_run(&self, folder: &Path, run: &str, controls: Controls) -> anyhow::Result<Found> {
+        let bootstrap = self
+            .kafka
+            .clone()
+            .context("--run reads from Kafka: say where with --kafka")?;
+        let kafka = KafkaArgs {
+            bootstrap,
+            names: self.names.clone(),
+            schemas: self.schemas.clone(),
+        }
+        .settings()?;
+        let (screen, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
+        let base = model_cards::find(folder, &screen.model.name)?;
+        let map = runtime()?.block_on(read_plate_map(&screen))?;
+        let (profiles, left_out) = heads::run_profiles(&screen, &base, &mut collection, &map, controls)?;
+        Ok(Found {
+            base,
+            channels: screen.images.channels.len(),
+            from: format!("run {run}"),
+            profiles,
+            map: Some(map),
+            left_out,
+        })
+    }
+
+    /// From files.
+    fn of_tables(&self, folder: &Path, controls: Controls) -> anyhow::Result<Found> {
+        let inputs = Inputs {
+            features: self.features.clone(),
+            screen: self.screen.clone().context("--features needs --screen")?,
+            platemap: self.platemap.clone(),
+            metadata: self.metadata.clone(),
+            columns: String::new(),
+        };
+        let scratch = tempfile::tempdir()?;
+        let opened = inputs.open(inputs.screen()?, scratch.path())?;
+        let features = opened.features();
+        let family = heads::family(features).with_context(|| {
+            format!(
+                "the features of '{}' are not a network's: such are called NAME_0, NAME_1 and so on",
+                self.features[0].display()
+            )
+        })?;
+        let base = model_cards::find(folder, family)
+            .context("a head stands on the network whose features the tables hold")?;
+        for path in &self.features {
+            let file = ProfileFile::open(path, &FeatureColumns::from_patterns(Vec::new()), &[])?;
+            heads::check_table(&base, path, file.key_value("wellspring.model_sha256"))?;
+        }
+        let channels = Some(opened.screen.images.channels.len()).filter(|channels| *channels > 0);
+        let (channels, columns) = heads::embedding_columns(&base, features, channels)?;
+        let (mut profiles, left_out, rows_left_out) = opened.profiles(|given| controls.has(given))?;
+        if rows_left_out > 0 {
+            bail!(
+                "{rows_left_out} rows of the tables cannot be used, and a model is not fitted on what is left:\n{}",
+                left_out.join("\n")
+            );
+        }
+        for profile in &mut profiles {
+            let values = columns
+                .iter()
+                .map(|at| profile.values.get(*at).copied().unwrap_or(f32::NAN));
+            profile.values = values.collect();
+        }
+        Ok(Found {
+            base,
+            channels,
+            // Names of files differ from machine to machine; the screen's hash does not.
+            from: format!("tables of screen {}", wellspring::runs::run_id(&opened.screen)),
+            profiles,
+            map: opened.plate_map().cloned(),
+            left_out,
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! What a head is fitted on: the control wells of a run in the stream, and the columns of a table that are a network's
+//! embedding.
+//!
+//! A gathered run, or the names of a table's features, enter; profiles, or places of columns, leave. What fails: a run that
+//! is not complete, and features of another model than the base.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use wellspring_models::ModelCard;
+use wellspring_workloads::aggregate::WellFields;
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::WellProfile;
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::WellPosition;
+
+use super::{Controls, HeadsError};
+use crate::collect::Collection;
+use crate::results::feature_names;
+use crate::wells::{FieldCount, held_back};
+
+/// Channels of an image that are tried to find out how many a table's features are of.
+const MOST_CHANNELS: usize = 64;
+
+/// The profiles of a complete run's control wells, as the run makes them: the aggregate of the passing fields, of wells
+/// and plates that enough fields of passed. What was left out is told in words besides.
+pub fn run_profiles(
+    screen: &Screen,
+    base: &ModelCard,
+    collection: &mut Collection,
+    map: &PlateMap,
+    controls: Controls,
+) -> Result<(Vec<WellProfile>, Vec<String>), HeadsError> {
+    let progress = collection.progress();
+    if !collection.complete() {
+        return Err(HeadsError::Incomplete {
+            run: collection.run().clone(),
+            done: progress.done + progress.failed,
+            expected: progress.expected,
+        });
+    }
+    let width = base.image_width(screen.images.channels.len()).unwrap_or(0);
+    let expected = format!("{} {}", base.name, base.version);
+    let (mut profiles, mut left_out) = (Vec::new(), Vec::new());
+    for plate in collection.plates().cloned().collect::<Vec<_>>() {
+        let treatments = match screen.treatments(map, &plate) {
+            Ok(treatments) => treatments,
+            // Planning failed it for the same reason.
+            Err(errors) => {
+                left_out.push(format!("plate {plate} is left out: {errors}"));
+                continue;
+            }
+        };
+        let mut wells: BTreeMap<WellPosition, (FieldCount, WellFields)> = BTreeMap::new();
+        let mut counts: BTreeMap<WellPosition, FieldCount> = BTreeMap::new();
+        for features in collection.fields(&plate)? {
+            let features = features?;
+            if features.model != expected {
+                return Err(HeadsError::OtherModel {
+                    what: features.field.to_string(),
+                    found: features.model,
+                    expected,
+                });
+            }
+            let well = features.field.well;
+            let count = counts.entry(well).or_default();
+            count.fields += 1;
+            count.passed += u32::from(features.passed);
+            if !treatments.get(&well).is_some_and(|given| controls.has(given)) {
+                continue;
+            }
+            let (count, fields) = wells.entry(well).or_insert_with(|| {
+                (
+                    FieldCount::default(),
+                    WellFields::new(screen.comparison.aggregate, width),
+                )
+            });
+            count.fields += 1;
+            if features.passed {
+                count.passed += 1;
+                fields.add(features.embedding.iter().copied().take(width), 1.0);
+            }
+        }
+        if let Some(reason) = held_back(&screen.quality, &treatments, &counts) {
+            left_out.push(format!("plate {plate} is left out: {reason}"));
+            continue;
+        }
+        for (well, (count, fields)) in wells {
+            let enough = screen.quality.well_counts(count.passed, count.fields);
+            match (fields.profile().filter(|_| enough), treatments.get(&well)) {
+                (Some(values), Some(treatment)) => profiles.push(WellProfile {
+                    plate: plate.clone(),
+                    well,
+                    treatment: treatment.clone(),
+                    fields: count.passed,
+                    cell_count: None,
+                    values,
+                }),
+                _ => left_out.push(format!(
+                    "plate {plate} well {well}: {} of {} fields passed quality control, too few for a profile",
+                    count.passed, count.fields
+                )),
+            }
+        }
+    }
+    Ok((profiles, left_out))
+}
+
+/// Of which model a table's features are, by their names: `NAME_0`, `NAME_1` and so on.
+pub fn family(features: &[String]) -> Option<&str> {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let mut families = features.iter().filter_map(|name| name.rsplit_once('_'));
+    families.find(|(_, end)| number(end)).map(|(family, _)| family)
+}
+
+/// How many channels the features of a table are of, and where the base's embedding is among them. `known` is what the
+/// screen says of the channels, where it says it.
+pub fn embedding_columns(
+    base: &ModelCard,
+    features: &[String],
+    known: Option<usize>,
+) -> Result<(usize, Vec<usize>), HeadsError> {
+    let at: BTreeMap<&str, usize> = features
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (name.as_str(), i))
+        .collect();
+    let prefix = format!("{}_", base.name);
+    let found = features.iter().filter(|name| name.starts_with(&prefix)).count();
+    let fits = |channels: &usize| base.image_width(*channels) == Some(found);
+    let channels = known.or_else(|| (1..=MOST_CHANNELS).find(fits)).unwrap_or(1);
+    let names = feature_names(&base.name, base.image_width(channels).unwrap_or(0));
+    let missing = |name: &String| HeadsError::Features {
+        model: format!("{} of {channels} channels", base.name),
+        missing: name.clone(),
+    };
+    let columns: Vec<usize> = names
+        .iter()
+        .map(|name| at.get(name.as_str()).copied().ok_or_else(|| missing(name)))
+        .collect::<Result<_, _>>()?;
+    if columns.is_empty() {
+        return Err(missing(&format!("{prefix}0")));
+    }
+    Ok((channels, columns))
+}
+
+/// Refuses a table that says it was made with other weights than the base's. A table made elsewhere says nothing.
+pub fn check_table(base: &ModelCard, table: &Path, model_sha256: Option<&str>) -> Result<(), HeadsError> {
+    match model_sha256.filter(|found| !found.is_empty() && *found != base.weights.content_sha256) {
+        None => Ok(()),
+        Some(found) => Err(HeadsError::OtherModel {
+            what: format!("'{}'", table.display()),
+            found: format!("a model with weights {found}"),
+            expected: format!("{} with weights {}", base.name, base.weights.content_sha256),
+        }),
+    }
+}

@@ -1,0 +1,276 @@
+//! Heads through the binary: fitted on a run in the stream and on its tables, kept, verified, and serving a screen.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Output;
+
+use common::{rows_of, run_json, simulate, small_plate, start_broker, wellspring};
+use serde_json::Value;
+
+const CHANNELS: usize = 2;
+const WIDTH: usize = 24;
+
+fn golden(file: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/golden");
+    folder.join(file).display().to_string()
+}
+
+/// A folder of models with the small network `timm`, and plates with a screen that embeds with it.
+struct Laboratory {
+    folder: tempfile::TempDir,
+}
+
+impl Laboratory {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        simulate(folder.path(), &small_plate("\"DNA\", \"AGP\""));
+        let laboratory = Self { folder };
+        let added = laboratory.models(&["add", &golden("timm.safetensors"), "--card", &golden("timm.json")]);
+        assert_eq!(added.status.code(), Some(0), "{}", stderr(&added));
+        laboratory
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn models(&self, arguments: &[&str]) -> Output {
+        let mut command = wellspring(&self.folder.path().join("models"));
+        command.arg("models").args(arguments).output().unwrap()
+    }
+
+    /// Runs the plates with a model; the run's name.
+    fn run(&self, model: &str, engine: &str) -> String {
+        let plates = self.folder.path().join("plates");
+        let text = std::fs::read_to_string(plates.join("screen.toml")).unwrap();
+        assert!(!text.contains("[model]"), "{text}");
+        let more = "[preprocess]\ntiling = \"centre\"\n[quality]\nenabled = false\n";
+        assert!(
+            !text.contains("[preprocess]") && !text.contains("[quality]"),
+            "{text}"
+        );
+        let screen = plates.join(format!("{model}.toml"));
+        std::fs::write(&screen, format!("{text}\n[model]\nname = \"{model}\"\n{more}")).unwrap();
+        let mut command = wellspring(&self.folder.path().join("models"));
+        command
+            .arg("run")
+            .arg(screen)
+            .args(["--engine", engine, "--json", "--out", &self.path(model)]);
+        let (code, summary) = run_json(command.env("XDG_RUNTIME_DIR", "/tmp"));
+        assert_eq!(code, 0, "{summary}");
+        summary["run"].as_str().unwrap().to_owned()
+    }
+
+    /// The digest of a model's weights.
+    fn digest(&self, model: &str) -> String {
+        let listed: Value = serde_json::from_slice(&self.models(&["list", "--json"]).stdout).unwrap();
+        let models = listed.as_array().unwrap();
+        let found = models.iter().find(|card| card["name"] == model).unwrap();
+        assert_eq!(found["state"], "verified");
+        found["content_sha256"].as_str().unwrap().to_owned()
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Profiles of a run's reference wells, by well.
+fn profiles(folder: &str, model: &str, width: usize) -> BTreeMap<String, Vec<f64>> {
+    let rows = rows_of(&Path::new(folder).join("profiles.parquet"));
+    let reference = rows.iter().filter(|row| row["Metadata_role"] == "reference");
+    let profile = |row: &Value| {
+        (0..width)
+            .map(|i| row[format!("{model}_{i}")].as_f64().unwrap())
+            .collect()
+    };
+    reference
+        .map(|row| (row["Metadata_Well"].to_string(), profile(row)))
+        .collect()
+}
+
+#[test]
+fn a_head_is_fitted_on_a_run_in_the_stream_and_serves_a_screen() {
+    let laboratory = Laboratory::new();
+    let run = laboratory.run("timm", "native");
+    let models = laboratory.folder.path().join("models");
+    let broker = laboratory.folder.path().join("timm/broker");
+    let (running, kafka) = start_broker(&models, &broker);
+    let of_run = ["--run", &run, "--kafka", &kafka];
+
+    let fitted = laboratory.models(&[&["fit-head", "white"][..], &of_run].concat());
+    assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
+    let told = String::from_utf8_lossy(&fitted.stdout).into_owned();
+    assert!(
+        told.contains("head on timm 1: zca-cor") && told.contains("reference wells of 1 plates"),
+        "{told}"
+    );
+
+    let probe = ["fit-head", "probe", "--kind", "probe"];
+    let fitted = laboratory.models(&[&probe[..], &of_run].concat());
+    assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
+    assert!(
+        String::from_utf8_lossy(&fitted.stdout).contains("scores of "),
+        "{fitted:?}"
+    );
+
+    // Taken, unknown, and a head on a head.
+    let again = laboratory.models(&[&["fit-head", "white"][..], &of_run].concat());
+    assert!(
+        again.status.code() == Some(2) && stderr(&again).contains("remove white"),
+        "{}",
+        stderr(&again)
+    );
+    let unknown = laboratory.models(&["fit-head", "x", "--run", "nothing", "--kafka", &kafka]);
+    assert!(unknown.status.code() == Some(2) && stderr(&unknown).contains("never submitted"));
+    drop(running);
+
+    // The run's own table gives the same bytes, whatever the threads.
+    let table = laboratory.path("timm/features.parquet");
+    let screen = laboratory.path("plates/timm.toml");
+    for (name, kind, threads) in [("white-2", "whitening", "1"), ("probe-2", "probe", "3")] {
+        let mut command = wellspring(&models);
+        command.args([
+            "models",
+            "fit-head",
+            name,
+            "--kind",
+            kind,
+            "--features",
+            &table,
+            "--screen",
+            &screen,
+        ]);
+        let output = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(
+            laboratory.digest(name),
+            laboratory.digest(name.trim_end_matches("-2"))
+        );
+    }
+
+    // Card and weights go to another machine as those of any model do.
+    let listed: Value = serde_json::from_slice(&laboratory.models(&["list", "--json"]).stdout).unwrap();
+    let white = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|card| card["name"] == "white")
+        .unwrap();
+    assert_eq!(white["base"], "timm");
+    let weights = white["weights"].as_str().unwrap();
+    let card = laboratory.path("models/white.card.json");
+    let moved = laboratory.models(&["add", weights, "--card", &card, "--name", "white-3"]);
+    assert_eq!(moved.status.code(), Some(0), "{}", stderr(&moved));
+    assert_eq!(laboratory.digest("white-3"), laboratory.digest("white"));
+
+    // It serves a screen: the wells it was fitted on are centred and their largest direction is no longer large.
+    laboratory.run("white", "native");
+    let width = CHANNELS * WIDTH;
+    let (before, after) = (
+        profiles(&laboratory.path("timm"), "timm", width),
+        profiles(&laboratory.path("white"), "white", width),
+    );
+    assert_eq!(
+        before.keys().collect::<Vec<_>>(),
+        after.keys().collect::<Vec<_>>()
+    );
+    assert!(before.len() >= 16);
+    for i in 0..width {
+        let mean = after.values().map(|row| row[i]).sum::<f64>() / after.len() as f64;
+        assert!(mean.abs() < 1e-3, "{i} {mean}");
+    }
+    // On a graphics device the same head gives the same numbers.
+    let on_cpu = profiles(&laboratory.path("white"), "white", width);
+    std::fs::remove_dir_all(laboratory.path("white")).unwrap();
+    laboratory.run("white", "wgpu");
+    let on_gpu = profiles(&laboratory.path("white"), "white", width);
+    for (well, row) in &on_cpu {
+        let largest = row
+            .iter()
+            .zip(&on_gpu[well])
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        assert!(largest < 1e-2, "{well} {largest}");
+    }
+    refusals(&laboratory, &table, &screen);
+}
+
+fn refusals(laboratory: &Laboratory, table: &str, screen: &str) {
+    let fit = |more: &[&str]| {
+        let base = ["fit-head", "other", "--features", table, "--screen", screen];
+        let output = laboratory.models(&[&base[..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        stderr(&output)
+    };
+    let text = fit(&["--fewest-wells", "90"]);
+    assert!(
+        text.contains("control wells") && text.contains("--fewest-wells"),
+        "{text}"
+    );
+    let text = fit(&["--kind", "probe", "--classes", "cell_lime"]);
+    assert!(text.contains("cell_lime") && text.contains("it has"), "{text}");
+    let text = fit(&["--classes", "role"]);
+    assert!(text.contains("--kind probe"), "{text}");
+    let text = fit(&["--shrinkage", "2"]);
+    assert!(text.contains("from 0 to 1"), "{text}");
+
+    // A table that lacks a feature, and one of a network that is not the one here.
+    let csv = |features: std::ops::Range<usize>, name: &str| {
+        let header: Vec<String> = features.map(|i| format!("{name}_{i}")).collect();
+        let mut text = format!("plate,well,{}\n", header.join(","));
+        for i in 0..40 {
+            let (row, column) = (char::from(b'A' + i / 12), i % 12 + 1);
+            let values = (0..header.len()).map(|j| ((i as usize * 31 + j * 17) % 23).to_string());
+            text.push_str(&format!(
+                "SMALL0001,{row}{column:02},{}\n",
+                values.collect::<Vec<_>>().join(",")
+            ));
+        }
+        let path = laboratory.path("table.csv");
+        std::fs::write(&path, text).unwrap();
+        let output = laboratory.models(&["fit-head", "other", "--features", &path, "--screen", screen]);
+        assert_eq!(output.status.code(), Some(2));
+        stderr(&output)
+    };
+    let text = csv(1..CHANNELS * WIDTH, "timm");
+    assert!(
+        text.contains("timm of 2 channels") && text.contains("timm_0 is missing"),
+        "{text}"
+    );
+    let text = csv(0..CHANNELS * WIDTH, "resnet");
+    assert!(text.contains("no model is called 'resnet'"), "{text}");
+    let text = csv(0..CHANNELS * WIDTH, "white");
+    assert!(text.contains("white is a head on another model"), "{text}");
+
+    // Without its base, or with another one of that name, a head is not verified and does not serve.
+    let verify = |told: &str| {
+        let output = laboratory.models(&["verify", "white"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.code() == Some(1) && text.contains(told), "{text}");
+    };
+    let verified = laboratory.models(&["verify", "white"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", stderr(&verified));
+    assert_eq!(laboratory.models(&["remove", "timm"]).status.code(), Some(0));
+    verify("head on timm, which cannot be used here");
+    let other = std::fs::read_to_string(golden("timm.json")).unwrap();
+    let other = other.replacen("\"version\": \"1\"", "\"version\": \"2\"", 1);
+    std::fs::write(laboratory.path("other.json"), other).unwrap();
+    let added = laboratory.models(&[
+        "add",
+        &golden("timm.safetensors"),
+        "--card",
+        &laboratory.path("other.json"),
+    ]);
+    assert_eq!(added.status.code(), Some(0), "{}", stderr(&added));
+    verify("was fitted on timm of version 1");
+    let bench = laboratory.models(&["bench", "white", "--batches", "1", "--threads", "1"]);
+    assert!(
+        bench.status.code() == Some(2) && stderr(&bench).contains("fit-head"),
+        "{}",
+        stderr(&bench)
+    );
+}
