@@ -14,7 +14,11 @@ use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
 use super::parquet::TableWriter;
 use super::tables::{ComparisonTable, Provenance};
+use crate::memory;
 use crate::scratch::{Place, ScratchWriter};
+
+/// Plates after which free memory goes back to the system: their texts lie between what the tables keep.
+const GIVE_BACK: usize = 64;
 
 fn count(n: usize) -> Cell<'static> {
     Cell::Int(i64::try_from(n).unwrap_or(i64::MAX))
@@ -446,7 +450,10 @@ impl ComparisonTables {
         self.compounds.finish()?;
         let comparisons = self.comparisons.finish()?;
         let aside = self.aside.finish()?;
-        for place in self.places.into_values() {
+        for (plate, place) in self.places.into_values().enumerate() {
+            if plate.is_multiple_of(GIVE_BACK) {
+                memory::give_back_free();
+            }
             let PlateScores {
                 mut wells,
                 mut windows,
