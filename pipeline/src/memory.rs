@@ -30,6 +30,14 @@ pub fn return_large_blocks() {
     }
 }
 
+/// [`give_back_free`] at every `every`-th of the things done so far: what is kept of each lies between what is not, and the
+/// holes would grow with their number.
+pub fn give_back_every(every: usize, done: usize) {
+    if done.is_multiple_of(every) {
+        give_back_free();
+    }
+}
+
 /// Gives the allocator's free memory back to the system, where the allocator is glibc's: what threads that have ended
 /// used is otherwise kept for threads that will never come.
 pub fn give_back_free() {

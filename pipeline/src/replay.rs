@@ -322,15 +322,8 @@ fn gather(
         #[serde(flatten)]
         field: FieldId,
     }
-    let retried = Past::read(kafka)?.retried;
-    let mut collection = Collection::open(&old.run, scratch, retried)?;
+    let mut collection = opened(kafka, &old.run, scratch, &[Topic::Status, Topic::DeadLetters])?;
     let (mut present, mut taken) = (HashSet::new(), HashSet::new());
-    for topic in [Topic::Status, Topic::DeadLetters] {
-        read_to_end(kafka, topic, &Start::Beginning, |record| {
-            collection.take(record)?;
-            Ok::<_, ReplayError>(ControlFlow::Continue(()))
-        })?;
-    }
     read_to_end(kafka, Topic::Features, &selection.start, |record| {
         let Ok(of) = record.read::<OfField>() else {
             // The collection says what is wrong with it.
@@ -355,14 +348,26 @@ pub fn collected(
     scratch: &Path,
 ) -> Result<(Screen, Collection), ReplayError> {
     let old = find(kafka, run)?;
-    let mut collection = Collection::open(&old.run, scratch, Past::read(kafka)?.retried)?;
-    for topic in [Topic::Status, Topic::DeadLetters, Topic::Features] {
-        read_to_end(kafka, topic, &Start::Beginning, |record| {
+    let topics = [Topic::Status, Topic::DeadLetters, Topic::Features];
+    let collection = opened(kafka, &old.run, scratch, &topics)?;
+    Ok((old.screen, collection))
+}
+
+/// A run with all that `topics` have of it.
+fn opened(
+    kafka: &KafkaSettings,
+    run: &RunId,
+    scratch: &Path,
+    topics: &[Topic],
+) -> Result<Collection, ReplayError> {
+    let mut collection = Collection::open(run, scratch, Past::read(kafka)?.retried)?;
+    for topic in topics {
+        read_to_end(kafka, *topic, &Start::Beginning, |record| {
             collection.take(record)?;
             Ok::<_, ReplayError>(ControlFlow::Continue(()))
         })?;
     }
-    Ok((old.screen, collection))
+    Ok(collection)
 }
 
 /// Publishes one plate of the new run: its features in batches, then its letters and its plan. The plan comes last and

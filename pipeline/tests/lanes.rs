@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use common::wait_for;
@@ -13,9 +14,9 @@ use wellspring::error::{Stage, StageError};
 use wellspring::failures::{DELAY, DUE};
 use wellspring::kafka::lane::{Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
-use wellspring::kafka::tail::{Polled, Tail};
+use wellspring::kafka::tail::Tail;
 use wellspring::kafka::topics::{Topic, create_missing};
-use wellspring::kafka::{KafkaSettings, OutRecord};
+use wellspring::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use wellspring::track::Outcome;
 use wellspring_broker::EmbeddedBroker;
 
@@ -314,14 +315,12 @@ fn a_producer_fenced_for_its_own_slowness_is_made_anew_and_repeats_nothing() {
 /// Values of all features, sorted.
 fn answers(broker: &Broker) -> Vec<String> {
     let mut tail = Tail::open(&broker.kafka, &[Topic::Features]).unwrap();
-    let (mut answers, mut ended) = (Vec::new(), 0);
-    while ended < tail.partitions() {
-        match tail.poll(Duration::from_secs(60)).unwrap() {
-            Polled::Record(record) => answers.push(String::from_utf8(record.value).unwrap()),
-            Polled::AtEnd(_) => ended += 1,
-            Polled::Nothing => panic!("nothing is heard of the features"),
-        }
-    }
+    let mut answers = Vec::new();
+    let read = tail.read_to_end(Duration::from_secs(60), |record| -> Result<_, KafkaFailure> {
+        answers.push(String::from_utf8(record.value.clone()).unwrap());
+        Ok(ControlFlow::Continue(()))
+    });
+    read.unwrap();
     answers.sort();
     answers
 }

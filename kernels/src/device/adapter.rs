@@ -35,16 +35,12 @@ impl Adapter {
 
     /// Does `work`, twice if the device is lost meanwhile.
     pub(super) fn with<T>(&self, work: impl Fn(&Gpu) -> Result<T, KernelError>) -> Result<T, KernelError> {
-        let gpu = self.current();
-        let result = match work(&gpu) {
-            Err(_) if gpu.is_broken() => {
-                let gpu = self.reopened(&gpu)?;
-                let result = work(&gpu);
-                gpu.pipelines.save();
-                return result;
-            }
-            result => result,
-        };
+        let mut gpu = self.current();
+        let mut result = work(&gpu);
+        if result.is_err() && gpu.is_broken() {
+            gpu = self.reopened(&gpu)?;
+            result = work(&gpu);
+        }
         gpu.pipelines.save();
         result
     }

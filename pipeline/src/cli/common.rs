@@ -9,6 +9,7 @@ use wellspring::clock::{now_ms, parse_moment};
 use wellspring::embed::EngineSettings;
 use wellspring::kafka::topics::MAX_RETRIES;
 use wellspring::kafka::{Delivery, KafkaSettings};
+use wellspring::model_cards;
 use wellspring::pipelines::PipelineFiles;
 use wellspring::plan;
 use wellspring::runs::Run;
@@ -16,7 +17,7 @@ use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
 use wellspring::topology::{Role, WorkerSettings};
 use wellspring_kernels::{Device, DeviceChoice, DeviceOptions, PipelineStore};
-use wellspring_models::{Architecture, EngineChoice, OnnxProvider, TorchDevice};
+use wellspring_models::{Architecture, EngineChoice, ModelCard, OnnxProvider, TorchDevice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
 use wellspring_workloads::words::Barcode;
 
@@ -260,6 +261,12 @@ impl RuntimeArgs {
             screen::EngineChoice::Onnx => self.onnx()?,
             screen::EngineChoice::Libtorch => self.libtorch(),
         })
+    }
+
+    /// The engine that runs a model, or the model that it stands on.
+    pub(crate) fn engine_for(&self, folder: &Path, card: &ModelCard) -> anyhow::Result<EngineChoice> {
+        let base = model_cards::base_of(folder, card)?;
+        self.engine_of(&base.as_deref().unwrap_or(card).architecture)
     }
 
     /// The engine that runs a model of `architecture`.

@@ -13,6 +13,7 @@ use wellspring::error::chain;
 use wellspring::fetch::read_channels;
 use wellspring::npy;
 use wellspring::plan::{self, list_screen};
+use wellspring::results::AtomicFile;
 use wellspring::runs::Run;
 use wellspring::shading::path;
 use wellspring_kernels::{
@@ -265,7 +266,7 @@ fn evenly(fields: &[FieldFiles], most: usize) -> Vec<&FieldFiles> {
         .collect()
 }
 
-/// Writes the plane of every channel: beside its place first, so that a file under its own name is whole.
+/// Writes the plane of every channel.
 fn write(
     run: &Run,
     out: &Path,
@@ -282,10 +283,7 @@ fn write(
         .zip(values.chunks_exact(height * width))
     {
         let target = out.join(path(template, plate, &channel.name));
-        let beside = target.with_extension("npy.part");
-        std::fs::write(&beside, npy::plane([height, width], plane))
-            .and_then(|()| std::fs::rename(&beside, &target))
-            .with_context(|| format!("'{}' cannot be written", target.display()))?;
+        AtomicFile::write(&target, &npy::plane([height, width], plane))?;
     }
     Ok(())
 }

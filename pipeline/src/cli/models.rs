@@ -160,10 +160,7 @@ fn add(folder: &Path, args: AddArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = args.name {
         draft.name = name;
     }
-    let base = model_cards::base_of(folder, &draft)?;
-    let engine = args
-        .runtime
-        .engine_of(&base.as_deref().unwrap_or(&draft).architecture)?;
+    let engine = args.runtime.engine_for(folder, &draft)?;
     let card = model_cards::add(folder, draft, &args.file, engine)?;
     say::line(format!(
         "{} {} is ready: {}",

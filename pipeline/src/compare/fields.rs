@@ -8,7 +8,7 @@ use std::path::Path;
 
 use wellspring_workloads::aggregate::WellFields;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
-use wellspring_workloads::words::{Barcode, WellPosition};
+use wellspring_workloads::words::{Barcode, Channel, WellPosition};
 
 use super::plate_flags::{self, FieldRow};
 use crate::events::FieldFeatures;
@@ -29,6 +29,7 @@ pub(super) struct FieldReader<'a> {
     flags: BTreeMap<String, (u64, u64)>,
     left_out: Vec<String>,
     plate: Option<PlateInHand>,
+    channels: Vec<Channel>,
 }
 
 /// What a plate's fields came to.
@@ -113,6 +114,7 @@ impl<'a> FieldReader<'a> {
             flags: BTreeMap::new(),
             left_out: Vec::new(),
             plate: None,
+            channels,
         })
     }
 
@@ -237,15 +239,7 @@ impl<'a> FieldReader<'a> {
             mut quality,
             ..
         } = plate;
-        let channels: Vec<_> = self
-            .run
-            .screen
-            .images
-            .channels
-            .iter()
-            .map(|c| c.name.clone())
-            .collect();
-        plate_flags::flag(&mut quality, &channels, &mut self.flags);
+        plate_flags::flag(&mut quality, &self.channels, &mut self.flags);
         plate_flags::write(&quality, &mut self.quality)?;
         let reason = held_back(&self.run.screen.quality, &treatments, &counts);
         // Held back, its profiles stay in the table, for whoever wants to judge the gate.

@@ -26,8 +26,7 @@ use crate::results::{ComparisonTables, Provenance, WriteError, write_dropped};
 use crate::scratch::{ScratchError, unnamed_file};
 use crate::transforms::{TransformError, keep_transform};
 
-/// Plates after which free memory goes back to the system: what is kept of a plate lies between what is not, and the holes
-/// would grow with the screen.
+/// Plates after which free memory goes back to the system.
 const GIVE_BACK: usize = 4;
 /// Rows after which the same is done.
 const GIVE_BACK_ROWS: usize = 8 << 10;
@@ -195,9 +194,7 @@ impl Sink for Found {
 
     fn plate(&mut self, plate: PlateRows<'_>) -> Result<(), FoundError> {
         self.plates += 1;
-        if self.plates.is_multiple_of(GIVE_BACK) {
-            memory::give_back_free();
-        }
+        memory::give_back_every(GIVE_BACK, self.plates);
         Ok(self.whole.plate(&plate)?)
     }
 
@@ -233,9 +230,7 @@ impl Sink for Found {
             findings.row(&row)?;
         }
         self.rows += 1;
-        if self.rows.is_multiple_of(GIVE_BACK_ROWS) {
-            memory::give_back_free();
-        }
+        memory::give_back_every(GIVE_BACK_ROWS, self.rows);
         keep(&mut self.shown.rows, MOST_ROWS, row);
         Ok(())
     }
@@ -247,9 +242,7 @@ impl Sink for Found {
             findings.compound(&summary)?;
         }
         self.compounds += 1;
-        if self.compounds.is_multiple_of(GIVE_BACK_ROWS) {
-            memory::give_back_free();
-        }
+        memory::give_back_every(GIVE_BACK_ROWS, self.compounds);
         *self.calls.entry(summary.call).or_default() += 1;
         let harm = |summary: &CompoundSummary| summary.max_off_z.unwrap_or(0.0);
         if summary.toxic_dose.is_some()

@@ -51,7 +51,7 @@ pub fn run_profiles(
                 continue;
             }
         };
-        let mut wells: BTreeMap<WellPosition, (FieldCount, WellFields)> = BTreeMap::new();
+        let mut wells: BTreeMap<WellPosition, WellFields> = BTreeMap::new();
         let mut counts: BTreeMap<WellPosition, FieldCount> = BTreeMap::new();
         for features in collection.fields(&plate)? {
             let features = features?;
@@ -69,15 +69,10 @@ pub fn run_profiles(
             if !treatments.get(&well).is_some_and(|given| controls.has(given)) {
                 continue;
             }
-            let (count, fields) = wells.entry(well).or_insert_with(|| {
-                (
-                    FieldCount::default(),
-                    WellFields::new(screen.comparison.aggregate, width),
-                )
-            });
-            count.fields += 1;
+            let fields = wells
+                .entry(well)
+                .or_insert_with(|| WellFields::new(screen.comparison.aggregate, width));
             if features.passed {
-                count.passed += 1;
                 fields.add(features.embedding.iter().copied().take(width), 1.0);
             }
         }
@@ -85,7 +80,8 @@ pub fn run_profiles(
             left_out.push(format!("plate {plate} is left out: {reason}"));
             continue;
         }
-        for (well, (count, fields)) in wells {
+        for (well, fields) in wells {
+            let count = counts.get(&well).copied().unwrap_or_default();
             let enough = screen.quality.well_counts(count.passed, count.fields);
             match (fields.profile().filter(|_| enough), treatments.get(&well)) {
                 (Some(values), Some(treatment)) => profiles.push(WellProfile {

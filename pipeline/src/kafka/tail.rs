@@ -22,7 +22,7 @@ use crate::schemas::{Schemas, Unreadable, UnreadableAt};
 const SMALL_SILENCE: Duration = Duration::from_secs(10);
 
 /// One committed record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TailRecord {
     /// Where it was read.
     pub topic: Topic,
@@ -134,11 +134,6 @@ impl Tail {
             settings: kafka.clone(),
             partitions,
         })
-    }
-
-    /// How many partitions are read: the first [`Polled::AtEnd`] of each tells that all that was there was read.
-    pub fn partitions(&self) -> usize {
-        self.partitions
     }
 
     /// The next record, waiting up to `timeout`.

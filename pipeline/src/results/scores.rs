@@ -17,7 +17,7 @@ use super::tables::{ComparisonTable, Provenance};
 use crate::memory;
 use crate::scratch::{Place, ScratchWriter};
 
-/// Plates after which free memory goes back to the system: their texts lie between what the tables keep.
+/// Plates after which free memory goes back to the system.
 const GIVE_BACK: usize = 64;
 
 fn count(n: usize) -> Cell<'static> {
@@ -451,9 +451,7 @@ impl ComparisonTables {
         let comparisons = self.comparisons.finish()?;
         let aside = self.aside.finish()?;
         for (plate, place) in self.places.into_values().enumerate() {
-            if plate.is_multiple_of(GIVE_BACK) {
-                memory::give_back_free();
-            }
+            memory::give_back_every(GIVE_BACK, plate);
             let PlateScores {
                 mut wells,
                 mut windows,

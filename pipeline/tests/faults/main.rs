@@ -11,6 +11,7 @@ mod records;
 mod store;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -18,9 +19,9 @@ use std::sync::Mutex;
 
 use common::{models, run_json, simulate, small_plate, start_broker, wellspring};
 use serde_json::Value;
-use wellspring::kafka::KafkaSettings;
-use wellspring::kafka::tail::{Polled, Tail, TailRecord};
+use wellspring::kafka::tail::{Tail, TailRecord};
 use wellspring::kafka::topics::Topic;
+use wellspring::kafka::{KafkaFailure, KafkaSettings};
 
 /// Every edge, and what it lets pass before it kills.
 const EDGES: [(&str, &str); 18] = [
@@ -139,14 +140,12 @@ fn few_wells(folder: &Path) {
 /// All committed records of a topic.
 fn records(kafka: &KafkaSettings, topic: Topic) -> Vec<TailRecord> {
     let mut tail = Tail::open(kafka, &[topic]).unwrap();
-    let (mut records, mut ended) = (Vec::new(), 0);
-    while ended < tail.partitions() {
-        match tail.poll(common::PATIENCE).unwrap() {
-            Polled::Record(record) => records.push(record),
-            Polled::AtEnd(_) => ended += 1,
-            Polled::Nothing => panic!("nothing is heard of {topic:?}"),
-        }
-    }
+    let mut records = Vec::new();
+    let read = tail.read_to_end(common::PATIENCE, |record| -> Result<_, KafkaFailure> {
+        records.push(record.clone());
+        Ok(ControlFlow::Continue(()))
+    });
+    read.unwrap();
     records
 }
 

@@ -112,6 +112,7 @@ pub fn score<S: Spool, E: From<SignatureError>>(
     let largest = blocks.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
     let most = BLOCK_BYTES / (SCORE_BYTES * largest.max(1));
     let together = SIGNATURE_BLOCK.min(most).clamp(1, signatures.len().max(1));
+    let members: Vec<_> = blocks.iter().map(|block| members(&classes, of, block)).collect();
     let mut aside = Products::put_aside(effect_vectors, signature_vectors, &blocks, together)?;
     let mut dots = vec![0.0; together * largest];
     let mut columns: Vec<SignatureColumn> = Vec::new();
@@ -126,15 +127,14 @@ pub fn score<S: Spool, E: From<SignatureError>>(
         columns.resize_with(n.max(columns.len()), SignatureColumn::default);
         let p_place = aside.effects.rows.end();
         let mut counts: Vec<[Counts; 3]> = (0..n).map(|_| Default::default()).collect();
-        for (number, block) in blocks.iter().enumerate() {
+        for (number, (block, members)) in blocks.iter().zip(&members).enumerate() {
             let dots = &mut dots[..n * block.len()];
             aside.read(number, first..first + n, dots)?;
-            let members = members(&classes, of, block);
             columns[..n].par_iter_mut().enumerate().for_each(|(j, column)| {
                 let v = &vectors[j * width..(j + 1) * width];
                 let vv = dot(v, v);
                 column.fill(first + j, of, block, of_signature(dots, n, j), vv);
-                for (class, here) in &members {
+                for (class, here) in members {
                     column.test(class, here, &along, j, vv, settings.tail);
                 }
             });

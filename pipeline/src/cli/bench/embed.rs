@@ -45,11 +45,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     };
     let choice = match args.engine {
         Some(word) => args.runtime.engine(word, &args.device)?,
-        None => {
-            let base = model_cards::base_of(&folder, &card)?;
-            args.runtime
-                .engine_of(&base.as_ref().unwrap_or(&card).architecture)?
-        }
+        None => args.runtime.engine_for(&folder, &card)?,
     };
     // A model of several channels is measured with an image of five, or of as many as it takes.
     let channels = (1..=5)

@@ -13,7 +13,7 @@ use wellspring_workloads::words::Barcode;
 
 use super::super::join::Join;
 use super::super::left_out::{Kind, LeftOut};
-use super::super::scratch::ScratchWriter;
+use super::super::scratch::{Place, ScratchWriter};
 use super::field::{Field, Found, site_hash};
 use super::layout::Layout;
 use super::rows::{Label, PlateRows, Row};
@@ -363,20 +363,20 @@ fn numbered_within_batches(plates: BTreeMap<Barcode, PlateIndex>) -> BTreeMap<Ba
         index.places.shrink_to_fit();
         let number =
             plate.as_str().len() <= LONGEST_NUMBER && plate.as_str().bytes().all(|b| b.is_ascii_digit());
-        let batches = index.places.chunk_by(|(a, _), (b, _)| a == b);
-        let parts: Option<Vec<(Barcode, PlateIndex)>> = batches
-            .map(|places| {
-                let batch = places.first()?.0.as_ref()?;
-                let name = format!("{batch}_{plate}").parse().ok()?;
-                let places = places.to_vec();
-                Some((name, PlateIndex { places }))
-            })
-            .collect();
-        match parts {
-            Some(parts) if number && parts.len() > 1 => all.extend(parts),
-            _ => {
-                all.insert(plate, index);
-            }
+        let batches = || index.places.chunk_by(|(a, _), (b, _)| a == b);
+        if !number || batches().count() < 2 {
+            all.insert(plate, index);
+            continue;
+        }
+        let part = |places: &[(Option<String>, Place)]| -> Option<(Barcode, PlateIndex)> {
+            let batch = places.first()?.0.as_ref()?;
+            let name = format!("{batch}_{plate}").parse().ok()?;
+            let places = places.to_vec();
+            Some((name, PlateIndex { places }))
+        };
+        match batches().map(part).collect::<Option<Vec<_>>>() {
+            Some(parts) => all.extend(parts),
+            None => _ = all.insert(plate, index),
         }
     }
     all
