@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// One call of a transaction; less than what a broker that is away for a moment needs, since calls are repeated.
 const CALL: Duration = Duration::from_secs(5);
 
+/// Between two looks at what the broker has not answered yet.
+const DRAIN_LOOK: Duration = Duration::from_millis(1);
+
 /// Bytes of records that are worth a transaction of their own where there are many: ending one costs Kafka tens of
 /// milliseconds, whatever is in it.
 pub const TRANSACTION_BYTES: usize = 16 << 20;
@@ -273,6 +276,7 @@ impl BatchProducer {
         if failpoint::loses(self.place(), "request") {
             return Ok(Committed::Unknown);
         }
+        self.drain(CALL);
         retriable(|| self.client.commit_transaction(CALL)).map_err(|e| (Doing::Committing, e))?;
         Ok(match failpoint::loses(self.place(), "answer") {
             true => Committed::Unknown,
@@ -309,6 +313,15 @@ impl BatchProducer {
         answered.recv_timeout(TRANSACTION_TIMEOUT + 2 * CALL).ok()
     }
 
+    /// Waits until the broker has answered every record, or for `timeout`: a flush after it has nothing to wait for. One
+    /// that has looks again every 100 ms only, which is longer than most batches take.
+    fn drain(&self, timeout: Duration) {
+        let give_up = Instant::now() + timeout;
+        while self.client.in_flight_count() > 0 && Instant::now() < give_up {
+            std::thread::sleep(DRAIN_LOOK);
+        }
+    }
+
     fn acknowledged<C: ConsumerContext>(
         &self,
         records: &[Ready<'_>],
@@ -317,6 +330,7 @@ impl BatchProducer {
         for record in records {
             self.enqueue(record).map_err(|e| (Doing::Sending, e))?;
         }
+        self.drain(BROKER_TIMEOUT);
         self.client
             .flush(BROKER_TIMEOUT)
             .map_err(|e| (Doing::Sending, e))?;
