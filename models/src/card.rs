@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::architecture::Architecture;
 
@@ -204,6 +205,26 @@ pub enum Pooling {
 }
 
 impl ModelCard {
+    /// SHA-256, in lower-case hex, of everything in the card that decides which embedding an image gets, besides the
+    /// weights: not where they are published, their licence, or the canary.
+    pub fn contract_sha256(&self) -> String {
+        let contract = serde_json::to_string(&(
+            &self.architecture,
+            &self.weights.keys,
+            &self.input,
+            &self.channel_policy,
+            &self.tiling,
+            &self.pooling,
+            &self.embedding_width,
+        ));
+        // Cards are read from JSON, so that they can be written; the fallback is never taken.
+        let contract = contract.unwrap_or_else(|_| format!("{self:?}"));
+        Sha256::digest(contract.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
     /// The channels of a [`crate::Batch`] for an image of `channels`, and how many items of a batch such an image
     /// becomes: one with all channels, or one for each. `None` where the model does not take so many.
     pub fn items_for(&self, channels: usize) -> Option<(usize, usize)> {
@@ -376,6 +397,25 @@ mod tests {
             find_template("dino-vit-s16").unwrap().image_width(5),
             Some(5 * 384)
         );
+    }
+
+    #[test]
+    fn the_contract_is_what_decides_the_embedding_and_nothing_else() {
+        let card = find_card("efficientnet-lite0").unwrap();
+        let digest = card.contract_sha256();
+        assert_eq!(digest.len(), 64);
+        let mut told = card.clone();
+        told.weights.uri = "elsewhere".to_owned();
+        told.licence = "MIT".to_owned();
+        told.canary.embedding.clear();
+        assert_eq!(told.contract_sha256(), digest);
+        let mut scaled = card.clone();
+        scaled.input.scale *= 2.0;
+        assert_ne!(scaled.contract_sha256(), digest);
+        let others = cards().iter().filter(|other| other.name != card.name);
+        for other in others {
+            assert_ne!(other.contract_sha256(), digest, "{}", other.name);
+        }
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub struct FieldTask {
     /// Grey levels that become 0 and 1, per channel, where they are pooled over the plate's controls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Vec<(f32, f32)>>,
+    /// Hash of the illumination functions and dark-fields that the plate was planned with, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shading: Option<String>,
 }
 
 /// Quality of one channel of one field: named measures and the flags they raised.
@@ -211,6 +214,9 @@ pub enum Status {
         plates: Vec<Barcode>,
         /// When, in milliseconds since 1970 UTC.
         time_ms: u64,
+        /// The network that the run is made with; absent in records of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<ModelIdentity>,
     },
     /// A plate was planned: this many fields are to come.
     PlatePlanned {
@@ -224,6 +230,9 @@ pub enum Status {
         fields_planned: u32,
         /// Dead letters published with this status. They are on another topic, so a reader may see them later.
         dead_letters: u32,
+        /// Hash of the plate's illumination functions and dark-fields, where it has any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shading: Option<String>,
     },
     /// A plate's profiles are published; written in one transaction with them.
     PlateProfiled {
@@ -263,6 +272,20 @@ pub enum Status {
         /// When, in milliseconds since 1970 UTC.
         time_ms: u64,
     },
+}
+
+/// A network as it was when a run was submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// Its name.
+    pub name: String,
+    /// The version of its card.
+    pub version: String,
+    /// Digest of its weights, as its card has it.
+    pub weights_sha256: String,
+    /// Digest of what else its card says about how an embedding is made
+    /// ([`wellspring_models::ModelCard::contract_sha256`]).
+    pub card_sha256: String,
 }
 
 /// What an operator did with a dead letter.

@@ -11,11 +11,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::dead_letters::Place;
-use crate::error::{Stage, StageError};
+use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ChannelImages, FieldTask, RunId};
 use crate::failpoint;
 use crate::failures::{place_of_task, settle, settle_deadly, settle_field};
 use crate::fields::{Fetched, Field};
+use crate::identity::same_planes;
 use crate::kafka::lane::Inbound;
 use crate::runs::{Run, Runs};
 use crate::shading::Shading;
@@ -141,7 +142,10 @@ type FieldBytes = (Vec<Vec<Bytes>>, Shading);
 
 async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
     let channels = read_channels(&run.store, &task.images).await?;
-    let shading = run.shading.get(&run.screen, &task.field.plate).await?;
+    let plate = &task.field.plate;
+    let shading = run.shading.get(&run.screen, plate).await?;
+    same_planes(&run.id, plate, task.shading.as_deref(), shading.digest.as_deref())
+        .map_err(|error| StageError::input(Stage::Fetch, FailureClass::Configuration, error))?;
     Ok((channels, shading))
 }
 
@@ -168,4 +172,67 @@ pub async fn read_channels(
         channels.push(planes);
     }
     Ok(channels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::npy;
+    use wellspring_workloads::screen::Screen;
+    use wellspring_workloads::words::FieldId;
+
+    const SCREEN: &str = r#"
+[screen]
+name = "lit"
+[images]
+store = "."
+channels = ["DNA"]
+[preprocess]
+illumination = "{plate}.npy"
+[plate_map]
+file = "map.csv"
+[controls]
+reference = { role = "healthy" }
+phenotype = { role = "disease" }
+"#;
+
+    #[tokio::test]
+    async fn a_field_is_not_divided_by_another_plane_than_its_plate_was_planned_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut screen = Screen::parse(SCREEN, "lit.toml").unwrap();
+        screen.resolve_paths(folder.path().to_str().unwrap());
+        let open = || Run::open(screen.clone()).unwrap();
+        let write =
+            |value| std::fs::write(folder.path().join("P1.npy"), npy::plane([1, 1], &[value])).unwrap();
+        write(1.0);
+        let plate = "P1".parse().unwrap();
+        let run = open();
+        let mut task = FieldTask {
+            run: run.id.clone(),
+            field: FieldId {
+                plate,
+                well: "A01".parse().unwrap(),
+                field: 1,
+            },
+            images: Vec::new(),
+            scaling: None,
+            shading: run
+                .shading
+                .get(&run.screen, &"P1".parse().unwrap())
+                .await
+                .unwrap()
+                .digest,
+        };
+        assert!(task.shading.is_some());
+        fetch(&run, &task).await.unwrap();
+        write(2.0);
+        // What was read stays what it was; who reads it now sees another.
+        fetch(&run, &task).await.unwrap();
+        let error = fetch(&open(), &task).await.unwrap_err();
+        assert_eq!(error.class, FailureClass::Configuration);
+        assert!(error.chain().contains("plate P1"), "{}", error.chain());
+        // Planned by a version that did not say.
+        task.shading = None;
+        fetch(&open(), &task).await.unwrap();
+    }
 }

@@ -17,6 +17,11 @@ pub fn content<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
+    digits(hash)
+}
+
+/// The first 12 hex digits.
+pub(crate) fn digits(hash: Sha256) -> String {
     hash.finalize()
         .iter()
         .take(6)
@@ -24,7 +29,7 @@ pub fn content<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
         .collect()
 }
 
-/// What a field's work is made from: its images as listed, and its scaling.
+/// What a field's work is made from: its images as listed, its scaling, and its plate's planes.
 pub fn content_of_task(task: &FieldTask) -> String {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for channel in &task.images {
@@ -39,6 +44,12 @@ pub fn content_of_task(task: &FieldTask) -> String {
     for (low, high) in task.scaling.iter().flatten() {
         parts.push([low.to_le_bytes(), high.to_le_bytes()].concat());
     }
+    // Tasks of plates without planes have the ids that they always had.
+    parts.extend(
+        task.shading
+            .as_ref()
+            .map(|planes| format!("planes {planes}").into_bytes()),
+    );
     content(parts)
 }
 
@@ -80,6 +91,7 @@ mod tests {
                 }],
             }],
             scaling,
+            shading: None,
         }
     }
 

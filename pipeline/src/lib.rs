@@ -23,6 +23,7 @@ pub mod fields;
 pub mod finish;
 pub mod heads;
 pub mod http;
+pub mod identity;
 pub mod ids;
 pub mod kafka;
 pub mod memory;

@@ -157,10 +157,7 @@ async fn plan_records(
         Err(error) if error.domain == Domain::Internal || will_be_tried_again(ticket, &error) => {
             return Err(error);
         }
-        Err(error) => PlatePlan {
-            tasks: Vec::new(),
-            failures: vec![Failure::plate(error)],
-        },
+        Err(error) => PlatePlan::failed(error),
     };
     let internal = |error| StageError::internal(Stage::Plan, error);
     let mut records = Vec::new();
@@ -192,6 +189,7 @@ async fn plan_records(
         fields_expected: planned + fields_lost,
         fields_planned: planned,
         dead_letters: count(letters.len()),
+        shading: plan.shading.clone(),
     };
     let content = ids::content(plan.tasks.iter().map(ids::content_of_task).chain(letters));
     let id = ids::of_plate(&run.id, plate, "planned", &content);
@@ -206,6 +204,22 @@ pub struct PlatePlan {
     pub tasks: Vec<FieldTask>,
     /// What cannot be done.
     pub failures: Vec<Failure>,
+    /// Hash of the plate's illumination functions and dark-fields, where it has any.
+    pub shading: Option<String>,
+}
+
+impl PlatePlan {
+    fn nothing(failures: Vec<Failure>) -> Self {
+        Self {
+            tasks: Vec::new(),
+            failures,
+            shading: None,
+        }
+    }
+
+    fn failed(error: StageError) -> Self {
+        Self::nothing(vec![Failure::plate(error)])
+    }
 }
 
 /// Part of a plate that cannot be processed.
@@ -264,10 +278,7 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
             message.push_str(&format!("; {problem}"));
         }
         let error = StageError::input(Stage::Plan, FailureClass::MissingImage, message);
-        return Ok(PlatePlan {
-            tasks: Vec::new(),
-            failures: vec![Failure::plate(error)],
-        });
+        return Ok(PlatePlan::failed(error));
     }
     let treatments = match screen.treatments(&map, plate) {
         Ok(treatments) => treatments,
@@ -278,10 +289,7 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
                 fields_lost: lost,
                 ..Failure::plate(error)
             });
-            return Ok(PlatePlan {
-                tasks: Vec::new(),
-                failures,
-            });
+            return Ok(PlatePlan::nothing(failures));
         }
     };
 
@@ -309,6 +317,13 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
         }
         _ => None,
     };
+    // Read here too, so that a wrong file is one error of the plate and not one of each field.
+    let shading = run.shading.get(screen, plate).await;
+    let of_plan = |error| StageError {
+        stage: Stage::Plan,
+        ..error
+    };
+    let shading = shading.map_err(of_plan)?.digest;
     let tasks = by_well
         .into_values()
         .flatten()
@@ -321,9 +336,14 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
             },
             images: images(field),
             scaling: scaling.clone(),
+            shading: shading.clone(),
         })
         .collect();
-    Ok(PlatePlan { tasks, failures })
+    Ok(PlatePlan {
+        tasks,
+        failures,
+        shading,
+    })
 }
 
 fn count(n: usize) -> u32 {

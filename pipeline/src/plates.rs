@@ -155,6 +155,7 @@ impl Board {
                 fields_expected,
                 fields_planned,
                 dead_letters,
+                ..
             } => {
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
                 *entry = InRun {

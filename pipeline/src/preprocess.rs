@@ -158,6 +158,7 @@ mod tests {
     fn the_dark_field_is_subtracted_before_the_light_divides() {
         let plane = |values: &[f32]| Illumination::new(1, 1, 3, values.to_vec()).unwrap();
         let shading = Shading {
+            digest: None,
             dark_field: Some(plane(&[10.0, 20.0, 30.0])),
             illumination: Some(plane(&[0.5, 1.0, 2.0])),
         };

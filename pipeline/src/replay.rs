@@ -6,12 +6,13 @@
 //! notices. Replaying again under the same name adds what is missing and nothing else: a crash in between, or a second
 //! process, makes no record twice. What fails: a run that is not there, and features that another screen cannot use.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use wellspring_workloads::screen::{Screen, ScreenName};
 use wellspring_workloads::words::{Barcode, FieldId};
 
@@ -19,14 +20,15 @@ use crate::clock::now_ms;
 use crate::collect::Collection;
 use crate::collector::{Past, read_statuses};
 use crate::error::{Stage, StageError};
-use crate::events::{DeadLetter, FieldFeatures, PlateReady, RunId, Status};
+use crate::events::{DeadLetter, FieldFeatures, ModelIdentity, PlateReady, RunId, Status};
+use crate::identity::same_screen;
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, TRANSACTION_BYTES};
 use crate::kafka::tail::{Start, TailRecord, read_to_end};
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::{Run, RunError, run_id};
-use crate::submit::submit;
+use crate::submit::{SubmitError, submit};
 
 /// Tries of an aborted transaction.
 const TRIES: u32 = 10;
@@ -105,6 +107,9 @@ pub enum ReplayError {
     /// The screen cannot be run here.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The new run cannot be begun, or was begun before with something else.
+    #[error(transparent)]
+    Submit(Box<SubmitError>),
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaFailure),
@@ -113,30 +118,54 @@ pub enum ReplayError {
     Stage(#[from] StageError),
 }
 
+impl From<SubmitError> for ReplayError {
+    fn from(error: SubmitError) -> Self {
+        Self::Submit(Box::new(error))
+    }
+}
+
 /// The old run as it was submitted.
 struct Old {
     run: RunId,
     screen: Screen,
     plates: BTreeSet<Barcode>,
+    /// What its features are made with.
+    model: Option<ModelIdentity>,
+    /// Hashes of its plates' planes.
+    shadings: HashMap<Barcode, String>,
 }
 
 fn find(kafka: &KafkaSettings, run: &str) -> Result<Old, ReplayError> {
     let mut found: Option<Old> = None;
     for status in read_statuses(kafka)? {
-        if let Status::RunSubmitted {
-            run: of,
-            screen,
-            plates,
-            ..
-        } = status
-            && of == run
-        {
-            let old = found.get_or_insert_with(|| Old {
+        match status {
+            Status::RunSubmitted {
                 run: of,
-                screen: *screen,
-                plates: BTreeSet::new(),
-            });
-            old.plates.extend(plates);
+                screen,
+                plates,
+                model,
+                ..
+            } if of == run => {
+                let old = found.get_or_insert_with(|| Old {
+                    run: of,
+                    screen: *screen,
+                    plates: BTreeSet::new(),
+                    model,
+                    shadings: HashMap::new(),
+                });
+                old.plates.extend(plates);
+            }
+            Status::PlatePlanned {
+                run: of,
+                plate,
+                shading: Some(shading),
+                ..
+            } if of == run => {
+                if let Some(old) = &mut found {
+                    old.shadings.insert(plate, shading);
+                }
+            }
+            _ => {}
         }
     }
     found.ok_or_else(|| ReplayError::NoSuchRun { run: run.to_owned() })
@@ -186,6 +215,7 @@ pub fn plates(
     name: &ScreenName,
     screen: Option<Screen>,
     selection: &Selection,
+    runtime: &Handle,
 ) -> Result<Replayed, ReplayError> {
     let old = find(kafka, old)?;
     let run = Run::open(old.renamed(screen, name)?)?;
@@ -208,7 +238,7 @@ pub fn plates(
         return Err(ReplayError::Nothing { run: old.run });
     }
     let chosen: Vec<Barcode> = chosen.into_iter().collect();
-    let new = submit(kafka, &run, &chosen)?;
+    let new = submit(kafka, &run, &chosen, runtime)?;
     Ok(Replayed {
         run: run.id,
         plates: chosen.len(),
@@ -239,7 +269,7 @@ pub fn features(
         ..kafka.clone()
     };
     let mut producer = BatchProducer::open(&named, &format!("replay-{run}"))?;
-    let there = There::read(kafka, &run)?;
+    let there = There::read(kafka, &run, &screen)?;
     let (mut collection, present, taken) = gather(kafka, &old, &run, selection, scratch)?;
 
     let chosen: Vec<Barcode> = collection
@@ -269,6 +299,7 @@ pub fn features(
             screen: Box::new(screen),
             plates: unannounced,
             time_ms: now_ms(),
+            model: old.model.clone(),
         };
         producer.publish_once(TRIES, &[OutRecord::status(submitted_id, &submitted)?])?;
     }
@@ -280,7 +311,16 @@ pub fn features(
         let of_plate = letters
             .iter()
             .filter(|letter| letter.plate.as_ref() == Some(plate) && letter.run.is_some());
-        replayed.published += take_over(&mut producer, &mut collection, plate, &run, of_plate, &present)?;
+        let shading = old.shadings.get(plate).cloned();
+        replayed.published += take_over(
+            &mut producer,
+            &mut collection,
+            plate,
+            &run,
+            of_plate,
+            &present,
+            shading,
+        )?;
     }
     Ok(replayed)
 }
@@ -293,11 +333,16 @@ struct There {
 }
 
 impl There {
-    fn read(kafka: &KafkaSettings, run: &RunId) -> Result<Self, KafkaFailure> {
+    fn read(kafka: &KafkaSettings, run: &RunId, screen: &Screen) -> Result<Self, ReplayError> {
         let mut there = Self::default();
         for status in read_statuses(kafka)? {
             match status {
                 Status::RunSubmitted { run: of, plates, .. } if of == *run => there.submitted.extend(plates),
+                Status::RunSubmitted {
+                    run: of,
+                    screen: before,
+                    ..
+                } => same_screen(&of, &before, screen).map_err(SubmitError::from)?,
                 Status::PlatePlanned { run: of, plate, .. } if of == *run => {
                     there.planned.insert(plate);
                 }
@@ -346,11 +391,11 @@ pub fn collected(
     kafka: &KafkaSettings,
     run: &str,
     scratch: &Path,
-) -> Result<(Screen, Collection), ReplayError> {
+) -> Result<(Screen, Option<ModelIdentity>, Collection), ReplayError> {
     let old = find(kafka, run)?;
     let topics = [Topic::Status, Topic::DeadLetters, Topic::Features];
     let collection = opened(kafka, &old.run, scratch, &topics)?;
-    Ok((old.screen, collection))
+    Ok((old.screen, old.model, collection))
 }
 
 /// A run with all that `topics` have of it.
@@ -379,6 +424,7 @@ fn take_over<'a>(
     run: &RunId,
     letters: impl Iterator<Item = &'a DeadLetter>,
     present: &HashSet<FieldId>,
+    shading: Option<String>,
 ) -> Result<u64, ReplayError> {
     // Made from the records of another run.
     let content = ids::content([collection.run().as_str()]);
@@ -440,6 +486,7 @@ fn take_over<'a>(
         fields_expected: fields_planned + plan_letters.values().sum::<u32>(),
         fields_planned,
         dead_letters: count(plan_letters.len()),
+        shading,
     };
     let planned_id = ids::of_plate(run, plate, "planned", &content);
     batch.push(OutRecord::status(planned_id, &planned)?);

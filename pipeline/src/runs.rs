@@ -13,6 +13,7 @@ use wellspring_workloads::screen::{ExternalStep, Screen};
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{RunId, Status};
+use crate::identity::{IdentityError, same_model};
 use crate::kafka::follow::Following;
 use crate::kafka::tail::{Tail, TailRecord};
 use crate::kafka::topics::Topic;
@@ -75,6 +76,9 @@ pub enum RunError {
     /// The image store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It was submitted with another model than the one here.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// The run's name: the screen's name and the first eight hex digits of its hash.
@@ -205,8 +209,14 @@ impl Runs {
 
     fn learn(&self, record: &TailRecord) {
         match record.read::<Status>() {
-            Ok(Status::RunSubmitted { run, screen, .. }) => {
-                let opened = Run::open(*screen).map(Arc::new).map_err(|error| {
+            Ok(Status::RunSubmitted {
+                run, screen, model, ..
+            }) => {
+                let opened = Run::open(*screen).and_then(|opened| {
+                    same_model(&run, model.as_ref(), &opened.card)?;
+                    Ok(Arc::new(opened))
+                });
+                let opened = opened.map_err(|error| {
                     let message = crate::error::chain(&error);
                     tracing::error!(run, message, "the run cannot be worked on here");
                     message.into()

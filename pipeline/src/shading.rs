@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use sha2::{Digest, Sha256};
 use wellspring_kernels::Illumination;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, Channel};
 
 use crate::error::{FailureClass, Stage, StageError};
-use crate::npy;
 use crate::store;
+use crate::{ids, npy};
 
 /// Plates whose planes are kept in memory.
 const CACHED_PLATES: usize = 4;
@@ -24,12 +25,36 @@ pub struct Shading {
     pub dark_field: Option<Illumination>,
     /// What is divided by.
     pub illumination: Option<Illumination>,
+    /// Hash of both; none where there is neither.
+    pub digest: Option<String>,
 }
 
-/// Planes read so far, per plate.
+impl Shading {
+    fn of(dark_field: Option<Illumination>, illumination: Option<Illumination>) -> Self {
+        let mut hash = Sha256::new();
+        for (what, planes) in [("dark-field", &dark_field), ("illumination", &illumination)] {
+            let Some((shape, values)) = planes.as_ref().map(Illumination::parts) else {
+                continue;
+            };
+            hash.update(format!("{what} {shape:?} "));
+            for values in values.chunks(4096) {
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                hash.update(bytes);
+            }
+        }
+        let any = dark_field.is_some() || illumination.is_some();
+        Self {
+            dark_field,
+            illumination,
+            digest: any.then(|| ids::digits(hash)),
+        }
+    }
+}
+
+/// Planes read so far: per plate, or once where they are the same for all.
 #[derive(Debug, Default)]
 pub struct ShadingCache {
-    plates: Mutex<HashMap<Barcode, Shading>>,
+    plates: Mutex<HashMap<Option<Barcode>, Shading>>,
 }
 
 /// A plane that cannot be used.
@@ -64,25 +89,24 @@ impl ShadingCache {
         if settings.dark_field.is_none() && settings.illumination.is_none() {
             return Ok(Shading::default());
         }
+        let templates = settings.dark_field.iter().chain(&settings.illumination);
+        let per_plate = templates.into_iter().any(|template| template.contains("{plate}"));
+        let of = per_plate.then(|| plate.clone());
         let lock = || self.plates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = lock().get(plate) {
+        if let Some(found) = lock().get(&of) {
             return Ok(found.clone());
         }
-        let shading = Shading {
-            dark_field: planes("dark-field", settings.dark_field.as_deref(), screen, plate).await?,
-            illumination: planes(
-                "illumination function",
-                settings.illumination.as_deref(),
-                screen,
-                plate,
-            )
-            .await?,
-        };
+        let dark_field = settings.dark_field.as_deref();
+        let illumination = settings.illumination.as_deref();
+        let shading = Shading::of(
+            planes("dark-field", dark_field, screen, plate).await?,
+            planes("illumination function", illumination, screen, plate).await?,
+        );
         let mut plates = lock();
         if plates.len() >= CACHED_PLATES {
             plates.clear();
         }
-        plates.insert(plate.clone(), shading.clone());
+        plates.insert(of, shading.clone());
         Ok(shading)
     }
 }
@@ -169,6 +193,13 @@ phenotype = { role = "disease" }
         let values = |plane: &Option<Illumination>| plane.as_ref().map(|p| p.parts().1.to_vec());
         assert_eq!(values(&shading.illumination), Some(vec![1.0, 2.0, 3.0, 4.0]));
         assert_eq!(values(&shading.dark_field), Some(vec![10.0, 11.0, 12.0, 13.0]));
+        let digest = shading.digest.clone().unwrap();
+        // What the planes say, wherever they are read.
+        let again = ShadingCache::default().get(&screen, &plate).await.unwrap();
+        assert_eq!(again.digest.as_ref(), Some(&digest));
+        write("P1_ER.npy", [1, 2], &[3.0, 4.5]);
+        let changed = ShadingCache::default().get(&screen, &plate).await.unwrap();
+        assert_ne!(changed.digest, Some(digest));
         // Another plate has functions of its own.
         let other: Barcode = "P2".parse().unwrap();
         let missing = cache.get(&screen, &other).await.unwrap_err();
@@ -180,6 +211,6 @@ phenotype = { role = "disease" }
         screen.preprocess.dark_field = None;
         screen.preprocess.illumination = None;
         let none = cache.get(&screen, &other).await.unwrap();
-        assert!(none.illumination.is_none() && none.dark_field.is_none());
+        assert!(none.illumination.is_none() && none.dark_field.is_none() && none.digest.is_none());
     }
 }

@@ -1,16 +1,20 @@
 //! Submitting: a screen becomes a run on the status topic, and its plates are announced, in one transaction.
 //!
-//! Submitting the same screen again changes nothing; plates that are new since are added.
+//! Submitting the same screen again changes nothing; plates that are new since are added. A screen, a network or planes
+//! that have changed since are refused ([`crate::identity`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wellspring_workloads::words::Barcode;
 
 use crate::clock::now_ms;
 use crate::collector::read_statuses;
-use crate::events::{PlateReady, RunId, Status};
+use crate::error::StageError;
+use crate::events::{ModelIdentity, PlateReady, RunId, Status};
+use crate::identity::{IdentityError, same_model, same_planes, same_screen};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::Topic;
@@ -18,17 +22,62 @@ use crate::kafka::trace::{self, TRACEPARENT};
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::Run;
 
+/// Why nothing was submitted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// It would not be the run that was begun.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A plate's planes cannot be read.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFailure),
+}
+
 /// Registers the run and announces those of `plates` that were not announced with it before; returns those.
 /// Blocking.
-pub fn submit(kafka: &KafkaSettings, run: &Run, plates: &[Barcode]) -> Result<Vec<Barcode>, KafkaFailure> {
-    let known: BTreeSet<Barcode> = read_statuses(kafka)?
-        .into_iter()
-        .filter_map(|status| match status {
-            Status::RunSubmitted { run: of, plates, .. } if of == run.id => Some(plates),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+///
+/// # Errors
+/// The screen, the network or the planes of plates that are planned are not those the run was begun with; Kafka cannot be
+/// reached.
+pub fn submit(
+    kafka: &KafkaSettings,
+    run: &Run,
+    plates: &[Barcode],
+    runtime: &Handle,
+) -> Result<Vec<Barcode>, SubmitError> {
+    let plates_now: BTreeSet<&Barcode> = plates.iter().collect();
+    let mut known = BTreeSet::new();
+    let mut planned = BTreeMap::new();
+    for status in read_statuses(kafka)? {
+        match status {
+            Status::RunSubmitted {
+                run: of,
+                plates,
+                model,
+                ..
+            } if of == run.id => {
+                same_model(&of, model.as_ref(), &run.card)?;
+                known.extend(plates);
+            }
+            Status::RunSubmitted { run: of, screen, .. } => same_screen(&of, &screen, &run.screen)?,
+            Status::PlatePlanned {
+                run: of,
+                plate,
+                shading: Some(shading),
+                ..
+            } if of == run.id && plates_now.contains(&plate) => {
+                planned.insert(plate, shading);
+            }
+            _ => {}
+        }
+    }
+    for (plate, was) in &planned {
+        let is = runtime.block_on(run.shading.get(&run.screen, plate))?.digest;
+        same_planes(&run.id, plate, Some(was), is.as_deref())?;
+    }
     let new: Vec<Barcode> = plates
         .iter()
         .filter(|plate| !known.contains(*plate))
@@ -42,6 +91,7 @@ pub fn submit(kafka: &KafkaSettings, run: &Run, plates: &[Barcode]) -> Result<Ve
         screen: Box::new(run.screen.clone()),
         plates: new.clone(),
         time_ms: now_ms(),
+        model: Some(ModelIdentity::of(&run.card)),
     };
     let id = ids::of_run(
         &run.id,

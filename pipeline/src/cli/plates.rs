@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::plates::Board;
 use wellspring::runs::Run;
@@ -168,7 +169,7 @@ fn watch(args: &WatchArgs) -> anyhow::Result<()> {
         match runtime.block_on(watch::look(&run)) {
             Ok(seen) => {
                 let due = watch.look(begun.elapsed(), seen, patience);
-                announce(&kafka, &run, &mut watch, &due);
+                announce(&kafka, &run, &mut watch, &due, runtime.handle());
                 if args.until_none_waits && watch.waiting() == 0 {
                     break;
                 }
@@ -184,12 +185,12 @@ fn watch(args: &WatchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready]) {
+fn announce(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready], runtime: &Handle) {
     if due.is_empty() {
         return;
     }
     let plates: Vec<Barcode> = due.iter().map(|ready| ready.plate.clone()).collect();
-    let new = match submit::submit(kafka, run, &plates) {
+    let new = match submit::submit(kafka, run, &plates, runtime) {
         Ok(new) => new,
         Err(error) => {
             let message = wellspring::error::chain(&error);

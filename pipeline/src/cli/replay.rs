@@ -92,12 +92,20 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let kafka = common.kafka.settings()?;
     let selection = common.selection()?;
     let screen = common.screen.as_deref().map(read_screen).transpose()?;
-    runtime()?.block_on(topics::create_missing(&kafka))?;
+    let runtime = runtime()?;
+    runtime.block_on(topics::create_missing(&kafka))?;
     let done = if of == "features" {
         let scratch = std::env::temp_dir();
         replay::features(&kafka, &common.run, &common.name, screen, &selection, &scratch)?
     } else {
-        replay::plates(&kafka, &common.run, &common.name, screen, &selection)?
+        replay::plates(
+            &kafka,
+            &common.run,
+            &common.name,
+            screen,
+            &selection,
+            runtime.handle(),
+        )?
     };
     if common.json {
         say::line(serde_json::to_string(&done)?);

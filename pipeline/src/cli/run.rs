@@ -113,7 +113,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     ));
 
     runtime.block_on(topics::create_missing(&kafka))?;
-    let new = submit::submit(&kafka, &run, &plates)?;
+    let new = submit::submit(&kafka, &run, &plates, runtime.handle())?;
     if new.len() < announced {
         say::note(format_args!(
             "going on with a run that was begun before ({} new plates)",

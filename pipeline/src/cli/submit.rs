@@ -28,7 +28,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let run = Run::open(read_screen(&args.screen)?)?;
     let plates = runtime.block_on(plates_of(&run))?;
     runtime.block_on(topics::create_missing(&kafka))?;
-    let new = submit(&kafka, &run, &plates)?;
+    let new = submit(&kafka, &run, &plates, runtime.handle())?;
     say::line(format_args!(
         "{}: {} plates, {} of them announced now",
         run.id,

@@ -38,6 +38,7 @@ fn planned(fields_expected: u32, fields_planned: u32, dead_letters: u32) -> Stat
         fields_expected,
         fields_planned,
         dead_letters,
+        shading: None,
     }
 }
 
@@ -158,6 +159,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
         screen: Box::new(screen()),
         plates: plates.iter().map(|plate| plate.parse().unwrap()).collect(),
         time_ms: 5,
+        model: None,
     };
     let finished = || Status::RunFinished {
         run: "r".to_owned(),

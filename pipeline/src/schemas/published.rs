@@ -37,14 +37,14 @@ macro_rules! schema {
 pub fn texts(topic: Topic) -> &'static [&'static str] {
     match topic {
         Topic::Plates => &[schema!("plates.v1")],
-        Topic::Tasks => &[schema!("tasks.v1"), schema!("tasks.v2")],
+        Topic::Tasks => &[schema!("tasks.v1"), schema!("tasks.v2"), schema!("tasks.v3")],
         Topic::Features => &[schema!("features.v1")],
         Topic::Profiles => &[schema!("profiles.v1")],
         // Records of other topics, as they were.
         Topic::Retries => &[],
         Topic::Comparisons => &[schema!("comparisons.v1")],
         Topic::DeadLetters => &[schema!("dead-letters.v1")],
-        Topic::Status => &[schema!("status.v1")],
+        Topic::Status => &[schema!("status.v1"), schema!("status.v2")],
     }
 }
 

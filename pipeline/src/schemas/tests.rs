@@ -99,9 +99,10 @@ fn samples(topic: Topic) -> Vec<Value> {
             }),
         ],
         Topic::Status => vec![
-            json!({"status": "run_submitted", "run": "r", "screen": screen, "plates": ["P", "Q"], "time_ms": 5}),
+            json!({"status": "run_submitted", "run": "r", "screen": screen, "plates": ["P", "Q"], "time_ms": 5,
+                   "model": {"name": "m", "version": "1", "weights_sha256": "ab", "card_sha256": "cd"}}),
             json!({"status": "plate_planned", "run": "r", "plate": "P", "fields_expected": 4, "fields_planned": 3,
-                   "dead_letters": 1}),
+                   "dead_letters": 1, "shading": "0123456789ab"}),
             json!({"status": "plate_profiled", "run": "r", "plate": "P"}),
             json!({"status": "comparisons_published", "run": "r", "records": 5000}),
             json!({"status": "letters_resolved", "run": "r", "plates": ["P"], "action": "retried", "offsets": [3, 5],
@@ -277,7 +278,10 @@ fn fields_that_come_and_go_are_no_hindrance() {
         {"name": "dead_letters", "type": "int"}, {"name": "fields_expected", "type": "int"},
         {"name": "fields_planned", "type": "int"}, {"name": "plate", "type": "string"},
         {"name": "run", "type": "string"}, {"name": "status", "type": "string"}]}"#;
-    let (bytes, shape) = write(older, &samples(Topic::Status)[1]);
+    let mut planned = samples(Topic::Status)[1].clone();
+    // What this older version did not have.
+    planned.as_object_mut().unwrap().remove("shading");
+    let (bytes, shape) = write(older, &planned);
     let read: Status = decode::from_slice(&shape, &bytes).unwrap();
     assert!(matches!(read, Status::PlatePlanned { dead_letters: 1, .. }));
 }

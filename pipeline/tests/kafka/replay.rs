@@ -79,6 +79,7 @@ fn planned(kafka: &KafkaSettings, run: &str) -> Vec<(String, u32, u32, u32)> {
                 fields_expected,
                 fields_planned,
                 dead_letters,
+                ..
             } if of == run => Some((plate.to_string(), fields_expected, fields_planned, dead_letters)),
             _ => None,
         })

@@ -51,6 +51,9 @@ pub const MAX_SCREEN_BYTES: usize = 1 << 20;
 pub struct Screen {
     /// The screen's name.
     pub name: ScreenName,
+    /// Which version of the screen of this name; 1 is not part of the hash.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub version: u32,
     /// What it is about, for people.
     pub description: String,
     /// Where the images are; without channels in a screen of profiles.
@@ -83,6 +86,14 @@ pub struct Screen {
     pub resources: ResourceSettings,
     /// What is written.
     pub output: OutputSettings,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
 }
 
 fn is_default(settings: &MonitorSettings) -> bool {

@@ -8,6 +8,9 @@ use crate::monitor::DriftAction;
 pub(super) fn plan_text(screen: &Screen) -> String {
     let mut plan = Plan(String::new());
     plan.heading(&format!("Screen {}", screen.name));
+    if screen.version > 1 {
+        plan.line("version", &screen.version.to_string());
+    }
     if !screen.description.is_empty() {
         plan.line("about", &screen.description);
     }

@@ -43,10 +43,12 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
     let head = report.table(head).map(|mut table| {
         let name = table.need(report, "name", "a short name, such as \"rescue-2026\"");
         let name = report.parsed::<ScreenName>(name);
+        let version = table.get("version");
+        let version = report.count(version, 1..=1_000_000).unwrap_or(1);
         let description = table.get("description");
         let description = report.text(description);
         table.finish(report);
-        (name, description.unwrap_or_default())
+        (name, version, description.unwrap_or_default())
     });
     let value = root.get("profiles");
     let profiles = report.table(value).map(|table| profiles_settings(report, table));
@@ -109,11 +111,12 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
     let output = report.table(table).map(|table| output(report, table));
     root.finish(report);
 
-    let (name, description) = head?;
+    let (name, version, description) = head?;
     let mut plate_map = plate_map?.0?;
     plate_map.dose_unit.clone_from(&comparison.dose_unit);
     Some(Screen {
         name: name?,
+        version,
         description,
         images: images?,
         profiles,

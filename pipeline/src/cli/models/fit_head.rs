@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use wellspring::heads::{self, Controls, Kind, Request};
+use wellspring::identity::same_model;
 use wellspring::model_cards;
 use wellspring::model_store::weights_path;
 use wellspring::plan::read_plate_map;
@@ -210,8 +211,9 @@ impl Args {
             schemas: self.schemas.clone(),
         }
         .settings()?;
-        let (screen, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
+        let (screen, model, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
         let base = model_cards::find(folder, &screen.model.name)?;
+        same_model(&run.to_owned(), model.as_ref(), &base)?;
         let map = runtime()?.block_on(read_plate_map(&screen))?;
         let (profiles, left_out) = heads::run_profiles(&screen, &base, &mut collection, &map, controls)?;
         Ok(Found {

@@ -43,6 +43,11 @@ pub(super) fn screen() -> Value {
             "1 to 64 lower-case letters, digits, '-' and '_'.",
             pattern("^[a-z0-9_-]{1,64}$"),
         ),
+        key(
+            "version",
+            "Counts up where a screen is changed and submitted again under its name.",
+            or_else(whole(1..=1_000_000), 1),
+        ),
         key("description", "What it is about, for people.", text()),
     ])
 }
