@@ -99,9 +99,12 @@ fn standardised(controls: &ControlWells, method: WhitenMethod) -> Vec<Vec<f64>> 
             .sum::<f64>()
             / n
     };
-    let scales: Vec<f64> = (0..d)
-        .map(|j| if by_deviation { variance(j).sqrt() } else { 1.0 })
-        .collect();
+    let deviations: Vec<f64> = (0..d).map(|j| variance(j).sqrt()).collect();
+    let mut sorted = deviations.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = 0.5 * (sorted[(d - 1) / 2] + sorted[d / 2]);
+    let scale = |deviation: f64| if by_deviation { deviation.max(median) } else { 1.0 };
+    let scales: Vec<f64> = deviations.into_iter().map(scale).collect();
     let row = |row: &[f32]| {
         (0..d)
             .map(|j| (f64::from(row[j]) - means[j]) / scales[j])
@@ -154,6 +157,34 @@ fn whitening_is_the_root_of_the_inverse_of_the_shrunk_covariance() {
             }
         }
     }
+}
+
+/// A network's features are 0 in most wells: among some dozens of controls many vary in one well only, and little there.
+#[test]
+fn features_that_vary_in_one_well_do_not_outweigh_the_others() {
+    let (count, features, rare) = (36, 40, 8);
+    let mut controls = wells(count, features);
+    for j in 0..rare {
+        for i in 0..count {
+            controls.rows.row_mut(i)[j] = if i == j { 0.01 } else { 0.0 };
+        }
+    }
+    // A well beyond the controls, in which rare features are seen and the others are as in a control.
+    let mut well = controls.rows.row(30).to_vec();
+    well[..rare].fill(1.0);
+    for method in METHODS {
+        let fit = fit_whitening(&controls, &settings(method, Shrinkage::LedoitWolf)).unwrap();
+        let length = |row: &[f32]| apply(&fit.head, row).iter().map(|x| x * x).sum::<f64>().sqrt();
+        let (control, seen) = (length(controls.rows.row(30)), length(&well));
+        assert!(seen < 1.5 * control, "{method:?}: {control} {seen}");
+    }
+    let classes = of_classes(&mut controls, |i| i % 2, 300.0);
+    let probe = fit_probe(&controls, &classes, &ProbeSettings::default()).unwrap();
+    let mut well = controls.rows.row(30).to_vec();
+    let before = apply(&probe.head, &well)[0];
+    well[2..rare].fill(1.0);
+    let after = apply(&probe.head, &well)[0];
+    assert!((after - before).abs() < 0.2, "{before} {after}");
 }
 
 #[test]
@@ -317,6 +348,15 @@ fn what_no_head_can_be_fitted_on_is_named() {
     let few = wells(20, 30);
     let error = fit_whitening(&few, &settings(WhitenMethod::Zca, Shrinkage::Fixed(0.0))).unwrap_err();
     told(error, &["span 19 of 30", "shrinkage 0"]);
+    let beyond = WhitenSettings {
+        method: WhitenMethod::Pca,
+        components: Some(20),
+        ..WhitenSettings::default()
+    };
+    told(
+        fit_whitening(&few, &beyond).unwrap_err(),
+        &["components is 20", "at most 19", "20 control wells"],
+    );
     for shrinkage in [-0.1, 1.1, f64::NAN] {
         let error =
             fit_whitening(&few, &settings(WhitenMethod::Pca, Shrinkage::Fixed(shrinkage))).unwrap_err();

@@ -116,8 +116,9 @@ impl ControlWells {
         name.unwrap_or_else(|| column.to_string())
     }
 
-    /// Centred, and where asked divided by each feature's population SD. Features that do not vary are an error, or
-    /// get the gain 0.
+    /// Centred, and where asked divided by each feature's population SD, or by the median of them where that is larger:
+    /// what hardly varies among some dozens of wells would otherwise outweigh everything once it does. Features that do
+    /// not vary at all are an error, or get the gain 0.
     fn standardised(&self, by_deviation: bool, limits: FitLimits) -> Result<Standardised, HeadError> {
         let moments = column_moments(&self.rows);
         let constant: Vec<usize> = (0..moments.len()).filter(|&j| moments[j].1 == 0.0).collect();
@@ -132,9 +133,10 @@ impl ControlWells {
                 features: moments.len(),
             });
         }
+        let least = median(moments.iter().map(|(_, deviation)| *deviation));
         let gain = |deviation: f64| match deviation {
             0.0 => 0.0,
-            _ if by_deviation => deviation.recip(),
+            _ if by_deviation => deviation.max(least).recip(),
             _ => 1.0,
         };
         let mean: Vec<f64> = moments.iter().map(|(mean, _)| *mean).collect();
@@ -159,6 +161,18 @@ fn column_moments(rows: &FeatureMatrix) -> Vec<(f64, f64)> {
         (mean, column.deviations().first().copied().unwrap_or(0.0))
     };
     (0..rows.width()).map(column).collect()
+}
+
+/// The median of the features' SDs, of those that vary: the least by which a feature is divided.
+fn median(deviations: impl Iterator<Item = f64>) -> f64 {
+    let mut varying: Vec<f64> = deviations.filter(|deviation| *deviation > 0.0).collect();
+    varying.sort_by(f64::total_cmp);
+    let middle = varying.len() / 2;
+    let upper = varying.get(middle).copied().unwrap_or(0.0);
+    match varying.get(middle.wrapping_sub(1)) {
+        Some(lower) if varying.len().is_multiple_of(2) => 0.5 * (lower + upper),
+        _ => upper,
+    }
 }
 
 impl Head {

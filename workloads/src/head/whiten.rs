@@ -2,7 +2,9 @@
 //! the identity (Kessy, Lewin and Strimmer, arXiv:1512.00809; SCIENCE 5.2 and 5.4).
 //!
 //! With the shrunk covariance `Σ* = (1 − δ) S + δ μ I` of the features, centred or standardised, the map is `Σ*^(-½)`
-//! (ZCA) or its rows in the principal axes (PCA). Wells may be far fewer than features: only directions that they span
+//! (ZCA) or its rows in the principal axes (PCA). Features are standardised by their own SD, but at least by the median of
+//! all: many features of a network vary in one or two wells of some dozens, and divided by what little that comes to they
+//! would be all that is left. Wells may be far fewer than features: only directions that they span
 //! are kept, and along all others `Σ*` is `δ μ`, so nothing of features x features is ever made.
 
 use std::str::FromStr;
@@ -17,12 +19,12 @@ use crate::matrix::FeatureMatrix;
 pub enum WhitenMethod {
     /// Principal components, each divided by its SD.
     Pca,
-    /// Rotated back: as close to the centred features as can be.
+    /// Rotated back: as close to the centred features as can be. The default: the values of an embedding have one unit.
+    #[default]
     Zca,
     /// Principal components of the standardised features.
     PcaCor,
     /// Rotated back: as close to the standardised features as can be.
-    #[default]
     ZcaCor,
 }
 
@@ -87,8 +89,8 @@ pub struct WhitenFit {
 /// Fits a whitening on control wells.
 ///
 /// # Errors
-/// [`HeadError`]: too few wells, values that are not finite, features that do not vary, settings out of range, and
-/// `zca` without shrinkage where the wells do not span all features.
+/// [`HeadError`]: too few wells, values that are not finite, features that do not vary, settings out of range, more
+/// components than the wells span, and `zca` without shrinkage where the wells do not span all features.
 pub fn fit_whitening(controls: &ControlWells, settings: &WhitenSettings) -> Result<WhitenFit, HeadError> {
     let WhitenSettings {
         method,
@@ -128,7 +130,14 @@ pub fn fit_whitening(controls: &ControlWells, settings: &WhitenSettings) -> Resu
             features: varying,
         });
     }
-    let kept = components.unwrap_or(rank).min(rank);
+    let kept = components.unwrap_or(rank);
+    if kept > rank {
+        return Err(HeadError::Setting {
+            setting: "components",
+            value: kept.to_string(),
+            expected: format!("at most {rank}, the dimensions that the {n} control wells span"),
+        });
+    }
     let weights: Vec<f64> = variances[..kept]
         .iter()
         .map(|variance| ((1.0 - delta) * variance + floor_variance).sqrt().recip())
