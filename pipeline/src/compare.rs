@@ -60,6 +60,14 @@ pub struct Compared {
     pub drift: Watch,
 }
 
+impl Compared {
+    /// Whether anything could be compared: an assay window or a treatment.
+    pub fn has_result(&self) -> bool {
+        let shown = self.comparison.as_ref();
+        shown.is_ok_and(|shown| shown.rows > 0 || !shown.comparison.windows.is_empty())
+    }
+}
+
 /// Writes the field and well tables into `out` while it builds profiles, then compares into its own tables there.
 /// `provenance` gets the hash of the alignment, where there is one.
 pub fn compare(

@@ -41,6 +41,8 @@ pub struct RunSummary {
     pub dead_letters: usize,
     /// Fields that neither arrived nor failed; anything but 0 is a defect.
     pub lost: u32,
+    /// Whether anything could be compared: an assay window or a treatment.
+    pub compared: bool,
     /// Seconds from start to results.
     pub seconds: f64,
     /// Most memory the process held, in bytes.
@@ -115,6 +117,7 @@ pub fn finish(
         fields_failed: progress.failed,
         dead_letters: progress.dead_letters,
         lost: progress.lost(),
+        compared: compared.has_result(),
         seconds: surroundings.started.elapsed().as_secs_f64(),
         peak_rss_bytes: crate::memory::peak_rss_bytes(),
         out: out.to_owned(),

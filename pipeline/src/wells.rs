@@ -20,6 +20,29 @@ pub struct FieldCount {
     pub passed: u32,
 }
 
+/// Wells of a plate that are named one by one where they have too few fields.
+const NAMED_WELLS: usize = 3;
+
+/// Wells of a plate with too few passing fields for a profile, in words: each by itself, or many in one line.
+pub fn too_few_fields(plate: &Barcode, wells: &[(WellPosition, FieldCount)]) -> Vec<String> {
+    if wells.len() > NAMED_WELLS {
+        let named = wells.iter().take(NAMED_WELLS);
+        let named: Vec<String> = named.map(|(well, _)| well.to_string()).collect();
+        return vec![format!(
+            "plate {plate}: {} wells have too few fields that passed quality control for a profile ({}, ...)",
+            wells.len(),
+            named.join(", ")
+        )];
+    }
+    let line = |(well, count): &(WellPosition, FieldCount)| {
+        format!(
+            "plate {plate} well {well}: {} of {} fields passed quality control, too few for a profile",
+            count.passed, count.fields
+        )
+    };
+    wells.iter().map(line).collect()
+}
+
 /// Why too many fields failed for the plate to be compared; `None` where they did not.
 pub fn held_back(
     settings: &QualitySettings,
@@ -113,6 +136,30 @@ mod tests {
             ..QualitySettings::default()
         };
         held_back(&settings, &treatments, &wells)
+    }
+
+    #[test]
+    fn many_wells_with_too_few_fields_are_one_line() {
+        let plate: Barcode = "P1".parse().unwrap();
+        let well = |column| {
+            (
+                WellPosition::new(1, column).unwrap(),
+                FieldCount { fields: 4, passed: 1 },
+            )
+        };
+        let wells: Vec<_> = (1..=40).map(well).collect();
+        let few = too_few_fields(&plate, &wells[..2]);
+        assert_eq!(few.len(), 2);
+        assert!(
+            few[1].starts_with("plate P1 well A02: 1 of 4 fields passed"),
+            "{few:?}"
+        );
+        let many = too_few_fields(&plate, &wells);
+        assert_eq!(many.len(), 1);
+        assert!(
+            many[0].contains("40 wells") && many[0].contains("(A01, A02, A03, ...)"),
+            "{many:?}"
+        );
     }
 
     #[test]

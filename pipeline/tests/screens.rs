@@ -267,6 +267,52 @@ fn an_unreachable_store_and_a_missing_plate_map_are_dead_letters_of_each_plate()
 }
 
 #[test]
+fn a_run_of_which_nothing_can_be_compared_says_so_and_does_not_end_well() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), &small_plate("\"DNA\""));
+    let screen = folder.path().join("plates/screen.toml");
+    let text = std::fs::read_to_string(&screen).unwrap();
+    assert!(!text.contains("[quality]"), "{text}");
+    std::fs::write(
+        &screen,
+        format!("{text}\n[quality]\ncontrast_fail = 1e6\ncontrast_warn = 1e6\n"),
+    )
+    .unwrap();
+    let run = |more: &[&str]| {
+        let mut command = wellspring(&models);
+        command
+            .arg("run")
+            .arg(&screen)
+            .arg("--out")
+            .arg(folder.path().join("out"));
+        command.args(more).output().unwrap()
+    };
+    let output = run(&[]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no result: nothing could be compared"), "{said}");
+    assert!(
+        said.contains("96 wells have too few fields") && said.contains("is held back"),
+        "{said}"
+    );
+    // One line for all wells, and none that suspects the features.
+    assert!(
+        said.lines().count() < 10 && !said.contains("made for this screen"),
+        "{said}"
+    );
+    let output = run(&["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (count(&summary, "fields_done"), count(&summary, "fields_failed")),
+        (192, 0)
+    );
+    assert_eq!(summary["compared"], false);
+}
+
+#[test]
 fn a_channel_that_matches_no_file_is_named_with_what_was_found_instead() {
     let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();

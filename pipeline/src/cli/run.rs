@@ -28,7 +28,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 #[command(
     after_help = "Example:\n  wellspring run workloads/screens/transfluor.toml --out out/transfluor\n\n\
     Run again after an interruption, it goes on where it was: what is done is kept in OUT/broker.\n\
-    Exit code 0: nothing failed; 1: some fields failed, see OUT/dead-letters.jsonl; 2: the run could not be done."
+    Exit code 0: nothing failed; 1: some fields failed, see OUT/dead-letters.jsonl, or nothing \
+    could be compared; 2: the run could not be done."
 )]
 pub(crate) struct Args {
     /// The screen file.
@@ -155,7 +156,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         runtime.block_on(broker.shutdown())?;
     }
     report(&summary, &compared, args.json)?;
-    let whole = summary.fields_failed == 0 && summary.dead_letters == 0 && summary.lost == 0;
+    let whole =
+        summary.fields_failed == 0 && summary.dead_letters == 0 && summary.lost == 0 && summary.compared;
     Ok(ExitCode::from(u8::from(!whole)))
 }
 
@@ -234,6 +236,11 @@ fn report(summary: &RunSummary, compared: &Compared, json: bool) -> anyhow::Resu
         summary.dead_letters,
         summary.seconds
     ));
+    if !summary.compared {
+        say::line(
+            "no result: nothing could be compared, for the reasons in the notes; the tables of the comparison are empty",
+        );
+    }
     say::line(format_args!("results: {}", summary.out.display()));
     let page = summary.out.join("report.html");
     if page.exists() {

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use wellspring_workloads::simulate::{GeneratedCompounds, Simulation, SimulationSettings, Stain};
 
 use super::say;
-use plate_writer::{Compression, write_plates};
+use plate_writer::{Compression, few_cells, write_plates};
 
 /// The settings as they were used, in the output folder; `--settings` reads it again. It also marks the folder as
 /// one that `--force` may clear.
@@ -113,6 +113,14 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         written.seconds,
         written.fields as f64 / written.seconds.max(1e-9)
     ));
+    let settings = simulation.settings();
+    if few_cells(settings) {
+        say::note(format!(
+            "note: fields of {} x {} pixels hold {:.1} cells on average and many hold none, so screen.toml has no quality \
+             gates; larger fields (--size) give a better assay",
+            settings.height, settings.width, settings.cells_per_field
+        ));
+    }
     say::line(args.out.join("screen.toml").display());
     Ok(ExitCode::SUCCESS)
 }

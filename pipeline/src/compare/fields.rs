@@ -18,7 +18,7 @@ use crate::results::{
     FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityTable, WriteError,
 };
 use crate::runs::Run;
-use crate::wells::{FieldCount, held_back, plate_facts};
+use crate::wells::{FieldCount, held_back, plate_facts, too_few_fields};
 
 /// Reads fields plate by plate.
 pub(super) struct FieldReader<'a> {
@@ -52,6 +52,8 @@ struct PlateInHand {
     barcode: Barcode,
     treatments: BTreeMap<WellPosition, Treatment>,
     counts: BTreeMap<WellPosition, FieldCount>,
+    /// Wells with too few passing fields.
+    short: Vec<(WellPosition, FieldCount)>,
     well: Option<WellInHand>,
     /// Sum and number of the focus slopes of reference wells, by channel.
     focus: BTreeMap<String, (f64, u32)>,
@@ -123,6 +125,7 @@ impl<'a> FieldReader<'a> {
             barcode: barcode.clone(),
             treatments,
             counts: BTreeMap::new(),
+            short: Vec::new(),
             well: None,
             focus: BTreeMap::new(),
             profiles: Vec::new(),
@@ -208,10 +211,7 @@ impl<'a> FieldReader<'a> {
         };
         let enough = self.run.screen.quality.well_counts(count.passed, count.fields);
         let Some(values) = fields.profile().filter(|_| enough) else {
-            self.left_out.push(format!(
-                "plate {} well {well}: {} of {} fields passed quality control, too few for a profile",
-                plate.barcode, count.passed, count.fields
-            ));
+            plate.short.push((well, count));
             return;
         };
         plate.profiles.push(WellProfile {
@@ -234,11 +234,13 @@ impl<'a> FieldReader<'a> {
             barcode,
             treatments,
             counts,
+            short,
             focus,
             mut profiles,
             mut quality,
             ..
         } = plate;
+        self.left_out.extend(too_few_fields(&barcode, &short));
         plate_flags::flag(&mut quality, &self.channels, &mut self.flags);
         plate_flags::write(&quality, &mut self.quality)?;
         let reason = held_back(&self.run.screen.quality, &treatments, &counts);

@@ -17,7 +17,7 @@ use wellspring_workloads::words::WellPosition;
 use super::{Controls, HeadsError};
 use crate::collect::Collection;
 use crate::results::feature_names;
-use crate::wells::{FieldCount, held_back};
+use crate::wells::{FieldCount, held_back, too_few_fields};
 
 /// Channels of an image that are tried to find out how many a table's features are of.
 const MOST_CHANNELS: usize = 64;
@@ -80,6 +80,7 @@ pub fn run_profiles(
             left_out.push(format!("plate {plate} is left out: {reason}"));
             continue;
         }
+        let mut short = Vec::new();
         for (well, fields) in wells {
             let count = counts.get(&well).copied().unwrap_or_default();
             let enough = screen.quality.well_counts(count.passed, count.fields);
@@ -92,12 +93,10 @@ pub fn run_profiles(
                     cell_count: None,
                     values,
                 }),
-                _ => left_out.push(format!(
-                    "plate {plate} well {well}: {} of {} fields passed quality control, too few for a profile",
-                    count.passed, count.fields
-                )),
+                _ => short.push((well, count)),
             }
         }
+        left_out.extend(too_few_fields(&plate, &short));
     }
     Ok((profiles, left_out))
 }

@@ -109,6 +109,12 @@ fn a_simulated_plate_has_the_same_bytes_on_any_number_of_threads() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         assert!(stdout(&output).trim().ends_with("screen.toml"));
         assert!(stderr(&output).contains("fields/s"), "{}", stderr(&output));
+        // Of 1.2 cells to a field many fields are empty: the screen's gates must not hold back its own plates.
+        assert!(
+            stderr(&output).contains("1.2 cells on average") && stderr(&output).contains("no quality gates"),
+            "{}",
+            stderr(&output)
+        );
     }
     let (a, b) = (
         contents(&folder.path().join("a")),

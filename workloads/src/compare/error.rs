@@ -11,7 +11,10 @@ use crate::words::{Barcode, WellPosition};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CompareError {
     /// There is no profile at all.
-    #[error("there are no well profiles to compare: check that features were made for this screen")]
+    #[error(
+        "there are no well profiles to compare: every well failed, has too few fields that passed quality control, or is on a \
+         plate that is held back"
+    )]
     NoProfiles,
     /// A well occurs twice.
     #[error(
