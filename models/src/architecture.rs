@@ -32,6 +32,9 @@ pub enum Architecture {
 pub struct HeadShape {
     /// The model it stands on, and no other.
     pub base: BaseModel,
+    /// The channels it was fitted on, in their order; empty where nothing named them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
     /// What leaves it.
     pub map: HeadMap,
     /// How it came about.

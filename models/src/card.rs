@@ -254,6 +254,15 @@ impl ModelCard {
         self.item_width(per_item).checked_mul(items)
     }
 
+    /// Names of the channels that a head was fitted on, in their order; empty for other models, and for a head whose
+    /// features came without names of channels.
+    pub fn fitted_channels(&self) -> &[String] {
+        match &self.architecture {
+            Architecture::Head(shape) => &shape.channels,
+            _ => &[],
+        }
+    }
+
     /// The channels of the card's canary: one, or as many as the first convolution is adapted to, or two.
     pub(crate) fn canary_channels(&self) -> usize {
         match self.channel_policy {

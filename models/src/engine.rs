@@ -11,7 +11,7 @@ use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard};
 use crate::error::EngineError;
 use crate::gpu::WgpuEngine;
-use crate::head::{Base, HeadEngine, check_base};
+use crate::head::{Base, HeadEngine, check_base, check_names};
 #[cfg(feature = "libtorch")]
 use crate::libtorch::LibtorchEngine;
 use crate::native::NativeEngine;
@@ -218,14 +218,17 @@ pub fn open_head(
     Ok(Box::new(engine))
 }
 
-/// Checks a head and its base against their cards without building an engine.
+/// Checks a head's own file against its card, and that `base` is the model it was fitted on, without building an engine.
+/// The base's weights are for [`verify`].
 ///
 /// # Errors
-/// As [`verify`] for both, and [`EngineError::OtherBase`].
-pub fn verify_head(card: &ModelCard, weights: impl AsRef<Path>, base: Base<'_>) -> Result<(), EngineError> {
-    verify(card, weights)?;
-    check_base(card, base.card)?;
-    verify(base.card, base.weights)
+/// As [`verify`], [`EngineError::OtherBase`], and [`EngineError::Weights`] where the file names other channels or classes.
+pub fn verify_head(card: &ModelCard, weights: impl AsRef<Path>, base: &ModelCard) -> Result<(), EngineError> {
+    let path = weights.as_ref();
+    let file = Weights::read(&card.name, path)?;
+    expect_digest(card, path, &file.digest())?;
+    check_names(card, &file)?;
+    check_base(card, base)
 }
 
 /// Completes the card of a head as [`complete`] does that of a network.

@@ -38,7 +38,52 @@ pub struct HeadWeights {
     pub directions: Vec<f32>,
     /// What leaves.
     pub out: HeadOut,
+    /// The channels that enter, and the classes that are scored, as the card has them; empty where it has none. They are
+    /// in the file, so that its digest tells heads apart that differ by names alone.
+    pub names: HeadNames,
 }
+
+/// Names in a head's file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeadNames {
+    /// Of channels, in their order.
+    pub channels: Vec<String>,
+    /// Of classes, in the order of the scores.
+    pub classes: Vec<String>,
+}
+
+impl HeadNames {
+    /// Those of a card.
+    fn of(shape: &HeadShape) -> Self {
+        let classes = match &shape.map {
+            HeadMap::Classes { names } => names.clone(),
+            _ => Vec::new(),
+        };
+        Self {
+            channels: shape.channels.clone(),
+            classes,
+        }
+    }
+
+    /// Refuses a file with other names than these.
+    fn check(&self, tensors: &Tensors<'_>) -> Result<(), WeightsError> {
+        for (tensor, card) in [(CHANNELS, &self.channels), (CLASSES, &self.classes)] {
+            let file = tensors.words(tensor)?;
+            if file != *card {
+                return Err(WeightsError::OtherNames {
+                    tensor,
+                    card: card.join(", "),
+                    file: file.join(", "),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tensors of names: a JSON list, byte by byte.
+const CHANNELS: &str = "channels";
+const CLASSES: &str = "classes";
 
 /// How the sums along the directions leave a head.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +123,12 @@ impl HeadWeights {
                 tensors.push(("back.floor", vec![1], bytes(&[*floor])));
             }
         }
+        let json = |names: &[String]| serde_json::Value::from(names).to_string().into_bytes();
+        let words: Vec<_> = [(CHANNELS, &self.names.channels), (CLASSES, &self.names.classes)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(name, names)| (name, json(names)))
+            .collect();
         let malformed = |error: safetensors::SafeTensorError| WeightsError::Malformed {
             reason: error.to_string(),
             bytes: 0,
@@ -87,11 +138,18 @@ impl HeadWeights {
             let view = TensorView::new(Dtype::F32, shape.clone(), data).map_err(malformed)?;
             views.push((*name, view));
         }
+        for (name, text) in &words {
+            let view = TensorView::new(Dtype::U8, vec![text.len()], text).map_err(malformed)?;
+            views.push((*name, view));
+        }
         safetensors::serialize(views, None).map_err(malformed)
     }
 
-    /// Reads the numbers of a head of `map` on `features` features.
-    fn read(tensors: &Tensors<'_>, map: &HeadMap, features: usize) -> Result<Self, WeightsError> {
+    /// Reads the head of a card, on `features` features.
+    fn read(tensors: &Tensors<'_>, shape: &HeadShape, features: usize) -> Result<Self, WeightsError> {
+        let map = &shape.map;
+        let names = HeadNames::of(shape);
+        names.check(tensors)?;
         let rows = map.directions();
         let out = match map {
             HeadMap::WhitenedFeatures { .. } => HeadOut::Features {
@@ -111,6 +169,7 @@ impl HeadWeights {
             gain: tensors.f32("gain", &[features])?,
             directions: tensors.f32("directions", &[rows, features])?,
             out,
+            names,
         })
     }
 
@@ -197,7 +256,7 @@ impl HeadEngine {
         base: Box<dyn Engine>,
     ) -> Result<Self, EngineError> {
         let Fit {
-            map,
+            shape,
             channels,
             items_per_image,
             features,
@@ -208,7 +267,7 @@ impl HeadEngine {
             source,
         };
         let tensors = weights.tensors(&card.weights.keys).map_err(wrong)?;
-        let numbers = HeadWeights::read(&tensors, map, features).map_err(wrong)?;
+        let numbers = HeadWeights::read(&tensors, shape, features).map_err(wrong)?;
         if base.max_items() < items_per_image {
             return Err(EngineError::Oversize {
                 model: card.name.clone(),
@@ -276,9 +335,23 @@ pub(crate) fn check_base(card: &ModelCard, base: &ModelCard) -> Result<(), Engin
     check(card, base).map(drop)
 }
 
+/// Refuses weights that carry other names of channels or classes than the card.
+pub(crate) fn check_names(card: &ModelCard, weights: &Weights) -> Result<(), EngineError> {
+    let Some(shape) = shape(card) else {
+        return Ok(());
+    };
+    let tensors = weights.tensors(&card.weights.keys);
+    let checked = tensors.and_then(|tensors| HeadNames::of(shape).check(&tensors));
+    checked.map_err(|source| EngineError::Weights {
+        model: card.name.clone(),
+        path: weights.path().to_owned(),
+        source,
+    })
+}
+
 /// What a head and its base come to together.
 struct Fit<'a> {
-    map: &'a HeadMap,
+    shape: &'a HeadShape,
     channels: usize,
     items_per_image: usize,
     features: usize,
@@ -292,16 +365,16 @@ fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineErr
         found,
         needs,
     };
-    let Some(HeadShape {
-        base: wanted, map, ..
-    }) = shape(card)
-    else {
+    let Some(head) = shape(card) else {
         return Err(refuse(
             "architecture",
             "a network".to_owned(),
             "only a head stands on another model",
         ));
     };
+    let HeadShape {
+        base: wanted, map, ..
+    } = head;
     if shape(base).is_some() {
         return Err(refuse(
             "architecture.head.base",
@@ -349,6 +422,13 @@ fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineErr
             "its base does not take images of so many channels",
         ));
     };
+    if !head.channels.is_empty() && head.channels.len() != channels {
+        return Err(refuse(
+            "architecture.head.channels",
+            head.channels.join(", "),
+            "it names as many channels as channel_policy has",
+        ));
+    }
     if card.pooling != Pooling::Head {
         return Err(refuse(
             "pooling",
@@ -368,7 +448,7 @@ fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineErr
         ));
     }
     Ok(Fit {
-        map,
+        shape: head,
         channels,
         items_per_image,
         features,

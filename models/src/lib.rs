@@ -55,5 +55,5 @@ pub use engine::{
     verify, verify_head,
 };
 pub use error::EngineError;
-pub use head::{Base, HeadOut, HeadWeights};
+pub use head::{Base, HeadNames, HeadOut, HeadWeights};
 pub use weights::{WeightsError, content_digest};

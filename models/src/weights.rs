@@ -57,13 +57,27 @@ pub enum WeightsError {
         /// Shape of the network; 0 where any length will do.
         expected: Vec<usize>,
     },
-    /// A tensor is not of floats of 16 or 32 bits.
-    #[error("tensor {tensor} holds {found}, the network needs F32, F16 or BF16")]
+    /// A tensor is of another type than the network needs.
+    #[error("tensor {tensor} holds {found}, the network needs {needs}")]
     WrongType {
         /// Its name.
         tensor: String,
         /// Type in the file.
         found: String,
+        /// Types of the network.
+        needs: &'static str,
+    },
+    /// A head's file is of other channels or classes than its card.
+    #[error(
+        "its {tensor} are {file:?}, but the card has {card:?}: card and weights are not of one head; fit it again"
+    )]
+    OtherNames {
+        /// Channels, or classes.
+        tensor: &'static str,
+        /// Those of the card.
+        card: String,
+        /// Those of the file.
+        file: String,
     },
     /// A tensor holds NaN or infinity, or a batch norm's variance is negative.
     #[error("tensor {tensor} holds {value} at position {offset}, which no trained network can")]
@@ -176,6 +190,24 @@ impl Tensors<'_> {
         })
     }
 
+    /// The words that `tensor` holds as a JSON list, byte by byte; none where there is no such tensor.
+    pub(crate) fn words(&self, tensor: &str) -> Result<Vec<String>, WeightsError> {
+        let Ok(view) = self.file.tensor(tensor) else {
+            return Ok(Vec::new());
+        };
+        if view.dtype() != Dtype::U8 {
+            return Err(WeightsError::WrongType {
+                tensor: tensor.to_owned(),
+                found: format!("{:?}", view.dtype()),
+                needs: "U8",
+            });
+        }
+        serde_json::from_slice(view.data()).map_err(|error| WeightsError::Malformed {
+            reason: format!("tensor {tensor}: {error}"),
+            bytes: view.data().len(),
+        })
+    }
+
     /// The values of `tensor`, row-major, all finite, if it holds floats and has exactly `shape`.
     pub(crate) fn f32(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
         self.read(tensor, shape).map(|(values, _)| values)
@@ -253,6 +285,7 @@ fn floats(name: &str, view: &TensorView<'_>, to: &mut Vec<f32>) -> Result<(), We
             return Err(WeightsError::WrongType {
                 tensor: name.to_owned(),
                 found: format!("{other:?}"),
+                needs: "F32, F16 or BF16",
             });
         }
     }

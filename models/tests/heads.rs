@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use common::{Random, compare, refused};
 use wellspring_models::{
     Architecture, Base, BaseModel, Batch, ChannelPolicy, EngineChoice, EngineError, HeadFit, HeadMap,
-    HeadOut, HeadShape, HeadWeights, ModelCard, Pooling, WeightsError, complete_head, content_digest, open,
-    open_head, verify,
+    HeadNames, HeadOut, HeadShape, HeadWeights, ModelCard, Pooling, WeightsError, complete_head,
+    content_digest, open, open_head, verify, verify_head,
 };
 
 const CHANNELS: usize = 3;
@@ -77,6 +77,11 @@ struct Head {
     _folder: tempfile::TempDir,
 }
 
+/// Names of the channels.
+fn channels() -> Vec<String> {
+    ["DNA", "ER", "AGP"].map(str::to_owned).to_vec()
+}
+
 fn head(network: &Network, map: HeadMap) -> Head {
     let base = &network.card;
     let features = base.image_width(CHANNELS).unwrap();
@@ -93,13 +98,20 @@ fn head(network: &Network, map: HeadMap) -> Head {
         mean: numbers(features, 0.1),
         gain: numbers(features, 1.0),
         directions: numbers(rows * features, 0.0),
-        out: match map {
+        out: match &map {
             HeadMap::WhitenedFeatures { .. } => HeadOut::Features {
                 gains: numbers(rows, 0.5),
                 floor: 0.7,
             },
             _ => HeadOut::Directions {
                 bias: numbers(rows, 0.2),
+            },
+        },
+        names: HeadNames {
+            channels: channels(),
+            classes: match &map {
+                HeadMap::Classes { names } => names.clone(),
+                _ => Vec::new(),
             },
         },
     };
@@ -118,6 +130,7 @@ fn head(network: &Network, map: HeadMap) -> Head {
             version: base.version.clone(),
             content_sha256: base.weights.content_sha256.clone(),
         },
+        channels: channels(),
         map,
         fit: HeadFit {
             from: "a test".to_owned(),
@@ -374,9 +387,88 @@ fn a_card_or_weights_that_do_not_fit_are_refused() {
         ),
         "{error}"
     );
+    for rename in [
+        (|shape| shape.channels.swap(0, 1)) as fn(&mut HeadShape),
+        |shape| shape.channels.clear(),
+    ] {
+        let error = tampered(|_, head| rename(shape_of(&mut head.card)));
+        assert!(
+            matches!(
+                &error,
+                EngineError::Weights {
+                    source: WeightsError::OtherNames {
+                        tensor: "channels",
+                        ..
+                    },
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    let error = tampered(|_, head| {
+        shape_of(&mut head.card).channels.pop();
+        head.numbers.names.channels.pop();
+        rewritten(head);
+    });
+    assert!(
+        matches!(
+            &error,
+            EngineError::Card {
+                field: "architecture.head.channels",
+                ..
+            }
+        ),
+        "{error}"
+    );
     let error = tampered(|_, head| {
         head.numbers.mean.iter_mut().for_each(|mean| *mean += 1.0);
         rewritten(head);
     });
     assert!(matches!(&error, EngineError::Canary { .. }), "{error}");
+}
+
+fn shape_of(card: &mut ModelCard) -> &mut HeadShape {
+    match &mut card.architecture {
+        Architecture::Head(shape) => shape,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn heads_that_differ_by_names_alone_have_digests_of_their_own() {
+    let (network, map) = heads().remove(2);
+    let mut made = head(&network, map);
+    let before = made.card.weights.content_sha256.clone();
+    assert_eq!(
+        content_digest(&made.numbers.to_safetensors().unwrap()),
+        Ok(before.clone())
+    );
+    made.numbers.names.classes[0] = "another".to_owned();
+    let classes = content_digest(&made.numbers.to_safetensors().unwrap()).unwrap();
+    made.numbers.names.channels.reverse();
+    let channels = content_digest(&made.numbers.to_safetensors().unwrap()).unwrap();
+    assert!(classes != before && channels != classes && channels != before);
+
+    // A card whose classes were renamed by hand is not verified.
+    let mut card = made.card.clone();
+    assert!(verify_head(&card, &made.weights, &network.card).is_ok());
+    if let HeadMap::Classes { names } = &mut shape_of(&mut card).map {
+        names.swap(0, 1);
+    }
+    let error = verify_head(&card, &made.weights, &network.card).unwrap_err();
+    assert!(error.to_string().contains("head"), "{error}");
+    assert!(
+        matches!(
+            &error,
+            EngineError::Weights {
+                source: WeightsError::OtherNames {
+                    tensor: "classes",
+                    ..
+                },
+                ..
+            }
+        ),
+        "{error}"
+    );
 }

@@ -8,10 +8,11 @@
 mod profiles;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use wellspring_models::{
-    Architecture, BaseModel, ChannelPolicy, HeadFit, HeadMap, HeadOut, HeadShape, HeadWeights, ModelCard,
-    Pooling, WeightsError, WeightsSource, content_digest,
+    Architecture, BaseModel, ChannelPolicy, HeadFit, HeadMap, HeadNames, HeadOut, HeadShape, HeadWeights,
+    ModelCard, Pooling, WeightsError, WeightsSource, content_digest,
 };
 use wellspring_workloads::head::{
     ControlWells, Folds, Head, HeadError, ProbeSettings, WhitenMethod, WhitenSettings, fit_probe,
@@ -20,12 +21,13 @@ use wellspring_workloads::head::{
 use wellspring_workloads::matrix::{FeatureMatrix, WidthError};
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use crate::error::StageError;
 use crate::results::feature_names;
 
-pub use profiles::{check_table, embedding_columns, family, run_profiles};
+pub use profiles::{TableKeys, check_table, embedding_columns, family, run_profiles};
 
 /// Why no head was fitted.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,33 @@ pub enum HeadsError {
         model: String,
         /// The first feature that is not there.
         missing: String,
+    },
+    /// A feature has no values.
+    #[error(
+        "feature {feature} is NaN or empty in {percent:.1} % of the rows: values are never imputed, embed the images again"
+    )]
+    NoValues {
+        /// The feature.
+        feature: String,
+        /// Share of the rows.
+        percent: f64,
+    },
+    /// The features are of another screen.
+    #[error(
+        "'{}' has features of a screen with sha256 {found}, but '{}' has {expected}: give the screen file as it was when \
+         they were made, or say with --other-screen that they are the right ones (a file that was moved or changed since has \
+         another digest)",
+        table.display(), screen.display()
+    )]
+    OtherScreen {
+        /// The table.
+        table: PathBuf,
+        /// The digest in the table.
+        found: String,
+        /// The screen file.
+        screen: PathBuf,
+        /// Its digest.
+        expected: String,
     },
     /// The base is a head.
     #[error("{model} is a head on another model: fit on the features of a network")]
@@ -166,12 +195,49 @@ pub struct Request<'a> {
     pub base: &'a ModelCard,
     /// Channels of an image.
     pub channels: usize,
+    /// Their names, in order; empty where nothing names them.
+    pub channel_names: Vec<String>,
     /// Where the profiles are from, in words.
     pub from: String,
     /// Which wells.
     pub controls: Controls,
     /// What.
     pub kind: Kind,
+}
+
+/// A screen has other channels than a head was fitted on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{model} is a head that was fitted on the channels {fitted}, in this order, and the screen has {found}: name and order \
+     the channels of [images] so, or fit a head on features of this screen"
+)]
+pub struct OtherChannels {
+    /// The head.
+    pub model: String,
+    /// Its channels.
+    pub fitted: String,
+    /// Those of the screen.
+    pub found: String,
+}
+
+/// Names of a screen's channels, in order.
+pub fn channel_names(screen: &Screen) -> Vec<String> {
+    let channels = screen.images.channels.iter();
+    channels.map(|channel| channel.name.to_string()).collect()
+}
+
+/// Refuses a screen whose channels are not those that a head was fitted on, in their order. A network takes any, and so
+/// does a head whose features came without names of channels.
+pub fn check_channels(card: &ModelCard, screen: &Screen) -> Result<(), OtherChannels> {
+    let (fitted, found) = (card.fitted_channels(), channel_names(screen));
+    if fitted.is_empty() || fitted == found {
+        return Ok(());
+    }
+    Err(OtherChannels {
+        model: card.name.clone(),
+        fitted: fitted.join(", "),
+        found: found.join(", "),
+    })
 }
 
 /// Fits a head on the profiles of control wells, whose first values are the base's embedding. Gives a draft of its card,
@@ -247,11 +313,18 @@ pub fn fit(
         }
     };
     let embedding_width = head.width_out();
-    let weights = weights_of(head).to_safetensors()?;
+    let names = HeadNames {
+        channels: request.channel_names.clone(),
+        classes: match &shape {
+            HeadMap::Classes { names } => names.clone(),
+            _ => Vec::new(),
+        },
+    };
+    let weights = weights_of(head, names).to_safetensors()?;
     let content_sha256 = content_digest(&weights)?;
     let mut card = base.clone();
     card.name = request.name.to_owned();
-    // With other weights it is another version, whoever fits it.
+    // With other numbers, classes or channels it is another version, whoever fits it.
     card.version = format!("1-{:.8}", content_sha256);
     card.weights = WeightsSource {
         uri: format!("`wellspring models fit-head` on {}", made.from),
@@ -271,14 +344,16 @@ pub fn fit(
             version: base.version.clone(),
             content_sha256: base.weights.content_sha256.clone(),
         },
+        channels: request.channel_names,
         map: shape,
         fit: made,
     }));
     Ok((card, weights))
 }
 
-fn weights_of(head: Head) -> HeadWeights {
+fn weights_of(head: Head, names: HeadNames) -> HeadWeights {
     HeadWeights {
+        names,
         mean: head.mean,
         gain: head.gain,
         directions: head.directions.as_slice().to_vec(),

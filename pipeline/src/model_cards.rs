@@ -46,7 +46,7 @@ pub enum CardsError {
         known: String,
     },
     /// A card of the folder does not parse.
-    #[error("the card '{}' cannot be used", path.display())]
+    #[error("the card '{}' cannot be used: put it right, or delete it and add the model again", path.display())]
     Card {
         /// Its file.
         path: PathBuf,
@@ -92,8 +92,27 @@ pub enum CardsError {
     Engine(#[from] EngineError),
 }
 
-/// All models: the built-in ones, then the added ones by name.
-pub fn all(folder: &Path) -> Result<Vec<Arc<ModelCard>>, CardsError> {
+/// The models of this machine.
+#[derive(Debug)]
+pub struct Known {
+    /// The built-in ones, then the added ones by name.
+    pub cards: Vec<Arc<ModelCard>>,
+    /// Names of those whose cards cannot be used, and why. They are no hindrance to the others.
+    pub broken: Vec<(String, CardsError)>,
+}
+
+impl Known {
+    /// All names.
+    pub fn names(&self) -> Vec<&str> {
+        let cards = self.cards.iter().map(|card| card.name.as_str());
+        cards
+            .chain(self.broken.iter().map(|(name, _)| name.as_str()))
+            .collect()
+    }
+}
+
+/// All models.
+pub fn all(folder: &Path) -> Result<Known, CardsError> {
     let mut names = Vec::new();
     match std::fs::read_dir(folder) {
         Ok(entries) => {
@@ -107,9 +126,15 @@ pub fn all(folder: &Path) -> Result<Vec<Arc<ModelCard>>, CardsError> {
         Err(error) => return Err(at(folder, error)),
     }
     names.sort();
-    let mut known: Vec<_> = cards().iter().cloned().map(Arc::new).collect();
+    let mut known = Known {
+        cards: cards().iter().cloned().map(Arc::new).collect(),
+        broken: Vec::new(),
+    };
     for name in names {
-        known.extend(added(folder, &name)?);
+        match added(folder, &name) {
+            Ok(card) => known.cards.extend(card),
+            Err(error) => known.broken.push((name, error)),
+        }
     }
     Ok(known)
 }
@@ -122,10 +147,9 @@ pub fn find(folder: &Path, name: &str) -> Result<Arc<ModelCard>, CardsError> {
     if let Some(card) = added(folder, name)? {
         return Ok(card);
     }
-    let known: Vec<String> = all(folder)?.iter().map(|card| card.name.clone()).collect();
     Err(CardsError::Unknown {
         name: name.to_owned(),
-        known: known.join(", "),
+        known: all(folder)?.names().join(", "),
     })
 }
 
@@ -256,22 +280,28 @@ pub fn open_model(
     })
 }
 
-/// Checks the files of a model, and of what it stands on, against the cards.
-pub fn verify_model(folder: &Path, card: &ModelCard) -> Result<(), CardsError> {
+/// Checks a model's own file against its card, and of a head that `base` is the model it was fitted on. The base's file is
+/// checked as that of any model is.
+pub fn verify_file(folder: &Path, card: &ModelCard, base: Option<&ModelCard>) -> Result<(), CardsError> {
     let weights = weights_path(folder, card);
-    match Stand::of(folder, card)? {
+    match base {
         None => verify(card, weights)?,
-        Some(stand) => verify_head(card, weights, stand.base())?,
+        Some(base) => verify_head(card, weights, base)?,
     }
     Ok(())
 }
 
-/// Removes an added model, or the weights of a built-in one. Returns the files that are gone.
+/// Removes an added model, or the weights of a built-in one. Returns the files that are gone. Of a model whose card cannot
+/// be used that is the card alone: which weights were its own nobody can tell.
 pub fn remove(folder: &Path, name: &str) -> Result<Vec<PathBuf>, CardsError> {
-    let card = find(folder, name)?;
-    let mut gone = Vec::new();
     // The card first: a model without one is not known, weights without one are only space.
-    for path in [card_path(folder, name), weights_path(folder, &card)] {
+    let files = match find(folder, name) {
+        Ok(card) => vec![card_path(folder, name), weights_path(folder, &card)],
+        Err(CardsError::Card { path, .. } | CardsError::OtherName { path, .. }) => vec![path],
+        Err(error) => return Err(error),
+    };
+    let mut gone = Vec::new();
+    for path in files {
         match std::fs::remove_file(&path) {
             Ok(()) => gone.push(path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -345,7 +375,7 @@ mod tests {
     fn a_model_is_added_from_a_checkpoint_found_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("models");
-        assert_eq!(all(&folder).unwrap().len(), cards().len());
+        assert_eq!(all(&folder).unwrap().cards.len(), cards().len());
         let card = add(
             &folder,
             draft(),
@@ -354,7 +384,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(*find(&folder, "openphenom-layout").unwrap(), card);
-        assert_eq!(all(&folder).unwrap().len(), cards().len() + 1);
+        assert_eq!(all(&folder).unwrap().cards.len(), cards().len() + 1);
         let weights = weights_path(&folder, &card);
         assert!(wellspring_models::open(&card, &weights, EngineChoice::Auto, 1).is_ok());
         let again = add(
@@ -392,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_card_is_named() {
+    fn a_broken_card_is_named_and_no_hindrance_to_other_models() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("broken.card.json"), "{}").unwrap();
         let error = find(folder.path(), "broken").unwrap_err();
@@ -400,6 +430,13 @@ mod tests {
             matches!(&error, CardsError::Card { path, .. } if path.ends_with("broken.card.json")),
             "{error}"
         );
-        assert!(all(folder.path()).is_err());
+        let known = all(folder.path()).unwrap();
+        assert_eq!(known.cards.len(), cards().len());
+        assert!(known.names().contains(&"broken") && known.broken.len() == 1);
+        assert!(find(folder.path(), "efficientnet-lite0").is_ok());
+        let error = find(folder.path(), "other").unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
+        assert_eq!(remove(folder.path(), "broken").unwrap().len(), 1);
+        assert!(all(folder.path()).unwrap().broken.is_empty());
     }
 }

@@ -13,6 +13,7 @@ use wellspring_workloads::screen::{ExternalStep, Screen};
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{RunId, Status};
+use crate::heads::{OtherChannels, check_channels};
 use crate::identity::{IdentityError, same_model};
 use crate::kafka::follow::Following;
 use crate::kafka::tail::{Tail, TailRecord};
@@ -62,6 +63,9 @@ pub enum RunError {
         /// Channels of the screen.
         channels: usize,
     },
+    /// The model is a head on other channels.
+    #[error(transparent)]
+    OtherChannels(#[from] OtherChannels),
     /// Its steps make no graph.
     #[error("the screen's steps cannot be put in order")]
     Steps(#[from] GraphProblem),
@@ -97,6 +101,7 @@ impl Run {
             .map_err(CardsError::from)
             .and_then(|folder| model_cards::find(&folder, &screen.model.name))
             .map_err(|error| RunError::Model(Box::new(error)))?;
+        check_channels(&card, &screen)?;
         let channels = screen.images.channels.len();
         let width = card.image_width(channels).ok_or_else(|| RunError::Channels {
             model: card.name.clone(),

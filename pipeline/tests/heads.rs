@@ -105,7 +105,7 @@ fn a_head_is_fitted_on_a_run_in_the_stream_and_serves_a_screen() {
     assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
     let told = String::from_utf8_lossy(&fitted.stdout).into_owned();
     assert!(
-        told.contains("head on timm 1: zca-cor") && told.contains("reference wells of 1 plates"),
+        told.contains("head on timm 1: zca,") && told.contains("reference wells of 1 plates"),
         "{told}"
     );
 
@@ -215,16 +215,86 @@ fn refusals(laboratory: &Laboratory, table: &str, screen: &str) {
     assert!(text.contains("cell_lime") && text.contains("it has"), "{text}");
     let text = fit(&["--classes", "role"]);
     assert!(text.contains("--kind probe"), "{text}");
+    for option in [["--method", "zca"], ["--shrinkage", "0.1"], ["--components", "3"]] {
+        let text = fit(&[&["--kind", "probe"][..], &option].concat());
+        assert!(
+            text.contains(option[0]) && text.contains("is for a whitening"),
+            "{text}"
+        );
+    }
+    let text = fit(&["--method", "pca", "--components", "40"]);
+    assert!(
+        text.contains("components is 40") && text.contains("at most"),
+        "{text}"
+    );
     let text = fit(&["--shrinkage", "2"]);
     assert!(text.contains("from 0 to 1"), "{text}");
 
+    // The table says which screen it is of.
+    let changed = laboratory.path("plates/changed.toml");
+    let text = std::fs::read_to_string(screen).unwrap();
+    std::fs::write(&changed, text.replace("tiling = \"centre\"", "tiling = \"grid\"")).unwrap();
+    let other = ["fit-head", "other", "--features", table, "--screen", &changed];
+    let output = laboratory.models(&other);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains("of a screen with sha256") && text.contains("--other-screen"),
+        "{text}"
+    );
+    assert_eq!(
+        text.split(|c: char| !c.is_ascii_hexdigit())
+            .filter(|word| word.len() == 64)
+            .count(),
+        2
+    );
+    let output = laboratory.models(&[&other[..], &["--other-screen"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(laboratory.models(&["remove", "other"]).status.code(), Some(0));
+    csv_refusals(laboratory, screen);
+
+    // Channels by other names, or in another order, are not those it was fitted on.
+    let white = std::fs::read_to_string(laboratory.path("plates/white.toml")).unwrap();
+    let (dna, agp) = (
+        "{ name = \"DNA\", match = \"w1\" }",
+        "{ name = \"AGP\", match = \"w2\" }",
+    );
+    let swapped = white.replace(dna, "@").replace(agp, dna).replace('@', agp);
+    assert!(swapped != white, "{swapped}");
+    let file = laboratory.path("plates/swapped.toml");
+    std::fs::write(&file, swapped).unwrap();
+    let mut run = wellspring(&laboratory.folder.path().join("models"));
+    let output = run
+        .args(["run", &file, "--out", &laboratory.path("swapped")])
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert!(
+        output.status.code() == Some(2) && text.contains("DNA, AGP") && text.contains("AGP, DNA"),
+        "{text}"
+    );
+    let mut check = wellspring(&laboratory.folder.path().join("models"));
+    let output = check.args(["check", &file]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.code() == Some(1) && text.contains("model.name: white is a head"),
+        "{text}"
+    );
+    unusable_heads(laboratory);
+}
+
+fn csv_refusals(laboratory: &Laboratory, screen: &str) {
     // A table that lacks a feature, and one of a network that is not the one here.
-    let csv = |features: std::ops::Range<usize>, name: &str| {
+    let write = |features: std::ops::Range<usize>, name: &str, empty: &dyn Fn(usize, usize) -> bool| {
         let header: Vec<String> = features.map(|i| format!("{name}_{i}")).collect();
         let mut text = format!("plate,well,{}\n", header.join(","));
         for i in 0..40 {
             let (row, column) = (char::from(b'A' + i / 12), i % 12 + 1);
-            let values = (0..header.len()).map(|j| ((i as usize * 31 + j * 17) % 23).to_string());
+            let value = |j: usize| match empty(i.into(), j) {
+                true => "nan".to_owned(),
+                false => ((usize::from(i) * 31 + j * 17) % 23).to_string(),
+            };
+            let values = (0..header.len()).map(value);
             text.push_str(&format!(
                 "SMALL0001,{row}{column:02},{}\n",
                 values.collect::<Vec<_>>().join(",")
@@ -236,6 +306,19 @@ fn refusals(laboratory: &Laboratory, table: &str, screen: &str) {
         assert_eq!(output.status.code(), Some(2));
         stderr(&output)
     };
+    let csv = |features, name: &str| write(features, name, &|_, _| false);
+    let text = write(0..CHANNELS * WIDTH, "timm", &|_, j| j == 5);
+    assert!(
+        text.contains("feature timm_5 is NaN or empty in 100.0 % of the rows"),
+        "{text}"
+    );
+    let text = write(0..CHANNELS * WIDTH, "timm", &|i, j| (i, j) == (1, 5));
+    assert!(text.contains("A02): column timm_5 is empty or NaN"), "{text}");
+    // The wells of the plate map that the table does not have, and not the one whose row was left out.
+    assert!(
+        text.contains("56 wells of") && !text.contains("57 wells of"),
+        "{text}"
+    );
     let text = csv(1..CHANNELS * WIDTH, "timm");
     assert!(
         text.contains("timm of 2 channels") && text.contains("timm_0 is missing"),
@@ -245,6 +328,53 @@ fn refusals(laboratory: &Laboratory, table: &str, screen: &str) {
     assert!(text.contains("no model is called 'resnet'"), "{text}");
     let text = csv(0..CHANNELS * WIDTH, "white");
     assert!(text.contains("white is a head on another model"), "{text}");
+}
+
+fn unusable_heads(laboratory: &Laboratory) {
+    // A card that cannot be read is told, and no hindrance to the others.
+    let broken = laboratory.path("models/broken.card.json");
+    std::fs::write(&broken, "{").unwrap();
+    let listed = laboratory.models(&["list"]);
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(
+        listed.status.code() == Some(0) && text.contains("broken: the card '") && text.contains("white 1-"),
+        "{text}"
+    );
+    let listed: Value = serde_json::from_slice(&laboratory.models(&["list", "--json"]).stdout).unwrap();
+    let found = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|card| card["name"] == "broken");
+    assert_eq!(found.unwrap()["state"], "broken");
+    let mut check = wellspring(&laboratory.folder.path().join("models"));
+    let output = check
+        .args(["check", &laboratory.path("plates/white.toml")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(laboratory.models(&["remove", "broken"]).status.code(), Some(0));
+    assert!(!Path::new(&broken).exists());
+
+    // What is advised for a head is not to pull it.
+    let card: Value =
+        serde_json::from_slice(&std::fs::read(laboratory.path("models/white.card.json")).unwrap()).unwrap();
+    let digest = &card["weights"]["content_sha256"].as_str().unwrap()[..12];
+    let weights = laboratory.path(&format!("models/white-{digest}.safetensors"));
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let output = laboratory.models(&["verify", "white"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.code() == Some(1)
+            && text.contains("pull white --from FILE")
+            && text.contains("fit it anew"),
+        "{text}"
+    );
+    let kept = laboratory.path("kept.safetensors");
+    std::fs::write(&kept, &bytes).unwrap();
+    let output = laboratory.models(&["pull", "white", "--from", &kept]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
     // Without its base, or with another one of that name, a head is not verified and does not serve.
     let verify = |told: &str| {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use wellspring::error::chain;
+use wellspring::heads::check_channels;
 use wellspring::plan::{Failure, list_screen, plan_plate, read_plate_map};
 use wellspring::runs::{Run, run_id};
 use wellspring_workloads::layout::PlateFiles;
@@ -131,8 +132,15 @@ impl Checked {
         };
         let model =
             wellspring::model_cards::find(&wellspring::model_store::models_folder()?, &screen.model.name);
-        if let Err(error) = model {
-            let message = format!("model.name: {}", chain(&error));
+        let problem = match &model {
+            Err(error) => Some(chain(error)),
+            Ok(card) if !screen.is_of_profiles() => {
+                check_channels(card, &screen).err().map(|error| error.to_string())
+            }
+            Ok(_) => None,
+        };
+        if let Some(problem) = problem {
+            let message = format!("model.name: {problem}");
             checked.problems.push(Problem::text("model", message));
         } else if images {
             match Run::open(screen) {

@@ -397,9 +397,8 @@ pub(crate) fn screen_text(path: &Path) -> anyhow::Result<String> {
 
 /// A screen file's text checked, the name of its model too.
 pub(crate) fn parse_screen(text: &str, shown: &str) -> anyhow::Result<Result<Screen, screen::ScreenErrors>> {
-    let cards = wellspring::model_cards::all(&wellspring::model_store::models_folder()?)?;
-    let models: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
-    Ok(Screen::parse_with_models(text, shown, &models))
+    let known = model_cards::all(&wellspring::model_store::models_folder()?)?;
+    Ok(Screen::parse_with_models(text, shown, &known.names()))
 }
 
 /// The async runtime of a command.

@@ -12,7 +12,7 @@ use wellspring::kafka::{self, KafkaSettings};
 use wellspring::model_store::models_folder;
 use wellspring_kernels::{Device, DeviceChoice, DeviceKind, list_devices};
 
-use super::models::WeightsState;
+use super::models::{States, WeightsState};
 use super::{devices, say, simulate};
 
 /// Below this much free memory, in bytes, a run is likely to be killed.
@@ -242,17 +242,23 @@ fn models_folder_finding(folder: &Path) -> Finding {
 }
 
 fn weights(folder: &Path) -> Vec<Finding> {
-    let check = |card: &wellspring_models::ModelCard| {
-        let state = WeightsState::of(card, folder);
+    let mut states = States::new(folder);
+    let mut check = |card: &wellspring_models::ModelCard| {
+        let state = states.of(card);
         let grade = match state {
             WeightsState::Verified => Grade::Ok,
             WeightsState::Absent => Grade::Warn,
-            WeightsState::Damaged(_) => Grade::Fail,
+            WeightsState::Damaged(_) | WeightsState::NoBase(_) => Grade::Fail,
         };
         finding(&card.name, grade, state.describe(card, folder))
     };
     match wellspring::model_cards::all(folder) {
-        Ok(cards) => cards.iter().map(|card| check(card)).collect(),
+        Ok(known) => {
+            let broken = known.broken.iter();
+            let broken = broken.map(|(name, error)| finding(name, Grade::Fail, chain(error)));
+            let cards: Vec<Finding> = known.cards.iter().map(|card| check(card)).collect();
+            cards.into_iter().chain(broken).collect()
+        }
         Err(error) => vec![finding("models", Grade::Fail, chain(&error))],
     }
 }

@@ -3,14 +3,16 @@
 
 mod fit_head;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use serde_json::json;
-use wellspring::model_cards;
+use wellspring::error::chain;
+use wellspring::model_cards::{self, CardsError, Known};
 use wellspring::model_store::{choose_models_folder, models_folder, pull, weights_path};
-use wellspring_models::{Architecture, ChannelPolicy, ModelCard, find_template, templates};
+use wellspring_models::{Architecture, ChannelPolicy, EngineError, ModelCard, find_template, templates};
 
 use super::common::RuntimeArgs;
 use super::{bench, say};
@@ -115,7 +117,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
         Action::Verify { name } => {
             let card = model_cards::find(&folder, &name)?;
-            let state = WeightsState::of(&card, &folder);
+            let state = States::new(&folder).of(&card);
             say::line(format!(
                 "{} {}: {}",
                 card.name,
@@ -175,13 +177,15 @@ fn add(folder: &Path, args: AddArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn list(folder: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
-    let cards = model_cards::all(folder)?;
-    let states = cards.iter().map(|card| (card, WeightsState::of(card, folder)));
+    let Known { cards, broken } = model_cards::all(folder)?;
+    let mut states = States::new(folder);
+    let states = cards.iter().map(|card| (card, states.of(card)));
     if as_json {
-        let models: Vec<_> = states
-            .map(|(card, state)| in_json(card, &state, folder))
-            .collect();
-        say::line(serde_json::Value::from(models));
+        let models = states.map(|(card, state)| in_json(card, &state, folder));
+        let broken = broken
+            .iter()
+            .map(|(name, error)| json!({"name": name, "state": "broken", "problem": chain(error)}));
+        say::line(serde_json::Value::from_iter(models.chain(broken)));
         return Ok(ExitCode::SUCCESS);
     }
     for (card, state) in states {
@@ -202,6 +206,9 @@ fn list(folder: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
             card.licence,
             state.describe(card, folder)
         ));
+    }
+    for (name, error) in &broken {
+        say::line(format!("{name}: {}", chain(error)));
     }
     let names: Vec<&str> = templates().iter().map(|card| card.name.as_str()).collect();
     say::line(format!(
@@ -232,13 +239,14 @@ fn takes(card: &ModelCard) -> String {
 
 fn in_json(card: &ModelCard, state: &WeightsState, folder: &Path) -> serde_json::Value {
     let problem = match state {
-        WeightsState::Damaged(problem) => Some(problem),
+        WeightsState::Damaged(problem) | WeightsState::NoBase(problem) => Some(problem),
         _ => None,
     };
     json!({
         "name": card.name,
         "version": card.version,
         "base": base_name(card),
+        "channels": card.fitted_channels(),
         "licence": card.licence,
         "terms": card.terms,
         "embedding_width": card.embedding_width,
@@ -260,21 +268,62 @@ pub(crate) enum WeightsState {
     Verified,
     /// There, but not usable, and why.
     Damaged(String),
+    /// Those of a head are there, but what it stands on is not usable, and why.
+    NoBase(String),
 }
 
-impl WeightsState {
-    /// Reads the file and compares its digest with the card's.
-    pub(crate) fn of(card: &ModelCard, folder: &Path) -> Self {
-        let path = weights_path(folder, card);
-        if !path.exists() {
-            return Self::Absent;
-        }
-        match model_cards::verify_model(folder, card) {
-            Ok(()) => Self::Verified,
-            Err(error) => Self::Damaged(wellspring::error::chain(&error)),
+/// The states of models. Every file is read once, also that of a network on which several heads stand.
+pub(crate) struct States<'a> {
+    folder: &'a Path,
+    known: BTreeMap<String, WeightsState>,
+}
+
+impl<'a> States<'a> {
+    /// Of the models in a folder.
+    pub(crate) fn new(folder: &'a Path) -> Self {
+        Self {
+            folder,
+            known: BTreeMap::new(),
         }
     }
 
+    /// Reads the file and compares its digest with the card's.
+    pub(crate) fn of(&mut self, card: &ModelCard) -> WeightsState {
+        if let Some(state) = self.known.get(&card.name) {
+            return state.clone();
+        }
+        let state = self.read(card);
+        self.known.insert(card.name.clone(), state.clone());
+        state
+    }
+
+    fn read(&mut self, card: &ModelCard) -> WeightsState {
+        let path = weights_path(self.folder, card);
+        if !path.exists() {
+            return WeightsState::Absent;
+        }
+        let base = match model_cards::base_of(self.folder, card) {
+            Ok(base) => base,
+            Err(error) => return WeightsState::NoBase(chain(&error)),
+        };
+        match (model_cards::verify_file(self.folder, card, base.as_deref()), base) {
+            (Err(CardsError::Engine(error @ EngineError::OtherBase { .. })), _) => {
+                WeightsState::NoBase(chain(&error))
+            }
+            (Err(error), _) => WeightsState::Damaged(chain(&error)),
+            (Ok(()), None) => WeightsState::Verified,
+            (Ok(()), Some(base)) => match self.of(&base) {
+                WeightsState::Verified => WeightsState::Verified,
+                other => {
+                    let said = other.describe(&base, self.folder);
+                    WeightsState::NoBase(format!("it stands on {}, whose {said}", base.name))
+                }
+            },
+        }
+    }
+}
+
+impl WeightsState {
     pub(crate) fn usable(&self) -> bool {
         *self == Self::Verified
     }
@@ -284,6 +333,7 @@ impl WeightsState {
             Self::Absent => "absent",
             Self::Verified => "verified",
             Self::Damaged(_) => "damaged",
+            Self::NoBase(_) => "no base",
         }
     }
 
@@ -304,6 +354,16 @@ impl WeightsState {
                 format!("weights are not on this machine; `wellspring models pull {name}` fetches them")
             }
             Self::Verified => format!("weights verified: {}", path.display()),
+            Self::NoBase(problem) => format!("cannot be used: {problem}"),
+            Self::Damaged(problem) if card.weights.package.is_none() => format!(
+                "weights are not usable: {problem}; bring its file again with `wellspring models pull {name} --from FILE`, \
+                 or `wellspring models remove {name}` and {}",
+                if base_name(card).is_some() {
+                    "fit it anew"
+                } else {
+                    "add it anew"
+                }
+            ),
             Self::Damaged(problem) => format!(
                 "weights are not usable: {problem}; delete '{}' and run `wellspring models pull {name}`",
                 path.display()

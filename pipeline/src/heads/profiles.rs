@@ -139,14 +139,39 @@ pub fn embedding_columns(
     Ok((channels, columns))
 }
 
-/// Refuses a table that says it was made with other weights than the base's. A table made elsewhere says nothing.
-pub fn check_table(base: &ModelCard, table: &Path, model_sha256: Option<&str>) -> Result<(), HeadsError> {
-    match model_sha256.filter(|found| !found.is_empty() && *found != base.weights.content_sha256) {
-        None => Ok(()),
-        Some(found) => Err(HeadsError::OtherModel {
+/// What a table that a run wrote says of its features; one made elsewhere says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TableKeys<'a> {
+    /// Digest of the network's weights.
+    pub model_sha256: Option<&'a str>,
+    /// Digest of the screen.
+    pub screen_sha256: Option<&'a str>,
+}
+
+/// Refuses a table that says it was made with other weights than the base's, or, where `screen` has the path and the digest
+/// of the screen file, for another screen. Whether the table says which screen it is of.
+pub fn check_table(
+    base: &ModelCard,
+    table: &Path,
+    keys: TableKeys<'_>,
+    screen: Option<(&Path, &str)>,
+) -> Result<bool, HeadsError> {
+    let said = |key: Option<&str>| key.filter(|digest| !digest.is_empty()).map(str::to_owned);
+    if let Some(found) = said(keys.model_sha256).filter(|found| *found != base.weights.content_sha256) {
+        return Err(HeadsError::OtherModel {
             what: format!("'{}'", table.display()),
             found: format!("a model with weights {found}"),
             expected: format!("{} with weights {}", base.name, base.weights.content_sha256),
+        });
+    }
+    let of_screen = said(keys.screen_sha256);
+    match (&of_screen, screen) {
+        (Some(found), Some((screen, expected))) if found != expected => Err(HeadsError::OtherScreen {
+            table: table.to_owned(),
+            found: found.clone(),
+            screen: screen.to_owned(),
+            expected: expected.to_owned(),
         }),
+        _ => Ok(of_screen.is_some()),
     }
 }

@@ -93,6 +93,14 @@ impl Opened {
         &self.tables.features
     }
 
+    /// In how many percent of the rows a feature is missing that was dropped for it.
+    pub(crate) fn percent_missing(&self, feature: &str) -> Option<f64> {
+        let mut dropped = self.tables.dropped.iter();
+        dropped
+            .find(|(name, _)| name == feature)
+            .map(|(_, percent)| *percent)
+    }
+
     /// The plate map, where there is one.
     pub(crate) fn plate_map(&self) -> Option<&PlateMap> {
         match &self.treatments {

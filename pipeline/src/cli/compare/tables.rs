@@ -49,6 +49,8 @@ pub(super) struct Reading<'a> {
 pub(super) struct Tables {
     /// The features that are compared.
     pub(super) features: Vec<String>,
+    /// Those that too many rows miss, and the percent that do.
+    pub(super) dropped: Vec<(String, f64)>,
     /// Which of the labels that were asked for some table has.
     label_at: Vec<usize>,
     /// Names of these, as the map that is made of them has them.
@@ -133,6 +135,9 @@ impl Tables {
         }
         all.rows.sort_by_key(|row| (row.well, row.record));
         let read = all.rows.len();
+        let mut wells: Vec<_> = all.rows.iter().map(|row| row.well).collect();
+        wells.dedup();
+        all.wells = wells;
         self.drop_missing(plate, &mut all.rows, left_out)?;
         self.drop_duplicates(plate, &mut all.rows, left_out);
         let mut batches: Vec<&str> = index

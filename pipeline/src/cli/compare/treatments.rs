@@ -99,7 +99,7 @@ impl Treatments {
         left_out: &mut LeftOut,
     ) -> Given {
         match self {
-            Self::Map(map) => from_map(screen, map, plate, &rows.rows, left_out),
+            Self::Map(map) => from_map(screen, map, plate, rows, left_out),
             Self::Own(settings) => from_columns(screen, settings, tables, plate, rows, left_out),
         }
     }
@@ -132,7 +132,14 @@ fn has_rows(rows: &[Row], well: WellPosition) -> bool {
     rows.binary_search_by_key(&well, |row| row.well).is_ok()
 }
 
-fn from_map(screen: &Screen, map: &PlateMap, plate: &Barcode, rows: &[Row], left_out: &mut LeftOut) -> Given {
+fn from_map(
+    screen: &Screen,
+    map: &PlateMap,
+    plate: &Barcode,
+    all: &PlateRows,
+    left_out: &mut LeftOut,
+) -> Given {
+    let rows = all.rows.as_slice();
     let given = known_wells(screen, map, plate, rows, left_out);
     let Some(mapped) = map.plate(plate) else {
         return given;
@@ -153,7 +160,8 @@ fn from_map(screen: &Screen, map: &PlateMap, plate: &Barcode, rows: &[Row], left
     let absent: Vec<WellPosition> = mapped
         .keys()
         .copied()
-        .filter(|well| !has_rows(rows, *well))
+        // A row that could not be used was told by itself.
+        .filter(|well| all.wells.binary_search(well).is_err())
         .collect();
     if !absent.is_empty() {
         left_out.push(Kind::Map, || {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use wellspring::heads::{self, Controls, Kind, Request};
+use wellspring::heads::{self, Controls, HeadsError, Kind, Request, TableKeys};
 use wellspring::identity::same_model;
 use wellspring::model_cards;
 use wellspring::model_store::weights_path;
@@ -22,17 +22,18 @@ use wellspring_workloads::head::{
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::WellProfile;
 
-use super::super::common::{KafkaArgs, NameArgs, RuntimeArgs, SchemaArgs, runtime};
+use super::super::common::{KafkaArgs, NameArgs, RuntimeArgs, SchemaArgs, read_screen, runtime};
 use super::super::compare::Inputs;
 use super::super::say;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  wellspring models fit-head white --run rescue-pilot-1a2b3c4d --kafka localhost:9092\n  \
-                  wellspring models fit-head disease-probe --kind probe --features out/demo/features.parquet --screen screen.toml\n  \
-                  wellspring models fit-head lines --kind probe --classes cell_line --run rescue-pilot-1a2b3c4d\n\n\
-                  The head is a model like any other afterwards: [model] name = \"white\" in a screen file. It takes as many \
-                  channels as it was fitted on, in that order."
+    after_help = "Examples:\n  wellspring models fit-head white --run rescue-pilot-1a2b3c4d --kafka localhost:9092 --leave-out-constant\n  \
+                  wellspring models fit-head disease-probe --kind probe --features out/demo/features.parquet --screen screen.toml --leave-out-constant\n  \
+                  wellspring models fit-head lines --kind probe --classes cell_line --run rescue-pilot-1a2b3c4d --kafka localhost:9092\n\n\
+                  The head is a model like any other afterwards: [model] name = \"white\" in a screen file. It takes the \
+                  channels it was fitted on, by name and in that order. Some features of most networks are 0 in all \
+                  control wells: --leave-out-constant gives them no weight."
 )]
 pub(crate) struct Args {
     /// What to call it.
@@ -61,6 +62,9 @@ pub(crate) struct Args {
     /// The screen file that says which wells are controls, for --features. A run has its own.
     #[arg(long, value_name = "SCREEN.toml", conflicts_with = "run")]
     screen: Option<PathBuf>,
+    /// Take the tables though they say that they were made for another screen, or for SCREEN.toml before it was changed.
+    #[arg(long, requires = "features")]
+    other_screen: bool,
     /// What each well was given. Default: the screen's plate map, else the tables' own columns.
     #[arg(long, value_name = "FILE", conflicts_with = "run")]
     platemap: Option<PathBuf>,
@@ -73,13 +77,15 @@ pub(crate) struct Args {
     /// For a probe: columns of the plate map whose cells name a well's class. Default: reference, and each disease model.
     #[arg(long, value_name = "COLUMN,..", value_delimiter = ',')]
     classes: Vec<String>,
-    /// For a whitening: pca, zca, pca-cor or zca-cor; -cor standardises the features first.
-    #[arg(long, default_value = "zca-cor")]
-    method: WhitenMethod,
+    /// For a whitening: pca, zca, pca-cor or zca-cor; -cor standardises the features first, by their standard deviation
+    /// or the median of all, whichever is larger. Default: zca.
+    #[arg(long)]
+    method: Option<WhitenMethod>,
     /// For a whitening: ledoit-wolf, or how far the covariance is moved to a multiple of the identity, 0 to 1.
-    #[arg(long, default_value = "ledoit-wolf", value_parser = parse_shrinkage)]
-    shrinkage: Shrinkage,
-    /// For a pca whitening: components kept. Default: all that the wells span.
+    /// Default: ledoit-wolf.
+    #[arg(long, value_parser = parse_shrinkage)]
+    shrinkage: Option<Shrinkage>,
+    /// For a pca whitening: components kept, at most as many as the wells span. Default: all of those.
     #[arg(long, value_name = "N")]
     components: Option<usize>,
     /// The fewest control wells; for a probe of each class.
@@ -104,6 +110,7 @@ fn parse_shrinkage(word: &str) -> Result<Shrinkage, String> {
 struct Found {
     base: std::sync::Arc<ModelCard>,
     channels: usize,
+    channel_names: Vec<String>,
     from: String,
     profiles: Vec<WellProfile>,
     map: Option<PlateMap>,
@@ -130,6 +137,7 @@ pub(super) fn execute(folder: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         name: &args.name,
         base: &found.base,
         channels: found.channels,
+        channel_names: found.channel_names,
         from: found.from,
         controls,
         kind,
@@ -180,8 +188,16 @@ impl Args {
             leave_out_constant: self.leave_out_constant,
         };
         if self.kind == "probe" {
-            if self.components.is_some() {
-                bail!("--components is for a whitening; a probe has a value for each class");
+            let whitens = [
+                ("--method", self.method.is_some()),
+                ("--shrinkage", self.shrinkage.is_some()),
+                ("--components", self.components.is_some()),
+            ];
+            if let Some((option, _)) = whitens.iter().find(|(_, given)| *given) {
+                bail!(
+                    "{option} is for a whitening; a probe is a ridge regression, with a value for each class and a ridge \
+                     that held-out wells choose"
+                );
             }
             return Ok(Kind::Probe {
                 settings: ProbeSettings { limits },
@@ -192,8 +208,8 @@ impl Args {
             bail!("--classes is for --kind probe; a whitening takes all its wells as one");
         }
         Ok(Kind::Whitening(WhitenSettings {
-            method: self.method,
-            shrinkage: self.shrinkage,
+            method: self.method.unwrap_or_default(),
+            shrinkage: self.shrinkage.unwrap_or_default(),
             components: self.components,
             limits,
         }))
@@ -219,6 +235,7 @@ impl Args {
         Ok(Found {
             base,
             channels: screen.images.channels.len(),
+            channel_names: heads::channel_names(&screen),
             from: format!("run {run}"),
             profiles,
             map: Some(map),
@@ -228,9 +245,12 @@ impl Args {
 
     /// From files.
     fn of_tables(&self, folder: &Path, controls: Controls) -> anyhow::Result<Found> {
+        let path = self.screen.clone().context("--features needs --screen")?;
+        // As the run that made the tables had it, whatever plate map is given now.
+        let digest = read_screen(&path)?.hash();
         let inputs = Inputs {
             features: self.features.clone(),
-            screen: self.screen.clone().context("--features needs --screen")?,
+            screen: path.clone(),
             platemap: self.platemap.clone(),
             metadata: self.metadata.clone(),
             columns: String::new(),
@@ -246,13 +266,43 @@ impl Args {
         })?;
         let base = model_cards::find(folder, family)
             .context("a head stands on the network whose features the tables hold")?;
-        for path in &self.features {
-            let file = ProfileFile::open(path, &FeatureColumns::from_patterns(Vec::new()), &[])?;
-            heads::check_table(&base, path, file.key_value("wellspring.model_sha256"))?;
+        let mut notes = Vec::new();
+        for table in &self.features {
+            let file = ProfileFile::open(table, &FeatureColumns::from_patterns(Vec::new()), &[])?;
+            let keys = TableKeys {
+                model_sha256: file.key_value("wellspring.model_sha256"),
+                screen_sha256: file.key_value("wellspring.screen_sha256"),
+            };
+            let screen = (!self.other_screen).then_some((path.as_path(), digest.as_str()));
+            if !heads::check_table(&base, table, keys, screen)? {
+                notes.push(format!(
+                    "'{}' does not say which screen it is of; its features are taken for those of '{}'",
+                    table.display(),
+                    path.display()
+                ));
+            }
         }
-        let channels = Some(opened.screen.images.channels.len()).filter(|channels| *channels > 0);
-        let (channels, columns) = heads::embedding_columns(&base, features, channels)?;
+        let channel_names = heads::channel_names(&opened.screen);
+        if channel_names.is_empty() {
+            notes.push(format!(
+                "'{}' names no channels under [images], so the head will take any of that number, in any order",
+                path.display()
+            ));
+        }
+        let channels = Some(channel_names.len()).filter(|channels| *channels > 0);
+        let (channels, columns) =
+            heads::embedding_columns(&base, features, channels).map_err(|error| match error {
+                HeadsError::Features { missing, .. } if opened.percent_missing(&missing).is_some() => {
+                    let percent = opened.percent_missing(&missing).unwrap_or_default();
+                    HeadsError::NoValues {
+                        feature: missing,
+                        percent,
+                    }
+                }
+                other => other,
+            })?;
         let (mut profiles, left_out, rows_left_out) = opened.profiles(|given| controls.has(given))?;
+        notes.extend(left_out.iter().cloned());
         if rows_left_out > 0 {
             bail!(
                 "{rows_left_out} rows of the tables cannot be used, and a model is not fitted on what is left:\n{}",
@@ -268,11 +318,12 @@ impl Args {
         Ok(Found {
             base,
             channels,
+            channel_names,
             // Names of files differ from machine to machine; the screen's hash does not.
             from: format!("tables of screen {}", wellspring::runs::run_id(&opened.screen)),
             profiles,
             map: opened.plate_map().cloned(),
-            left_out,
+            left_out: notes,
         })
     }
 }

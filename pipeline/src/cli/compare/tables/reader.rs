@@ -303,8 +303,8 @@ impl<'a> Reader<'a> {
         let (dropped, kept): (Vec<usize>, Vec<usize>) =
             (0..self.features.len()).partition(|at| self.missing[*at] as f64 > most);
         let mut left_out = self.left_out;
+        let share = |at: &usize| 100.0 * self.missing[*at] as f64 / self.records.max(1) as f64;
         if !dropped.is_empty() {
-            let share = |at: &usize| 100.0 * self.missing[*at] as f64 / self.records.max(1) as f64;
             let shown: Vec<String> = dropped
                 .iter()
                 .take(NAMED_FEATURES)
@@ -335,6 +335,10 @@ impl<'a> Reader<'a> {
         }
         Ok(Tables {
             features: kept.iter().map(|at| self.features[*at].clone()).collect(),
+            dropped: dropped
+                .iter()
+                .map(|at| (self.features[*at].clone(), share(at)))
+                .collect(),
             label_at,
             label_names,
             label_columns,

@@ -36,4 +36,7 @@ pub(in crate::cli::compare) struct PlateRows {
     /// By well, then in the order of reading.
     pub(in crate::cli::compare) rows: Vec<Row>,
     pub(in crate::cli::compare) labels: Vec<Label>,
+    /// Wells with rows in the tables, those whose rows cannot be used too; in order.
+    #[serde(skip)]
+    pub(in crate::cli::compare) wells: Vec<WellPosition>,
 }

@@ -37,7 +37,7 @@ impl Tables {
                     row.well,
                     self.all_features[*at],
                     if values[*at].is_nan() {
-                        "missing"
+                        "empty or NaN"
                     } else {
                         "infinite"
                     }
