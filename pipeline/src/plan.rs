@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use wellspring_images::{Image, Limits};
 use wellspring_kernels::Histogram;
 use wellspring_workloads::layout::{FieldFiles, FileProblem, PlaneFile, PlateFiles};
 use wellspring_workloads::plate_map::{GalleryMap, MapFile, PlateMap, PlateMapErrors};
@@ -30,8 +31,12 @@ use crate::kafka::lane::Inbound;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaSettings, OutRecord};
 use crate::runs::{Run, Runs};
+use crate::shading::{PlaneErrors, Shading};
 use crate::track::{Outcome, Ticket, Tracked};
 use crate::{failpoint, ids};
+
+/// Fields of a plate that are tried to find out the size of its images.
+const SIZED_FIELDS: usize = 4;
 
 /// Control fields whose histograms are pooled for scaling, spread evenly over the plate's controls.
 const SCALING_FIELDS: usize = 32;
@@ -311,19 +316,28 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
     ));
     by_well.retain(|well, _| treatments.contains_key(well));
 
+    let shading = match check_planes(run, plate, fields).await? {
+        Ok(digest) => digest,
+        // All fields of the plate would fail for it, one after the other.
+        Err(errors) => {
+            let mut lost = count(by_well.values().map(Vec::len).sum());
+            for error in errors.0 {
+                let error = StageError::input(Stage::Plan, FailureClass::Configuration, error);
+                failures.push(Failure {
+                    fields_lost: std::mem::take(&mut lost),
+                    ..Failure::plate(error)
+                });
+            }
+            return Ok(PlatePlan::nothing(failures));
+        }
+    };
+
     let scaling = match screen.preprocess.scaling {
         Scaling::Controls { low, high } if !by_well.is_empty() => {
             Some(pooled_scaling(run, &by_well, &treatments, low, high).await?)
         }
         _ => None,
     };
-    // Read here too, so that a wrong file is one error of the plate and not one of each field.
-    let shading = run.shading.get(screen, plate).await;
-    let of_plan = |error| StageError {
-        stage: Stage::Plan,
-        ..error
-    };
-    let shading = shading.map_err(of_plan)?.digest;
     let tasks = by_well
         .into_values()
         .flatten()
@@ -344,6 +358,45 @@ pub async fn plan_plate(run: &Run, plate: &Barcode) -> Result<PlatePlan, StageEr
         failures,
         shading,
     })
+}
+
+/// Reads the planes by which a plate's images are corrected, and gives their hash, or says everything that is wrong with them.
+pub async fn check_planes(
+    run: &Run,
+    plate: &Barcode,
+    fields: &[FieldFiles],
+) -> Result<Result<Option<String>, PlaneErrors>, StageError> {
+    if !Shading::is_of(&run.screen) {
+        return Ok(Ok(None));
+    }
+    let mut size = None;
+    // An image that cannot be read gets its dead letter from its own task.
+    for field in fields.iter().take(SIZED_FIELDS) {
+        size = image_size(run, field).await;
+        if size.is_some() {
+            break;
+        }
+    }
+    match run.shading.get(&run.screen, plate).await {
+        Ok(shading) if size.is_none_or(|size| shading.check_size(size).is_ok()) => {
+            return Ok(Ok(shading.digest));
+        }
+        Err(error) if error.domain != Domain::Input => return Err(error),
+        // Read again, to say what is wrong with each.
+        _ => {}
+    }
+    let read = Shading::read(&run.screen, plate, size).await?;
+    Ok(read.map(|shading| shading.digest))
+}
+
+/// Height and width of a field's first image.
+async fn image_size(run: &Run, field: &FieldFiles) -> Option<[usize; 2]> {
+    let first = images(field).into_iter().next()?;
+    let page = first.planes.first()?.page.map_or(0, |page| page as usize);
+    let bytes = crate::fetch::read_channels(&run.store, &[first]).await.ok()?;
+    let bytes = bytes.first()?.first()?;
+    let image = Image::open(bytes, page, &Limits::default()).ok()?;
+    Some([image.height(), image.width()])
 }
 
 fn count(n: usize) -> u32 {

@@ -23,6 +23,9 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
         shading,
     } = decoded;
     let unfit = |error| StageError::input(Stage::Preprocess, FailureClass::BadImage, error);
+    shading
+        .check_size([image.height(), image.width()])
+        .map_err(|error| StageError::input(Stage::Preprocess, FailureClass::Configuration, error))?;
     let steps = steps(
         &field.run.screen,
         &field.run.card,
@@ -46,14 +49,13 @@ fn correction(shading: Shading) -> Vec<Step> {
     ];
     planes
         .into_iter()
-        .filter(|(plane, _)| plane.is_some())
-        .map(|(illumination, mode)| {
+        .filter_map(|(planes, mode)| {
             let step = FlatField {
                 black_level: vec![0.0],
-                illumination,
+                illumination: Some(planes?.values),
                 mode,
             };
-            step.into()
+            Some(step.into())
         })
         .collect()
 }
@@ -153,16 +155,29 @@ mod tests {
     use wellspring_kernels::{DeviceChoice, Illumination, RawImage};
 
     use super::*;
+    use crate::shading::{Kind, Planes};
 
     #[test]
     fn the_dark_field_is_subtracted_before_the_light_divides() {
-        let plane = |values: &[f32]| Illumination::new(1, 1, 3, values.to_vec()).unwrap();
+        let planes = |kind, values: &[f32]| {
+            let values = Illumination::new(1, 1, 3, values.to_vec()).unwrap();
+            let uri = "P1_DNA.npy".to_owned();
+            Some(Planes { kind, uri, values })
+        };
         let shading = Shading {
             digest: None,
-            dark_field: Some(plane(&[10.0, 20.0, 30.0])),
-            illumination: Some(plane(&[0.5, 1.0, 2.0])),
+            dark_field: planes(Kind::DarkField, &[10.0, 20.0, 30.0]),
+            illumination: planes(Kind::Illumination, &[0.5, 1.0, 2.0]),
         };
         let image = RawImage::new(1, 1, 3, vec![60, 120, 20], 255).unwrap();
+        assert!(shading.check_size([1, 3]).is_ok());
+        let error = shading.check_size([1, 2]).unwrap_err().to_string();
+        assert!(
+            ["dark-field", "P1_DNA.npy", "1 x 3", "1 x 2"]
+                .iter()
+                .all(|word| error.contains(word)),
+            "{error}"
+        );
         let mut steps = correction(shading);
         assert_eq!(steps.len(), 2);
         let device = Device::open(DeviceChoice::Cpu).unwrap();

@@ -28,6 +28,9 @@ use super::say;
 /// Fields that are read and decoded at once.
 const AT_ONCE: usize = 4;
 
+/// Filter sizes that make sense, in pixels.
+const SIZES: std::ops::RangeInclusive<f64> = 1.0..=2000.0;
+
 /// File names of what is written.
 const FUNCTION: &str = "{plate}_{channel}.npy";
 const DARK_FIELD: &str = "{plate}_{channel}_dark.npy";
@@ -61,6 +64,9 @@ pub(crate) struct Args {
     /// Only these plates.
     #[arg(long = "plate", value_name = "BARCODE")]
     plates: Vec<Barcode>,
+    /// Replace planes that are there already, the dark-fields beside them too.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -140,6 +146,14 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if args.dark_field && args.method != Method::Basic {
         bail!("--dark-field needs --method basic: a mean image does not tell a dark-field from the light");
     }
+    if !SIZES.contains(&args.size) {
+        bail!(
+            "--size is {}: expected a filter size from {} to {} pixels",
+            args.size,
+            SIZES.start(),
+            SIZES.end()
+        );
+    }
     let run = Run::open(read_screen(&args.screen)?)?;
     let runtime = runtime()?;
     let found = runtime.block_on(list_screen(&run.store, &run.screen))?;
@@ -165,6 +179,21 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let out = std::path::absolute(&args.out)
         .with_context(|| format!("'{}' has no absolute path", args.out.display()))?;
     std::fs::create_dir_all(&out).with_context(|| format!("'{}' cannot be made", out.display()))?;
+    if !args.force {
+        let barcodes = plates.iter().map(|(plate, _)| *plate);
+        let there: Vec<PathBuf> = barcodes
+            .flat_map(|plate| targets(&run, &out, plate))
+            .filter(|path| path.exists())
+            .collect();
+        if let Some(first) = there.first() {
+            bail!(
+                "'{}' is there already ({} such files in all): give another folder, or --force to replace the planes of \
+                 these plates",
+                first.display(),
+                there.len()
+            );
+        }
+    }
     let mut whole = true;
     for (plate, fields) in plates {
         whole &=
@@ -242,6 +271,15 @@ fn one_plate(
         bail!("not one field could be read");
     };
     let estimate = images.estimate()?;
+    // A dark-field of an earlier estimate does not belong to these functions.
+    for path in targets(run, out, plate) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("'{}' cannot be replaced", path.display()));
+            }
+            _ => {}
+        }
+    }
     write(run, out, plate, FUNCTION, &estimate.function)?;
     if let Some(dark_field) = &estimate.dark_field {
         write(run, out, plate, DARK_FIELD, dark_field)?;
@@ -256,6 +294,16 @@ fn one_plate(
     }
     say::note(format_args!("{plate}: {added} of {} fields used", fields.len()));
     Ok(added == taken.len() && estimate.unsettled.is_empty())
+}
+
+/// Every file that a plate may have, functions and dark-fields.
+fn targets(run: &Run, out: &Path, plate: &Barcode) -> Vec<PathBuf> {
+    let channels = run.screen.images.channels.iter();
+    channels
+        .flat_map(|channel| {
+            [FUNCTION, DARK_FIELD].map(|template| out.join(path(template, plate, &channel.name)))
+        })
+        .collect()
 }
 
 /// At most `most` of the fields, at even distances.

@@ -1,5 +1,6 @@
 //! `wellspring run`: a whole screen in one process, from images to report.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,11 +11,14 @@ use wellspring::collector::{Collector, Wanted};
 use wellspring::compare::Compared;
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
 use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::plan::{check_planes, list_plate};
 use wellspring::runs::{Run, Runs};
+use wellspring::shading::Shading;
 use wellspring::topology::{Role, planner, retrier, worker};
 use wellspring::transforms::read_transform;
 use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
+use wellspring_workloads::words::Barcode;
 
 use super::common::{
     ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, SchemaArgs, plates_of, read_screen, runtime,
@@ -23,6 +27,9 @@ use super::{calls, say};
 
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// Files of planes that are told where they cannot be used.
+const SHOWN_PLANES: usize = 20;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -83,6 +90,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
     let runtime = runtime()?;
     let plates = runtime.block_on(plates_of(&run))?;
+    runtime.block_on(refuse_wrong_planes(&run, &plates))?;
     let settings = args.compute.worker_settings(&run.screen.resources, false)?;
     let device = args.compute.open_device(&run.screen.resources)?;
     // Opened once here so that missing or wrong weights are an error now and not after the first fields.
@@ -159,6 +167,34 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let whole =
         summary.fields_failed == 0 && summary.dead_letters == 0 && summary.lost == 0 && summary.compared;
     Ok(ExitCode::from(u8::from(!whole)))
+}
+
+/// Files of planes that cannot be used are an error now and not after the first fields. Each is told once, also where all
+/// plates share it.
+async fn refuse_wrong_planes(run: &Run, plates: &[Barcode]) -> anyhow::Result<()> {
+    if !Shading::is_of(&run.screen) {
+        return Ok(());
+    }
+    let mut wrong = BTreeSet::new();
+    for plate in plates {
+        let found = list_plate(&run.store, &run.screen, plate).await?;
+        let fields = found.plates.get(plate).map_or(&[][..], Vec::as_slice);
+        if let Err(errors) = check_planes(run, plate, fields).await? {
+            wrong.extend(errors.0.iter().map(ToString::to_string));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let count = wrong.len();
+    let mut lines: Vec<String> = wrong.into_iter().take(SHOWN_PLANES).collect();
+    if count > lines.len() {
+        lines.push(format!("and {} more", count - lines.len()));
+    }
+    bail!(
+        "configuration: {count} of the files under [preprocess] cannot be used, and no field is worked on:\n  {}",
+        lines.join("\n  ")
+    )
 }
 
 /// Follows the run until it is complete.

@@ -89,7 +89,8 @@ fn what_cannot_be_estimated_is_said() {
     };
     fails(&["--dark-field"], "--method basic");
     fails(&["--plate", "NOSUCH"], "no plate NOSUCH");
-    fails(&["--size", "0"], "size");
+    fails(&["--size", "0"], "--size is 0: expected");
+    fails(&["--size", "nan"], "--size is NaN: expected");
 
     // A damaged image is left out, and named.
     let mut images = Vec::new();
@@ -117,4 +118,115 @@ fn what_cannot_be_estimated_is_said() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn planes_that_are_there_are_replaced_only_when_asked_and_never_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = plate(folder);
+    let estimate = |more: &[&str]| {
+        let arguments = ["illumination", &screen, "--out", "o", "--fields", "24"];
+        wellspring(folder, &[&arguments[..], more].concat())
+    };
+    let names = || {
+        let mut names: Vec<_> = std::fs::read_dir(folder.join("o"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let dark = estimate(&["--method", "basic", "--dark-field"]);
+    assert_ne!(dark.status.code(), Some(2), "{}", stderr(&dark));
+    let before: Vec<_> = names();
+    assert_eq!(before.len(), 4, "{before:?}");
+    let bytes = std::fs::read(folder.join("o/SIM0001_DNA.npy")).unwrap();
+    let again = estimate(&["--size", "60"]);
+    assert_eq!(again.status.code(), Some(2));
+    let told = stderr(&again);
+    assert!(
+        told.contains("SIM0001_DNA.npy") && told.contains("4 such files") && told.contains("--force"),
+        "{told}"
+    );
+    assert_eq!(std::fs::read(folder.join("o/SIM0001_DNA.npy")).unwrap(), bytes);
+    let forced = estimate(&["--size", "60", "--force"]);
+    assert_eq!(forced.status.code(), Some(0), "{}", stderr(&forced));
+    assert_eq!(names(), ["SIM0001_AGP.npy", "SIM0001_DNA.npy"]);
+    assert!(std::fs::read(folder.join("o/SIM0001_DNA.npy")).unwrap() != bytes);
+}
+
+#[test]
+fn files_of_planes_that_cannot_be_used_are_told_before_a_field_is_worked_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ok(
+        folder,
+        &"simulate --wells 96 --fields 1 --channels dna,AGP --size 240 --out sim"
+            .split(' ')
+            .collect::<Vec<_>>(),
+    );
+    let text = std::fs::read_to_string(folder.join("sim/screen.toml")).unwrap();
+    assert!(!text.contains("[preprocess]"), "{text}");
+    let keys = "illumination = \"{plate}_{channel}.npy\"\ndark_field = \"{plate}_{channel}_dark.npy\"\n";
+    std::fs::write(
+        folder.join("sim/lit.toml"),
+        format!("{text}\n[preprocess]\n{keys}"),
+    )
+    .unwrap();
+    let write = |name: &str, size: [usize; 2], value: f32| {
+        let bytes = wellspring::npy::plane(size, &vec![value; size[0] * size[1]]);
+        std::fs::write(folder.join("sim").join(name), bytes).unwrap();
+    };
+    write("SIM0001_DNA.npy", [120, 240], 1.0);
+    write("SIM0001_AGP.npy", [240, 240], 0.0);
+    write("SIM0001_DNA_dark.npy", [240, 240], f32::NAN);
+    let told = [
+        ["SIM0001_DNA.npy' (channel DNA)", "the images have 240 x 240"],
+        ["SIM0001_AGP.npy' (channel AGP)", "57600 values such as 0"],
+        ["SIM0001_DNA_dark.npy' (channel DNA)", "57600 values such as NaN"],
+        ["SIM0001_AGP_dark.npy' (channel AGP)", "cannot be read"],
+    ];
+    let output = wellspring(folder, &["check", "sim/lit.toml", "--images"]);
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in told {
+        let line = said
+            .lines()
+            .find(|line| line.contains(words[0]))
+            .unwrap_or_default();
+        assert!(
+            line.starts_with("configuration: ") && line.contains(words[1]),
+            "{words:?}: {said}"
+        );
+    }
+    assert!(said.contains("4 problems"), "{said}");
+    let checked = wellspring(folder, &["check", "sim/lit.toml", "--images", "--json"]);
+    let checked: serde_json::Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    let lost: u64 = checked["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["fields_lost"].as_u64().unwrap())
+        .sum();
+    assert_eq!(lost, 96);
+
+    // The run refuses them at once, before weights are looked for.
+    let output = wellspring(folder, &["run", "sim/lit.toml", "--out", "out"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for words in told {
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+    }
+    assert!(
+        said.contains("configuration: 4 of the files") && said.lines().count() == 5,
+        "{said}"
+    );
+
+    // Right ones are no problem.
+    for channel in ["DNA", "AGP"] {
+        write(&format!("SIM0001_{channel}.npy"), [240, 240], 1.5);
+        write(&format!("SIM0001_{channel}_dark.npy"), [240, 240], 0.0);
+    }
+    assert!(ok(folder, &["check", "sim/lit.toml", "--images"]).contains("nothing is wrong"));
 }
