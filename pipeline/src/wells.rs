@@ -2,6 +2,10 @@
 //!
 //! Used by a run and by `wellspring compare`, so that both hold back the same plates and show the same wells.
 
+mod gather;
+
+pub use gather::{PlateFields, PlateWells, nuclei};
+
 use std::collections::BTreeMap;
 
 use wellspring_workloads::position::plate_format;

@@ -26,11 +26,18 @@ use wellspring_workloads::words::Barcode;
 pub(crate) struct KafkaArgs {
     /// Kafka's bootstrap servers, host:port[,host:port].
     #[arg(long = "kafka", value_name = "BOOTSTRAP", env = "WELLSPRING_KAFKA")]
-    pub(crate) bootstrap: String,
+    bootstrap: String,
     #[command(flatten)]
-    pub(crate) names: NameArgs,
+    client: ClientArgs,
+}
+
+/// What is said to Kafka, wherever it is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ClientArgs {
     #[command(flatten)]
-    pub(crate) schemas: SchemaArgs,
+    names: NameArgs,
+    #[command(flatten)]
+    schemas: SchemaArgs,
 }
 
 /// Names on Kafka.
@@ -120,11 +127,18 @@ fn parse_delays(text: &str) -> Result<Delays, String> {
 
 impl KafkaArgs {
     pub(crate) fn settings(&self) -> anyhow::Result<KafkaSettings> {
+        self.client.settings(&self.bootstrap)
+    }
+}
+
+impl ClientArgs {
+    /// Of the Kafka at `bootstrap`.
+    pub(crate) fn settings(&self, bootstrap: &str) -> anyhow::Result<KafkaSettings> {
         let instance = self.names.instance.clone().unwrap_or_else(default_instance);
         Ok(KafkaSettings {
             delivery: self.names.delivery.delivery,
             schemas: self.schemas.open()?,
-            ..KafkaSettings::new(&self.bootstrap, &self.names.prefix, instance)
+            ..KafkaSettings::new(bootstrap, &self.names.prefix, instance)
         })
     }
 }

@@ -6,19 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wellspring_workloads::aggregate::WellFields;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, Channel, WellPosition};
 
 use super::plate_flags::{self, FieldRow};
 use crate::events::FieldFeatures;
-use crate::quality::{MEASURES, NUCLEI};
+use crate::quality::MEASURES;
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{
     FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityTable, WriteError,
 };
 use crate::runs::Run;
-use crate::wells::{FieldCount, held_back, plate_facts, too_few_fields};
+use crate::wells::{FieldCount, PlateFields, PlateWells, nuclei, plate_facts, too_few_fields};
 
 /// Reads fields plate by plate.
 pub(super) struct FieldReader<'a> {
@@ -28,7 +27,7 @@ pub(super) struct FieldReader<'a> {
     profiles: ProfileTable,
     flags: BTreeMap<String, (u64, u64)>,
     left_out: Vec<String>,
-    plate: Option<PlateInHand>,
+    plate: Option<PlateInHand<'a>>,
     channels: Vec<Channel>,
 }
 
@@ -48,34 +47,19 @@ pub(super) struct FieldFacts {
     pub(super) left_out: Vec<String>,
 }
 
-struct PlateInHand {
+struct PlateInHand<'a> {
     barcode: Barcode,
-    treatments: BTreeMap<WellPosition, Treatment>,
-    counts: BTreeMap<WellPosition, FieldCount>,
-    /// Wells with too few passing fields.
-    short: Vec<(WellPosition, FieldCount)>,
-    well: Option<WellInHand>,
+    fields: PlateFields<'a>,
     /// Sum and number of the focus slopes of reference wells, by channel.
     focus: BTreeMap<String, (f64, u32)>,
-    profiles: Vec<WellProfile>,
     /// Quality of its fields, which is judged by all of them.
     quality: Vec<FieldRow>,
-}
-
-/// The one well whose fields are being read: they lie side by side in the plan's order.
-struct WellInHand {
-    well: WellPosition,
-    count: FieldCount,
-    fields: WellFields,
-    /// Nuclei of its fields, and how many were counted. Those that failed count too: an empty field is a loss of cells,
-    /// and one that is blurred in one channel is none.
-    nuclei: (f64, u32),
 }
 
 /// The measure of focus that is followed from plate to plate.
 const FOCUS: &str = "PowerLogLogSlope";
 
-impl PlateInHand {
+impl PlateInHand<'_> {
     fn see_focus(&mut self, features: &FieldFeatures) {
         for channel in &features.quality {
             let slope = channel.measures.iter().find(|(name, _)| name == FOCUS);
@@ -121,14 +105,11 @@ impl<'a> FieldReader<'a> {
     }
 
     pub(super) fn start_plate(&mut self, barcode: &Barcode, treatments: BTreeMap<WellPosition, Treatment>) {
+        let width = self.run.feature_names().len();
         self.plate = Some(PlateInHand {
             barcode: barcode.clone(),
-            treatments,
-            counts: BTreeMap::new(),
-            short: Vec::new(),
-            well: None,
+            fields: PlateFields::new(&self.run.screen, barcode, treatments, width),
             focus: BTreeMap::new(),
-            profiles: Vec::new(),
             quality: Vec::new(),
         });
     }
@@ -138,13 +119,12 @@ impl<'a> FieldReader<'a> {
             return Ok(());
         };
         // Planned fields have a treatment; a plate map that changed since leaves the field out of everything.
-        let Some(treatment) = plate.treatments.get(&features.field.well) else {
+        let Some(treatment) = plate.fields.treatment(features.field.well) else {
             self.left_out
                 .push(format!("{}: no longer in the plate map", features.field));
             return Ok(());
         };
-        let treatment_role = treatment.role;
-        let aggregate = self.run.screen.comparison.aggregate;
+        let role = treatment.role;
         let verdict = verdict(features, &mut self.flags);
         let nuclei = nuclei(features);
         self.features.push(&FeatureRow {
@@ -160,95 +140,39 @@ impl<'a> FieldReader<'a> {
             values: measures(features),
             nuclei,
         });
-        if plate
-            .well
-            .as_ref()
-            .is_some_and(|well| well.well != features.field.well)
-        {
-            self.end_well();
-        }
-        let Some(plate) = &mut self.plate else {
-            return Ok(());
-        };
-        if treatment_role == Role::Reference {
+        if role == Role::Reference {
             plate.see_focus(features);
         }
-        let well = plate.well.get_or_insert_with(|| WellInHand {
-            well: features.field.well,
-            count: FieldCount::default(),
-            fields: WellFields::new(aggregate, features.embedding.len()),
-            nuclei: (0.0, 0),
-        });
-        well.count.fields += 1;
-        if let Some(nuclei) = nuclei {
-            well.nuclei.0 += nuclei;
-            well.nuclei.1 += 1;
-        }
-        if features.passed {
-            well.count.passed += 1;
-            well.fields.add(features.embedding.iter().copied(), 1.0);
-        }
+        plate.fields.push(features);
         Ok(())
-    }
-
-    /// The well's passing fields become its profile, if enough passed.
-    fn end_well(&mut self) {
-        let Some(plate) = &mut self.plate else {
-            return;
-        };
-        let Some(WellInHand {
-            well,
-            count,
-            fields,
-            nuclei: (nuclei, counted),
-        }) = plate.well.take()
-        else {
-            return;
-        };
-        plate.counts.insert(well, count);
-        let Some(treatment) = plate.treatments.get(&well) else {
-            return;
-        };
-        let enough = self.run.screen.quality.well_counts(count.passed, count.fields);
-        let Some(values) = fields.profile().filter(|_| enough) else {
-            plate.short.push((well, count));
-            return;
-        };
-        plate.profiles.push(WellProfile {
-            plate: plate.barcode.clone(),
-            well,
-            treatment: treatment.clone(),
-            fields: count.passed,
-            cell_count: (counted > 0).then(|| nuclei / f64::from(counted)),
-            values,
-        });
     }
 
     /// What the plate at hand came to.
     pub(super) fn end_plate(&mut self) -> Result<Option<PlateProfiles>, WriteError> {
-        self.end_well();
-        let Some(plate) = self.plate.take() else {
+        let Some(PlateInHand {
+            barcode,
+            fields,
+            focus,
+            mut quality,
+        }) = self.plate.take()
+        else {
             return Ok(None);
         };
-        let PlateInHand {
-            barcode,
+        let PlateWells {
             treatments,
             counts,
-            short,
-            focus,
             mut profiles,
-            mut quality,
-            ..
-        } = plate;
+            short,
+            held_back,
+        } = fields.finish();
         self.left_out.extend(too_few_fields(&barcode, &short));
         plate_flags::flag(&mut quality, &self.channels, &mut self.flags);
         plate_flags::write(&quality, &mut self.quality)?;
-        let reason = held_back(&self.run.screen.quality, &treatments, &counts);
         // Held back, its profiles stay in the table, for whoever wants to judge the gate.
         for profile in &profiles {
-            self.profiles.push(profile, reason.is_some())?;
+            self.profiles.push(profile, held_back.is_some())?;
         }
-        if let Some(reason) = reason {
+        if let Some(reason) = held_back {
             profiles.clear();
             self.left_out.push(format!(
                 "plate {barcode} is held back from the comparison: {reason}"
@@ -310,12 +234,6 @@ fn verdict(features: &FieldFeatures, counts: &mut BTreeMap<String, (u64, u64)>) 
         passed: features.passed,
         flags,
     }
-}
-
-/// How many nuclei the field has, where they were counted.
-fn nuclei(features: &FieldFeatures) -> Option<f64> {
-    let mut measures = features.quality.iter().flat_map(|channel| &channel.measures);
-    measures.find(|(name, _)| name == NUCLEI).map(|(_, count)| *count)
 }
 
 fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {

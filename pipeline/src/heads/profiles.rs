@@ -8,16 +8,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wellspring_models::ModelCard;
-use wellspring_workloads::aggregate::WellFields;
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::screen::Screen;
-use wellspring_workloads::words::WellPosition;
 
 use super::{Controls, HeadsError};
 use crate::collect::Collection;
 use crate::results::feature_names;
-use crate::wells::{FieldCount, held_back, too_few_fields};
+use crate::wells::{PlateFields, PlateWells, too_few_fields};
 
 /// Channels of an image that are tried to find out how many a table's features are of.
 const MOST_CHANNELS: usize = 64;
@@ -51,8 +49,7 @@ pub fn run_profiles(
                 continue;
             }
         };
-        let mut wells: BTreeMap<WellPosition, WellFields> = BTreeMap::new();
-        let mut counts: BTreeMap<WellPosition, FieldCount> = BTreeMap::new();
+        let mut fields = PlateFields::new(screen, &plate, treatments, width);
         for features in collection.fields(&plate)? {
             let features = features?;
             if features.model != expected {
@@ -62,41 +59,26 @@ pub fn run_profiles(
                     expected,
                 });
             }
-            let well = features.field.well;
-            let count = counts.entry(well).or_default();
-            count.fields += 1;
-            count.passed += u32::from(features.passed);
-            if !treatments.get(&well).is_some_and(|given| controls.has(given)) {
-                continue;
-            }
-            let fields = wells
-                .entry(well)
-                .or_insert_with(|| WellFields::new(screen.comparison.aggregate, width));
-            if features.passed {
-                fields.add(features.embedding.iter().copied().take(width), 1.0);
-            }
+            fields.push(&features);
         }
-        if let Some(reason) = held_back(&screen.quality, &treatments, &counts) {
+        let PlateWells {
+            treatments,
+            profiles: wells,
+            mut short,
+            held_back,
+            ..
+        } = fields.finish();
+        if let Some(reason) = held_back {
             left_out.push(format!("plate {plate} is left out: {reason}"));
             continue;
         }
-        let mut short = Vec::new();
-        for (well, fields) in wells {
-            let count = counts.get(&well).copied().unwrap_or_default();
-            let enough = screen.quality.well_counts(count.passed, count.fields);
-            match (fields.profile().filter(|_| enough), treatments.get(&well)) {
-                (Some(values), Some(treatment)) => profiles.push(WellProfile {
-                    plate: plate.clone(),
-                    well,
-                    treatment: treatment.clone(),
-                    fields: count.passed,
-                    cell_count: None,
-                    values,
-                }),
-                _ => short.push((well, count)),
-            }
-        }
+        short.retain(|(well, _)| treatments.get(well).is_some_and(|given| controls.has(given)));
         left_out.extend(too_few_fields(&plate, &short));
+        profiles.extend(
+            wells
+                .into_iter()
+                .filter(|profile| controls.has(&profile.treatment)),
+        );
     }
     Ok((profiles, left_out))
 }

@@ -22,7 +22,7 @@ use wellspring_workloads::head::{
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::WellProfile;
 
-use super::super::common::{KafkaArgs, NameArgs, RuntimeArgs, SchemaArgs, read_screen, runtime};
+use super::super::common::{ClientArgs, RuntimeArgs, read_screen, runtime};
 use super::super::compare::Inputs;
 use super::super::say;
 
@@ -53,9 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BOOTSTRAP", env = "WELLSPRING_KAFKA")]
     kafka: Option<String>,
     #[command(flatten)]
-    names: NameArgs,
-    #[command(flatten)]
-    schemas: SchemaArgs,
+    client: ClientArgs,
     /// Feature or profile tables as `wellspring run` writes them: Parquet, CSV or TSV.
     #[arg(long, visible_alias = "profiles", value_name = "FILE", num_args = 1.., requires = "screen")]
     features: Vec<PathBuf>,
@@ -217,16 +215,9 @@ impl Args {
 
     /// From the stream.
     fn of_run(&self, folder: &Path, run: &str, controls: Controls) -> anyhow::Result<Found> {
-        let bootstrap = self
-            .kafka
-            .clone()
-            .context("--run reads from Kafka: say where with --kafka")?;
-        let kafka = KafkaArgs {
-            bootstrap,
-            names: self.names.clone(),
-            schemas: self.schemas.clone(),
-        }
-        .settings()?;
+        let bootstrap = self.kafka.as_deref();
+        let bootstrap = bootstrap.context("--run reads from Kafka: say where with --kafka")?;
+        let kafka = self.client.settings(bootstrap)?;
         let (screen, model, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
         let base = model_cards::find(folder, &screen.model.name)?;
         same_model(&run.to_owned(), model.as_ref(), &base)?;
