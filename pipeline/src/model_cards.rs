@@ -46,7 +46,7 @@ pub enum CardsError {
         known: String,
     },
     /// A card of the folder does not parse.
-    #[error("the card '{}' cannot be used: put it right, or delete it and add the model again", path.display())]
+    #[error("the card '{}' cannot be used: put it right, or take it away with `wellspring models remove`", path.display())]
     Card {
         /// Its file.
         path: PathBuf,

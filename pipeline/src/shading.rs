@@ -124,6 +124,9 @@ pub struct PlaneError {
 /// What is wrong with a plane.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaneProblem {
+    /// There is no such file.
+    #[error("is not there")]
+    Absent,
     /// The store does not give it.
     #[error("cannot be read: {reason}")]
     Unread {
@@ -312,6 +315,7 @@ async fn plane(
 ) -> Result<Result<Plane, PlaneProblem>, StageError> {
     let bytes = match store::read_uri(uri).await {
         Ok(bytes) => bytes,
+        Err(error) if error.class == FailureClass::MissingImage => return Ok(Err(PlaneProblem::Absent)),
         Err(error) if error.domain == Domain::Input => {
             let reason = error.chain();
             return Ok(Err(PlaneProblem::Unread { reason }));
@@ -433,7 +437,7 @@ phenotype = { role = "disease" }
                 ["dark_DNA.npy", "(channel DNA)", "2 x 3", "the images have 2 x 2"],
                 0,
             ),
-            (["dark-field", "dark_ER.npy", "(channel ER)", "cannot be read"], 1),
+            (["dark-field", "dark_ER.npy", "(channel ER)", "is not there"], 1),
             (
                 ["P1_DNA.npy", "2 values such as 0", "row 0, column 1", "above 0"],
                 2,

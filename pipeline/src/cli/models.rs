@@ -229,6 +229,9 @@ fn base_name(card: &ModelCard) -> Option<&str> {
 /// What one embedding is of.
 fn takes(card: &ModelCard) -> String {
     match card.channel_policy {
+        _ if !card.fitted_channels().is_empty() => {
+            format!("image of the channels {}", card.fitted_channels().join(", "))
+        }
         ChannelPolicy::ChannelAgnostic { most } => format!("image of up to {most} channels"),
         ChannelPolicy::FirstConvolution { channels } | ChannelPolicy::Fitted { channels } => {
             format!("image of {channels} channels")
@@ -369,5 +372,77 @@ impl WeightsState {
                 path.display()
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wellspring::heads::{self, Controls, Kind, Request};
+    use wellspring_models::EngineChoice;
+    use wellspring_workloads::profile::{Role, Treatment, WellProfile};
+    use wellspring_workloads::words::WellPosition;
+
+    /// Wells of two channels of the small network `timm`.
+    fn wells() -> Vec<WellProfile> {
+        let well = |i: u8| WellProfile {
+            plate: "P1".parse().unwrap(),
+            well: WellPosition::new(1 + i / 12, 1 + i % 12).unwrap(),
+            treatment: Treatment {
+                role: Role::Reference,
+                disease: None,
+                compound: None,
+                dose: None,
+            },
+            fields: 1,
+            cell_count: None,
+            values: (0..48)
+                .map(|j| f32::from((u16::from(i) * 37 + j * 11) % 19))
+                .collect(),
+        };
+        (0..20).map(well).collect()
+    }
+
+    #[test]
+    fn the_network_under_several_heads_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/golden");
+        let card = std::fs::read(golden.join("timm.json")).unwrap();
+        let draft = serde_json::from_slice(&card).unwrap();
+        let base = model_cards::add(
+            folder,
+            draft,
+            &golden.join("timm.safetensors"),
+            EngineChoice::Auto,
+        )
+        .unwrap();
+        let fitted = |name: &str| {
+            let request = Request {
+                name,
+                base: &base,
+                channels: 2,
+                channel_names: vec!["DNA".to_owned(), "AGP".to_owned()],
+                from: "a test".to_owned(),
+                controls: Controls::Reference,
+                kind: Kind::Whitening(Default::default()),
+            };
+            let (draft, weights) = heads::fit(request, &wells(), None).unwrap();
+            model_cards::keep(folder, draft, &weights, EngineChoice::Auto).unwrap()
+        };
+        let (first, second) = (fitted("first"), fitted("second"));
+        assert_eq!(first.fitted_channels(), ["DNA", "AGP"]);
+        let mut states = States::new(folder);
+        assert_eq!(states.of(&first), WeightsState::Verified);
+        std::fs::remove_file(weights_path(folder, &base)).unwrap();
+        assert_eq!(states.of(&second), WeightsState::Verified, "read again");
+        // What is wrong with the network is said of its heads, with what helps.
+        let state = States::new(folder).of(&second);
+        let text = state.describe(&second, folder);
+        assert!(
+            text.contains("it stands on timm") && text.contains("pull timm --from FILE"),
+            "{text}"
+        );
+        assert!(matches!(state, WeightsState::NoBase(_)), "{state:?}");
     }
 }

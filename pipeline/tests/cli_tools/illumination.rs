@@ -185,7 +185,7 @@ fn files_of_planes_that_cannot_be_used_are_told_before_a_field_is_worked_on() {
         ["SIM0001_DNA.npy' (channel DNA)", "the images have 240 x 240"],
         ["SIM0001_AGP.npy' (channel AGP)", "57600 values such as 0"],
         ["SIM0001_DNA_dark.npy' (channel DNA)", "57600 values such as NaN"],
-        ["SIM0001_AGP_dark.npy' (channel AGP)", "cannot be read"],
+        ["SIM0001_AGP_dark.npy' (channel AGP)", "is not there"],
     ];
     let output = wellspring(folder, &["check", "sim/lit.toml", "--images"]);
     let said = stdout(&output);
