@@ -319,6 +319,35 @@ fn csv_refusals(laboratory: &Laboratory, screen: &str) {
         text.contains("56 wells of") && !text.contains("57 wells of"),
         "{text}"
     );
+    // A screen of profiles names no channels, and a table of another tool no screen: both are said, and taken.
+    let profiles = laboratory.path("profiles.toml");
+    let text = "[screen]\nname = \"p\"\n[profiles]\n[controls]\nreference = { role = \"healthy\" }\n\
+                phenotype = { role = \"disease\" }\n";
+    std::fs::write(&profiles, text).unwrap();
+    csv(0..CHANNELS * WIDTH, "white");
+    let table = laboratory.path("table.csv");
+    let text = std::fs::read_to_string(&table)
+        .unwrap()
+        .replace("white_", "timm_");
+    std::fs::write(&table, text).unwrap();
+    let map = laboratory.path("plates/platemap.csv");
+    let arguments = [
+        "fit-head",
+        "any",
+        "--features",
+        &table,
+        "--screen",
+        &profiles,
+        "--platemap",
+        &map,
+    ];
+    let output = laboratory.models(&[&arguments[..], &["--fewest-wells", "6"]].concat());
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("does not say which screen it is of") && text.contains("names no channels"),
+        "{text}"
+    );
     let text = csv(1..CHANNELS * WIDTH, "timm");
     assert!(
         text.contains("timm of 2 channels") && text.contains("timm_0 is missing"),

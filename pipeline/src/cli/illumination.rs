@@ -182,7 +182,8 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.force {
         let barcodes = plates.iter().map(|(plate, _)| *plate);
         let there: Vec<PathBuf> = barcodes
-            .flat_map(|plate| targets(&run, &out, plate))
+            .flat_map(|plate| [FUNCTION, DARK_FIELD].map(|template| targets(&run, &out, plate, template)))
+            .flatten()
             .filter(|path| path.exists())
             .collect();
         if let Some(first) = there.first() {
@@ -272,7 +273,7 @@ fn one_plate(
     };
     let estimate = images.estimate()?;
     // A dark-field of an earlier estimate does not belong to these functions.
-    for path in targets(run, out, plate) {
+    for path in targets(run, out, plate, DARK_FIELD) {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("'{}' cannot be replaced", path.display()));
@@ -296,13 +297,11 @@ fn one_plate(
     Ok(added == taken.len() && estimate.unsettled.is_empty())
 }
 
-/// Every file that a plate may have, functions and dark-fields.
-fn targets(run: &Run, out: &Path, plate: &Barcode) -> Vec<PathBuf> {
+/// The files of one kind that a plate may have.
+fn targets(run: &Run, out: &Path, plate: &Barcode, template: &str) -> Vec<PathBuf> {
     let channels = run.screen.images.channels.iter();
     channels
-        .flat_map(|channel| {
-            [FUNCTION, DARK_FIELD].map(|template| out.join(path(template, plate, &channel.name)))
-        })
+        .map(|channel| out.join(path(template, plate, &channel.name)))
         .collect()
 }
 

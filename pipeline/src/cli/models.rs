@@ -336,7 +336,7 @@ impl WeightsState {
             Self::Absent => "absent",
             Self::Verified => "verified",
             Self::Damaged(_) => "damaged",
-            Self::NoBase(_) => "no base",
+            Self::NoBase(_) => "no_base",
         }
     }
 
