@@ -4,6 +4,7 @@
 //! so any worker started at any time knows every run's screen.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,14 +19,15 @@ use crate::identity::{IdentityError, same_model};
 use crate::kafka::follow::Following;
 use crate::kafka::tail::{Tail, TailRecord};
 use crate::kafka::topics::Topic;
-use crate::kafka::{KafkaFailure, KafkaSettings};
+use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 use crate::model_cards::{self, CardsError};
 use crate::model_store::models_folder;
 use crate::results::feature_names;
 use crate::shading::ShadingCache;
 use crate::store::{ImageStore, StoreError};
 
-/// How long a task may wait for its run to appear on the status topic, where it was written first.
+/// How long a task may wait for its run, which was written to the status topic first and may be held up there by an open
+/// transaction.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A submitted screen, opened.
@@ -134,8 +136,25 @@ struct Known {
     failed: Option<Arc<str>>,
 }
 
+impl Known {
+    /// What is known of a run; `None`: nothing yet.
+    fn get(&self, id: &str) -> Option<Result<Arc<Run>, StageError>> {
+        match (self.runs.get(id), &self.failed) {
+            (Some(Ok(run)), _) => Some(Ok(run.clone())),
+            (Some(Err(message)), _) => Some(Err(StageError::input(
+                Stage::Source,
+                FailureClass::Configuration,
+                message.to_string(),
+            ))),
+            (None, Some(message)) => Some(Err(StageError::internal(Stage::Source, message.to_string()))),
+            (None, None) => None,
+        }
+    }
+}
+
 /// Every run on the status topic.
 pub struct Runs {
+    kafka: KafkaSettings,
     known: Mutex<Known>,
     changed: Condvar,
     following: Following,
@@ -147,6 +166,7 @@ impl Runs {
     pub fn follow(kafka: &KafkaSettings) -> Result<Arc<Self>, KafkaFailure> {
         let tail = Tail::open(kafka, &[Topic::Status])?;
         let runs = Arc::new(Self {
+            kafka: kafka.clone(),
             known: Mutex::default(),
             changed: Condvar::new(),
             following: Following::default(),
@@ -165,24 +185,29 @@ impl Runs {
         self.following.stop();
     }
 
-    /// The run, waiting a while for a submission that is still on its way.
+    /// The run, waiting a while for a submission that is still on its way. Blocking.
     pub fn get(&self, id: &str) -> Result<Arc<Run>, StageError> {
-        let give_up = Instant::now() + PATIENCE;
+        if let Some(run) = self.lock().get(id) {
+            return run;
+        }
+        // Submission and tasks are in transactions, whose records this reader may be given in any order. What was never
+        // written is not waited for: whatever is behind this record would wait too.
+        let mut give_up = Instant::now() + PATIENCE;
+        match self.is_written(id) {
+            Ok(true) => {}
+            Ok(false) => give_up = Instant::now(),
+            Err(error) => {
+                let message = crate::error::chain(&error);
+                tracing::warn!(
+                    message,
+                    "whether run '{id}' was submitted cannot be read now; waiting for it"
+                );
+            }
+        }
         let mut known = self.lock();
         loop {
-            match known.runs.get(id) {
-                Some(Ok(run)) => return Ok(run.clone()),
-                Some(Err(message)) => {
-                    return Err(StageError::input(
-                        Stage::Source,
-                        FailureClass::Configuration,
-                        message.to_string(),
-                    ));
-                }
-                None => {}
-            }
-            if let Some(message) = &known.failed {
-                return Err(StageError::internal(Stage::Source, message.to_string()));
+            if let Some(run) = known.get(id) {
+                return run;
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -198,6 +223,19 @@ impl Runs {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// Whether the status topic has the run's submission, be it in a transaction that is still open.
+    fn is_written(&self, id: &str) -> Result<bool, KafkaFailure> {
+        let mut found = false;
+        Tail::open_uncommitted(&self.kafka, Topic::Status)?.read_to_end(BROKER_TIMEOUT, |record| {
+            found = matches!(record.read(), Ok(Status::RunSubmitted { run, .. }) if run == id);
+            Ok::<_, KafkaFailure>(match found {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        Ok(found)
     }
 
     /// Every run known now.

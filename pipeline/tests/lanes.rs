@@ -1,5 +1,6 @@
 //! Lanes against the embedded broker: what is in flight is bounded, polling goes on, what is not due waits, what ends
-//! every process is recognised, and a producer that was too slow is made anew.
+//! every process is recognised, a producer that was too slow is made anew, and runs are found whose submission is in a
+//! transaction that is still open.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -9,16 +10,21 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use common::wait_for;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use wellspring::clock::now_ms;
-use wellspring::error::{Stage, StageError};
+use wellspring::error::{FailureClass, Stage, StageError};
+use wellspring::events::Status;
 use wellspring::failures::{DELAY, DUE};
 use wellspring::kafka::lane::{Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::Tail;
 use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::kafka::{KafkaFailure, KafkaSettings, OutRecord};
+use wellspring::runs::{Run, Runs};
 use wellspring::track::Outcome;
 use wellspring_broker::EmbeddedBroker;
+use wellspring_workloads::screen::Screen;
 
 /// A broker in this process, and how to reach it.
 struct Broker {
@@ -323,4 +329,69 @@ fn answers(broker: &Broker) -> Vec<String> {
     read.unwrap();
     answers.sort();
     answers
+}
+
+const SCREEN: &str = r#"
+[screen]
+name = "submitted"
+[images]
+store = "."
+channels = ["DNA"]
+[plate_map]
+file = "map.csv"
+[controls]
+reference = { role = "healthy" }
+phenotype = { role = "disease" }
+"#;
+
+#[test]
+fn a_run_whose_submission_is_not_committed_yet_is_waited_for_and_one_that_was_never_written_is_not() {
+    let broker = Broker::start();
+    let runs = Runs::follow(&broker.kafka).unwrap();
+    let unknown = runs.get("nobody-00000000").unwrap_err();
+    assert_eq!(unknown.class, FailureClass::BadEvent);
+
+    let mut screen = Screen::parse(SCREEN, "submitted.toml").unwrap();
+    screen.resolve_paths(std::env::temp_dir().to_str().unwrap());
+    let run = Run::open(screen).unwrap();
+    let submitted = Status::RunSubmitted {
+        run: run.id.clone(),
+        screen: Box::new(run.screen.clone()),
+        plates: Vec::new(),
+        time_ms: now_ms(),
+        model: None,
+    };
+    let value = serde_json::to_vec(&submitted).unwrap();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.kafka.bootstrap)
+        .set("transactional.id", "submits-slowly")
+        .create()
+        .unwrap();
+    let patience = Duration::from_secs(20);
+    producer.init_transactions(patience).unwrap();
+    producer.begin_transaction().unwrap();
+    let topic = Topic::Status.name(&broker.kafka.prefix);
+    producer
+        .send(BaseRecord::to(&topic).key(&run.id).payload(&value))
+        .map_err(|(error, _)| error)
+        .unwrap();
+    producer.flush(patience).unwrap();
+    let (looking, id) = (runs.clone(), run.id.clone());
+    let found = std::thread::spawn(move || looking.get(&id).map(|run| run.id.clone()));
+    producer.commit_transaction(patience).unwrap();
+    assert_eq!(found.join().unwrap().unwrap(), run.id);
+
+    // Written and given up: it is nobody's run.
+    producer.begin_transaction().unwrap();
+    let given_up = String::from_utf8(value)
+        .unwrap()
+        .replace(&run.id, "given-up-00000000");
+    producer
+        .send(BaseRecord::to(&topic).key("given-up-00000000").payload(&given_up))
+        .map_err(|(error, _)| error)
+        .unwrap();
+    producer.flush(patience).unwrap();
+    producer.abort_transaction(patience).unwrap();
+    assert!(runs.all().iter().all(|known| known.id == run.id));
+    runs.stop();
 }

@@ -155,8 +155,9 @@ fn ended(error: StreamError<FoundError>) -> FoundError {
 impl Found {
     /// Completes the tables.
     fn finish(self) -> Result<Shown, FoundError> {
-        self.tables.finish()?;
+        // What this holds back for its last row group is not beside what the tables do.
         let replicates = self.whole.finish()?;
+        self.tables.finish()?;
         let beyond = (self.compounds > self.shown.compounds.len()).then(|| {
             let calls = self.calls.iter().map(|(call, count)| format!("{count} {call}"));
             format!(

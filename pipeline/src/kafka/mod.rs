@@ -97,7 +97,8 @@ impl KafkaSettings {
             .set("client.id", format!("wellspring-{}", self.instance))
             .set("allow.auto.create.topics", "false")
             .set("socket.keepalive.enable", "true")
-            .set("reconnect.backoff.ms", "50")
+            // A client waits half of it between its first connection, which tells it of the brokers, and the next.
+            .set("reconnect.backoff.ms", "10")
             .set("reconnect.backoff.max.ms", "2000")
             // What a node that just came back said wrongly, and partitions that were added, are known soon; by default the
             // client asks again after 5 minutes.

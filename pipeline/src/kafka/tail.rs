@@ -1,4 +1,4 @@
-//! Reads whole topics from the beginning, committed records only, outside any group.
+//! Reads whole topics from the beginning, outside any group; committed records only, but where it is said otherwise.
 //!
 //! What a run's state is made of can always be read again: the collector and every worker's list of screens are
 //! rebuilt this way after any crash.
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -98,7 +99,22 @@ impl Tail {
 
     /// Starts at `start` in every partition of `topics`.
     pub fn open_at(kafka: &KafkaSettings, topics: &[Topic], start: &Start) -> Result<Self, KafkaFailure> {
+        Self::assigned(kafka, kafka.consumer_config(), topics, start)
+    }
+
+    /// Starts at the beginning of every partition of `topic`, and reads records of open and aborted transactions too.
+    pub fn open_uncommitted(kafka: &KafkaSettings, topic: Topic) -> Result<Self, KafkaFailure> {
         let mut config = kafka.consumer_config();
+        config.set("isolation.level", "read_uncommitted");
+        Self::assigned(kafka, config, &[topic], &Start::Beginning)
+    }
+
+    fn assigned(
+        kafka: &KafkaSettings,
+        mut config: ClientConfig,
+        topics: &[Topic],
+        start: &Start,
+    ) -> Result<Self, KafkaFailure> {
         // librdkafka wants a group name even where none is joined.
         config.set("group.id", format!("{}-tail-unused", kafka.prefix));
         let consumer: BaseConsumer = config.create().map_err(kafka.failed("creating a reader"))?;

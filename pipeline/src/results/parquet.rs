@@ -36,7 +36,7 @@ const ROW_GROUP_ROWS: usize = 64 << 10;
 const PLAIN_GROUP_ROWS: usize = 8 << 10;
 /// A row group without features has so many times fewer rows than the table before it: the footer of a table of any
 /// length stays small.
-const PLAIN_GROUPS: usize = 64;
+const PLAIN_GROUPS: usize = 128;
 /// zstd's own default: features are noise in their low bits, a higher level costs time and gains little.
 const ZSTD_LEVEL: i32 = 3;
 /// Written as the author of every file; no time, no host.

@@ -35,19 +35,55 @@ pub(super) struct SeriesKey {
     pub(super) compound: u32,
 }
 
-#[derive(Debug, Clone)]
+/// Most diseases of a screen: a series has its disease, kind and width in one number.
+const MOST_DISEASES: usize = 1 << 29;
+
+/// There are as many of these as compounds on diseases, for as long as a comparison takes: 12 bytes.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Series {
-    pub(super) key: SeriesKey,
-    /// Plates it lies on.
-    pub(super) plates: u32,
-    /// Place of its last plate in the order of reading.
-    pub(super) last: u32,
+    /// Disease, two bits of kind, one of width.
+    side: u32,
+    compound: u32,
+    last: u32,
 }
 
 impl Series {
+    /// `plates`: it lies on so many; `last`: the place of the last of them in the order of reading.
+    fn new(key: SeriesKey, plates: usize, last: u32) -> Self {
+        let kind = match key.kind {
+            Kind::Reference => 0,
+            Kind::Phenotype => 1,
+            Kind::Treated => 2,
+            Kind::Counter => 3,
+        };
+        Self {
+            side: key.disease << 3 | kind << 1 | u32::from(plates > WIDEST),
+            compound: key.compound,
+            last,
+        }
+    }
+
+    pub(super) fn key(self) -> SeriesKey {
+        SeriesKey {
+            disease: self.side >> 3,
+            kind: match (self.side >> 1) & 3 {
+                0 => Kind::Reference,
+                1 => Kind::Phenotype,
+                2 => Kind::Treated,
+                _ => Kind::Counter,
+            },
+            compound: self.compound,
+        }
+    }
+
     /// Whether it lies on more plates than are held at once.
-    pub(super) fn wide(&self) -> bool {
-        self.plates as usize > WIDEST
+    pub(super) fn wide(self) -> bool {
+        self.side & 1 == 1
+    }
+
+    /// Place of its last plate in the order of reading.
+    pub(super) fn last(self) -> usize {
+        self.last as usize
     }
 }
 
@@ -70,7 +106,7 @@ impl Design {
     /// Reads what each well was given. Wells may come in any order; a plate's wells need not be together.
     ///
     /// # Errors
-    /// [`CompareError::NoProfiles`] without wells, [`CompareError::TooLarge`] beyond four billion names.
+    /// [`CompareError::NoProfiles`] without wells, [`CompareError::TooLarge`] beyond four billion names, half a billion of them of diseases.
     pub fn of<'a>(
         wells: impl IntoIterator<Item = (&'a Barcode, &'a Treatment)>,
     ) -> Result<Self, CompareError> {
@@ -100,7 +136,7 @@ impl Design {
     /// Series in the order in which they are complete.
     pub(super) fn by_last(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..number(self.series.len())).collect();
-        order.sort_by_key(|&series| self.series[series as usize].last);
+        order.sort_by_key(|&series| self.series[series as usize].last());
         order
     }
 
@@ -143,7 +179,7 @@ impl Design {
             kind,
             compound,
         };
-        self.series.binary_search_by(|series| series.key.cmp(&key)).ok()
+        self.series.binary_search_by(|series| series.key().cmp(&key)).ok()
     }
 }
 
@@ -228,7 +264,7 @@ impl DesignBuilder {
     /// The design of all wells added.
     ///
     /// # Errors
-    /// [`CompareError::NoProfiles`] without wells, [`CompareError::TooLarge`] beyond four billion names.
+    /// [`CompareError::NoProfiles`] without wells, [`CompareError::TooLarge`] beyond four billion names, half a billion of them of diseases.
     pub fn finish(mut self) -> Result<Design, CompareError> {
         if self.plates.is_empty() {
             return Err(CompareError::NoProfiles);
@@ -243,6 +279,9 @@ impl DesignBuilder {
         let plates = self.plates.into_iter();
         let (plates, plate_ids) = sorted(plates.map(|(name, plate)| (name, plate.number)), self.numbered);
         let (diseases, disease_ids) = self.diseases.finish();
+        if diseases.len() > MOST_DISEASES {
+            return Err(CompareError::TooLarge);
+        }
         let (compounds, compound_ids) = self.compounds.finish();
         let mut seen = self.seen;
         for (plate, _, disease, compound) in &mut seen {
@@ -275,11 +314,7 @@ impl DesignBuilder {
             else {
                 continue;
             };
-            let of = Series {
-                key: *key,
-                plates: number(span.len()),
-                last,
-            };
+            let of = Series::new(*key, span.len(), last);
             opens[first as usize] += 1;
             opens[last as usize + 1] -= 1;
             if key.kind >= Kind::Treated && !of.wide() {

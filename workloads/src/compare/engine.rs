@@ -191,8 +191,7 @@ where
                     .map_err(StreamError::Caller)?;
             }
         }
-        let ends =
-            closing.partition_point(|&series| (design.series()[series as usize].last as usize) < places.end);
+        let ends = closing.partition_point(|&series| design.series()[series as usize].last() < places.end);
         let (complete, rest) = closing.split_at(ends);
         closing = rest;
         for (series, rows) in open.close(complete) {

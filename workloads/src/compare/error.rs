@@ -123,7 +123,9 @@ pub enum CompareError {
     #[error("feature columns cannot be selected: {0}; select = \"none\" keeps all")]
     Select(#[from] SelectError),
     /// More plates, compounds or diseases than can be numbered.
-    #[error("the screen has more than four billion plates, compounds or diseases: compare it in parts")]
+    #[error(
+        "the screen has more than four billion plates or compounds, or half a billion diseases: compare it in parts"
+    )]
     TooLarge,
     /// Finished rows could not be put aside or read back.
     #[error("rows could not be put aside until the whole screen is compared ({kind}): {message}")]

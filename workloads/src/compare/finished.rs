@@ -61,7 +61,7 @@ impl<'d, S: Spool> Finished<'d, S> {
         let series = design.series();
         let many_diseases = series
             .windows(2)
-            .any(|pair| pair[0].key.disease != pair[1].key.disease);
+            .any(|pair| pair[0].key().disease != pair[1].key().disease);
         let rescues = if many_diseases { series.len() } else { 0 };
         Ok(Self {
             design,
@@ -76,7 +76,7 @@ impl<'d, S: Spool> Finished<'d, S> {
 
     /// Puts a series aside.
     pub(super) fn put(&mut self, series: usize, rows: &[Row]) -> Result<(), CompareError> {
-        let key = self.design.series()[series].key;
+        let key = self.design.series()[series].key();
         self.waiting[series] = self.shelf.put(&rows)?;
         for row in rows.iter().filter(|row| row.pooled) {
             let counter = key.kind == Kind::Counter;
@@ -129,14 +129,17 @@ impl<'d, S: Spool> Finished<'d, S> {
             .collect();
         let (design, settings) = (self.design, self.settings);
         let mut start = 0;
-        for of_disease in design.series().chunk_by(|a, b| a.key.disease == b.key.disease) {
+        for of_disease in design
+            .series()
+            .chunk_by(|a, b| a.key().disease == b.key().disease)
+        {
             let name = of_disease
                 .first()
-                .and_then(|series| design.disease(series.key.disease));
+                .and_then(|series| design.disease(series.key().disease));
             let mut tally = Tally::default();
             let mut compounds: Vec<(Standing, Place)> = Vec::new();
-            for of_kind in of_disease.chunk_by(|a, b| a.key.kind == b.key.kind) {
-                let Some(SeriesKey { disease, kind, .. }) = of_kind.first().map(|series| series.key) else {
+            for of_kind in of_disease.chunk_by(|a, b| a.key().kind == b.key().kind) {
+                let Some(SeriesKey { disease, kind, .. }) = of_kind.first().map(|series| series.key()) else {
                     continue;
                 };
                 let tests = tests.get(&(disease, kind));
@@ -190,7 +193,7 @@ impl<'d, S: Spool> Finished<'d, S> {
         }
         let waits = |&series: &usize| {
             let series = &design.series()[series];
-            series.key.kind >= Kind::Treated && (settings.null_from == NullFrom::Screen || series.wide())
+            series.key().kind >= Kind::Treated && (settings.null_from == NullFrom::Screen || series.wide())
         };
         for start in (0..design.series().len()).step_by(CHUNK) {
             let chunk = start..(start + CHUNK).min(design.series().len());
@@ -209,7 +212,7 @@ impl<'d, S: Spool> Finished<'d, S> {
     /// Gives every series the best rescue of its compound and doses on other diseases.
     fn compare_diseases(&mut self) -> Result<(), CompareError> {
         let design = self.design;
-        let compound = |&series: &u32| design.series()[series as usize].key.compound;
+        let compound = |&series: &u32| design.series()[series as usize].key().compound;
         let mut by_compound: Vec<u32> = (0u32..)
             .zip(&self.rescues)
             .filter(|(_, place)| **place != Place::NONE)
@@ -254,7 +257,7 @@ impl<'d, S: Spool> Finished<'d, S> {
         } = self;
         let mut parts = Vec::new();
         for id in series.filter(|&id| waiting[id] != Place::NONE) {
-            let key = design.series()[id].key;
+            let key = design.series()[id].key();
             let phenotype = match key.kind {
                 Kind::Treated => {
                     let compound = design.compound(key.compound);

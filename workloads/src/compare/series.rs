@@ -140,12 +140,12 @@ pub(super) struct Open<'d> {
 impl<'d> Open<'d> {
     pub(super) fn new(design: &'d Design, settings: &'d ComparisonSettings) -> Self {
         let pooled = design.series().iter().filter(|series| {
-            series.key.kind >= Kind::Treated && (settings.null_from == NullFrom::Screen || series.wide())
+            series.key().kind >= Kind::Treated && (settings.null_from == NullFrom::Screen || series.wide())
         });
         let samples = pooled
             .map(|series| {
                 (
-                    (series.key.disease, series.key.kind == Kind::Counter),
+                    (series.key().disease, series.key().kind == Kind::Counter),
                     Sample::default(),
                 )
             })
@@ -292,7 +292,7 @@ impl<'d> Open<'d> {
         // A null depends on the disease and on how many wells lie on which plate; many rows share one.
         let mut nulls: BTreeMap<NullKey<'_>, Option<Null>> = BTreeMap::new();
         for (id, rows) in &closing {
-            let key = self.design.series()[*id].key;
+            let key = self.design.series()[*id].key();
             if key.kind < Kind::Treated || self.pooled(*id) {
                 continue;
             }
@@ -306,7 +306,7 @@ impl<'d> Open<'d> {
         closing
             .par_iter()
             .map(|(id, rows)| {
-                let key = self.design.series()[*id].key;
+                let key = self.design.series()[*id].key();
                 let rows = rows
                     .iter()
                     .map(|(&dose, open)| {
@@ -378,7 +378,7 @@ impl<'d> Open<'d> {
 
     fn row(&self, id: usize, dose: Option<u64>, open: &OpenRow) -> Row {
         let series = &self.design.series()[id];
-        let key = series.key;
+        let key = series.key();
         let question = self.settings.question;
         let n = open.n.max(1) as f64;
         let mean_off = open.off_axis / n;

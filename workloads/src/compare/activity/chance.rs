@@ -40,7 +40,7 @@ impl ControlSet {
         plates.sort_unstable();
         plates.dedup();
         Self {
-            disease: series.key.disease,
+            disease: series.key().disease,
             plates: (!series.wide()).then_some(plates),
         }
     }

@@ -144,8 +144,8 @@ fn named(
     design: &Design,
 ) -> Activity {
     Activity {
-        disease: design.disease(series.key.disease).map(str::to_owned),
-        compound: design.compound(series.key.compound).map(str::to_owned),
+        disease: design.disease(series.key().disease).map(str::to_owned),
+        compound: design.compound(series.key().compound).map(str::to_owned),
         dose: dose.map(f64::from_bits),
         level,
         n_wells,

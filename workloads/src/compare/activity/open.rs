@@ -138,10 +138,10 @@ impl<'d> Activities<'d> {
         let wide = design
             .series()
             .iter()
-            .filter(|series| series.key.kind == Kind::Treated && series.wide());
+            .filter(|series| series.key().kind == Kind::Treated && series.wide());
         Self {
             samples: wide
-                .map(|series| (series.key.disease, Smallest::new(KEPT_CONTROLS)))
+                .map(|series| (series.key().disease, Smallest::new(KEPT_CONTROLS)))
                 .collect(),
             waiting: vec![Place::NONE; design.series().len()],
             design,
