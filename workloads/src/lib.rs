@@ -6,6 +6,7 @@
 
 pub mod aggregate;
 pub mod align;
+mod canonical;
 pub mod columns;
 pub mod compare;
 pub mod head;

@@ -275,12 +275,12 @@ fn fields_that_come_and_go_are_no_hindrance() {
     assert_eq!((read.plate.as_str(), read.run), ("P", None));
 
     let older = r#"{"type": "record", "name": "Status", "fields": [
-        {"name": "dead_letters", "type": "int"}, {"name": "fields_expected", "type": "int"},
-        {"name": "fields_planned", "type": "int"}, {"name": "plate", "type": "string"},
-        {"name": "run", "type": "string"}, {"name": "status", "type": "string"}]}"#;
+        {"name": "status", "type": "string"}, {"name": "run", "type": "string"}, {"name": "plate", "type": "string"},
+        {"name": "fields_expected", "type": "int"}, {"name": "fields_planned", "type": "int"},
+        {"name": "dead_letters", "type": "int"}]}"#;
     let mut planned = samples(Topic::Status)[1].clone();
-    // What this older version did not have.
-    planned.as_object_mut().unwrap().remove("shading");
+    // What this older version did not have; the others keep their order.
+    planned.as_object_mut().unwrap().retain(|key, _| key != "shading");
     let (bytes, shape) = write(older, &planned);
     let read: Status = decode::from_slice(&shape, &bytes).unwrap();
     assert!(matches!(read, Status::PlatePlanned { dead_letters: 1, .. }));

@@ -37,6 +37,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::canonical::sorted;
 use crate::compare::{Align, ComparisonSettings, Normalise};
 use crate::monitor::MonitorSettings;
 use crate::plate_map::PlateMap;
@@ -150,10 +151,10 @@ impl Screen {
     /// SHA-256, in lower-case hex, of the canonical form: the checked screen as JSON with sorted keys. Comments,
     /// order and spelled-out defaults of the file do not change it; anything that changes a result does.
     pub fn hash(&self) -> String {
-        // `serde_json::Value` keeps objects sorted by key. Every part of a screen serialises (string keys, finite
-        // numbers), so the fallback is never taken; it still depends on the whole screen.
+        // Every part of a screen serialises (string keys, finite numbers), so the fallback is never taken; it still
+        // depends on the whole screen.
         let canonical = serde_json::to_value(self)
-            .map(|value| value.to_string())
+            .map(|value| sorted(value).to_string())
             .unwrap_or_else(|_| format!("{self:?}"));
         Sha256::digest(canonical.as_bytes())
             .iter()

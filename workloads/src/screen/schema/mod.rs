@@ -9,6 +9,7 @@ mod tables;
 
 use serde_json::{Value, json};
 
+use crate::canonical::sorted;
 use form::{Key, key, needed, table};
 
 /// The schema, draft 7.
@@ -44,7 +45,7 @@ pub fn json_schema() -> Value {
 /// The schema as `workloads/schema.json` has it.
 pub fn json_schema_text() -> String {
     // Indented, so that a change of one key is a change of a few lines.
-    format!("{:#}\n", json_schema())
+    format!("{:#}\n", sorted(json_schema()))
 }
 
 fn root() -> Vec<Key> {
