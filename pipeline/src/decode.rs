@@ -1,20 +1,25 @@
 //! Decode: bytes become pixels.
 //!
 //! [`Fetched`] bytes enter, a [`Decoded`] image with one plane per channel leaves. The crate `wellspring-images` reads the
-//! files, straight into the field's pixels; here z stacks become planes, and the images of a field are held to one size. What
+//! files, and `wellspring-zarr` the chunks of arrays, straight into the field's pixels; here z stacks become planes, and the images of a field are held to one size. What
 //! fails: an unknown, damaged or forged file, colour, floats that are no grey levels, several pages of one size, images of
 //! different sizes, levels above the screen's bit depth.
 
-use bytes::Bytes;
-use wellspring_images::{Image, ImageError, Limits, pages_alike};
+mod opened;
+
+use wellspring_images::{ImageError, Limits};
 use wellspring_kernels::{RawImage, sharpness};
 use wellspring_workloads::screen::{ImagesSettings, ZStack};
+use wellspring_zarr::ZarrError;
 
+use self::opened::Opened;
+
+pub use self::opened::zarr_limits;
 pub use wellspring_images::Plane;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::ImageRef;
-use crate::fields::{Decoded, Fetched};
+use crate::fields::{Decoded, Encoded, Fetched};
 
 /// An image of a field that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,13 @@ enum FieldImageError {
         path: String,
         channel: String,
         source: ImageError,
+    },
+    #[error("plane {page} of {path} (channel {channel})")]
+    Chunks {
+        path: String,
+        page: u32,
+        channel: String,
+        source: ZarrError,
     },
     #[error(
         "{path} (channel {channel}) has {pages} pages of one size, and nothing says which of them is meant; \
@@ -83,7 +95,7 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
 
 /// One image from the encoded planes of every channel, in the screen's order.
 pub fn field_image<'a>(
-    channels: impl Iterator<Item = (&'a Vec<Bytes>, &'a Vec<ImageRef>)>,
+    channels: impl Iterator<Item = (&'a Vec<Encoded>, &'a Vec<ImageRef>)>,
     settings: &ImagesSettings,
 ) -> Result<RawImage, StageError> {
     let channels: Vec<_> = channels.collect();
@@ -127,45 +139,27 @@ impl FieldPixels<'_> {
     fn add_channel(
         &mut self,
         channel: &str,
-        bytes: &[Bytes],
+        encoded: &[Encoded],
         images: &[ImageRef],
     ) -> Result<(), FieldImageError> {
         let start = self.levels.len();
         let mut sharpest = None;
-        for (index, (bytes, image)) in bytes.iter().zip(images).enumerate() {
-            let undecodable = |source| FieldImageError::Undecodable {
-                path: image.path.clone(),
-                channel: channel.to_owned(),
-                source,
-            };
-            let limits = Limits::default();
-            // Where metadata does not say which image of the file is meant, there must be one.
-            if image.page.is_none() {
-                let pages = pages_alike(bytes, &limits).map_err(undecodable)?;
-                if pages > 1 {
-                    return Err(FieldImageError::Pages {
-                        path: image.path.clone(),
-                        channel: channel.to_owned(),
-                        pages,
-                    });
-                }
-            }
-            let page = image.page.map_or(0, |page| page as usize);
-            let file = Image::open(bytes, page, &limits).map_err(undecodable)?;
-            let (height, width) = (file.height(), file.width());
+        for (index, (encoded, image)) in encoded.iter().zip(images).enumerate() {
+            let file = Opened::of(encoded, image, channel)?;
+            let (height, width) = file.size();
             self.check_size(&image.path, height, width)?;
             self.set_ceiling(file.ceiling());
             if index == 0 {
                 self.make_room(height, width)?;
                 self.levels.resize(start + height * width, 0);
                 let levels = self.levels.get_mut(start..).unwrap_or_default();
-                file.read(levels).map_err(undecodable)?;
+                file.read(levels, image, channel)?;
                 self.check_depth(&image.path, self.levels.get(start..).unwrap_or_default())?;
                 continue;
             }
             let mut slice = std::mem::take(&mut self.slice);
             slice.resize(height * width, 0);
-            file.read(&mut slice).map_err(undecodable)?;
+            file.read(&mut slice, image, channel)?;
             self.check_depth(&image.path, &slice)?;
             let levels = self.levels.get_mut(start..).unwrap_or_default();
             match self.settings.z {
@@ -246,6 +240,12 @@ fn depth_ceiling(bits: u8) -> u16 {
     u16::MAX >> 16u8.saturating_sub(bits).min(15)
 }
 
+/// Height and width of a stored plane; `None` where it cannot be read.
+pub fn plane_size(encoded: &Encoded, image: &ImageRef) -> Option<[usize; 2]> {
+    let (height, width) = Opened::of(encoded, image, "").ok()?.size();
+    Some([height, width])
+}
+
 /// Decodes the first page of a file.
 pub fn decode(bytes: &[u8]) -> Result<Plane, ImageError> {
     wellspring_images::decode(bytes, 0, &Limits::default())
@@ -262,7 +262,7 @@ mod tests {
     const SIZE: usize = 16;
 
     /// A TIFF of these pages.
-    fn tiff(pages: &[&[u16]]) -> Bytes {
+    fn tiff(pages: &[&[u16]]) -> Encoded {
         let mut file = Cursor::new(Vec::new());
         let mut encoder = TiffEncoder::new(&mut file).unwrap();
         for pixels in pages {
@@ -271,11 +271,11 @@ mod tests {
                 .write_image::<colortype::Gray16>(SIZE as u32, height, pixels)
                 .unwrap();
         }
-        file.into_inner().into()
+        Encoded::File(file.into_inner().into())
     }
 
-    fn image(channels: &[Vec<Bytes>], settings: &ImagesSettings) -> Result<RawImage, StageError> {
-        let names = |channel: &Vec<Bytes>| {
+    fn image(channels: &[Vec<Encoded>], settings: &ImagesSettings) -> Result<RawImage, StageError> {
+        let names = |channel: &Vec<Encoded>| {
             let names = (0..channel.len()).map(|plane| ImageRef {
                 path: format!("z{plane}.tif"),
                 bytes: 1,
@@ -287,7 +287,7 @@ mod tests {
         field_image(channels.iter().zip(&names), settings)
     }
 
-    fn error(channels: &[Vec<Bytes>], settings: &ImagesSettings) -> String {
+    fn error(channels: &[Vec<Encoded>], settings: &ImagesSettings) -> String {
         let error = anyhow::Error::new(image(channels, settings).unwrap_err());
         format!("{error:#}")
     }
@@ -342,7 +342,7 @@ mod tests {
             .unwrap()
             .write_to(&mut png, image::ImageFormat::Png)
             .unwrap();
-        let png = Bytes::from(png.into_inner());
+        let png = Encoded::File(png.into_inner().into());
         assert_eq!(image(&[vec![png.clone()]], &settings).unwrap().ceiling(), 255);
         let both = [vec![png], vec![tiff(&[&flat(5000)])]];
         assert_eq!(image(&both, &settings).unwrap().ceiling(), 65535);
@@ -355,7 +355,10 @@ mod tests {
     #[test]
     fn what_cannot_be_used_names_file_and_channel() {
         let settings = ImagesSettings::default();
-        let cut = tiff(&[&flat(1)]).slice(..100);
+        let Encoded::File(whole) = tiff(&[&flat(1)]) else {
+            panic!("a TIFF is a file");
+        };
+        let cut = Encoded::File(whole.slice(..100));
         let text = error(
             &[vec![tiff(&[&flat(1)])], vec![tiff(&[&flat(1)]), cut]],
             &settings,

@@ -15,13 +15,14 @@ use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ChannelImages, FieldTask, RunId};
 use crate::failpoint;
 use crate::failures::{place_of_task, settle, settle_deadly, settle_field};
-use crate::fields::{Fetched, Field};
+use crate::fields::{Encoded, Fetched, Field};
 use crate::identity::same_planes;
 use crate::kafka::lane::Inbound;
 use crate::runs::{Run, Runs};
 use crate::shading::Shading;
 use crate::store::ImageStore;
 use crate::track::Tracked;
+use crate::zarr;
 
 /// Fields fetched at once at most.
 const CONCURRENCY: usize = 16;
@@ -51,8 +52,12 @@ impl MemoryLimit {
     /// Waits for the field's share. A field larger than the whole limit takes all of it and goes alone.
     async fn reserve(&self, task: &FieldTask) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
         let images = task.images.iter().flat_map(|channel| &channel.planes);
-        // Several planes may lie in one object, which is fetched once.
-        let objects: BTreeMap<&str, u64> = images.map(|image| (image.path.as_str(), image.bytes)).collect();
+        // Several planes may lie in one object, which is fetched once; of an array every plane counts.
+        let objects = images.map(|image| {
+            let page = image.page.filter(|_| zarr::is_document(&image.path));
+            ((image.path.as_str(), page), image.bytes)
+        });
+        let objects: BTreeMap<_, u64> = objects.collect();
         let encoded: u64 = objects.values().sum();
         let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE) / PERMIT_BYTES;
         let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
@@ -138,7 +143,7 @@ async fn known_run(runs: &Arc<Runs>, id: &RunId) -> Result<Arc<Run>, StageError>
         .map_err(|error| StageError::internal(Stage::Fetch, error))?
 }
 
-type FieldBytes = (Vec<Vec<Bytes>>, Shading);
+type FieldBytes = (Vec<Vec<Encoded>>, Shading);
 
 async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
     let channels = read_channels(&run.store, &task.images).await?;
@@ -153,12 +158,32 @@ async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
 pub async fn read_channels(
     store: &ImageStore,
     images: &[ChannelImages],
-) -> Result<Vec<Vec<Bytes>>, StageError> {
+) -> Result<Vec<Vec<Encoded>>, StageError> {
+    let of_arrays = images.iter().flat_map(|channel| {
+        let planes = channel
+            .planes
+            .iter()
+            .filter(|plane| zarr::is_document(&plane.path));
+        planes.map(|plane| zarr::Wanted {
+            path: &plane.path,
+            page: plane.page.unwrap_or(0),
+            channel: channel.channel.as_str(),
+        })
+    });
+    let of_arrays: Vec<zarr::Wanted<'_>> = of_arrays.collect();
+    let arrays = match of_arrays.is_empty() {
+        true => HashMap::new(),
+        false => zarr::read_planes(store, &of_arrays).await?,
+    };
     let mut channels = Vec::with_capacity(images.len());
     let mut objects: HashMap<&str, Bytes> = HashMap::new();
     for channel in images {
         let mut planes = Vec::with_capacity(channel.planes.len());
         for plane in &channel.planes {
+            if let Some(of_array) = arrays.get(&(plane.path.as_str(), plane.page.unwrap_or(0))) {
+                planes.push(Encoded::Plane(of_array.clone()));
+                continue;
+            }
             let bytes = match objects.get(plane.path.as_str()) {
                 Some(bytes) => bytes.clone(),
                 None => store.read(&plane.path).await?,
@@ -167,7 +192,7 @@ pub async fn read_channels(
             if plane.page.is_some() {
                 objects.insert(&plane.path, bytes.clone());
             }
-            planes.push(bytes);
+            planes.push(Encoded::File(bytes));
         }
         channels.push(planes);
     }

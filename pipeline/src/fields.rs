@@ -48,13 +48,22 @@ impl OfField for Prepared {
     }
 }
 
+/// A plane as it is stored.
+#[derive(Debug, Clone)]
+pub enum Encoded {
+    /// The bytes of an image file.
+    File(Bytes),
+    /// The chunks of a plane of a Zarr array.
+    Plane(wellspring_zarr::Plane),
+}
+
 /// After fetch: encoded planes, per channel one or more.
 #[derive(Debug)]
 pub struct Fetched {
     /// The field.
     pub field: Field,
     /// Encoded images per channel, in the screen's channel order; several are planes of one z stack.
-    pub channels: Vec<Vec<Bytes>>,
+    pub channels: Vec<Vec<Encoded>>,
     /// What the field is corrected by, where the screen has it.
     pub shading: Shading,
 }

@@ -51,3 +51,4 @@ pub mod track;
 pub mod transforms;
 pub mod watch;
 pub mod wells;
+pub mod zarr;

@@ -434,11 +434,13 @@ fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
         match problem {
             FileProblem::MissingChannel { field, .. }
             | FileProblem::AbsentFile { field, .. }
+            | FileProblem::UnusableImage { field, .. }
             | FileProblem::DuplicateFile { field, .. }
                 if field.plate == *plate =>
             {
                 let class = match problem {
                     FileProblem::DuplicateFile { .. } => FailureClass::BadImage,
+                    FileProblem::UnusableImage { .. } => FailureClass::BadMetadata,
                     _ => FailureClass::MissingImage,
                 };
                 failures.push(Failure {

@@ -14,7 +14,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, RetryConfig};
 
 use crate::error::{FailureClass, Retry, Stage, StageError};
 
@@ -42,6 +42,26 @@ pub struct Listed {
     pub bytes: u64,
     /// When it was last written, as the store tells it, in milliseconds since 1970 UTC.
     pub modified_ms: i64,
+}
+
+/// Which end of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// So many bytes from its beginning.
+    First(u64),
+    /// So many bytes up to its end.
+    Last(u64),
+}
+
+/// Part of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartOfObject {
+    /// The part.
+    pub bytes: Bytes,
+    /// Size of the whole object in bytes.
+    pub object_bytes: u64,
+    /// The object's entity tag: another one when it is written again. Not every store has them.
+    pub version: Option<String>,
 }
 
 /// Why a store could not be opened.
@@ -144,6 +164,80 @@ impl ImageStore {
         .await
     }
 
+    /// Part of the bytes of one object, as long as it is still the version that [`ImageStore::read_end`] saw.
+    pub async fn read_range_of(
+        &self,
+        path: &str,
+        range: Range<u64>,
+        version: Option<&str>,
+    ) -> Result<Bytes, StageError> {
+        let location = Path::from(path);
+        let what = format!("{}/{path}", self.uri);
+        let options = GetOptions::new()
+            .with_range(Some(range.clone()))
+            .with_if_match(version.map(str::to_owned));
+        retrying(Stage::Fetch, &what, &self.away, || async {
+            self.store
+                .get_opts(&location, options.clone())
+                .await?
+                .bytes()
+                .await
+        })
+        .await
+    }
+
+    /// The first or last bytes of one object, fewer where it has fewer, and what the store says of it.
+    pub async fn read_end(&self, path: &str, end: End) -> Result<PartOfObject, StageError> {
+        let location = Path::from(path);
+        let what = format!("{}/{path}", self.uri);
+        retrying(Stage::Fetch, &what, &self.away, || async {
+            let range = match end {
+                End::First(bytes) => GetRange::Bounded(0..bytes),
+                End::Last(bytes) => GetRange::Suffix(bytes),
+            };
+            let options = GetOptions::new().with_range(Some(range));
+            let read = match self.store.get_opts(&location, options).await {
+                // Azure has no suffixes: the size has to be asked for first.
+                Err(object_store::Error::NotSupported { .. }) => {
+                    let size = self.store.head(&location).await?.size;
+                    let range = match end {
+                        End::First(bytes) => 0..bytes.min(size),
+                        End::Last(bytes) => size.saturating_sub(bytes)..size,
+                    };
+                    let options = GetOptions::new().with_range(Some(range));
+                    self.store.get_opts(&location, options).await?
+                }
+                read => read?,
+            };
+            let (object_bytes, version) = (read.meta.size, read.meta.e_tag.clone());
+            let bytes = read.bytes().await?;
+            Ok(PartOfObject {
+                bytes,
+                object_bytes,
+                version,
+            })
+        })
+        .await
+    }
+
+    /// The bytes of one object that has at most `limit`; none of a larger one.
+    pub async fn read_at_most(&self, path: &str, limit: u64) -> Result<Bytes, StageError> {
+        let location = Path::from(path);
+        let what = format!("{}/{path}", self.uri);
+        let read = retrying(Stage::Fetch, &what, &self.away, || async {
+            let read = self.store.get(&location).await?;
+            let size = read.meta.size;
+            if size > limit {
+                return Ok(Err(size));
+            }
+            read.bytes().await.map(Ok)
+        });
+        read.await?.map_err(|bytes| {
+            let error = TooLarge { what, bytes, limit };
+            StageError::input(Stage::Fetch, FailureClass::BadImage, error)
+        })
+    }
+
     /// The bytes of one object.
     pub async fn read(&self, path: &str) -> Result<Bytes, StageError> {
         let location = Path::from(path);
@@ -207,14 +301,18 @@ where
     let mut tried = 0;
     loop {
         tried += 1;
-        let error = match attempt().await {
+        let (error, changed) = match attempt().await {
             Ok(value) => {
                 away.store(false, Ordering::Relaxed);
                 return Ok(value);
             }
-            Err(source) => failure(stage, what, tried, source),
+            Err(source) => {
+                let changed = matches!(source, object_store::Error::Precondition { .. });
+                (failure(stage, what, tried, source), changed)
+            }
         };
-        if error.retry == Retry::Never {
+        // An object that was written again has to be read from its beginning: the whole field is tried again.
+        if error.retry == Retry::Never || changed {
             return Err(error);
         }
         if tried == ATTEMPTS || away.load(Ordering::Relaxed) {
@@ -262,6 +360,15 @@ fn jittered(backoff: Duration) -> Duration {
     backoff / 2 + backoff.mul_f64(0.5 * spread as f64 / 1_000.0)
 }
 
+/// An object that is larger than what it should hold.
+#[derive(Debug, thiserror::Error)]
+#[error("'{what}' has {bytes} bytes; at most {limit} are read of such an object")]
+struct TooLarge {
+    what: String,
+    bytes: u64,
+    limit: u64,
+}
+
 /// A read that failed for good.
 #[derive(Debug, thiserror::Error)]
 #[error("'{what}' could not be read after {tried} tries")]
@@ -269,4 +376,46 @@ struct ReadError {
     what: String,
     tried: u32,
     source: object_store::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_and_bounded_reads_of_objects() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(folder.path().to_str().unwrap()).unwrap();
+        let file = folder.path().join("shard");
+        std::fs::write(&file, b"0123456789").unwrap();
+        let first = store.read_end("shard", End::First(3)).await.unwrap();
+        assert_eq!((first.bytes.as_ref(), first.object_bytes), (&b"012"[..], 10));
+        let last = store.read_end("shard", End::Last(4)).await.unwrap();
+        assert_eq!((last.bytes.as_ref(), last.object_bytes), (&b"6789"[..], 10));
+        let all = store.read_end("shard", End::Last(40)).await.unwrap();
+        assert_eq!(all.bytes.len(), 10);
+
+        let version = last.version.as_deref();
+        let part = store.read_range_of("shard", 2..5, version).await.unwrap();
+        assert_eq!(part.as_ref(), b"234");
+        // Written again in between: what the index said of it no longer holds, and the field is tried again.
+        std::fs::write(&file, b"another shard").unwrap();
+        let error = store.read_range_of("shard", 2..5, version).await.unwrap_err();
+        assert_eq!(
+            (error.class, error.retry),
+            (FailureClass::Network, Retry::Backoff)
+        );
+        assert!(error.chain().contains("after 1 tries"), "{}", error.chain());
+
+        assert_eq!(store.read_at_most("shard", 13).await.unwrap().len(), 13);
+        let error = store.read_at_most("shard", 12).await.unwrap_err();
+        assert_eq!((error.class, error.retry), (FailureClass::BadImage, Retry::Never));
+        assert!(
+            error.chain().contains("has 13 bytes; at most 12 are read"),
+            "{}",
+            error.chain()
+        );
+        let error = store.read_end("absent", End::Last(4)).await.unwrap_err();
+        assert_eq!(error.class, FailureClass::MissingImage);
+    }
 }

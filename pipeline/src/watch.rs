@@ -5,7 +5,7 @@
 //! of its files have not changed for a while. One that rests for long without being complete is announced all the same:
 //! what it lacks become dead letters. Fails where the store cannot be listed or the plate map not be read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wellspring_workloads::layout::FileProblem;
@@ -15,6 +15,7 @@ use crate::error::StageError;
 use crate::ids;
 use crate::plan::{plates_of, read_plate_map};
 use crate::runs::Run;
+use crate::zarr;
 
 /// When a plate is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,9 +108,9 @@ impl Watch {
 /// The store cannot be listed, no layout fits, or the plate map cannot be read.
 pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
     let listed = run.store.list(None).await?;
-    let times: HashMap<String, i64> = listed
+    let objects: BTreeMap<String, (u64, i64)> = listed
         .iter()
-        .map(|object| (object.path.clone(), object.modified_ms))
+        .map(|object| (object.path.clone(), (object.bytes, object.modified_ms)))
         .collect();
     let found = plates_of(&run.store, &run.screen, listed).await?;
     let map = read_plate_map(&run.screen).await?;
@@ -117,7 +118,9 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
     let mut incomplete: BTreeMap<&Barcode, BTreeSet<(WellPosition, u32)>> = BTreeMap::new();
     for problem in &found.problems {
         let plate = match problem {
-            FileProblem::MissingChannel { field, .. } | FileProblem::AbsentFile { field, .. } => {
+            FileProblem::MissingChannel { field, .. }
+            | FileProblem::AbsentFile { field, .. }
+            | FileProblem::UnusableImage { field, .. } => {
                 incomplete
                     .entry(&field.plate)
                     .or_default()
@@ -147,6 +150,7 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
             None => missing.push(format!("plate {plate} is not in {}", map.file())),
         }
         let mut parts = Vec::new();
+        let mut arrays: BTreeSet<&str> = BTreeSet::new();
         for file in fields
             .iter()
             .flat_map(|field| &field.channels)
@@ -156,9 +160,23 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
             if file.size == 0 {
                 missing.push(format!("{} is empty", file.path));
             }
-            let time = times.get(&file.path).copied().unwrap_or_default();
+            let (_, time) = objects.get(&file.path).copied().unwrap_or_default();
             parts.push(file.path.clone().into_bytes());
             parts.push([file.size.to_le_bytes(), time.to_le_bytes()].concat());
+            if zarr::is_document(&file.path) {
+                arrays.insert(file.path.as_str());
+            }
+        }
+        // The document of an array is written before its chunks.
+        for array in arrays {
+            let folder = &array[..array.rfind('/').map_or(0, |at| at + 1)];
+            let chunks = objects
+                .range(folder.to_owned()..)
+                .take_while(|(path, _)| path.starts_with(folder));
+            for (path, (bytes, time)) in chunks {
+                parts.push(path.clone().into_bytes());
+                parts.push([bytes.to_le_bytes(), time.to_le_bytes()].concat());
+            }
         }
         // Fields without all channels have files too: their number is what is known of them.
         parts.extend(missing.iter().map(|missing| missing.clone().into_bytes()));

@@ -29,7 +29,7 @@ struct AsksWithoutEnd {
 
 /// The plates found in a screen's store and what is wrong with their files.
 pub async fn list_screen(store: &ImageStore, screen: &Screen) -> Result<PlateFiles, StageError> {
-    files_below(store, screen, None, None).await
+    assembled(store, screen, store.list(None).await?, None).await
 }
 
 /// As [`list_screen`], of a listing of the whole store.
@@ -41,31 +41,31 @@ pub async fn plates_of(
     assembled(store, screen, listed, None).await
 }
 
+/// What the folder of a plate may have behind the plate's name.
+const FOLDER_ENDS: [&str; 3] = ["", ".ome.zarr", ".zarr"];
+
 /// The files of one plate: from the folder with its name where there is one, else from the whole store.
 pub async fn list_plate(
     store: &ImageStore,
     screen: &Screen,
     plate: &Barcode,
 ) -> Result<PlateFiles, StageError> {
-    let found = files_below(store, screen, Some(plate.as_str()), Some(plate)).await;
-    match found {
-        Ok(found) if found.plates.contains_key(plate) => Ok(found),
-        _ => files_below(store, screen, None, Some(plate)).await,
-    }
-}
-
-async fn files_below(
-    store: &ImageStore,
-    screen: &Screen,
-    folder: Option<&str>,
-    plate: Option<&Barcode>,
-) -> Result<PlateFiles, StageError> {
-    let mut listed = store.list(folder).await?;
-    if folder.is_some() && !listed.is_empty() {
+    for end in FOLDER_ENDS {
+        let folder = format!("{plate}{end}");
+        let mut listed = store.list(Some(&folder)).await?;
+        if listed.is_empty() {
+            continue;
+        }
         // What lies beside the plates' folders may speak of all of them.
         listed.extend(store.list_top().await?);
+        match assembled(store, screen, listed, Some(plate)).await {
+            Ok(found) if found.plates.contains_key(plate) => return Ok(found),
+            // What may pass is no reason to list the whole store.
+            Err(error) if error.domain != Domain::Input => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
     }
-    assembled(store, screen, listed, plate).await
+    assembled(store, screen, store.list(None).await?, Some(plate)).await
 }
 
 async fn assembled(

@@ -3,11 +3,11 @@
 //! A plate's fields enter; the hash of its planes leaves, or everything that is wrong with their files. What fails: a store
 //! that may recover.
 
-use wellspring_images::{Image, Limits};
 use wellspring_workloads::layout::FieldFiles;
 use wellspring_workloads::words::Barcode;
 
 use super::images;
+use crate::decode::plane_size;
 use crate::error::{Domain, StageError};
 use crate::runs::Run;
 use crate::shading::{PlaneErrors, Shading};
@@ -47,9 +47,7 @@ pub async fn check_planes(
 /// Height and width of a field's first image.
 async fn image_size(run: &Run, field: &FieldFiles) -> Option<[usize; 2]> {
     let first = images(field).into_iter().next()?;
-    let page = first.planes.first()?.page.map_or(0, |page| page as usize);
-    let bytes = crate::fetch::read_channels(&run.store, &[first]).await.ok()?;
-    let bytes = bytes.first()?.first()?;
-    let image = Image::open(bytes, page, &Limits::default()).ok()?;
-    Some([image.height(), image.width()])
+    let plane = first.planes.first()?.clone();
+    let encoded = crate::fetch::read_channels(&run.store, &[first]).await.ok()?;
+    plane_size(encoded.first()?.first()?, &plane)
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{ChannelFacts, ImageFacts};
-use super::metadata::{FactsOf, Found};
+use super::metadata::{FactsOf, Found, Lost};
 use super::reading::{Placed, Tally, tally};
 use super::{FileProblem, ImageKey, SkipReason};
 use crate::screen::{ImagesSettings, LayoutChoice};
@@ -84,6 +84,7 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
         why,
         mut found,
         absent,
+        lost,
         facts,
         fields_per_well,
         mut problems,
@@ -155,6 +156,20 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
         }
     }
 
+    let mut unusable: BTreeMap<FieldId, FileProblem> = lost
+        .into_iter()
+        .filter(|of| asked(&of.field.plate))
+        .map(|Lost { field, path, reason }| {
+            fields.entry(field.clone()).or_default();
+            let problem = FileProblem::UnusableImage {
+                field: field.clone(),
+                path,
+                reason,
+            };
+            (field, problem)
+        })
+        .collect();
+
     let found_plates: BTreeSet<&Barcode> = fields.keys().map(|field| &field.plate).collect();
     for plate in images.plates.iter().collect::<BTreeSet<_>>() {
         if !found_plates.contains(plate) {
@@ -171,6 +186,10 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
     for (field, found) in fields {
         // A plate whose every field is incomplete is still a plate.
         let plate = plates.entry(field.plate.clone()).or_default();
+        if let Some(problem) = unusable.remove(&field) {
+            problems.push(problem);
+            continue;
+        }
         if let Some((channels, metadata, paths)) = lacking.remove(&field) {
             problems.push(FileProblem::AbsentFile {
                 field,

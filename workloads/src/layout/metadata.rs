@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::facts::ImageFacts;
 use super::{FileProblem, ImageKey, ListedFile, patterns};
 use crate::screen::{ImagesSettings, LayoutChoice};
-use crate::words::Barcode;
+use crate::words::{Barcode, FieldId};
 
 /// The largest metadata file that is read whole, in bytes: a 1536-well plate of 9 fields, 5 channels and 10 planes has
 /// 250 MB of records in a CellVoyager's list.
@@ -129,6 +129,17 @@ pub(super) struct Absent {
     pub(super) metadata: String,
 }
 
+/// A field that metadata list and of which a file cannot be used.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    /// The field.
+    pub(super) field: FieldId,
+    /// The file.
+    pub(super) path: String,
+    /// Why.
+    pub(super) reason: String,
+}
+
 /// The facts of one channel as its text in names has it.
 #[derive(Debug, Clone)]
 pub(super) struct FactsOf {
@@ -164,6 +175,8 @@ pub(super) struct Described {
     pub(super) facts: Vec<FactsOf>,
     /// Fields per well by plate, where the metadata say how many there should be.
     pub(super) fields_per_well: BTreeMap<Barcode, u32>,
+    /// Fields that cannot be read because of a file.
+    pub(super) lost: Vec<Lost>,
     /// What is wrong with the metadata.
     pub(super) problems: Vec<FileProblem>,
 }
@@ -174,10 +187,6 @@ pub(super) enum Recognition {
     /// It is not.
     No,
     /// It may be: these have to be read first.
-    #[allow(
-        dead_code,
-        reason = "OME-TIFF, which follows, is known only by the description inside a file"
-    )]
     Ask(Vec<Wanted>),
     /// It is, for this reason.
     Yes(String),
@@ -223,6 +232,24 @@ pub(super) fn name_of(path: &str) -> &str {
 }
 
 impl Described {
+    /// Counts chunks of arrays that were never written.
+    pub(super) fn absent_chunks(&mut self, plate: &Barcode, more: u64, first: String) {
+        let known = self.problems.iter_mut().find_map(|problem| match problem {
+            FileProblem::AbsentChunks {
+                plate: of, chunks, ..
+            } if of == plate => Some(chunks),
+            _ => None,
+        });
+        match known {
+            Some(chunks) => *chunks += more,
+            None => self.problems.push(FileProblem::AbsentChunks {
+                plate: plate.clone(),
+                chunks: more,
+                example: first,
+            }),
+        }
+    }
+
     /// Adds an image whose file the metadata file at `metadata`, in `folder`, calls `written`.
     pub(super) fn add(
         &mut self,
@@ -272,4 +299,10 @@ pub(super) fn resolve<'a>(
                 first
             }
         })
+}
+
+/// The folders above a file, from the innermost, each with its final `/`; at last the store itself.
+pub(super) fn above(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.rmatch_indices('/').map(|(at, _)| at + 1);
+    ends.chain(std::iter::once(0)).map(|end| &path[..end])
 }

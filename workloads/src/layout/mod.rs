@@ -13,13 +13,17 @@ mod gallery;
 mod harmony;
 mod htd;
 mod metadata;
+mod ome_groups;
+mod ome_image;
 mod ome_tiff;
 mod ome_xml;
+mod ome_zarr;
 mod patterns;
 mod problem;
 mod reading;
 mod tiff_tags;
 mod xml;
+mod zarr_array;
 
 pub use assemble::{ChannelFiles, FieldFiles, ListedFile, PlaneFile, PlateFiles};
 pub use facts::{ChannelFacts, ImageFacts};

@@ -54,9 +54,11 @@ pub(super) fn of(choice: LayoutChoice) -> &'static str {
         LayoutChoice::Gen5 => {
             r"(?i)(?:^|/)(?<well>[A-Z]{1,2}\d{1,2})_\d+_\d+_(?<field>\d+)_(?<channel>[^/_]+)_(?<time>\d+)\.tiff?$"
         }
-        LayoutChoice::Gallery | LayoutChoice::OmeTiff | LayoutChoice::Auto | LayoutChoice::Pattern => {
-            r"[^\s\S]"
-        }
+        LayoutChoice::Gallery
+        | LayoutChoice::OmeTiff
+        | LayoutChoice::OmeZarr
+        | LayoutChoice::Auto
+        | LayoutChoice::Pattern => r"[^\s\S]",
     }
 }
 

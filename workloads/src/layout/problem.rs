@@ -10,7 +10,7 @@ use crate::words::{Barcode, Channel, FieldId, WellPosition};
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FileProblem {
     /// A field lacks channels; it is not processed.
-    #[error("{field}: no file for channel {channels:?}")]
+    #[error("{field}: no file for channel {}", channel_names(channels))]
     MissingChannel {
         /// The field.
         field: FieldId,
@@ -95,6 +95,42 @@ pub enum FileProblem {
         /// The files, as paths in the store, sorted.
         paths: Vec<String>,
     },
+    /// A file of a field cannot be used; the field is not processed.
+    #[error("{field}: {path} cannot be used: {reason}")]
+    UnusableImage {
+        /// The field.
+        field: FieldId,
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Chunks of Zarr arrays that were never written; their pixels are the array's fill value.
+    #[error(
+        "plate {plate}: {chunks} chunks of Zarr arrays are not there and are read as their fill value (for example {example})"
+    )]
+    AbsentChunks {
+        /// The plate.
+        plate: Barcode,
+        /// How many.
+        chunks: u64,
+        /// The first of them.
+        example: String,
+    },
+    /// Images of later acquisitions; only a plate's first acquisition is processed.
+    #[error(
+        "plate {plate}: {images} images of acquisitions after {first} are not processed (for example {example})"
+    )]
+    LaterAcquisitions {
+        /// The plate.
+        plate: Barcode,
+        /// The acquisition processed.
+        first: u64,
+        /// How many images were left.
+        images: u64,
+        /// The first of them.
+        example: String,
+    },
     /// Image files that the metadata of their plate do not list; they are not processed.
     #[error(
         "plate {plate}: {files} image files that {metadata} does not list are not processed (for example {example})"
@@ -173,6 +209,7 @@ impl FileProblem {
         match self {
             Self::MissingChannel { field, .. }
             | Self::DuplicateFile { field, .. }
+            | Self::UnusableImage { field, .. }
             | Self::AbsentFile { field, .. } => Some(field),
             _ => None,
         }
@@ -183,10 +220,13 @@ impl FileProblem {
         match self {
             Self::MissingChannel { field, .. }
             | Self::DuplicateFile { field, .. }
+            | Self::UnusableImage { field, .. }
             | Self::AbsentFile { field, .. } => Some(&field.plate),
             Self::UnknownChannel { plate, .. }
             | Self::FewerFields { plate, .. }
             | Self::LaterTimePoints { plate, .. }
+            | Self::LaterAcquisitions { plate, .. }
+            | Self::AbsentChunks { plate, .. }
             | Self::PlateWithoutImages { plate }
             | Self::NotListed { plate, .. }
             | Self::WellsWithoutFiles { plate, .. }
@@ -203,6 +243,8 @@ impl FileProblem {
             Self::UnknownChannel { .. }
             | Self::Unrecognised { .. }
             | Self::LaterTimePoints { .. }
+            | Self::LaterAcquisitions { .. }
+            | Self::AbsentChunks { .. }
             | Self::NotListed { .. }
             | Self::NoWell { .. }
             | Self::WellsNotSelected { .. }
@@ -213,6 +255,7 @@ impl FileProblem {
             | Self::FewerFields { .. }
             | Self::PlateWithoutImages { .. }
             | Self::AbsentFile { .. }
+            | Self::UnusableImage { .. }
             | Self::Metadata { .. } => false,
         }
     }

@@ -11,9 +11,11 @@ use super::gallery::Gallery;
 use super::harmony::Harmony;
 use super::htd::Htd;
 use super::metadata::{
-    Absent, Answers, Context, Described, FactsOf, Found, MetadataLayout, Part, Recognition, Wanted,
+    Absent, Answers, Context, Described, FactsOf, Found, Lost, MetadataLayout, Part, Recognition, Wanted,
+    above,
 };
 use super::ome_tiff::OmeTiff;
+use super::ome_zarr::OmeZarr;
 use super::{
     FileProblem, Layout, LayoutError, ListedFile, Parsed, PlateFiles, SkipReason, assemble as fields,
     patterns,
@@ -22,7 +24,7 @@ use crate::screen::{ImagesSettings, LayoutChoice};
 use crate::words::Barcode;
 
 /// The formats of metadata, in the order in which `auto` looks for them.
-const FORMATS: [&dyn MetadataLayout; 5] = [&Gallery, &Harmony, &CellVoyager, &OmeTiff, &Htd];
+const FORMATS: [&dyn MetadataLayout; 6] = [&OmeZarr, &Gallery, &Harmony, &CellVoyager, &OmeTiff, &Htd];
 
 /// A listing on its way to fields of view.
 pub struct Reading {
@@ -42,6 +44,7 @@ pub(super) struct Placed {
     pub(super) why: String,
     pub(super) found: Vec<Found>,
     pub(super) absent: Vec<Absent>,
+    pub(super) lost: Vec<Lost>,
     pub(super) facts: Vec<FactsOf>,
     pub(super) fields_per_well: BTreeMap<Barcode, u32>,
     pub(super) problems: Vec<FileProblem>,
@@ -198,6 +201,7 @@ impl Reading {
             folders,
             facts,
             fields_per_well,
+            lost,
             mut problems,
         } = format.map(|format| format.describe(context)).unwrap_or_default();
         let spoken: HashSet<&str> = found.iter().map(|image| image.file.path.as_str()).collect();
@@ -237,7 +241,7 @@ impl Reading {
             }
         }));
 
-        let by_metadata = !found.is_empty() || !absent.is_empty();
+        let by_metadata = !found.is_empty() || !absent.is_empty() || !lost.is_empty();
         let names = Layout::from_settings(&self.images, rest.iter().map(|file| file.path.as_str()));
         let names = match (names, format) {
             // What is wrong with the metadata says more than that no name is known.
@@ -262,7 +266,7 @@ impl Reading {
         }
         // What most images were read by.
         let layout = match (format, &names) {
-            (Some(format), _) if found.len() + absent.len() >= named.len() => format.choice(),
+            (Some(format), _) if found.len() + absent.len() + lost.len() >= named.len() => format.choice(),
             (_, Some(names)) => names.choice(),
             (Some(format), None) => format.choice(),
             (None, None) => LayoutChoice::Auto,
@@ -291,6 +295,7 @@ impl Reading {
             why: why.join("; "),
             found,
             absent,
+            lost,
             facts,
             fields_per_well,
             problems,
@@ -313,10 +318,4 @@ fn described_images(found: &[Found]) -> BTreeMap<(&Barcode, &str), (&str, &super
         }
     }
     first
-}
-
-/// The folders above a file, from the innermost, each with its final `/`; at last the store itself.
-fn above(path: &str) -> impl Iterator<Item = &str> {
-    let ends = path.rmatch_indices('/').map(|(at, _)| at + 1);
-    ends.chain(std::iter::once(0)).map(|end| &path[..end])
 }

@@ -119,6 +119,8 @@ words_of!(
         Gallery = "gallery",
         /// OME-TIFF: what the OME-XML in files or a companion says.
         OmeTiff = "ome-tiff",
+        /// OME-Zarr plates: `B/3/0`.
+        OmeZarr = "ome-zarr",
         /// The regular expression in `pattern`.
         Pattern = "pattern",
     }

@@ -56,7 +56,7 @@ impl Store {
         memory.chain(disk).collect()
     }
 
-    fn bytes(&self, path: &str) -> Result<Vec<u8>, String> {
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, String> {
         match self.memory.get(path) {
             Some(bytes) => bytes.clone(),
             None => Ok(std::fs::read(&self.disk[path]).unwrap()),
