@@ -7,20 +7,26 @@
 //! is not read, a plane that was never written, objects larger than the document allows, a store that is away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use wellspring_zarr::{Chunk, IndexPlace, Plane, ShardIndex, Tile, ZarrArray, ZarrError};
+
+pub use wellspring_zarr::is_document;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::store::{End, ImageStore};
 
 /// Documents, indices or chunks of one field read at once.
 const CONCURRENCY: usize = 8;
+/// Bytes between two chunks of a shard that are rather read along than left out: another request takes longer.
+const MAX_GAP: u64 = 64 << 10;
+/// The most bytes of a shard that are read at once because its chunks lie beside each other.
+const MAX_PART: u64 = 16 << 20;
 /// The largest document of an array, in bytes; they have some kilobytes.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
-
-pub use wellspring_zarr::is_document;
 
 /// An array or plane that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -103,18 +109,21 @@ pub async fn read_planes<'a>(
     }
 
     let indices = indices(store, &uses).await?;
-    let chunks: HashMap<Place, Option<Arc<Chunk>>> = futures::stream::iter(uses)
-        .map(|(place, (array, planes))| {
-            let index = indices.get(&place.0);
-            async move {
-                let bytes = stored(store, &array, &place, index).await?;
-                let chunk = bytes.map(|bytes| Arc::new(Chunk::new(bytes, planes > 1)));
-                Ok::<_, StageError>((place, chunk))
-            }
-        })
+    let reads = reads(&uses, &indices)?;
+    let read: Vec<Vec<(Place, Option<Bytes>)>> = futures::stream::iter(reads)
+        .map(|read| read.perform(store))
         .buffer_unordered(CONCURRENCY)
         .try_collect()
         .await?;
+    let chunks: HashMap<Place, Option<Arc<Chunk>>> = read
+        .into_iter()
+        .flatten()
+        .map(|(place, bytes)| {
+            let shared = uses.get(&place).is_some_and(|(_, planes)| *planes > 1);
+            let chunk = bytes.map(|bytes| Arc::new(Chunk::new(bytes, shared)));
+            (place, chunk)
+        })
+        .collect();
 
     let mut planes = HashMap::new();
     for (of, (array, placed)) in tiles {
@@ -182,24 +191,107 @@ async fn indices(store: &ImageStore, uses: &Uses) -> Result<HashMap<String, Shar
     Ok(read.into_iter().flatten().collect())
 }
 
-/// The stored bytes of a chunk; `None` where it was never written.
-async fn stored(
-    store: &ImageStore,
-    array: &ZarrArray,
-    (object, inner): &Place,
-    shard: Option<&Shard>,
-) -> Result<Option<bytes::Bytes>, StageError> {
-    let Some(inner) = inner else {
-        return absent_is_none(store.read_at_most(object, array.stored_at_most()).await);
-    };
-    let Some(shard) = shard else { return Ok(None) };
-    let range = shard.index.range(*inner).map_err(|source| {
-        let object = object.clone();
-        bad(ArrayError::Shard { object, source })
-    })?;
-    let Some(range) = range else { return Ok(None) };
-    let version = shard.version.as_deref();
-    Ok(Some(store.read_range_of(object, range, version).await?))
+/// One request and the chunks that it brings.
+enum Read {
+    /// An object that is a chunk, of so many bytes at most.
+    Object { place: Place, limit: u64 },
+    /// Chunks of a shard that lie beside each other.
+    Part {
+        object: String,
+        version: Option<String>,
+        range: Range<u64>,
+        chunks: Vec<(Place, Range<u64>)>,
+    },
+}
+
+/// What has to be asked for; chunks of a shard that lie beside each other, or nearly, in one request.
+fn reads(uses: &Uses, indices: &HashMap<String, Shard>) -> Result<Vec<Read>, StageError> {
+    let mut reads = Vec::new();
+    let mut of_shards: BTreeMap<&str, Vec<(Place, Range<u64>)>> = BTreeMap::new();
+    for (place, (array, _)) in uses {
+        let (object, inner) = place;
+        let Some(inner) = inner else {
+            let limit = array.stored_at_most();
+            let place = place.clone();
+            reads.push(Read::Object { place, limit });
+            continue;
+        };
+        // A shard that is not there holds no chunk.
+        let Some(shard) = indices.get(object) else {
+            continue;
+        };
+        let range = shard.index.range(*inner).map_err(|source| {
+            let object = object.clone();
+            bad(ArrayError::Shard { object, source })
+        })?;
+        if let Some(range) = range {
+            of_shards.entry(object).or_default().push((place.clone(), range));
+        }
+    }
+    for (object, mut chunks) in of_shards {
+        let Some(shard) = indices.get(object) else {
+            continue;
+        };
+        chunks.sort_by_key(|(_, range)| range.start);
+        for (place, range) in chunks {
+            match reads.last_mut() {
+                Some(Read::Part {
+                    object: of,
+                    range: known,
+                    chunks,
+                    ..
+                }) if *of == object
+                    && range.start <= known.end.saturating_add(MAX_GAP)
+                    && range.end.max(known.end) - known.start <= MAX_PART =>
+                {
+                    known.end = known.end.max(range.end);
+                    chunks.push((place, range));
+                }
+                _ => reads.push(Read::Part {
+                    object: object.to_owned(),
+                    version: shard.version.clone(),
+                    range: range.clone(),
+                    chunks: vec![(place, range)],
+                }),
+            }
+        }
+    }
+    Ok(reads)
+}
+
+impl Read {
+    /// The stored bytes of its chunks; `None` for one that was never written.
+    async fn perform(self, store: &ImageStore) -> Result<Vec<(Place, Option<Bytes>)>, StageError> {
+        match self {
+            Self::Object { place, limit } => {
+                let bytes = absent_is_none(store.read_at_most(&place.0, limit).await)?;
+                Ok(vec![(place, bytes)])
+            }
+            Self::Part {
+                object,
+                version,
+                range,
+                chunks,
+            } => {
+                let start = range.start;
+                let part = store.read_range_of(&object, range, version.as_deref()).await?;
+                // Ranges lie in the part that was asked for; what a store left out is an empty chunk, which cannot be unpacked.
+                let of = |range: Range<u64>| {
+                    let from = usize::try_from(range.start - start)
+                        .unwrap_or(usize::MAX)
+                        .min(part.len());
+                    let to = usize::try_from(range.end - start)
+                        .unwrap_or(usize::MAX)
+                        .min(part.len());
+                    part.slice(from..to)
+                };
+                Ok(chunks
+                    .into_iter()
+                    .map(|(place, range)| (place, Some(of(range))))
+                    .collect())
+            }
+        }
+    }
 }
 
 /// A chunk that is not there is the fill value, as the format has it.
