@@ -1,27 +1,25 @@
-//! Object storage: where images come from. Local folders and S3, through `object_store`.
+//! Object storage: where images come from. Local folders, S3, Google Cloud Storage, Azure and web servers, through
+//! `object_store`.
 //!
-//! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the usual AWS
-//! environment variables and instance roles, never from a screen file.
+//! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the environment variables that
+//! each vendor's own tools read and from roles of the machine, never from a screen file.
+
+mod open;
+mod retry;
+
+pub use self::open::StoreError;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
-use crate::error::{FailureClass, Retry, Stage, StageError};
-
-/// Tries of one read before it counts as failed.
-const ATTEMPTS: u32 = 4;
-/// Wait before the second try; doubled for each further one, with jitter.
-const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+use self::retry::retrying;
+use crate::error::{FailureClass, Stage, StageError};
 
 /// A place with images.
 #[derive(Debug, Clone)]
@@ -64,54 +62,17 @@ pub struct PartOfObject {
     pub version: Option<String>,
 }
 
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The local folder does not exist or cannot be read.
-    #[error("image store '{uri}' cannot be opened; check that the folder exists and can be read")]
-    Local {
-        /// The URI as given.
-        uri: String,
-        /// The system's reason.
-        source: object_store::Error,
-    },
-    /// The S3 settings do not fit together.
-    #[error(
-        "image store '{uri}' cannot be opened; check the bucket's name and AWS_REGION, AWS_ENDPOINT and credentials"
-    )]
-    S3 {
-        /// The URI as given.
-        uri: String,
-        /// The client's reason.
-        source: object_store::Error,
-    },
-    /// The scheme is not one this build reads.
-    #[error("image store '{uri}' has the scheme '{scheme}'; use a folder, file:// or s3://bucket/prefix")]
-    Scheme {
-        /// The URI as given.
-        uri: String,
-        /// Its scheme.
-        scheme: String,
-    },
-}
-
 impl ImageStore {
-    /// Opens a store by URI: a folder, `file:///folder`, or `s3://bucket/prefix`.
+    /// Opens a store by URI: a folder, `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
+    /// `abfss://container@account.dfs.core.windows.net/prefix`, or a web server that lists its files (WebDAV) by `http://` or
+    /// `https://`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: a folder that is not there, settings that do not fit together.
     pub fn open(uri: &str) -> Result<Self, StoreError> {
-        let store: Arc<dyn ObjectStore> = match uri.split_once("://") {
-            None => Arc::new(local(uri, uri)?),
-            Some(("file", folder)) => Arc::new(local(uri, folder)?),
-            Some(("s3", rest)) => s3(uri, rest)?,
-            Some((scheme, _)) => {
-                return Err(StoreError::Scheme {
-                    uri: uri.to_owned(),
-                    scheme: scheme.to_owned(),
-                });
-            }
-        };
         Ok(Self {
             uri: uri.into(),
-            store,
+            store: open::open(uri)?,
             away: Arc::default(),
         })
     }
@@ -123,7 +84,7 @@ impl ImageStore {
 
     /// Every object below `prefix` (the whole store when `None`), in path order.
     pub async fn list(&self, prefix: Option<&str>) -> Result<Vec<Listed>, StageError> {
-        let prefix = prefix.map(Path::from);
+        let prefix = prefix.map(location);
         let mut listed = retrying(Stage::Plan, &self.uri, &self.away, || async {
             self.store
                 .list(prefix.as_ref())
@@ -156,7 +117,7 @@ impl ImageStore {
 
     /// Part of the bytes of one object.
     pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StageError> {
-        let location = Path::from(path);
+        let location = location(path);
         let what = format!("{}/{path}", self.uri);
         retrying(Stage::Fetch, &what, &self.away, || async {
             self.store.get_range(&location, range.clone()).await
@@ -171,7 +132,7 @@ impl ImageStore {
         range: Range<u64>,
         version: Option<&str>,
     ) -> Result<Bytes, StageError> {
-        let location = Path::from(path);
+        let location = location(path);
         let what = format!("{}/{path}", self.uri);
         let options = GetOptions::new()
             .with_range(Some(range.clone()))
@@ -188,7 +149,7 @@ impl ImageStore {
 
     /// The first or last bytes of one object, fewer where it has fewer, and what the store says of it.
     pub async fn read_end(&self, path: &str, end: End) -> Result<PartOfObject, StageError> {
-        let location = Path::from(path);
+        let location = location(path);
         let what = format!("{}/{path}", self.uri);
         retrying(Stage::Fetch, &what, &self.away, || async {
             let range = match end {
@@ -222,7 +183,7 @@ impl ImageStore {
 
     /// The bytes of one object that has at most `limit`; none of a larger one.
     pub async fn read_at_most(&self, path: &str, limit: u64) -> Result<Bytes, StageError> {
-        let location = Path::from(path);
+        let location = location(path);
         let what = format!("{}/{path}", self.uri);
         let read = retrying(Stage::Fetch, &what, &self.away, || async {
             let read = self.store.get(&location).await?;
@@ -240,13 +201,18 @@ impl ImageStore {
 
     /// The bytes of one object.
     pub async fn read(&self, path: &str) -> Result<Bytes, StageError> {
-        let location = Path::from(path);
+        let location = location(path);
         let what = format!("{}/{path}", self.uri);
         retrying(Stage::Fetch, &what, &self.away, || async {
             self.store.get(&location).await?.bytes().await
         })
         .await
     }
+}
+
+/// The name of an object as it was listed. What is no such name is made one.
+fn location(path: &str) -> Path {
+    Path::parse(path).unwrap_or_else(|_| Path::from(path))
 }
 
 /// The bytes of one file by URI or path, such as a plate map or an illumination function.
@@ -258,108 +224,6 @@ pub async fn read_uri(uri: &str) -> Result<Bytes, StageError> {
     store.read(name).await
 }
 
-fn local(uri: &str, folder: &str) -> Result<LocalFileSystem, StoreError> {
-    LocalFileSystem::new_with_prefix(folder).map_err(|source| StoreError::Local {
-        uri: uri.to_owned(),
-        source,
-    })
-}
-
-fn s3(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let store = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        // Repeating is done here, where it is logged and bounded.
-        .with_retry(RetryConfig {
-            max_retries: 0,
-            retry_timeout: Duration::from_secs(20),
-            ..RetryConfig::default()
-        })
-        .build()
-        .map_err(|source| StoreError::S3 {
-            uri: uri.to_owned(),
-            source,
-        })?;
-    Ok(if prefix.is_empty() {
-        Arc::new(store)
-    } else {
-        Arc::new(PrefixStore::new(store, prefix))
-    })
-}
-
-/// Repeats what may pass; turns what is left into a stage error that names the object.
-async fn retrying<T, F>(
-    stage: Stage,
-    what: &str,
-    away: &AtomicBool,
-    attempt: impl Fn() -> F,
-) -> Result<T, StageError>
-where
-    F: Future<Output = object_store::Result<T>>,
-{
-    let mut backoff = FIRST_BACKOFF;
-    let mut tried = 0;
-    loop {
-        tried += 1;
-        let (error, changed) = match attempt().await {
-            Ok(value) => {
-                away.store(false, Ordering::Relaxed);
-                return Ok(value);
-            }
-            Err(source) => {
-                let changed = matches!(source, object_store::Error::Precondition { .. });
-                (failure(stage, what, tried, source), changed)
-            }
-        };
-        // An object that was written again has to be read from its beginning: the whole field is tried again.
-        if error.retry == Retry::Never || changed {
-            return Err(error);
-        }
-        if tried == ATTEMPTS || away.load(Ordering::Relaxed) {
-            away.store(true, Ordering::Relaxed);
-            return Err(error);
-        }
-        tracing::warn!(what, tried, %error, "object storage failed; trying again");
-        tokio::time::sleep(jittered(backoff)).await;
-        backoff *= 2;
-    }
-}
-
-/// What a failed read means: an object that is absent or refused stays so, anything else may pass.
-fn failure(stage: Stage, what: &str, tried: u32, source: object_store::Error) -> StageError {
-    let class = match source {
-        object_store::Error::NotFound { .. } => FailureClass::MissingImage,
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            FailureClass::Access
-        }
-        _ if is_throttled(&source) => FailureClass::Throttled,
-        _ => FailureClass::Network,
-    };
-    let source = ReadError {
-        what: what.to_owned(),
-        tried,
-        source,
-    };
-    match class {
-        FailureClass::Network | FailureClass::Throttled => StageError::external(stage, class, source),
-        _ => StageError::input(stage, class, source),
-    }
-}
-
-/// Whether the store asked for fewer requests. The client gives the answer's status only in words.
-fn is_throttled(error: &object_store::Error) -> bool {
-    let text = crate::error::chain(error);
-    ["status code: 429", "status code: 503", "<Code>SlowDown</Code>"]
-        .iter()
-        .any(|sign| text.contains(sign))
-}
-
-/// Between half of `backoff` and all of it, so that workers that failed together do not return together.
-fn jittered(backoff: Duration) -> Duration {
-    let spread = u64::from(crate::clock::subsecond_nanos() % 1_000);
-    backoff / 2 + backoff.mul_f64(0.5 * spread as f64 / 1_000.0)
-}
-
 /// An object that is larger than what it should hold.
 #[derive(Debug, thiserror::Error)]
 #[error("'{what}' has {bytes} bytes; at most {limit} are read of such an object")]
@@ -369,18 +233,28 @@ struct TooLarge {
     limit: u64,
 }
 
-/// A read that failed for good.
-#[derive(Debug, thiserror::Error)]
-#[error("'{what}' could not be read after {tried} tries")]
-struct ReadError {
-    what: String,
-    tried: u32,
-    source: object_store::Error,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Retry;
+
+    #[tokio::test]
+    async fn names_with_signs_are_read_as_they_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["DC_DCAM#1_CAM3.tif", "a b~[1]%20\u{b5}.tif"];
+        std::fs::create_dir_all(folder.path().join("P#1")).unwrap();
+        for name in names {
+            std::fs::write(folder.path().join("P#1").join(name), name).unwrap();
+        }
+        let store = ImageStore::open(folder.path().to_str().unwrap()).unwrap();
+        let listed = store.list(Some("P#1")).await.unwrap();
+        assert_eq!(listed.len(), names.len());
+        for file in listed {
+            let name = file.path.strip_prefix("P#1/").unwrap();
+            assert_eq!(store.read(&file.path).await.unwrap(), name);
+            assert_eq!(store.read_range(&file.path, 1..3).await.unwrap(), name[1..3]);
+        }
+    }
 
     #[tokio::test]
     async fn ends_and_bounded_reads_of_objects() {

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{dead_letters, models, rows_of, run_json, simulate, small_plate, wellspring};
+use common::{dead_letters, few_wells, models, rows_of, run_json, wellspring};
 use serde_json::{Value, json};
 use wellspring::decode::decode;
 
@@ -15,31 +15,6 @@ use wellspring::decode::decode;
 const FIELDS: u64 = 24;
 /// Pixels of a field along either side.
 const SIDE: usize = 240;
-
-/// One plate of 24 wells with one field of two channels.
-fn few_wells(folder: &Path) -> PathBuf {
-    simulate(
-        folder,
-        &small_plate("\"DNA\", \"AGP\"").replace("fields = 2", "fields = 1"),
-    );
-    let plates = folder.join("plates");
-    let map = plates.join("platemap.csv");
-    let rows = std::fs::read_to_string(&map).unwrap();
-    let kept = |well: &str| ["01", "02", "03"].contains(&&well[1..]);
-    let few: Vec<&str> = rows
-        .lines()
-        .filter(|row| row.starts_with("plate,") || row.split(',').nth(1).is_some_and(kept))
-        .collect();
-    std::fs::write(&map, few.join("\n")).unwrap();
-    for image in std::fs::read_dir(plates.join("images/SMALL0001")).unwrap() {
-        let image = image.unwrap();
-        let name = image.file_name().into_string().unwrap();
-        if !name.split('_').nth(1).is_some_and(kept) {
-            std::fs::remove_file(image.path()).unwrap();
-        }
-    }
-    plates
-}
 
 fn write(path: &Path, bytes: impl AsRef<[u8]>) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -201,7 +176,7 @@ fn features(out: &Path) -> BTreeMap<String, Value> {
 fn plates_of_files_chunks_and_shards_give_the_same_features() {
     let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let plates = few_wells(folder.path());
+    let plates = few_wells(folder.path(), "\"DNA\", \"AGP\"");
     let tiffs = plates.join("images/SMALL0001");
     let out = folder.path().join("tiff");
     let (code, summary) = run(&models, &plates.join("screen.toml"), &out);
@@ -249,7 +224,7 @@ fn plates_of_files_chunks_and_shards_give_the_same_features() {
 fn what_is_damaged_costs_its_field_and_says_where() {
     let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let plates = few_wells(folder.path());
+    let plates = few_wells(folder.path(), "\"DNA\", \"AGP\"");
     let plate = plates.join("damaged/SMALL0001.zarr");
     convert(&plates.join("images/SMALL0001"), &plate, "0.4");
     // A chunk that is none, one that becomes more than it may, a document of another array, a plane that is not there.

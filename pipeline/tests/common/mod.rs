@@ -93,6 +93,28 @@ pub(crate) fn small_plate(channels: &str) -> String {
     )
 }
 
+/// One plate of 24 wells with one field each, both controls among them, quick to run; and the folder that holds its screen.
+pub(crate) fn few_wells(folder: &Path, channels: &str) -> PathBuf {
+    simulate(folder, &small_plate(channels).replace("fields = 2", "fields = 1"));
+    let plates = folder.join("plates");
+    let map = plates.join("platemap.csv");
+    let rows = std::fs::read_to_string(&map).unwrap();
+    let kept = |well: &str| ["01", "02", "03"].contains(&&well[1..]);
+    let few: Vec<&str> = rows
+        .lines()
+        .filter(|row| row.starts_with("plate,") || row.split(',').nth(1).is_some_and(kept))
+        .collect();
+    std::fs::write(&map, few.join("\n")).unwrap();
+    for image in std::fs::read_dir(plates.join("images/SMALL0001")).unwrap() {
+        let image = image.unwrap();
+        let name = image.file_name().into_string().unwrap();
+        if !name.split('_').nth(1).is_some_and(kept) {
+            std::fs::remove_file(image.path()).unwrap();
+        }
+    }
+    plates
+}
+
 /// Runs a screen with `--json`; the exit code and the closing line.
 pub(crate) fn run_json(command: &mut Command) -> (i32, Value) {
     let output = command.output().unwrap();

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use common::{models, run_json, simulate, small_plate, start_broker, wellspring};
+use common::{models, run_json, start_broker, wellspring};
 use serde_json::Value;
 use wellspring::kafka::tail::{Tail, TailRecord};
 use wellspring::kafka::topics::Topic;
@@ -113,28 +113,9 @@ fn run(models: &Path, folder: &Path, bootstrap: &str, prefix: &str) -> Command {
     command
 }
 
-/// One plate of 24 wells with one field each, both controls among them: quick to run.
+/// As [`common::few_wells`], of one channel.
 fn few_wells(folder: &Path) {
-    simulate(
-        folder,
-        &small_plate("\"DNA\"").replace("fields = 2", "fields = 1"),
-    );
-    let plates = folder.join("plates");
-    let map = plates.join("platemap.csv");
-    let rows = std::fs::read_to_string(&map).unwrap();
-    let kept = |well: &str| ["01", "02", "03"].contains(&&well[1..]);
-    let few: Vec<&str> = rows
-        .lines()
-        .filter(|row| row.starts_with("plate,") || row.split(',').nth(1).is_some_and(kept))
-        .collect();
-    std::fs::write(&map, few.join("\n")).unwrap();
-    for image in std::fs::read_dir(plates.join("images/SMALL0001")).unwrap() {
-        let image = image.unwrap();
-        let name = image.file_name().into_string().unwrap();
-        if !name.split('_').nth(1).is_some_and(kept) {
-            std::fs::remove_file(image.path()).unwrap();
-        }
-    }
+    common::few_wells(folder, "\"DNA\"");
 }
 
 /// All committed records of a topic.
