@@ -15,7 +15,7 @@ use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::kafka::{KafkaSettings, OutRecord};
 use wellspring::memory;
 use wellspring::schemas::{Schemas, encode};
-use wellspring_workloads::words::{FieldId, WellPosition};
+use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
 use super::{Line, Printer, Random, seconds};
 use crate::cli::common::runtime;
@@ -170,6 +170,10 @@ fn features(width: usize, run: &str) -> Vec<FieldFeatures> {
     all
 }
 
+fn barcode(plate: usize) -> anyhow::Result<Barcode> {
+    Ok(format!("BENCH{plate:06}").parse()?)
+}
+
 /// The record of this number: its own plate, well and field.
 fn numbered(made: &[FieldFeatures], number: usize) -> anyhow::Result<OutRecord> {
     let mut one = made
@@ -179,7 +183,7 @@ fn numbered(made: &[FieldFeatures], number: usize) -> anyhow::Result<OutRecord> 
     let (plate, place) = (number / PLATE, number % PLATE);
     let (well, field) = (place / 9, place % 9);
     one.field = FieldId {
-        plate: format!("BENCH{plate:06}").parse()?,
+        plate: barcode(plate)?,
         well: WellPosition::new(u8::try_from(well / 24 + 1)?, u8::try_from(well % 24 + 1)?)
             .context("no such well")?,
         field: u32::try_from(field)?,
@@ -219,12 +223,22 @@ fn publish(
 
 /// A collector that starts anew reads all of it.
 fn recover(kafka: &KafkaSettings, run: &str, records: usize, printer: &mut Printer) -> anyhow::Result<()> {
-    let planned: Status = serde_json::from_value(serde_json::json!({
-        "status": "plate_profiled", "run": run, "plate": "BENCH000000",
-    }))?;
-    let status = OutRecord::status(run, &planned)?;
-    let committed = BatchProducer::open(kafka, "bench")?.publish(&[status])?;
-    ensure!(committed == Committed::Yes, "the status was not committed");
+    let mut statuses = Vec::new();
+    for plate in 0..records.div_ceil(PLATE) {
+        let fields = u32::try_from(PLATE.min(records - plate * PLATE))?;
+        let planned = Status::PlatePlanned {
+            run: run.to_owned(),
+            plate: barcode(plate)?,
+            fields_expected: fields,
+            fields_planned: fields,
+            dead_letters: 0,
+            shading: None,
+        };
+        statuses.push(OutRecord::status(format!("{run}/{plate}"), &planned)?);
+    }
+    let committed = BatchProducer::open(kafka, "bench")?.publish(&statuses)?;
+    ensure!(committed == Committed::Yes, "the statuses were not committed");
+    drop(statuses);
     memory::give_back_free();
     let before = memory::peak_rss_bytes();
     let folder = tempfile::tempdir()?;
