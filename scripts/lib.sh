@@ -156,7 +156,7 @@ share_target_dir() {
     mkdir -p "$CARGO_TARGET_DIR"
     local built_for="$CARGO_TARGET_DIR/built-for"
     [[ "$(cat "$built_for" 2>/dev/null)" == "$root" ]] && return 0
-    (cd "$root" && cargo clean --locked --quiet -pwellspring{,-broker,-images,-kernels,-models,-workloads})
+    (cd "$root" && cargo clean --locked --quiet -pwellspring{,-broker,-images,-kernels,-models,-workloads,-zarr})
     echo "$root" >"$built_for"
 }
 
