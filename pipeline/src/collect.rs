@@ -88,7 +88,8 @@ impl Collection {
         })
     }
 
-    /// Takes a record of any topic; those of other runs change nothing.
+    /// Takes a record of any topic; those of other runs change nothing, nor do letters about events of which nobody could
+    /// tell the run.
     pub fn take(&mut self, record: &TailRecord) -> Result<(), StageError> {
         match record.topic {
             Topic::Features => match record.read::<FieldFeatures>() {
@@ -121,15 +122,7 @@ impl Collection {
     }
 
     fn take_letter(&mut self, offset: i64, letter: DeadLetter) -> Result<(), StageError> {
-        let ours = match &letter.run {
-            Some(run) => *run == self.run,
-            // An event nobody could read belongs to every run that was waiting when it failed.
-            None => self
-                .submitted
-                .as_ref()
-                .is_none_or(|submitted| letter.time_ms >= submitted.time_ms),
-        };
-        if !ours || self.retried.contains(&offset) {
+        if letter.run.as_ref() != Some(&self.run) || self.retried.contains(&offset) {
             return Ok(());
         }
         if let Some(plate) = &letter.plate {
@@ -186,9 +179,6 @@ impl Collection {
                     self.comparisons_published = 0;
                     self.finished = false;
                 }
-                let since = submitted.time_ms;
-                self.letters
-                    .retain(|_, (_, letter)| letter.run.is_some() || letter.time_ms >= since);
             }
             Status::PlatePlanned {
                 plate,
@@ -269,6 +259,11 @@ impl Collection {
     /// The run.
     pub fn run(&self) -> &RunId {
         &self.run
+    }
+
+    /// When the run was first submitted, in milliseconds since 1970 UTC; `None` where that was not read yet.
+    pub fn submitted_ms(&self) -> Option<u64> {
+        Some(self.submitted.as_ref()?.time_ms)
     }
 
     /// The plates, in order.

@@ -97,19 +97,13 @@ impl Collector {
                             continue;
                         }
                     };
-                    match run {
-                        Some(run) => {
-                            if record.topic == Topic::Status && self.is_reopened(&run, &record) {
-                                self.start_over(&run)?;
-                            } else if self.wants(&run) {
-                                self.collection(&run)?.take(&record)?;
-                                failpoint::pass("collector", "collect");
-                            }
-                        }
-                        None => {
-                            for collection in self.open.values_mut() {
-                                collection.take(&record)?;
-                            }
+                    // An event that nobody could read is of no run; its dead letter stays on the topic.
+                    if let Some(run) = run {
+                        if record.topic == Topic::Status && self.is_reopened(&run, &record) {
+                            self.start_over(&run)?;
+                        } else if self.wants(&run) {
+                            self.collection(&run)?.take(&record)?;
+                            failpoint::pass("collector", "collect");
                         }
                     }
                     wait = Duration::ZERO;

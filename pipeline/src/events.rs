@@ -13,13 +13,57 @@ use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 use crate::error::{FailureClass, Stage};
 
 /// A plate's images are complete. Topic `plates`, keyed by plate.
+///
+/// Who writes it as JSON may say which `version` it is of: 1. Another one is refused, since what it means is not known here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Announcement")]
 pub struct PlateReady {
     /// The plate's barcode.
     pub plate: Barcode,
     /// The run that should take it; every open run whose screen includes the plate when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+}
+
+impl PlateReady {
+    /// The event's CloudEvents type.
+    pub const TYPE: &str = "wellspring.plate-ready.v1";
+}
+
+/// A [`PlateReady`] as it may be written.
+#[derive(Deserialize)]
+struct Announcement {
+    plate: Barcode,
+    #[serde(default)]
+    run: Option<RunId>,
+    #[serde(default)]
+    version: Option<Version>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Version {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Announcement> for PlateReady {
+    type Error = String;
+
+    fn try_from(written: Announcement) -> Result<Self, String> {
+        let Announcement { plate, run, version } = written;
+        let unknown = match version {
+            None => None,
+            Some(Version::Number(number)) => (number != 1.0).then(|| number.to_string()),
+            Some(Version::Text(text)) => (!matches!(&*text, "1" | "1.0" | "v1")).then_some(text),
+        };
+        match unknown {
+            None => Ok(Self { plate, run }),
+            Some(version) => Err(format!(
+                "plate-ready events of version {version} are not known here, those of version 1 are"
+            )),
+        }
+    }
 }
 
 /// A run's name: the screen's name and the first eight digits of its hash, so that submitting the same screen
@@ -406,5 +450,26 @@ mod json_text {
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
             T::deserialize(MapAccessDeserializer::new(map))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plate_event_of_an_unknown_version_is_refused() {
+        for version in ["1", "1.0", "\"1\"", "\"v1\"", "null"] {
+            let event = format!(r#"{{"plate":"BR1","version":{version},"new":[1]}}"#);
+            let read: PlateReady = serde_json::from_str(&event).unwrap();
+            assert_eq!(read.plate.as_str(), "BR1");
+        }
+        for version in ["2", "99", "1.5", "\"v2\"", "true"] {
+            let event = format!(r#"{{"plate":"BR1","version":{version}}}"#);
+            assert!(serde_json::from_str::<PlateReady>(&event).is_err(), "{version}");
+        }
+        let refused = serde_json::from_str::<PlateReady>(r#"{"plate":"BR1","version":99}"#);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("version 99"), "{said}");
     }
 }

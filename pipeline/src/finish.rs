@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::clock::now_ms;
 use crate::collect::Collection;
 use crate::compare::{Compared, Exemplar, compare, exemplars};
 use crate::decode::field_image;
@@ -43,7 +44,7 @@ pub struct RunSummary {
     pub lost: u32,
     /// Whether anything could be compared: an assay window or a treatment.
     pub compared: bool,
-    /// Seconds from start to results.
+    /// Seconds from the start of `run`, or from the run's submission, to its results.
     pub seconds: f64,
     /// Most memory the process held, in bytes.
     pub peak_rss_bytes: u64,
@@ -70,8 +71,8 @@ pub struct Surroundings {
     pub device: String,
     /// The engine of the network, in words.
     pub engine: String,
-    /// When work on the run began here.
-    pub started: std::time::Instant,
+    /// When work on the run began here; `None` where the time counts from its submission.
+    pub started: Option<std::time::Instant>,
 }
 
 /// Writes everything into `out` and publishes what is not published yet.
@@ -118,7 +119,11 @@ pub fn finish(
         dead_letters: progress.dead_letters,
         lost: progress.lost(),
         compared: compared.has_result(),
-        seconds: surroundings.started.elapsed().as_secs_f64(),
+        seconds: match (surroundings.started, collection.submitted_ms()) {
+            (Some(started), _) => started.elapsed().as_secs_f64(),
+            (None, Some(submitted)) => now_ms().saturating_sub(submitted) as f64 / 1e3,
+            (None, None) => 0.0,
+        },
         peak_rss_bytes: crate::memory::peak_rss_bytes(),
         out: out.to_owned(),
     };

@@ -1,8 +1,8 @@
 //! Plates: what is known of each, from the log alone.
 //!
 //! Plate events and statuses enter, one [`Plate`] per barcode leaves. It is built anew by reading the two topics from their
-//! beginning, on threads of its own. A record that cannot be read is passed over with a warning: the planner makes its
-//! dead letter.
+//! beginning, on threads of its own. An event that cannot be read is passed over: the planner makes its dead letter. A status
+//! that cannot be read is warned of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,7 +17,6 @@ use crate::kafka::follow::Following;
 use crate::kafka::tail::{Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
-use crate::schemas::Unreadable;
 
 /// How far a plate is in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +127,11 @@ impl Board {
             _ => record.read().map(|status| self.told(status)),
         };
         if let Err(error) = learned {
-            self.pass_over(record, error);
+            let message = crate::error::chain(&record.unreadable(error));
+            match record.topic {
+                Topic::Plates => tracing::debug!(message, "a plate event is passed over"),
+                _ => tracing::warn!(message, "a record is passed over"),
+            }
         }
     }
 
@@ -172,11 +175,6 @@ impl Board {
             | Status::ComparisonsPublished { .. }
             | Status::RunFinished { .. } => {}
         }
-    }
-
-    fn pass_over(&self, record: &TailRecord, error: Unreadable) {
-        let message = crate::error::chain(&record.unreadable(error));
-        tracing::warn!(message, "a record is passed over");
     }
 }
 

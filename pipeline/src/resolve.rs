@@ -14,7 +14,7 @@ use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::dead_letters::original;
 use crate::error::{FailureClass, Stage};
-use crate::events::{DeadLetter, LetterAction, RunId, Status};
+use crate::events::{DeadLetter, LetterAction, PlateReady, RunId, Status};
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, Committed};
 use crate::kafka::tail::read_events;
@@ -75,6 +75,8 @@ pub struct Resolution {
     pub done: Vec<StoredLetter>,
     /// Letters that cannot be tried again, each with the reason.
     pub left: Vec<(StoredLetter, &'static str)>,
+    /// Ids of the filter that no letter has, open or dealt with.
+    pub unknown: Vec<String>,
 }
 
 /// Why letters could not be resolved.
@@ -129,9 +131,14 @@ pub fn resolve(
     } else {
         Some(BatchProducer::open(&kafka, "resolve")?)
     };
-    let mut resolution = Resolution::default();
+    let letters = read_letters(&kafka)?;
+    let is_known = |id: &&String| letters.iter().any(|stored| stored.letter.id.starts_with(id.as_str()));
+    let mut resolution = Resolution {
+        unknown: filter.ids.iter().filter(|id| !is_known(id)).cloned().collect(),
+        ..Resolution::default()
+    };
     let mut records: BTreeMap<(String, i32, i64), OutRecord> = BTreeMap::new();
-    for stored in read_letters(&kafka)? {
+    for stored in letters {
         if stored.resolved.is_some() || !filter.takes(&stored.letter) {
             continue;
         }
@@ -191,7 +198,7 @@ fn again(kafka: &KafkaSettings, letter: &DeadLetter) -> Result<OutRecord, &'stat
     let topic = Topic::from_name(&kafka.prefix, &letter.origin.topic)
         .ok_or("it came from a topic of another installation")?;
     let kind = match topic {
-        Topic::Plates => "wellspring.plate-ready.v1",
+        Topic::Plates => PlateReady::TYPE,
         _ => "wellspring.task.v1",
     };
     let id = format!("{}/again", letter.id);

@@ -34,6 +34,9 @@ pub enum SubmitError {
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaFailure),
+    /// No such run to announce plates to.
+    #[error("run '{0}' was never submitted; leave it out, or submit its screen first")]
+    UnknownRun(RunId),
 }
 
 /// Registers the run and announces those of `plates` that were not announced with it before; returns those.
@@ -107,12 +110,22 @@ pub fn submit(
 }
 
 /// Announces plates to one run, or to every run whose screen includes them. Blocking.
-pub fn announce(kafka: &KafkaSettings, plates: &[Barcode], run: Option<&RunId>) -> Result<(), KafkaFailure> {
+///
+/// # Errors
+/// The run was never submitted; Kafka cannot be reached.
+pub fn announce(kafka: &KafkaSettings, plates: &[Barcode], run: Option<&RunId>) -> Result<(), SubmitError> {
+    if let Some(run) = run {
+        let submitted =
+            |status: &Status| matches!(status, Status::RunSubmitted { run: of, .. } if of == run);
+        if !read_statuses(kafka)?.iter().any(submitted) {
+            return Err(SubmitError::UnknownRun(run.clone()));
+        }
+    }
     let records = plates
         .iter()
         .map(|plate| plate_ready(plate, run))
         .collect::<Result<Vec<_>, _>>()?;
-    publish(kafka, "announce", &records)
+    Ok(publish(kafka, "announce", &records)?)
 }
 
 fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaFailure> {
@@ -134,7 +147,7 @@ fn ready(event: &PlateReady) -> Result<OutRecord, KafkaFailure> {
         Topic::Plates,
         plate.as_str(),
         id,
-        "wellspring.plate-ready.v1",
+        PlateReady::TYPE,
         event,
     )
 }

@@ -240,10 +240,10 @@ fn a_clock_set_back_by_an_hour_holds_nothing_up_for_an_hour() {
 }
 
 #[test]
-fn a_record_that_ends_process_after_process_is_handed_out_as_deadly_at_the_fifth_attempt() {
+fn a_record_that_ends_process_after_process_is_handed_out_as_deadly_at_the_sixth_attempt() {
     let broker = Broker::start();
     broker.publish(&[record(Topic::Tasks, "poison")]);
-    for attempt in 1..=4 {
+    for attempt in 1..=5 {
         let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
         let tracked = work.recv_blocking().unwrap();
         assert!(!tracked.value.deadly, "attempt {attempt}");

@@ -52,7 +52,7 @@ enum Command {
     /// results are made anew.
     #[command(
         after_help = "Example:\n  wellspring dead-letters retry --class network --class throttled --kafka kafka:9092\n\n\
-        Exit code 1: some of them cannot be tried again; the reason is given."
+        Exit code 1: some of them cannot be tried again, or no letter has an id that was given; the reason is told."
     )]
     Retry(ResolveArgs),
     /// Say that failures stand: they are not listed any more.
@@ -192,7 +192,13 @@ fn deal_with(args: ResolveArgs, action: LetterAction) -> anyhow::Result<ExitCode
     if !resolution.left.is_empty() {
         say::note(format_args!("{} cannot be", resolution.left.len()));
     }
-    Ok(ExitCode::from(u8::from(!resolution.left.is_empty())))
+    for id in &resolution.unknown {
+        say::note(format_args!(
+            "no letter has the id '{id}'; `wellspring dead-letters list --all` shows all of them"
+        ));
+    }
+    let whole = resolution.left.is_empty() && resolution.unknown.is_empty();
+    Ok(ExitCode::from(u8::from(!whole)))
 }
 
 fn show(ids: Vec<String>, output: &Output) -> anyhow::Result<ExitCode> {

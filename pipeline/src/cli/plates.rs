@@ -103,7 +103,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let kafka = kafka.settings()?;
             runtime()?.block_on(topics::create_missing(&kafka))?;
             submit::announce(&kafka, &plates, run.as_ref())?;
-            say::line(format_args!("{} plates announced", plates.len()));
+            let plural = if plates.len() == 1 { "" } else { "s" };
+            say::line(format_args!("{} plate{plural} announced", plates.len()));
         }
         Command::Scan { screen } => return scan(&screen),
         Command::Watch(args) => watch(&args)?,
@@ -121,6 +122,10 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 fn list(board: &Board) {
     for (plate, known) in board.plates() {
         for (run, of_run) in &known.runs {
+            if !board.has_run(run) {
+                say::line(format_args!("{run}\t{plate}\tannounced, but the run was never submitted"));
+                continue;
+            }
             say::line(format_args!(
                 "{run}\t{plate}\t{}\t{} of {} fields planned",
                 of_run.state, of_run.fields_planned, of_run.fields_expected

@@ -137,7 +137,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let surroundings = Surroundings {
         device: device.describe(),
         engine,
-        started,
+        started: Some(started),
     };
     let gathered = gather(&run, &kafka, &out, started, &[&planning, &working, &retrying]);
     for role in [planning, working, retrying] {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use wellspring::collector::{Collector, Wanted};
@@ -60,7 +60,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let mut surroundings = Surroundings {
         device: "workers".to_owned(),
         engine: "workers".to_owned(),
-        started: Instant::now(),
+        started: None,
     };
     if !args.no_worker {
         let resources = ResourceSettings::default();

@@ -10,8 +10,6 @@ use super::problem::Problem;
 use crate::events::PlateReady;
 use crate::kafka::trace::TRACEPARENT;
 
-/// The CloudEvents type of a plate-ready event.
-const TYPE: &str = "wellspring.plate-ready.v1";
 /// Events of one request.
 const MOST: usize = 1_000;
 
@@ -19,8 +17,29 @@ const MOST: usize = 1_000;
 #[derive(Debug, PartialEq)]
 pub(super) struct Posted {
     pub(super) events: Vec<PlateReady>,
+    form: Form,
     /// The caller's trace, as it wrote it.
     pub(super) traceparent: Option<String>,
+}
+
+/// How the events stand in the body.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    /// The body is the event's data.
+    Bare,
+    Structured,
+    Batch,
+}
+
+impl Posted {
+    /// Where a field of the data of an event stands.
+    pub(super) fn place(&self, number: usize, field: &str) -> String {
+        match self.form {
+            Form::Bare => field.to_owned(),
+            Form::Structured => format!("data.{field}"),
+            Form::Batch => format!("{number}.data.{field}"),
+        }
+    }
 }
 
 /// Reads a request.
@@ -33,15 +52,15 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Problem> 
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
-    let events = match kind.as_str() {
-        "application/cloudevents+json" => vec![structured(json(body)?, "")?],
-        "application/cloudevents-batch+json" => batch(json(body)?)?,
+    let (form, events) = match kind.as_str() {
+        "application/cloudevents+json" => (Form::Structured, vec![structured(json(body)?, "")?]),
+        "application/cloudevents-batch+json" => (Form::Batch, batch(json(body)?)?),
         "application/json" if text("ce-specversion").is_some() => {
             let attribute = |name: &str| text(&format!("ce-{name}")).map(str::to_owned);
             checked(attribute, "ce-")?;
-            vec![event(json(body)?, "")?]
+            (Form::Bare, vec![event(json(body)?, "")?])
         }
-        "application/json" => vec![event(json(body)?, "")?],
+        "application/json" => (Form::Bare, vec![event(json(body)?, "")?]),
         _ => {
             let detail = format!(
                 "content type '{kind}' is not read here; send application/cloudevents+json, \
@@ -53,6 +72,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Problem> 
     };
     Ok(Posted {
         events,
+        form,
         traceparent: text(TRACEPARENT).map(str::to_owned),
     })
 }
@@ -119,8 +139,9 @@ fn checked(attribute: impl Fn(&str) -> Option<String>, place: &str) -> Result<()
             "CloudEvents 1.0 is read here".to_owned(),
         );
     }
-    if !is("type", TYPE) {
-        return wrong("type", "type", format!("events of type {TYPE} are taken here"));
+    if !is("type", PlateReady::TYPE) {
+        let detail = format!("events of type {} are taken here", PlateReady::TYPE);
+        return wrong("type", "type", detail);
     }
     if let Some(kind) = attribute("datacontenttype").filter(|kind| !kind.contains("json")) {
         let detail = format!("data of type '{kind}' is not read here; send application/json");
@@ -243,6 +264,13 @@ mod tests {
                 field.is_empty() || said.contains(&format!(r#""field":"{field}""#)),
                 "{said}"
             );
+        }
+        for (kind, body, place) in [
+            ("application/json", r#"{"plate":"BR1"}"#, "run"),
+            ("application/cloudevents+json", EVENT, "data.run"),
+            ("application/cloudevents-batch+json", &format!("[{EVENT}]"), "0.data.run"),
+        ] {
+            assert_eq!(posted(kind, &[], body).unwrap().place(0, "run"), place);
         }
         let half = posted(
             "application/json",

@@ -236,7 +236,7 @@ async fn announce(
     };
     let posted = events::read(&headers, &body)?;
     for (number, event) in posted.events.iter().enumerate() {
-        known(&inside, event, number)?;
+        known(&inside, event).map_err(|problem| problem.at(posted.place(number, "run")))?;
     }
     let announced: Vec<Announced> = posted
         .events
@@ -263,14 +263,17 @@ async fn announce(
 }
 
 /// Whether the run that an event names is there.
-fn known(inside: &Inside, event: &PlateReady, number: usize) -> Result<(), Problem> {
+fn known(inside: &Inside, event: &PlateReady) -> Result<(), Problem> {
     let Some(run) = &event.run else { return Ok(()) };
     if look(inside, |board| board.has_run(run))? {
         return Ok(());
     }
     let detail = format!("run '{run}' was never submitted; leave run out, or submit its screen first");
-    let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_run", detail);
-    Err(problem.at(format!("{number}.data.run")))
+    Err(Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "unknown_run",
+        detail,
+    ))
 }
 
 async fn plate(State(inside): State<Arc<Inside>>, Path(plate): Path<String>) -> Result<Json<Told>, Problem> {

@@ -119,6 +119,7 @@ impl ConsumerContext for LaneContext {
                         assignment,
                         watermark: Watermark::default(),
                         settled: BTreeMap::new(),
+                        begun: 0,
                         standing: None,
                         lost_a_ticket: false,
                     };

@@ -1,11 +1,13 @@
 //! What a lane holds: its partitions, and for each the watermark, the results that wait for it, and its standing.
 //!
-//! The standing is kept where a dead process leaves it, in the metadata of the committed offset. A process marks its
-//! partitions when it begins to work on them and takes the mark away when it gives them back; whoever finds the mark
-//! of another process knows that it died. After [`SUSPECT_AFTER`] such deaths without progress the next records of the
-//! partition are worked on one at a time, each announced in the metadata before; one that ends the process
-//! [`DEADLY_AFTER`] times while it was alone is deadly. So no innocent record is given up: deaths of processes that
-//! worked on many records only make the next one careful.
+//! The standing is kept where a dead process leaves it, in the metadata of the committed offset. A process marks a
+//! partition while it has work on its records and takes the mark away with the commit that answers the last of them;
+//! whoever finds the mark of another process knows that it died at work. A death says nothing yet: machines are
+//! taken away every day. After [`SUSPECT_AFTER`] of them without progress only a few of the partition's next records are
+//! in work at a time ([`Care::Few`]), which costs little; where a process dies on those too, they go alone
+//! ([`Care::Alone`]), each announced in the metadata before. One that ends the process [`DEADLY_AFTER`] times while it
+//! was alone is deadly. So no innocent record is given up: deaths of processes that worked on many records only make
+//! the next one careful.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::{LaneConsumer, add_offset};
 use crate::track::{Settled, Watermark};
 
-/// Processes that may die on a partition, without a record committed between, before its records go one at a time.
+/// Processes that may die at work on a partition, without a record committed between, before its next records are
+/// taken with care.
 pub(super) const SUSPECT_AFTER: u32 = 2;
 /// Processes that may die with a record alone in them before it is given up.
 pub(super) const DEADLY_AFTER: u32 = 2;
@@ -33,7 +36,9 @@ pub(super) struct HeldPartition {
     pub(super) assignment: u64,
     pub(super) watermark: Watermark,
     pub(super) settled: BTreeMap<i64, Settled>,
-    /// `None` until the first record is read and the partition is marked.
+    /// Records begun and not committed yet.
+    pub(super) begun: usize,
+    /// `None` until the first record is read and the committed offset is looked up.
     pub(super) standing: Option<Standing>,
     /// Whether a ticket of the partition was lost: then its mark stays, as after a death.
     pub(super) lost_a_ticket: bool,
@@ -60,7 +65,7 @@ impl Held {
                 continue;
             }
             // Taken, so that it is released once.
-            let Some(standing) = partition.standing.take() else {
+            let Some(standing) = partition.standing.take().filter(|standing| standing.marked) else {
                 continue;
             };
             let metadata = standing.given_back().metadata(None);
@@ -76,17 +81,40 @@ impl Held {
     }
 }
 
+/// How careful the next records of a partition are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Care {
+    /// As many at a time as the lane may have in flight.
+    #[default]
+    None,
+    /// A few at a time: see [`few`].
+    Few,
+    /// Each alone in the process.
+    Alone,
+}
+
+/// Records of a partition in work at a time while they are taken with some care, of a lane that may have `limit` in
+/// flight.
+pub(super) fn few(limit: usize) -> usize {
+    (limit / 4).max(1)
+}
+
 /// How a partition stands: where it was committed, and what is known of deaths at that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Standing {
     /// The committed offset.
     pub(super) committed: i64,
-    /// Processes that died holding the partition since its last progress.
-    pub(super) deaths: u32,
+    /// Whether the metadata of that offset name this process as one at work.
+    pub(super) marked: bool,
+    /// Processes that died at work on the partition since its last progress.
+    deaths: u32,
+    /// How the next `careful` records are taken.
+    pub(super) care: Care,
+    /// Further records that are taken with care.
+    careful: u32,
     /// Processes that began the record at the committed offset alone.
-    pub(super) alone: u32,
-    /// Further records that go one at a time.
-    pub(super) careful: u32,
+    alone: u32,
     /// Whether this process has counted itself in `alone`.
     counted: bool,
 }
@@ -99,40 +127,51 @@ struct Mark {
     #[serde(default)]
     deaths: u32,
     #[serde(default)]
-    alone: u32,
+    care: Care,
     #[serde(default)]
     careful: u32,
+    #[serde(default)]
+    alone: u32,
 }
 
 impl Standing {
-    /// What `holder` finds at a committed offset.
-    pub(super) fn found(committed: i64, metadata: &str, holder: &str) -> Self {
+    /// What `holder`, which may have `limit` records in flight, finds at a committed offset.
+    pub(super) fn found(committed: i64, metadata: &str, holder: &str, limit: usize) -> Self {
         // Metadata of another program say nothing of deaths.
         let mark: Mark = serde_json::from_str(metadata).unwrap_or_default();
         let died = mark.holder.is_some_and(|of| of != holder);
-        Self {
+        let mut found = Self {
             committed,
+            marked: false,
             deaths: mark.deaths.saturating_add(u32::from(died)),
-            alone: mark.alone,
+            care: mark.care,
             careful: mark.careful,
+            alone: mark.alone,
             counted: false,
+        };
+        // What ended a process is among the records that it may have had in work at a time.
+        let suspects = match found.care {
+            Care::None if found.deaths >= SUSPECT_AFTER => Some((Care::Few, limit)),
+            Care::Few if died => Some((Care::Alone, few(limit))),
+            Care::None | Care::Few | Care::Alone => None,
+        };
+        if let Some((care, records)) = suspects {
+            found.care = care;
+            found.careful = count(records);
         }
+        found
     }
 
-    /// The metadata that say so.
+    /// The metadata that say so, with the process that is at work on the partition.
     pub(super) fn metadata(&self, holder: Option<&str>) -> String {
         let mark = Mark {
             holder: holder.map(str::to_owned),
             deaths: self.deaths,
-            alone: self.alone,
+            care: self.care,
             careful: self.careful,
+            alone: self.alone,
         };
         serde_json::to_string(&mark).unwrap_or_default()
-    }
-
-    /// Whether the next record must be alone in the process.
-    pub(super) fn is_careful(&self) -> bool {
-        self.deaths >= SUSPECT_AFTER || self.alone > 0 || self.careful > 0
     }
 
     /// Whether the record at the committed offset is not to be tried again.
@@ -140,28 +179,31 @@ impl Standing {
         self.alone >= DEADLY_AFTER && !self.counted
     }
 
+    /// Once the metadata name this process.
+    pub(super) fn marked(self) -> Self {
+        Self { marked: true, ..self }
+    }
+
     /// Before the record at the committed offset is begun alone.
     pub(super) fn begun_alone(self) -> Self {
         Self {
             alone: self.alone.saturating_add(1),
             counted: true,
+            marked: true,
             ..self
         }
     }
 
-    /// After `records` were committed; where deaths were counted, as many as a process has in flight stay careful.
-    pub(super) fn advanced(self, committed: i64, records: usize, in_flight: usize) -> Self {
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let careful = if self.deaths >= SUSPECT_AFTER {
-            count(in_flight)
-        } else {
-            self.careful
-        };
+    /// After `records` were committed; `at_work` tells whether more of the partition are begun.
+    pub(super) fn advanced(self, committed: i64, records: usize, at_work: bool) -> Self {
+        let careful = self.careful.saturating_sub(count(records));
         Self {
             committed,
+            marked: at_work,
             deaths: 0,
+            care: if careful > 0 { self.care } else { Care::None },
+            careful,
             alone: 0,
-            careful: careful.saturating_sub(count(records)),
             counted: false,
         }
     }
@@ -171,61 +213,97 @@ impl Standing {
         Self {
             alone: self.alone - u32::from(self.counted),
             counted: false,
+            marked: false,
             ..self
         }
     }
+}
+
+fn count(records: usize) -> u32 {
+    u32::try_from(records).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn taken_over(standing: Standing, by: u32) -> Standing {
-        let mark = standing.metadata(Some(&format!("worker {}", by - 1)));
-        Standing::found(standing.committed, &mark, &format!("worker {by}"))
+    const LIMIT: usize = 64;
+
+    fn found(at: i64, metadata: &str, holder: &str) -> Standing {
+        Standing::found(at, metadata, holder, LIMIT)
     }
 
-    /// Worker after worker dies on the record at offset 7: two with others in flight, two with it alone; the fifth
-    /// does not begin it.
+    /// What worker `by` finds after the one before it died at work.
+    fn taken_over(standing: Standing, by: u32) -> Standing {
+        let mark = standing.metadata(Some(&format!("worker {}", by - 1)));
+        found(standing.committed, &mark, &format!("worker {by}"))
+    }
+
+    /// Worker after worker dies on the record at offset 7: two with many in work, one with a few, two with it alone;
+    /// the sixth does not begin it.
     #[test]
-    fn a_record_that_kills_every_process_is_deadly_at_the_fifth_attempt() {
-        let mut standing = Standing::found(7, "", "worker 1");
-        for worker in 2..=5 {
+    fn a_record_that_kills_every_process_is_deadly_at_the_sixth_attempt() {
+        let mut standing = found(7, "", "worker 1");
+        let cares = [Care::None, Care::None, Care::Few, Care::Alone, Care::Alone];
+        for (worker, care) in (2..).zip(cares) {
             assert!(!standing.is_deadly(), "worker {worker}");
-            assert_eq!(standing.is_careful(), worker > 3, "worker {worker}");
-            if standing.is_careful() {
+            assert_eq!(standing.care, care, "worker {worker}");
+            if care == Care::Alone {
                 standing = standing.begun_alone();
             }
             standing = taken_over(standing, worker);
         }
-        assert!(standing.is_careful() && standing.is_deadly());
-        let after = standing.advanced(8, 1, 64);
-        assert!(!after.is_deadly() && after.is_careful());
-        assert!(!after.advanced(71, 63, 64).is_careful());
+        assert!(standing.care == Care::Alone && standing.is_deadly());
+        let after = standing.advanced(8, 1, false);
+        assert!(!after.is_deadly() && after.care == Care::Alone);
+        assert_eq!(after.advanced(23, 15, false).care, Care::None);
     }
 
     #[test]
     fn processes_that_end_in_order_leave_no_suspicion() {
-        let mut standing = Standing::found(7, "", "a");
+        let mut standing = found(7, "", "a");
         for worker in ["b", "c", "d", "e", "f"] {
-            let mark = standing.given_back().metadata(None);
-            standing = Standing::found(7, &mark, worker);
-            assert!(!standing.is_careful());
+            let mark = standing.marked().given_back().metadata(None);
+            standing = found(7, &mark, worker);
+            assert_eq!(standing.care, Care::None);
         }
+    }
+
+    /// Who dies after the last record was answered leaves no mark; who dies at work leaves one.
+    #[test]
+    fn a_process_that_dies_idle_leaves_no_suspicion() {
+        let at_work = found(7, "", "a").marked();
+        for (more, deaths) in [(false, 0), (true, 1)] {
+            let standing = at_work.advanced(8, 1, more);
+            let mark = standing.metadata(standing.marked.then_some("a"));
+            assert_eq!(found(8, &mark, "b").deaths, deaths);
+        }
+    }
+
+    /// Two deaths cost some care for as many records as were in work; nothing of it is left after them.
+    #[test]
+    fn progress_ends_the_care() {
+        let suspected = taken_over(taken_over(found(7, "", "worker 1"), 2), 3);
+        assert_eq!(suspected.care, Care::Few);
+        let halfway = suspected.advanced(39, 32, true);
+        assert_eq!(halfway.care, Care::Few);
+        assert_eq!(halfway.advanced(71, 32, true).care, Care::None);
+        assert_eq!(taken_over(halfway, 4).care, Care::Alone);
     }
 
     #[test]
     fn a_deadly_record_behind_innocent_ones_is_reached_one_at_a_time() {
-        let mut standing = Standing::found(5, "", "worker 1");
-        standing = taken_over(standing, 2);
-        standing = taken_over(standing, 3);
+        let mut standing = found(5, "", "worker 1");
+        for worker in 2..=4 {
+            standing = taken_over(standing, worker);
+        }
         // The two records before it pass alone; the deaths are forgotten, the care is not.
         for offset in [6, 7] {
-            assert!(standing.is_careful() && !standing.is_deadly());
-            standing = standing.begun_alone().advanced(offset, 1, 64);
+            assert!(standing.care == Care::Alone && !standing.is_deadly());
+            standing = standing.begun_alone().advanced(offset, 1, false);
         }
-        standing = taken_over(standing.begun_alone(), 4);
         standing = taken_over(standing.begun_alone(), 5);
+        standing = taken_over(standing.begun_alone(), 6);
         assert!(standing.is_deadly());
     }
 
@@ -233,7 +311,7 @@ mod tests {
     fn metadata_of_another_program_are_no_deaths() {
         for metadata in ["", "consumer-7 was here", "{\"version\":3}", "[]"] {
             assert_eq!(
-                Standing::found(3, metadata, "a"),
+                found(3, metadata, "a"),
                 Standing {
                     committed: 3,
                     ..Standing::default()

@@ -193,8 +193,8 @@ impl Publisher {
                 continue;
             }
             let standing = partition.standing.unwrap_or_default();
-            let standing = standing.advanced(next, records, self.shared.limit);
-            let metadata = standing.metadata(Some(&self.shared.holder));
+            let standing = standing.advanced(next, records, partition.begun > records);
+            let metadata = standing.metadata(standing.marked.then_some(&*self.shared.holder));
             add_offset(&mut batch.offsets, &self.shared.topic, *id, next, &metadata)?;
             batch.advanced.push((*id, partition.assignment, standing));
         }
@@ -214,7 +214,9 @@ impl Publisher {
         for (id, _, standing) in current {
             if let Some(partition) = held.partitions.get_mut(&id) {
                 // Settled results below the committed offset are out; their share of the limit goes back.
-                partition.settled = partition.settled.split_off(&standing.committed);
+                let later = partition.settled.split_off(&standing.committed);
+                partition.begun = partition.begun.saturating_sub(partition.settled.len());
+                partition.settled = later;
                 partition.standing = Some(standing);
             }
         }

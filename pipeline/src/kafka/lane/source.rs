@@ -16,7 +16,7 @@ use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::held::Standing;
+use super::held::{Care, Standing, few};
 use super::{Inbound, LOOK_UP, LaneConsumer, Shared, add_offset, is_fatal};
 use crate::clock::now_ms;
 use crate::error::{FailureClass, Stage, StageError};
@@ -30,6 +30,8 @@ const LONGEST_WAIT_MS: u64 = 86_400_000;
 const POLL: Duration = Duration::from_millis(100);
 /// The same while partitions are paused: room may come at any time.
 const POLL_PAUSED: Duration = Duration::from_millis(20);
+/// The same while a record waits for those before it, because its partition is taken with care.
+const POLL_CAREFUL: Duration = Duration::from_millis(2);
 
 pub(super) struct Source {
     pub(super) consumer: Arc<LaneConsumer>,
@@ -74,14 +76,14 @@ impl Source {
             self.notice_assignments();
             // One permit per record.
             let Ok(permit) = self.shared.in_flight.clone().try_acquire_owned() else {
-                self.poll_paused()?;
+                self.poll_paused(POLL_PAUSED)?;
                 continue;
             };
             if self.paused {
                 // Resuming drops what the client had read ahead, so it waits until there is room for a good share.
                 if self.shared.in_flight.available_permits() + 1 < self.resume_at {
                     drop(permit);
-                    self.poll_paused()?;
+                    self.poll_paused(POLL_PAUSED)?;
                     continue;
                 }
                 self.resume()?;
@@ -181,8 +183,7 @@ impl Source {
         Ok(partition.map(|partition| (partition.assignment, message)))
     }
 
-    /// Begins a record: marks its partition if need be, waits until the process is empty if it must be alone, and
-    /// hands it over.
+    /// Begins a record, as carefully as its partition stands, and hands it over.
     fn give(
         &mut self,
         assignment: u64,
@@ -190,43 +191,54 @@ impl Source {
         permit: OwnedSemaphorePermit,
     ) -> Result<Given, StageError> {
         let (id, offset) = (message.partition(), message.offset());
-        let Some(marked) = self.standing(assignment, id) else {
+        let Some(found) = self.standing(assignment, id) else {
             return Ok(Given::Stale);
         };
-        let standing = match marked {
+        let standing = match found {
             Some(standing) => standing,
-            None => match self.mark(id, offset) {
+            None => match self.look_up(id, offset) {
                 Ok(()) => return Ok(Given::Back(message)),
                 Err(error) => {
-                    tracing::warn!(%error, "partitions cannot be marked; trying again");
+                    tracing::warn!(%error, "committed offsets cannot be looked up; trying again");
                     drop(permit);
-                    self.poll_paused()?;
+                    self.poll_paused(POLL_PAUSED)?;
                     return Ok(Given::Back(message));
                 }
             },
         };
-        let careful = standing.is_careful();
-        let mut deadly = false;
-        if careful {
-            while self.shared.in_flight.available_permits() + 1 < self.shared.limit {
-                if self.shared.stopping() {
-                    return Ok(Given::Back(message));
-                }
-                self.poll_paused()?;
+        let alone = standing.care == Care::Alone;
+        let limit = self.shared.limit;
+        let room = |shared: &Shared| match standing.care {
+            Care::None => true,
+            Care::Few => {
+                let held = shared.held();
+                held.partitions.get(&id).is_none_or(|p| p.begun < few(limit))
             }
-            // What was in flight may have been of this partition.
-            let Some(Some(standing)) = self.standing(assignment, id) else {
-                return Ok(Given::Stale);
-            };
-            deadly = standing.is_deadly();
-            if deadly {
-                tracing::error!(
-                    topic = %self.shared.topic, partition = id, offset,
-                    "the record ended every process that worked on it and is given up"
-                );
-            } else if !self.begin_alone(assignment, id, standing) {
+            // The permit of this record is taken.
+            Care::Alone => shared.in_flight.available_permits() + 1 == limit,
+        };
+        while !room(&self.shared) {
+            if self.shared.stopping() {
+                return Ok(Given::Back(message));
+            }
+            self.poll_paused(POLL_CAREFUL)?;
+        }
+        // What was in flight may have been of this partition.
+        let Some(Some(standing)) = self.standing(assignment, id) else {
+            return Ok(Given::Stale);
+        };
+        let deadly = standing.is_deadly();
+        if deadly {
+            tracing::error!(
+                topic = %self.shared.topic, partition = id, offset,
+                "the record ended every process that worked on it and is given up"
+            );
+        } else if alone || !standing.marked {
+            let announced = if alone { standing.begun_alone() } else { standing.marked() };
+            if let Err(error) = self.announce(assignment, id, announced) {
+                tracing::warn!(%error, "work on a partition cannot be announced; trying again");
                 drop(permit);
-                self.poll_paused()?;
+                self.poll_paused(POLL_PAUSED)?;
                 return Ok(Given::Back(message));
             }
         }
@@ -239,7 +251,12 @@ impl Source {
             else {
                 return Ok(Given::Stale);
             };
+            // The last record before it may have been answered just now, and the mark be gone with it.
+            if !deadly && !partition.standing.is_some_and(|standing| standing.marked) {
+                return Ok(Given::Back(message));
+            }
             partition.watermark.begin(offset);
+            partition.begun += 1;
             Position {
                 partition: id,
                 assignment,
@@ -262,82 +279,65 @@ impl Source {
         if !self.hand_over(work)? {
             return Ok(Given::Closed);
         }
-        if careful {
-            while self.shared.in_flight.available_permits() < self.shared.limit && !self.shared.stopping() {
-                self.poll_paused()?;
+        if alone {
+            while self.shared.in_flight.available_permits() < limit && !self.shared.stopping() {
+                self.poll_paused(POLL_CAREFUL)?;
             }
         }
         Ok(Given::Begun)
     }
 
-    /// The partition's standing, if it was marked; `None` where the assignment is over.
+    /// The partition's standing, if it was looked up; `None` where the assignment is over.
     fn standing(&self, assignment: u64, id: i32) -> Option<Option<Standing>> {
         let held = self.shared.held();
         let partition = held.partitions.get(&id).filter(|p| p.assignment == assignment)?;
         Some(partition.standing)
     }
 
-    /// Looks up what other processes left in the offsets of all partitions not marked yet, and marks them.
-    fn mark(&self, first: i32, first_offset: i64) -> Result<(), KafkaError> {
+    /// Looks up what other processes left in the offsets of all partitions not looked up yet.
+    fn look_up(&self, first: i32, first_offset: i64) -> Result<(), KafkaError> {
         let topic = &*self.shared.topic;
         let mut asked = TopicPartitionList::new();
-        let mut unmarked = BTreeMap::new();
+        let mut unknown = BTreeMap::new();
         for (id, partition) in &self.shared.held().partitions {
             if partition.standing.is_none() {
                 asked.add_partition(topic, *id);
-                unmarked.insert(*id, partition.assignment);
+                unknown.insert(*id, partition.assignment);
             }
         }
         let found = self.consumer.committed_offsets(asked, LOOK_UP)?;
-        let mut marks = TopicPartitionList::new();
-        let mut standings = Vec::new();
+        let mut held = self.shared.held();
         for entry in found.elements() {
+            let id = entry.partition();
             let committed = match entry.offset() {
                 Offset::Offset(offset) => offset,
                 // Nothing was committed yet: the mark goes to the first record, or waits for one.
-                _ if entry.partition() == first => first_offset,
+                _ if id == first => first_offset,
                 _ => continue,
             };
-            let standing = Standing::found(committed, entry.metadata(), &self.shared.holder);
-            let metadata = standing.metadata(Some(&self.shared.holder));
-            add_offset(&mut marks, topic, entry.partition(), committed, &metadata)?;
-            standings.push((entry.partition(), standing));
-        }
-        self.consumer.commit(&marks, CommitMode::Sync)?;
-        let mut held = self.shared.held();
-        for (id, standing) in standings {
             if let Some(partition) = held.partitions.get_mut(&id)
-                && unmarked.get(&id) == Some(&partition.assignment)
+                && unknown.get(&id) == Some(&partition.assignment)
             {
+                let limit = self.shared.limit;
+                let standing = Standing::found(committed, entry.metadata(), &self.shared.holder, limit);
                 partition.standing = Some(standing);
             }
         }
         Ok(())
     }
 
-    /// Counts this process, where its death will leave it, as one that began the record alone. `false`: not now.
-    fn begin_alone(&self, assignment: u64, id: i32, standing: Standing) -> bool {
-        let standing = standing.begun_alone();
+    /// Names this process, where its death will leave it, as one at work on the partition.
+    fn announce(&self, assignment: u64, id: i32, standing: Standing) -> Result<(), KafkaError> {
         let metadata = standing.metadata(Some(&self.shared.holder));
         let mut list = TopicPartitionList::new();
-        let counted = add_offset(&mut list, &self.shared.topic, id, standing.committed, &metadata)
-            .and_then(|()| self.consumer.commit(&list, CommitMode::Sync));
-        if let Err(error) = counted {
-            tracing::warn!(%error, "an attempt cannot be counted; trying again");
-            return false;
-        }
+        add_offset(&mut list, &self.shared.topic, id, standing.committed, &metadata)?;
+        self.consumer.commit(&list, CommitMode::Sync)?;
         let mut held = self.shared.held();
-        match held
-            .partitions
-            .get_mut(&id)
-            .filter(|p| p.assignment == assignment)
-        {
-            Some(partition) => {
-                partition.standing = Some(standing);
-                true
-            }
-            None => false,
+        let partition = held.partitions.get_mut(&id);
+        if let Some(partition) = partition.filter(|p| p.assignment == assignment) {
+            partition.standing = Some(standing);
         }
+        Ok(())
     }
 
     /// Gives the work to the first stage, polling while it is busy. `false` when the stages have stopped.
@@ -348,17 +348,17 @@ impl Source {
                 Err(async_channel::TrySendError::Closed(_)) => return Ok(false),
                 Err(async_channel::TrySendError::Full(back)) => work = back,
             }
-            self.poll_paused()?;
+            self.poll_paused(POLL_PAUSED)?;
         }
     }
 
     /// Polls with every partition paused: the group sees a live member, and nothing more is read.
-    fn poll_paused(&mut self) -> Result<(), StageError> {
+    fn poll_paused(&mut self, timeout: Duration) -> Result<(), StageError> {
         let assignment = self.consumer.assignment().map_err(unreadable)?;
         self.consumer.pause(&assignment).map_err(unreadable)?;
         self.paused = true;
         // A partition assigned in this very poll was not paused yet: its record waits here.
-        if let Some(read) = self.poll(POLL_PAUSED)? {
+        if let Some(read) = self.poll(timeout)? {
             self.read.push_back(read);
         }
         Ok(())
