@@ -218,7 +218,7 @@ impl Collection {
                 plates,
                 ..
             } => self.take_retried(offsets, &plates)?,
-            Status::LettersResolved { .. } => {}
+            Status::PlateQueued { .. } | Status::RunSteered { .. } | Status::LettersResolved { .. } => {}
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use wellspring_workloads::words::Barcode;
 
 use crate::collect::{Collection, Progress, pass_over};
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{LetterAction, RunId, Status};
+use crate::events::{LetterAction, RunId, Status, Steering};
 use crate::failpoint;
 use crate::kafka::tail::{Polled, Start, Tail, TailRecord, read_events, read_to_end};
 use crate::kafka::topics::Topic;
@@ -46,7 +46,7 @@ pub struct Collector {
 /// What the status topic said when the collector began to read.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
-    /// Runs that were finished, with all their plates.
+    /// Runs that were finished, with all their plates, or cancelled.
     finished: HashSet<RunId>,
     /// Offsets of dead letters that were tried again.
     pub(crate) retried: BTreeSet<i64>,
@@ -99,7 +99,9 @@ impl Collector {
                     };
                     // An event that nobody could read is of no run; its dead letter stays on the topic.
                     if let Some(run) = run {
-                        if record.topic == Topic::Status && self.is_reopened(&run, &record) {
+                        if record.topic == Topic::Status && is_cancelled(&record) {
+                            self.cancel(&run)?;
+                        } else if record.topic == Topic::Status && self.is_reopened(&run, &record) {
                             self.start_over(&run)?;
                         } else if self.wants(&run) {
                             self.collection(&run)?.take(&record)?;
@@ -165,6 +167,19 @@ impl Collector {
         Ok(())
     }
 
+    /// A cancelled run is gathered no more; who wants only that one waits in vain.
+    fn cancel(&mut self, run: &RunId) -> Result<(), StageError> {
+        if self.wanted == Wanted::One(run.clone()) {
+            return Err(StageError::input(
+                Stage::Collect,
+                FailureClass::Configuration,
+                format!("run '{run}' was cancelled; raise [screen] version for a new run of the screen"),
+            ));
+        }
+        self.close(run);
+        Ok(())
+    }
+
     fn wants(&self, run: &RunId) -> bool {
         match &self.wanted {
             Wanted::One(wanted) => run == wanted && !self.closed.contains(run),
@@ -182,6 +197,16 @@ impl Collector {
     }
 }
 
+fn is_cancelled(record: &TailRecord) -> bool {
+    matches!(
+        record.read(),
+        Ok(Status::RunSteered {
+            action: Steering::Cancelled,
+            ..
+        })
+    )
+}
+
 fn network(error: KafkaFailure) -> StageError {
     StageError::external(Stage::Collect, FailureClass::Network, error)
 }
@@ -192,6 +217,7 @@ struct Ending {
     submitted: HashSet<Barcode>,
     profiled: HashSet<Barcode>,
     finished: bool,
+    cancelled: bool,
 }
 
 impl Past {
@@ -215,7 +241,13 @@ impl Past {
                     run.profiled.retain(|plate| !plates.contains(plate));
                     past.retried.extend(offsets);
                 }
-                Status::PlatePlanned { .. }
+                Status::RunSteered {
+                    action: Steering::Cancelled,
+                    ..
+                } => run.cancelled = true,
+                Status::PlateQueued { .. }
+                | Status::RunSteered { .. }
+                | Status::PlatePlanned { .. }
                 | Status::ComparisonsPublished { .. }
                 | Status::LettersResolved { .. } => {}
             }
@@ -223,7 +255,7 @@ impl Past {
         // A run that was finished while plates were being added to it is not: it has not seen them.
         let finished = runs
             .into_iter()
-            .filter(|(_, run)| run.finished && run.submitted.is_subset(&run.profiled));
+            .filter(|(_, run)| run.cancelled || run.finished && run.submitted.is_subset(&run.profiled));
         past.finished = finished.map(|(id, _)| id).collect();
         Ok(past)
     }

@@ -11,6 +11,7 @@ use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 
 use crate::error::{FailureClass, Stage};
+use crate::kafka::topics::Urgency;
 
 /// A plate's images are complete. Topic `plates`, keyed by plate.
 ///
@@ -23,6 +24,9 @@ pub struct PlateReady {
     /// The run that should take it; every open run whose screen includes the plate when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// How urgent it is; live when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Urgency>,
 }
 
 impl PlateReady {
@@ -36,6 +40,8 @@ struct Announcement {
     plate: Barcode,
     #[serde(default)]
     run: Option<RunId>,
+    #[serde(default)]
+    lane: Option<Urgency>,
     #[serde(default)]
     version: Option<Version>,
 }
@@ -51,14 +57,19 @@ impl TryFrom<Announcement> for PlateReady {
     type Error = String;
 
     fn try_from(written: Announcement) -> Result<Self, String> {
-        let Announcement { plate, run, version } = written;
+        let Announcement {
+            plate,
+            run,
+            lane,
+            version,
+        } = written;
         let unknown = match version {
             None => None,
             Some(Version::Number(number)) => (number != 1.0).then(|| number.to_string()),
             Some(Version::Text(text)) => (!matches!(&*text, "1" | "1.0" | "v1")).then_some(text),
         };
         match unknown {
-            None => Ok(Self { plate, run }),
+            None => Ok(Self { plate, run, lane }),
             Some(version) => Err(format!(
                 "plate-ready events of version {version} are not known here, those of version 1 are"
             )),
@@ -262,6 +273,13 @@ pub enum Status {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         model: Option<ModelIdentity>,
     },
+    /// A plate waits to be planned in the batch lane; written in one transaction with its event there.
+    PlateQueued {
+        /// The run.
+        run: RunId,
+        /// The plate.
+        plate: Barcode,
+    },
     /// A plate was planned: this many fields are to come.
     PlatePlanned {
         /// The run.
@@ -302,6 +320,16 @@ pub enum Status {
         /// Fields that failed for good.
         fields_failed: u32,
     },
+    /// An operator paused a run, let it go on, or ended it for good. A worker that reads this begins no more of its fields;
+    /// what is in its stages is finished.
+    RunSteered {
+        /// The run.
+        run: RunId,
+        /// What is to become of it.
+        action: Steering,
+        /// When, in milliseconds since 1970 UTC.
+        time_ms: u64,
+    },
     /// An operator dealt with dead letters; written in one transaction with the records that are tried again. A run
     /// whose letters are tried again is not finished any more.
     LettersResolved {
@@ -332,6 +360,18 @@ pub struct ModelIdentity {
     pub card_sha256: String,
 }
 
+/// What an operator does with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steering {
+    /// Its fields and plates wait.
+    Paused,
+    /// It goes on where it was.
+    Resumed,
+    /// It ends without results; what waits is dropped.
+    Cancelled,
+}
+
 /// What an operator did with a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -347,10 +387,12 @@ impl Status {
     pub fn run(&self) -> &RunId {
         match self {
             Status::RunSubmitted { run, .. }
+            | Status::PlateQueued { run, .. }
             | Status::PlatePlanned { run, .. }
             | Status::PlateProfiled { run, .. }
             | Status::ComparisonsPublished { run, .. }
             | Status::RunFinished { run, .. }
+            | Status::RunSteered { run, .. }
             | Status::LettersResolved { run, .. } => run,
         }
     }

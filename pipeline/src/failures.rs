@@ -16,7 +16,8 @@ use crate::error::{Domain, FailureClass, Retry, Stage, StageError};
 use crate::events::FieldTask;
 use crate::kafka::OutRecord;
 use crate::kafka::lane::Inbound;
-use crate::kafka::topics::Topic;
+use crate::kafka::topics::{PARKED, Topic};
+use crate::runs::Course;
 use crate::track::{Outcome, Ticket};
 
 /// Header: when a record is due, in milliseconds since 1970 UTC.
@@ -35,6 +36,9 @@ pub const STAGE: &str = "wellspring-stage";
 pub const WORKER: &str = "wellspring-worker";
 /// Header: the messages of the failure and its causes.
 pub const ERROR: &str = "wellspring-error";
+
+/// How long work of a paused run waits before it is looked at again.
+pub const PARKED_FOR: Duration = Duration::from_secs(10);
 
 /// Longest error text in a header, in bytes; the record itself has all of it.
 const ERROR_BYTES: usize = 2_000;
@@ -128,28 +132,62 @@ fn waiting(
     let original = ticket.record();
     // Up to a tenth more, so that what failed together does not come back together.
     let jitter = delay.mul_f64(0.1 * f64::from(crate::clock::subsecond_nanos() % 1_000) / 1_000.0);
-    let wait = u64::try_from((delay + jitter).as_millis()).unwrap_or(u64::MAX);
-    let due = now_ms().saturating_add(wait);
-    let origin = ticket.origin();
-    let topic = origin.topic.rsplit('.').next().unwrap_or_default();
-    let mut headers = vec![
-        (DUE, due.to_string()),
-        (DELAY, wait.to_string()),
-        (RETURN_TO, topic.to_owned()),
-        (ATTEMPT, (attempt + 1).to_string()),
-    ];
-    headers.extend(of_failure(
+    let id = original.header("ce_id").unwrap_or(&original.key);
+    let record = forwarded(
+        ticket.facts().of,
+        original,
+        format!("{id}/attempt-{}", attempt + 1),
+    );
+    let mut record = OutRecord {
+        partition: i32::try_from(level).ok(),
+        ..later(record, attempt + 1, delay + jitter)
+    };
+    record.headers.extend(of_failure(
         error.class,
         error.stage,
         &ticket.facts().worker,
         message,
     ));
-    let id = original.header("ce_id").unwrap_or(&original.key);
+    record
+}
+
+/// A record on the retries topic that goes to its topic after `wait`.
+fn later(record: OutRecord, attempt: u32, wait: Duration) -> OutRecord {
+    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     OutRecord {
-        partition: i32::try_from(level).ok(),
-        headers,
-        ..forwarded(Topic::Retries, original, format!("{id}/attempt-{}", attempt + 1))
+        headers: vec![
+            (DUE, now_ms().saturating_add(wait).to_string()),
+            (DELAY, wait.to_string()),
+            (RETURN_TO, record.topic.suffix().to_owned()),
+            (ATTEMPT, attempt.to_string()),
+        ],
+        topic: Topic::Retries,
+        ..record
     }
+}
+
+/// A record of a paused run, for its topic, as it waits until it is asked again whether the run goes on.
+pub fn parked(record: OutRecord, attempt: u32) -> OutRecord {
+    OutRecord {
+        partition: Some(PARKED),
+        ..later(record, attempt, PARKED_FOR)
+    }
+}
+
+/// Settles a field by the course of its run, if it is not to be worked on now; the ticket, if it is.
+pub fn stay_or_go(ticket: Ticket, course: Course) -> Option<Ticket> {
+    match course {
+        Course::Open => return Some(ticket),
+        Course::Paused => {
+            let original = ticket.record();
+            let id = original.header("ce_id").unwrap_or(&original.key).to_owned();
+            let record = forwarded(ticket.facts().of, original, id);
+            let record = parked(record, attempt(original));
+            ticket.settle(Outcome::Publish(vec![record]));
+        }
+        Course::Cancelled => ticket.settle(Outcome::Publish(Vec::new())),
+    }
+    None
 }
 
 /// Headers that describe a failure.

@@ -14,10 +14,10 @@ use crate::dead_letters::Place;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ChannelImages, FieldTask, RunId};
 use crate::failpoint;
-use crate::failures::{place_of_task, settle, settle_deadly, settle_field};
+use crate::failures::{place_of_task, settle, settle_deadly, settle_field, stay_or_go};
 use crate::fields::{Encoded, Fetched, Field};
 use crate::identity::same_planes;
-use crate::kafka::lane::Inbound;
+use crate::lanes::Lanes;
 use crate::runs::{Run, Runs};
 use crate::shading::Shading;
 use crate::store::ImageStore;
@@ -71,13 +71,13 @@ impl MemoryLimit {
 
 /// Runs the stage until its input ends.
 pub async fn run(
-    input: async_channel::Receiver<Tracked<Arc<Inbound>>>,
+    mut input: Lanes,
     output: async_channel::Sender<Tracked<Fetched>>,
     runs: Arc<Runs>,
     memory: MemoryLimit,
 ) {
     let mut fetching = JoinSet::new();
-    while let Ok(Tracked { value, ticket }) = input.recv().await {
+    while let Some(Tracked { value, ticket }) = input.next().await {
         while fetching.len() >= CONCURRENCY {
             fetching.join_next().await;
         }
@@ -100,6 +100,9 @@ pub async fn run(
                 settle_field(ticket, &task, error);
                 continue;
             }
+        };
+        let Some(ticket) = stay_or_go(ticket, runs.course(&run.id)) else {
+            continue;
         };
         // Memory is reserved here and not in the spawned task, so that fields get it in the order of the topic.
         let memory = match memory.reserve(&task).await {

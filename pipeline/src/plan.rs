@@ -7,9 +7,11 @@
 
 mod listing;
 mod planes;
+mod room;
 
 pub use listing::{list_plate, list_screen, plates_of};
 pub use planes::check_planes;
+pub use room::Room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,25 +29,33 @@ use crate::dead_letters::{Place, letter, record};
 use crate::decode::field_image;
 use crate::error::{Domain, FailureClass, Stage, StageError};
 use crate::events::{ChannelImages, FieldTask, ImageRef, PlateReady, RunId, Status};
-use crate::failures::{settle, settle_deadly, will_be_tried_again};
+use crate::failures::{attempt, parked, settle, settle_deadly, will_be_tried_again};
 use crate::kafka::lane::Inbound;
-use crate::kafka::topics::Topic;
+use crate::kafka::topics::Urgency;
 use crate::kafka::{KafkaSettings, OutRecord};
-use crate::runs::{Run, Runs};
+use crate::runs::{Course, Run, Runs};
 use crate::track::{Outcome, Ticket, Tracked};
 use crate::{failpoint, ids};
 
 /// Control fields whose histograms are pooled for scaling, spread evenly over the plate's controls.
 const SCALING_FIELDS: usize = 32;
 
-/// Runs the stage until its input ends. Blocking; on a thread of its own.
+/// Runs the stage of one lane until its input ends. Blocking; on a thread of its own.
+///
+/// The live planner reads every event, and so is the one that knows whether a plate is new to a run; what the batch lane
+/// is to do it hands over.
 pub fn run(
     input: &async_channel::Receiver<Tracked<Arc<Inbound>>>,
     kafka: &KafkaSettings,
     runs: &Arc<Runs>,
+    lane: Urgency,
+    room: &mut Room,
     runtime: &Handle,
 ) {
-    let mut planned = Planned::default();
+    let mut planned = Planned {
+        lane,
+        ..Planned::default()
+    };
     while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
         let parsed = ticket.read::<PlateReady>(Stage::Plan);
         if value.deadly {
@@ -65,12 +75,30 @@ pub fn run(
         let records = planned.catch_up(kafka, assignment).and_then(|()| {
             let mut records = Vec::new();
             for run in runs_of(&event, runs)? {
-                if planned.has(&run.id, &event.plate, assignment) {
+                if planned.has(kafka, &run.id, &event.plate, assignment)? {
                     tracing::info!(run = run.id, plate = %event.plate, "announced again; it is planned already");
                     continue;
                 }
-                let (made, fields) = runtime.block_on(plan_records(&run, &event.plate, &ticket))?;
+                if lane == Urgency::Live && event.lane == Some(Urgency::Batch) {
+                    records.extend(queued(&run, &event.plate)?);
+                    planned.here.insert((run.id.clone(), event.plate.clone()), assignment);
+                    continue;
+                }
+                match room.wait(|| runs.course(&run.id), || input.is_closed())? {
+                    Course::Open => {}
+                    Course::Paused => {
+                        let event = ready(&run, &event.plate, lane)?;
+                        records.push(parked(event, attempt(ticket.record())));
+                        continue;
+                    }
+                    Course::Cancelled => {
+                        tracing::info!(run = run.id, plate = %event.plate, "the run was cancelled");
+                        continue;
+                    }
+                }
+                let (made, fields) = runtime.block_on(plan_records(&run, &event.plate, lane, &ticket))?;
                 records.extend(made);
+                room.taken(fields);
                 if fields > 0 {
                     planned.here.insert((run.id.clone(), event.plate.clone()), assignment);
                 }
@@ -93,10 +121,38 @@ fn place_of(event: &PlateReady) -> Place {
     }
 }
 
-/// The plates that have tasks already: an event that comes twice is planned once. A plate of which no field could be
-/// planned may be announced again.
+/// The event of a plate for the batch lane, and the status that says so.
+fn queued(run: &Run, plate: &Barcode) -> Result<[OutRecord; 2], StageError> {
+    let internal = |error| StageError::internal(Stage::Plan, error);
+    let id = ids::of_plate(&run.id, plate, "queued", &ids::content([plate.as_str()]));
+    let status = Status::PlateQueued {
+        run: run.id.clone(),
+        plate: plate.clone(),
+    };
+    Ok([
+        ready(run, plate, Urgency::Batch)?,
+        OutRecord::status(id, &status).map_err(internal)?,
+    ])
+}
+
+/// The event of a plate for one run, on its lane's topic.
+fn ready(run: &Run, plate: &Barcode, lane: Urgency) -> Result<OutRecord, StageError> {
+    let event = PlateReady {
+        plate: plate.clone(),
+        run: Some(run.id.clone()),
+        lane: Some(lane),
+    };
+    let id = ids::of_plate(&run.id, plate, "ready", &ids::content([plate.as_str()]));
+    OutRecord::new(lane.plates(), plate.as_str(), id, PlateReady::TYPE, &event)
+        .map_err(|error| StageError::internal(Stage::Plan, error))
+}
+
+/// The plates that have tasks already, or wait for them in the batch lane: an event that comes twice is planned once. A
+/// plate of which no field could be planned may be announced again.
 #[derive(Default)]
 struct Planned {
+    /// Whose planner this is.
+    lane: Urgency,
     /// On the status topic.
     known: HashSet<(RunId, Barcode)>,
     /// Planned here, under this assignment of the event's partition; worth nothing when the partition has moved on
@@ -111,27 +167,65 @@ impl Planned {
         if self.assignments.contains(&assignment) {
             return Ok(());
         }
-        let statuses = read_statuses(kafka)
-            .map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?;
-        for status in statuses {
-            if let Status::PlatePlanned {
-                run,
-                plate,
-                fields_planned: 1..,
-                ..
-            } = status
-            {
-                self.known.insert((run, plate));
+        for status in statuses(kafka)? {
+            match status {
+                // What is queued is the batch planner's to plan, and was seen by the live one.
+                Status::PlateQueued { run, plate } if self.lane == Urgency::Live => {
+                    self.known.insert((run, plate));
+                }
+                Status::PlatePlanned {
+                    run,
+                    plate,
+                    fields_planned: 0,
+                    ..
+                } => _ = self.known.remove(&(run, plate)),
+                Status::PlatePlanned { run, plate, .. } => _ = self.known.insert((run, plate)),
+                _ => {}
             }
         }
         self.assignments.insert(assignment);
         Ok(())
     }
 
-    fn has(&self, run: &RunId, plate: &Barcode, assignment: u64) -> bool {
+    fn has(
+        &mut self,
+        kafka: &KafkaSettings,
+        run: &RunId,
+        plate: &Barcode,
+        assignment: u64,
+    ) -> Result<bool, StageError> {
         let of = (run.clone(), plate.clone());
-        self.known.contains(&of) || self.here.get(&of) == Some(&assignment)
+        if !self.known.contains(&of) && self.here.get(&of) != Some(&assignment) {
+            return Ok(false);
+        }
+        if self.lane == Urgency::Live {
+            // What was queued may have come to nothing in the batch lane since.
+            let mut came_to_nothing = false;
+            for status in statuses(kafka)? {
+                if let Status::PlatePlanned {
+                    run: of_run,
+                    plate: of_plate,
+                    fields_planned,
+                    ..
+                } = status
+                    && of_run == *run
+                    && of_plate == *plate
+                {
+                    came_to_nothing = fields_planned == 0;
+                }
+            }
+            if came_to_nothing {
+                self.known.remove(&of);
+                self.here.remove(&of);
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
+}
+
+fn statuses(kafka: &KafkaSettings) -> Result<Vec<Status>, StageError> {
+    read_statuses(kafka).map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))
 }
 
 fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageError> {
@@ -152,6 +246,7 @@ fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageE
 async fn plan_records(
     run: &Run,
     plate: &Barcode,
+    lane: Urgency,
     ticket: &Ticket,
 ) -> Result<(Vec<OutRecord>, u32), StageError> {
     let plan = match plan_plate(run, plate).await {
@@ -166,7 +261,7 @@ async fn plan_records(
     for task in &plan.tasks {
         let key = format!("{plate}/{}", task.field.well);
         let id = ids::of_field(&run.id, &task.field, "task", &ids::content_of_task(task));
-        records.push(OutRecord::new(Topic::Tasks, key, id, "wellspring.task.v1", task).map_err(internal)?);
+        records.push(OutRecord::new(lane.tasks(), key, id, "wellspring.task.v1", task).map_err(internal)?);
     }
     let mut fields_lost = 0;
     let mut letters = BTreeSet::new();

@@ -1,6 +1,6 @@
-//! Plates: what is known of each, from the log alone.
+//! Plates and runs: what is known of each, from the log alone.
 //!
-//! Plate events and statuses enter, one [`Plate`] per barcode leaves. It is built anew by reading the two topics from their
+//! Plate events and statuses enter, one [`Plate`] per barcode and one [`KnownRun`] per run leave. It is built anew by reading the two topics from their
 //! beginning, on threads of its own. An event that cannot be read is passed over: the planner makes its dead letter. A status
 //! that cannot be read is warned of.
 
@@ -12,18 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::words::Barcode;
 
-use crate::events::{PlateReady, RunId, Status};
+use crate::events::{LetterAction, PlateReady, RunId, Status};
 use crate::kafka::follow::Following;
 use crate::kafka::tail::{Tail, TailRecord};
 use crate::kafka::topics::Topic;
 use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+use crate::runs::Course;
 
 /// How far a plate is in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlateState {
     /// Its images are said to be complete; nothing was planned yet.
     Announced,
+    /// It waits in the batch lane; nothing was planned yet.
+    Queued,
     /// Its fields are being worked on.
     Planned,
     /// Its profiles are published.
@@ -34,6 +37,7 @@ impl fmt::Display for PlateState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Announced => "announced",
+            Self::Queued => "queued",
             Self::Planned => "planned",
             Self::Profiled => "profiled",
         })
@@ -75,11 +79,62 @@ impl Plate {
     }
 }
 
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// It is worked on, or waits for a worker.
+    Open,
+    /// An operator paused it.
+    Paused,
+    /// Its results are there.
+    Finished,
+    /// An operator ended it.
+    Cancelled,
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Finished => "finished",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// What is known of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KnownRun {
+    /// Its screen's name.
+    pub screen: String,
+    /// When it was first submitted, in milliseconds since 1970 UTC.
+    pub submitted_ms: u64,
+    /// Plates announced with it.
+    pub plates: BTreeSet<Barcode>,
+    /// Fields with features, and fields that failed, when it was last finished.
+    pub finished: Option<(u32, u32)>,
+    course: Course,
+}
+
+impl KnownRun {
+    /// How far it is.
+    pub fn state(&self) -> RunState {
+        match (self.course, self.finished) {
+            (Course::Cancelled, _) => RunState::Cancelled,
+            (_, Some(_)) => RunState::Finished,
+            (Course::Paused, None) => RunState::Paused,
+            (Course::Open, None) => RunState::Open,
+        }
+    }
+}
+
 /// All plates and runs on the log.
 #[derive(Debug, Default)]
 pub struct Board {
     plates: BTreeMap<Barcode, Plate>,
-    runs: BTreeSet<RunId>,
+    runs: BTreeMap<RunId, KnownRun>,
 }
 
 impl Board {
@@ -116,9 +171,20 @@ impl Board {
         self.plates.iter()
     }
 
-    /// Whether a run of this name was submitted.
-    pub fn has_run(&self, run: &str) -> bool {
-        self.runs.contains(run)
+    /// What is known of a run; `None` where it was never submitted.
+    pub fn run(&self, run: &str) -> Option<&KnownRun> {
+        self.runs.get(run)
+    }
+
+    /// All runs, by name.
+    pub fn runs(&self) -> impl Iterator<Item = (&RunId, &KnownRun)> {
+        self.runs.iter()
+    }
+
+    /// The plates of a run, each with how far it is.
+    pub fn plates_of<'a>(&'a self, run: &'a str) -> impl Iterator<Item = (&'a Barcode, &'a InRun)> {
+        let in_run = move |(plate, known): (&'a Barcode, &'a Plate)| Some((plate, known.runs.get(run)?));
+        self.plates.iter().filter_map(in_run)
     }
 
     fn learn(&mut self, record: &TailRecord) {
@@ -146,11 +212,31 @@ impl Board {
 
     fn told(&mut self, status: Status) {
         match status {
-            Status::RunSubmitted { run, plates, .. } => {
-                for plate in plates {
-                    self.plates.entry(plate).or_default().in_run(&run);
+            Status::RunSubmitted {
+                run,
+                screen,
+                plates,
+                time_ms,
+                ..
+            } => {
+                for plate in &plates {
+                    self.plates.entry(plate.clone()).or_default().in_run(&run);
                 }
-                self.runs.insert(run);
+                let known = self.runs.entry(run).or_insert_with(|| KnownRun {
+                    screen: screen.name.to_string(),
+                    submitted_ms: time_ms,
+                    plates: BTreeSet::new(),
+                    finished: None,
+                    course: Course::Open,
+                });
+                // Plates that are added make it unfinished.
+                if plates.iter().any(|plate| !known.plates.contains(plate)) {
+                    known.finished = None;
+                }
+                known.plates.extend(plates);
+            }
+            Status::PlateQueued { run, plate } => {
+                self.plates.entry(plate).or_default().in_run(&run).state = PlateState::Queued;
             }
             Status::PlatePlanned {
                 run,
@@ -171,9 +257,30 @@ impl Board {
             Status::PlateProfiled { run, plate } => {
                 self.plates.entry(plate).or_default().in_run(&run).state = PlateState::Profiled;
             }
-            Status::LettersResolved { .. }
-            | Status::ComparisonsPublished { .. }
-            | Status::RunFinished { .. } => {}
+            Status::RunFinished {
+                run,
+                fields_done,
+                fields_failed,
+            } => {
+                if let Some(known) = self.runs.get_mut(&run) {
+                    known.finished = Some((fields_done, fields_failed));
+                }
+            }
+            Status::RunSteered { run, action, .. } => {
+                if let Some(known) = self.runs.get_mut(&run) {
+                    known.course = known.course.steered(action);
+                }
+            }
+            Status::LettersResolved {
+                run,
+                action: LetterAction::Retried,
+                ..
+            } => {
+                if let Some(known) = self.runs.get_mut(&run) {
+                    known.finished = None;
+                }
+            }
+            Status::LettersResolved { .. } | Status::ComparisonsPublished { .. } => {}
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::identity::same_screen;
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, TRANSACTION_BYTES};
 use crate::kafka::tail::{Start, TailRecord, read_to_end};
-use crate::kafka::topics::Topic;
+use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::{Run, RunError, run_id};
 use crate::submit::{SubmitError, submit};
@@ -207,7 +207,7 @@ impl Old {
     }
 }
 
-/// Announces the plates of `old` again, to a run of `screen` (its own when absent) named `name`. By time or offset it
+/// Announces the plates of `old` again, to a run of `screen` (its own when absent) named `name`, as urgent as `lane` says. By time or offset it
 /// takes the plates whose announcements, on the plates topic, are selected. Blocking.
 pub fn plates(
     kafka: &KafkaSettings,
@@ -215,6 +215,7 @@ pub fn plates(
     name: &ScreenName,
     screen: Option<Screen>,
     selection: &Selection,
+    lane: Urgency,
     runtime: &Handle,
 ) -> Result<Replayed, ReplayError> {
     let old = find(kafka, old)?;
@@ -238,7 +239,7 @@ pub fn plates(
         return Err(ReplayError::Nothing { run: old.run });
     }
     let chosen: Vec<Barcode> = chosen.into_iter().collect();
-    let new = submit(kafka, &run, &chosen, runtime)?;
+    let new = submit(kafka, &run, &chosen, lane, runtime)?;
     Ok(Replayed {
         run: run.id,
         plates: chosen.len(),

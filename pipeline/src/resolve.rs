@@ -132,7 +132,11 @@ pub fn resolve(
         Some(BatchProducer::open(&kafka, "resolve")?)
     };
     let letters = read_letters(&kafka)?;
-    let is_known = |id: &&String| letters.iter().any(|stored| stored.letter.id.starts_with(id.as_str()));
+    let is_known = |id: &&String| {
+        letters
+            .iter()
+            .any(|stored| stored.letter.id.starts_with(id.as_str()))
+    };
     let mut resolution = Resolution {
         unknown: filter.ids.iter().filter(|id| !is_known(id)).cloned().collect(),
         ..Resolution::default()

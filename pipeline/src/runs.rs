@@ -8,12 +8,13 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use wellspring_models::ModelCard;
 use wellspring_workloads::screen::graph::{GraphProblem, StepGraph};
 use wellspring_workloads::screen::{ExternalStep, Screen};
 
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{RunId, Status};
+use crate::events::{RunId, Status, Steering};
 use crate::heads::{OtherChannels, check_channels};
 use crate::identity::{IdentityError, same_model};
 use crate::kafka::follow::Following;
@@ -130,9 +131,35 @@ impl Run {
     }
 }
 
+/// Whether a run is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Course {
+    /// It is.
+    #[default]
+    Open,
+    /// Its work waits.
+    Paused,
+    /// It was ended for good.
+    Cancelled,
+}
+
+impl Course {
+    /// After an operator's word. What is cancelled stays so.
+    pub fn steered(self, action: Steering) -> Self {
+        match (self, action) {
+            (Self::Cancelled, _) | (_, Steering::Cancelled) => Self::Cancelled,
+            (_, Steering::Paused) => Self::Paused,
+            (_, Steering::Resumed) => Self::Open,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Known {
     runs: HashMap<RunId, Result<Arc<Run>, Arc<str>>>,
+    /// Of runs that an operator has steered.
+    courses: HashMap<RunId, Course>,
     failed: Option<Arc<str>>,
 }
 
@@ -238,6 +265,11 @@ impl Runs {
         Ok(found)
     }
 
+    /// Whether the run is worked on, as far as it is known now.
+    pub fn course(&self, id: &str) -> Course {
+        self.lock().courses.get(id).copied().unwrap_or_default()
+    }
+
     /// Every run known now.
     pub fn all(&self) -> Vec<Arc<Run>> {
         let mut runs: Vec<_> = self
@@ -266,6 +298,12 @@ impl Runs {
                 });
                 self.lock().runs.insert(run, opened);
                 self.changed.notify_all();
+            }
+            Ok(Status::RunSteered { run, action, .. }) => {
+                tracing::info!(run, ?action, "an operator steers the run");
+                let mut known = self.lock();
+                let course = known.courses.entry(run).or_default();
+                *course = course.steered(action);
             }
             Ok(_) => {}
             Err(error) => {

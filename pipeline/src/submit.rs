@@ -13,11 +13,11 @@ use wellspring_workloads::words::Barcode;
 use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::error::StageError;
-use crate::events::{ModelIdentity, PlateReady, RunId, Status};
+use crate::events::{ModelIdentity, PlateReady, RunId, Status, Steering};
 use crate::identity::{IdentityError, same_model, same_planes, same_screen};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
-use crate::kafka::topics::Topic;
+use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::trace::{self, TRACEPARENT};
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::Run;
@@ -34,13 +34,16 @@ pub enum SubmitError {
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaFailure),
+    /// The run was ended for good.
+    #[error("run '{0}' was cancelled; raise [screen] version for a new run of the screen")]
+    Cancelled(RunId),
     /// No such run to announce plates to.
     #[error("run '{0}' was never submitted; leave it out, or submit its screen first")]
     UnknownRun(RunId),
 }
 
-/// Registers the run and announces those of `plates` that were not announced with it before; returns those.
-/// Blocking.
+/// Registers the run and announces those of `plates` that were not announced with it before, as urgent as `lane` says;
+/// returns those. Blocking.
 ///
 /// # Errors
 /// The screen, the network or the planes of plates that are planned are not those the run was begun with; Kafka cannot be
@@ -49,6 +52,7 @@ pub fn submit(
     kafka: &KafkaSettings,
     run: &Run,
     plates: &[Barcode],
+    lane: Urgency,
     runtime: &Handle,
 ) -> Result<Vec<Barcode>, SubmitError> {
     let plates_now: BTreeSet<&Barcode> = plates.iter().collect();
@@ -65,6 +69,11 @@ pub fn submit(
                 same_model(&of, model.as_ref(), &run.card)?;
                 known.extend(plates);
             }
+            Status::RunSteered {
+                run: of,
+                action: Steering::Cancelled,
+                ..
+            } if of == run.id => return Err(SubmitError::Cancelled(of)),
             Status::RunSubmitted { run: of, screen, .. } => same_screen(&of, &screen, &run.screen)?,
             Status::PlatePlanned {
                 run: of,
@@ -103,7 +112,7 @@ pub fn submit(
     );
     let mut records = vec![OutRecord::status(id, &submitted)?];
     for plate in &new {
-        records.push(plate_ready(plate, Some(&run.id))?);
+        records.push(plate_ready(plate, Some(&run.id), lane)?);
     }
     publish(kafka, "submit", &records)?;
     Ok(new)
@@ -113,43 +122,42 @@ pub fn submit(
 ///
 /// # Errors
 /// The run was never submitted; Kafka cannot be reached.
-pub fn announce(kafka: &KafkaSettings, plates: &[Barcode], run: Option<&RunId>) -> Result<(), SubmitError> {
+pub fn announce(
+    kafka: &KafkaSettings,
+    plates: &[Barcode],
+    run: Option<&RunId>,
+    lane: Urgency,
+) -> Result<(), SubmitError> {
     if let Some(run) = run {
-        let submitted =
-            |status: &Status| matches!(status, Status::RunSubmitted { run: of, .. } if of == run);
+        let submitted = |status: &Status| matches!(status, Status::RunSubmitted { run: of, .. } if of == run);
         if !read_statuses(kafka)?.iter().any(submitted) {
             return Err(SubmitError::UnknownRun(run.clone()));
         }
     }
     let records = plates
         .iter()
-        .map(|plate| plate_ready(plate, run))
+        .map(|plate| plate_ready(plate, run, lane))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(publish(kafka, "announce", &records)?)
 }
 
-fn plate_ready(plate: &Barcode, run: Option<&RunId>) -> Result<OutRecord, KafkaFailure> {
+fn plate_ready(plate: &Barcode, run: Option<&RunId>, lane: Urgency) -> Result<OutRecord, KafkaFailure> {
     ready(&PlateReady {
         plate: plate.clone(),
         run: run.cloned(),
+        lane: (lane != Urgency::Live).then_some(lane),
     })
 }
 
 fn ready(event: &PlateReady) -> Result<OutRecord, KafkaFailure> {
-    let PlateReady { plate, run } = event;
+    let PlateReady { plate, run, .. } = event;
     let id = ids::of_plate(
         run.as_deref().unwrap_or("any"),
         plate,
         "ready",
         &ids::content([plate.as_str()]),
     );
-    OutRecord::new(
-        Topic::Plates,
-        plate.as_str(),
-        id,
-        PlateReady::TYPE,
-        event,
-    )
+    OutRecord::new(Topic::Plates, plate.as_str(), id, PlateReady::TYPE, event)
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {

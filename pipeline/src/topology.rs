@@ -1,8 +1,8 @@
 //! Wires the stages: what a planner and a worker are made of, from Kafka back to Kafka.
 //!
 //! ```text
-//! planner   plates ─> plan ─> tasks, status, retries, dead letters
-//! worker    tasks ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> external ─> publish ─> features, retries, dead letters
+//! planner   plates ─> plan ─> tasks, status, retries, dead letters; of the batch lane: plates-batch ─> plan ─> tasks-batch, ...
+//! worker    tasks, tasks-batch ─> lanes ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> external ─> publish ─> features, retries, dead letters
 //! retrier   retries, when they are due ─> plates, tasks
 //! ```
 //!
@@ -25,9 +25,11 @@ use crate::external::{self, ExternalSettings};
 use crate::failures::{returned, settle, settle_field};
 use crate::fetch::MemoryLimit;
 use crate::fields::OfField;
-use crate::kafka::lane::{Lane, LaneSettings};
-use crate::kafka::topics::Topic;
+use crate::kafka::lane::{Drained, Lane, LaneSettings};
+use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::{KafkaFailure, KafkaSettings};
+use crate::lanes::Lanes;
+use crate::plan::Room;
 use crate::runs::Runs;
 use crate::track::{Outcome, Tracked};
 use crate::{decode, embed, failpoint, fetch, plan, preprocess, publish, quality};
@@ -41,19 +43,21 @@ pub struct WorkerSettings {
     pub preprocess_threads: usize,
     /// The engine.
     pub engine: EngineSettings,
-    /// Fields in flight at most, from reading their task to committing it.
+    /// Fields of one lane in flight at most, from reading their task to committing it.
     pub in_flight_fields: usize,
     /// Bytes of images in memory at most, about.
     pub in_flight_bytes: u64,
-    /// Whether to end when the topic is drained.
+    /// Which lanes to work on.
+    pub lanes: Vec<Urgency>,
+    /// Whether to end when the lanes are drained.
     pub until_drained: bool,
     /// Whether commands of screens may be run here.
     pub commands: bool,
 }
 
-/// A running role: its lane and the threads behind it.
+/// A running role: its lanes and the threads behind them.
 pub struct Role {
-    lane: Lane,
+    lanes: Vec<Lane>,
     threads: Vec<JoinHandle<()>>,
     /// Fetch and external.
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -63,17 +67,25 @@ pub struct Role {
 impl Role {
     /// A switch that stops the role after what is in flight.
     pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static + use<> {
-        self.lane.stopper()
+        let stoppers: Vec<_> = self.lanes.iter().map(Lane::stopper).collect();
+        move || stoppers.iter().for_each(|stop| stop())
     }
 
-    /// Whether the role has ended by itself: drained, or failed.
+    /// Whether the role has ended by itself: all lanes drained, or one of them failed.
     pub fn ended(&self) -> bool {
-        self.lane.ended()
+        self.lanes.iter().all(Lane::ended) || self.lanes.iter().any(Lane::failed)
     }
 
     /// Waits until everything in flight is committed. Blocking.
     pub fn join(self) -> Result<(), StageError> {
-        let mut result = self.lane.join();
+        // Where one lane failed the others end too: what they share is gone.
+        if self.lanes.iter().any(Lane::failed) {
+            (self.stopper())();
+        }
+        let mut result = Ok(());
+        for lane in self.lanes {
+            result = result.and(lane.join());
+        }
         for task in self.tasks {
             if let Err(error) = self.runtime.block_on(task) {
                 result = result.and(Err(StageError::internal(Stage::Source, error)));
@@ -90,20 +102,28 @@ impl Role {
     }
 }
 
-/// Starts a planner: plate events become tasks.
-pub fn planner(kafka: &KafkaSettings, runs: Arc<Runs>, runtime: &Handle) -> Result<Role, KafkaFailure> {
+/// Starts the planner of a lane: plate events become tasks.
+pub fn planner(
+    kafka: &KafkaSettings,
+    runs: Arc<Runs>,
+    urgency: Urgency,
+    runtime: &Handle,
+) -> Result<Role, KafkaFailure> {
     // A plate's plan is large and planning is quick: few are held at once.
     let settings = LaneSettings {
-        topic: Topic::Plates,
-        role: "planner",
+        topic: urgency.plates(),
+        role: urgency.planner(),
         in_flight: 4,
-        until_drained: false,
+        until_drained: None,
     };
     let (lane, plates) = Lane::open(kafka, &settings)?;
     let (handle, kafka) = (runtime.clone(), kafka.clone());
-    let planning = spawn("plan", move || plan::run(&plates, &kafka, &runs, &handle))?;
+    let mut room = Room::open(&kafka, urgency)?;
+    let planning = spawn("plan", move || {
+        plan::run(&plates, &kafka, &runs, urgency, &mut room, &handle)
+    })?;
     Ok(Role {
-        lane,
+        lanes: vec![lane],
         threads: vec![planning],
         tasks: Vec::new(),
         runtime: runtime.clone(),
@@ -116,7 +136,7 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
         topic: Topic::Retries,
         role: "retrier",
         in_flight: 256,
-        until_drained: false,
+        until_drained: None,
     };
     let (lane, due) = Lane::open(kafka, &settings)?;
     let returning = spawn("return", move || {
@@ -135,7 +155,7 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
         }
     })?;
     Ok(Role {
-        lane,
+        lanes: vec![lane],
         threads: vec![returning],
         tasks: Vec::new(),
         runtime: runtime.clone(),
@@ -150,13 +170,19 @@ pub fn worker(
     settings: &WorkerSettings,
     runtime: &Handle,
 ) -> Result<Role, KafkaFailure> {
-    let lane = LaneSettings {
-        topic: Topic::Tasks,
-        role: "worker",
-        in_flight: settings.in_flight_fields,
-        until_drained: settings.until_drained,
-    };
-    let (lane, tasks) = Lane::open(kafka, &lane)?;
+    let mut lanes = Vec::new();
+    let mut tasks = Vec::new();
+    for (urgency, drained) in settings.lanes.iter().zip(Drained::together(settings.lanes.len())) {
+        let lane = LaneSettings {
+            topic: urgency.tasks(),
+            role: urgency.worker(),
+            in_flight: settings.in_flight_fields,
+            until_drained: settings.until_drained.then_some(drained),
+        };
+        let (lane, work) = Lane::open(kafka, &lane)?;
+        lanes.push(lane);
+        tasks.push((*urgency, work));
+    }
 
     // Between two stages a few fields wait, so that neither idles; the limit on bytes bounds what they hold.
     let (fetched_in, fetched) = bounded(2);
@@ -166,7 +192,7 @@ pub fn worker(
     let (embedded_in, embedded) = bounded(settings.engine.batch_items.max(2));
 
     let memory = MemoryLimit::new(settings.in_flight_bytes);
-    let fetching = runtime.spawn(fetch::run(tasks, fetched_in, runs, memory));
+    let fetching = runtime.spawn(fetch::run(Lanes::new(tasks), fetched_in, runs, memory));
     let mut threads = Vec::new();
     for _ in 0..settings.decode_threads.max(1) {
         threads.push(stage(Stage::Decode, &fetched, &decoded_in, decode::decode_field)?);
@@ -197,7 +223,7 @@ pub fn worker(
         }
     })?);
     Ok(Role {
-        lane,
+        lanes,
         threads,
         tasks: vec![fetching, asking],
         runtime: runtime.clone(),

@@ -231,7 +231,7 @@ impl Watermark {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    fn ticket(sender: &SyncSender<Settled>) -> Ticket {
+    pub(crate) fn ticket(sender: &SyncSender<Settled>) -> Ticket {
         let permit = std::sync::Arc::new(tokio::sync::Semaphore::new(1))
             .try_acquire_owned()
             .unwrap();

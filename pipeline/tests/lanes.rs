@@ -56,7 +56,7 @@ impl Broker {
             topic,
             role,
             in_flight,
-            until_drained: false,
+            until_drained: None,
         };
         Lane::open(&self.kafka, &settings).unwrap()
     }
@@ -68,7 +68,7 @@ impl Broker {
             topic,
             role,
             in_flight,
-            until_drained: false,
+            until_drained: None,
         };
         Lane::open(&kafka, &settings).unwrap()
     }

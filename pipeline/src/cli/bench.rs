@@ -11,6 +11,7 @@ mod embed;
 mod faults;
 mod kafka;
 mod kernels;
+mod lanes;
 mod pipeline;
 mod process;
 
@@ -54,6 +55,8 @@ enum Bench {
     Faults(faults::Args),
     /// Fields per second with transactions and without, and the processor time that Kafka takes.
     Delivery(delivery::Args),
+    /// How long a live plate takes beside a rerun, and alone.
+    Lanes(lanes::Args),
     /// Feature records as bytes, through a Kafka and back, and into a collector.
     Kafka(kafka::Args),
 }
@@ -157,6 +160,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Pipeline(args) => pipeline::execute(&args, &mut printer),
         Bench::Delivery(args) => delivery::execute(&args, &mut printer),
         Bench::Faults(args) => faults::execute(&args, &mut printer),
+        Bench::Lanes(args) => lanes::execute(&args, &mut printer),
         Bench::Kafka(args) => kafka::execute(&args, &mut printer),
     };
     // What was measured before something failed is worth seeing.
@@ -283,6 +287,13 @@ fn pixels(height: usize, width: usize, seed: u64) -> Vec<u16> {
         }
     }
     pixels
+}
+
+/// The middle value; of an even number the upper one of the two.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use wellspring::clock::{now_ms, parse_moment};
 use wellspring::embed::EngineSettings;
-use wellspring::kafka::topics::MAX_RETRIES;
+use wellspring::kafka::topics::{MAX_RETRIES, Urgency};
 use wellspring::kafka::{Delivery, KafkaSettings};
 use wellspring::model_cards;
 use wellspring::pipelines::PipelineFiles;
@@ -20,6 +20,38 @@ use wellspring_kernels::{Device, DeviceChoice, DeviceOptions, PipelineStore};
 use wellspring_models::{Architecture, EngineChoice, ModelCard, OnnxProvider, TorchDevice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
 use wellspring_workloads::words::Barcode;
+
+/// A lane, as it is named on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LaneName {
+    /// Plates as they come from the microscope
+    Live,
+    /// What is worked on when no live plate waits, and a little beside it
+    Batch,
+}
+
+impl LaneName {
+    pub(crate) fn urgency(self) -> Urgency {
+        match self {
+            Self::Live => Urgency::Live,
+            Self::Batch => Urgency::Batch,
+        }
+    }
+}
+
+/// Which lane plates go by.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LaneArg {
+    /// How urgent the plates are
+    #[arg(long, value_name = "LANE", value_enum, default_value_t = LaneName::Live)]
+    lane: LaneName,
+}
+
+impl LaneArg {
+    pub(crate) fn urgency(&self) -> Urgency {
+        self.lane.urgency()
+    }
+}
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, clap::Args)]
@@ -369,6 +401,7 @@ impl ComputeArgs {
             },
             // Enough to keep every stage busy; what it holds in bytes is bounded besides.
             in_flight_fields: 64,
+            lanes: Urgency::ALL.to_vec(),
             in_flight_bytes: resources.in_flight_bytes,
             until_drained,
             // Of a screen that its own user runs; services for others ask to be told (`--allow-commands`).

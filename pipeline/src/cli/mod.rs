@@ -22,6 +22,7 @@ mod plates;
 mod relate;
 mod replay;
 mod run;
+mod runs;
 pub(crate) mod say;
 mod serve;
 mod simulate;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Worker(worker::Args),
     /// Announce plates, or see which there are.
     Plates(plates::Args),
+    /// See runs, pause them, let them go on, or end them.
+    Runs(runs::Args),
     /// See what failed for good, try it again, or say that it stands.
     DeadLetters(dead_letters::Args),
     /// Replay an earlier run's plates or features into a new run.
@@ -105,6 +108,7 @@ impl Command {
             Command::Serve(args) => serve::execute(args),
             Command::Worker(args) => worker::execute(args),
             Command::Plates(args) => plates::execute(args),
+            Command::Runs(args) => runs::execute(args),
             Command::DeadLetters(args) => dead_letters::execute(args),
             Command::Replay(args) => replay::execute(args),
             Command::Topics(args) => topics::execute(args),

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::runtime::Handle;
-use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::topics::{self, Urgency};
 use wellspring::plates::Board;
 use wellspring::runs::Run;
 use wellspring::watch::{self, Patience, Ready, Watch};
 use wellspring::{plan, submit};
 use wellspring_workloads::words::Barcode;
 
-use super::common::{KafkaArgs, end_requested, read_screen, runtime};
+use super::common::{KafkaArgs, LaneArg, end_requested, read_screen, runtime};
 use super::say;
 
 /// Missing things that are named for a plate.
@@ -37,6 +38,8 @@ enum Command {
         /// The run that should take them. Default: every run whose screen includes the plate.
         #[arg(long)]
         run: Option<String>,
+        #[command(flatten)]
+        lane: LaneArg,
         #[command(flatten)]
         kafka: KafkaArgs,
     },
@@ -99,10 +102,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Announce { plates, run, kafka } => {
+        Command::Announce {
+            plates,
+            run,
+            lane,
+            kafka,
+        } => {
             let kafka = kafka.settings()?;
             runtime()?.block_on(topics::create_missing(&kafka))?;
-            submit::announce(&kafka, &plates, run.as_ref())?;
+            submit::announce(&kafka, &plates, run.as_ref(), lane.urgency())?;
             let plural = if plates.len() == 1 { "" } else { "s" };
             say::line(format_args!("{} plate{plural} announced", plates.len()));
         }
@@ -122,8 +130,10 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 fn list(board: &Board) {
     for (plate, known) in board.plates() {
         for (run, of_run) in &known.runs {
-            if !board.has_run(run) {
-                say::line(format_args!("{run}\t{plate}\tannounced, but the run was never submitted"));
+            if board.run(run).is_none() {
+                say::line(format_args!(
+                    "{run}\t{plate}\tannounced, but the run was never submitted"
+                ));
                 continue;
             }
             say::line(format_args!(
@@ -195,7 +205,7 @@ fn announce(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready], 
         return;
     }
     let plates: Vec<Barcode> = due.iter().map(|ready| ready.plate.clone()).collect();
-    let new = match submit::submit(kafka, run, &plates, runtime) {
+    let new = match submit::submit(kafka, run, &plates, Urgency::Live, runtime) {
         Ok(new) => new,
         Err(error) => {
             let message = wellspring::error::chain(&error);

@@ -11,7 +11,7 @@ use wellspring::replay::{self, Selection};
 use wellspring_workloads::screen::ScreenName;
 use wellspring_workloads::words::Barcode;
 
-use super::common::{KafkaArgs, parse_offset, parse_time, read_screen, runtime};
+use super::common::{KafkaArgs, LaneName, parse_offset, parse_time, read_screen, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -31,8 +31,14 @@ pub(crate) struct Args {
 enum What {
     /// Take over the features of a run and compare them anew, without embedding.
     Features(Common),
-    /// Announce the plates of a run again, to be embedded anew.
-    Plates(Common),
+    /// Announce the plates of a run again, to be embedded anew; in the batch lane, unless told otherwise.
+    Plates {
+        #[command(flatten)]
+        common: Common,
+        /// How urgent it is.
+        #[arg(long, value_name = "LANE", value_enum, default_value_t = LaneName::Batch)]
+        lane: LaneName,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,9 +91,9 @@ impl Common {
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
-    let (common, of) = match args.what {
-        What::Features(common) => (common, "features"),
-        What::Plates(common) => (common, "plates"),
+    let (common, of, lane) = match args.what {
+        What::Features(common) => (common, "features", LaneName::Batch),
+        What::Plates { common, lane } => (common, "plates", lane),
     };
     let kafka = common.kafka.settings()?;
     let selection = common.selection()?;
@@ -104,6 +110,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             &common.name,
             screen,
             &selection,
+            lane.urgency(),
             runtime.handle(),
         )?
     };

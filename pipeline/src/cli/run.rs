@@ -10,7 +10,8 @@ use wellspring::collect::{Collection, Progress};
 use wellspring::collector::{Collector, Wanted};
 use wellspring::compare::Compared;
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
-use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::topics::{self, Urgency};
 use wellspring::plan::{check_planes, list_plate};
 use wellspring::runs::{Run, Runs};
 use wellspring::shading::Shading;
@@ -91,7 +92,8 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let plates = runtime.block_on(plates_of(&run))?;
     runtime.block_on(refuse_wrong_planes(&run, &plates))?;
-    let settings = args.compute.worker_settings(&run.screen.resources, false)?;
+    let mut settings = args.compute.worker_settings(&run.screen.resources, false)?;
+    settings.lanes = vec![Urgency::Live];
     let device = args.compute.open_device(&run.screen.resources)?;
     // Opened once here so that missing or wrong weights are an error now and not after the first fields.
     let engine = wellspring::embed::open_engine(&run, &settings.engine)?
@@ -122,7 +124,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     ));
 
     runtime.block_on(topics::create_missing(&kafka))?;
-    let new = submit::submit(&kafka, &run, &plates, runtime.handle())?;
+    let new = submit::submit(&kafka, &run, &plates, Urgency::Live, runtime.handle())?;
     if new.len() < announced {
         say::note(format_args!(
             "going on with a run that was begun before ({} new plates)",
@@ -130,7 +132,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         ));
     }
     let runs = Runs::follow(&kafka)?;
-    let planning = planner(&kafka, runs.clone(), runtime.handle())?;
+    let planning = planner(&kafka, runs.clone(), Urgency::Live, runtime.handle())?;
     let working = worker(&kafka, runs.clone(), &device, &settings, runtime.handle())?;
 
     let retrying = retrier(&kafka, runtime.handle())?;

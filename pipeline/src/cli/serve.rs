@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use wellspring::collector::{Collector, Wanted};
 use wellspring::finish::{Surroundings, finish};
-use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::topics::{self, Urgency};
 use wellspring::runs::Runs;
 use wellspring::topology::{planner, retrier, worker};
 use wellspring_workloads::screen::ResourceSettings;
@@ -53,10 +54,10 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("the output folder '{}' cannot be made", args.out.display()))?;
     runtime.block_on(topics::create_missing(&kafka))?;
     let runs = Runs::follow(&kafka)?;
-    let mut roles = vec![
-        planner(&kafka, runs.clone(), runtime.handle())?,
-        retrier(&kafka, runtime.handle())?,
-    ];
+    let mut roles = vec![retrier(&kafka, runtime.handle())?];
+    for urgency in Urgency::ALL {
+        roles.push(planner(&kafka, runs.clone(), urgency, runtime.handle())?);
+    }
     let mut surroundings = Surroundings {
         device: "workers".to_owned(),
         engine: "workers".to_owned(),

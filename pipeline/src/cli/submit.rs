@@ -7,7 +7,7 @@ use wellspring::kafka::topics;
 use wellspring::runs::Run;
 use wellspring::submit::submit;
 
-use super::common::{KafkaArgs, plates_of, read_screen, runtime};
+use super::common::{KafkaArgs, LaneArg, plates_of, read_screen, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,8 @@ pub(crate) struct Args {
     /// The screen file.
     screen: PathBuf,
     #[command(flatten)]
+    lane: LaneArg,
+    #[command(flatten)]
     kafka: KafkaArgs,
 }
 
@@ -28,7 +30,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let run = Run::open(read_screen(&args.screen)?)?;
     let plates = runtime.block_on(plates_of(&run))?;
     runtime.block_on(topics::create_missing(&kafka))?;
-    let new = submit(&kafka, &run, &plates, runtime.handle())?;
+    let new = submit(&kafka, &run, &plates, args.lane.urgency(), runtime.handle())?;
     say::line(format_args!(
         "{}: {} plates, {} of them announced now",
         run.id,

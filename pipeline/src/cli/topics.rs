@@ -251,7 +251,7 @@ fn describe(kafka: &KafkaArgs, json: bool) -> anyhow::Result<ExitCode> {
             continue;
         }
         let schema = version.map_or("-".to_owned(), |version| {
-            format!("{} v{}", topic.suffix(), version.number)
+            format!("{} v{}", topic.records().suffix(), version.number)
         });
         let Some(is) = described else {
             let missing = "-".to_owned();

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::topics::{self, Urgency};
 use wellspring::runs::Runs;
 use wellspring::topology::worker;
 use wellspring_workloads::screen::ResourceSettings;
 
-use super::common::{ComputeArgs, KafkaArgs, RetryArgs, SERVICE_DELAYS, runtime, wait_for_end};
+use super::common::{ComputeArgs, KafkaArgs, LaneName, RetryArgs, SERVICE_DELAYS, runtime, wait_for_end};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     retries: RetryArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    /// Only tasks of this lane: live or batch. Default: of both, the live ones first.
+    #[arg(long, value_name = "LANE", value_enum)]
+    lane: Option<LaneName>,
     /// Exit when every task of the assigned partitions is done.
     #[arg(long)]
     until_drained: bool,
@@ -39,6 +43,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let resources = ResourceSettings::default();
     let mut settings = args.compute.worker_settings(&resources, args.until_drained)?;
     settings.commands = args.allow_commands;
+    settings.lanes = args
+        .lane
+        .map_or(Urgency::ALL.to_vec(), |lane| vec![lane.urgency()]);
     let device = args.compute.open_device(&resources)?;
     runtime.block_on(topics::create_missing(&kafka))?;
     let runs = Runs::follow(&kafka)?;

@@ -268,7 +268,11 @@ mod tests {
         for (kind, body, place) in [
             ("application/json", r#"{"plate":"BR1"}"#, "run"),
             ("application/cloudevents+json", EVENT, "data.run"),
-            ("application/cloudevents-batch+json", &format!("[{EVENT}]"), "0.data.run"),
+            (
+                "application/cloudevents-batch+json",
+                &format!("[{EVENT}]"),
+                "0.data.run",
+            ),
         ] {
             assert_eq!(posted(kind, &[], body).unwrap().place(0, "run"), place);
         }

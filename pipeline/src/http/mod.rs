@@ -241,7 +241,7 @@ async fn announce(
     let announced: Vec<Announced> = posted
         .events
         .iter()
-        .map(|PlateReady { plate, run }| Announced {
+        .map(|PlateReady { plate, run, .. }| Announced {
             status_url: format!("/v1/plates/{plate}"),
             plate: plate.clone(),
             run: run.clone(),
@@ -265,7 +265,7 @@ async fn announce(
 /// Whether the run that an event names is there.
 fn known(inside: &Inside, event: &PlateReady) -> Result<(), Problem> {
     let Some(run) = &event.run else { return Ok(()) };
-    if look(inside, |board| board.has_run(run))? {
+    if look(inside, |board| board.run(run).is_some())? {
         return Ok(());
     }
     let detail = format!("run '{run}' was never submitted; leave run out, or submit its screen first");

@@ -46,8 +46,34 @@ pub struct LaneSettings {
     pub role: &'static str,
     /// Records in flight or held at most.
     pub in_flight: usize,
-    /// Whether to stop when every assigned partition is read to its end and settled.
-    pub until_drained: bool,
+    /// Whether to stop when every assigned partition is read to its end and settled: here, and in the lanes beside it.
+    pub until_drained: Option<Drained>,
+}
+
+/// Lanes that end together: each once all of them are drained.
+#[derive(Debug, Clone)]
+pub struct Drained {
+    lanes: Arc<[AtomicBool]>,
+    own: usize,
+}
+
+impl Drained {
+    /// One for each of `count` lanes.
+    pub fn together(count: usize) -> impl Iterator<Item = Self> {
+        let lanes: Arc<[AtomicBool]> = (0..count).map(|_| AtomicBool::new(false)).collect();
+        (0..count).map(move |own| Self {
+            lanes: lanes.clone(),
+            own,
+        })
+    }
+
+    /// Whether all are, where this one is so `now`.
+    fn all(&self, now: bool) -> bool {
+        if let Some(own) = self.lanes.get(self.own) {
+            own.store(now, Ordering::Relaxed);
+        }
+        self.lanes.iter().all(|lane| lane.load(Ordering::Relaxed))
+    }
 }
 
 /// A record as read.
@@ -149,6 +175,8 @@ pub struct Lane {
     shared: Arc<Shared>,
     source: JoinHandle<Result<(), StageError>>,
     publisher: JoinHandle<Result<(), StageError>>,
+    /// Whether each of the two threads has ended without an error.
+    whole: [Arc<AtomicBool>; 2],
 }
 
 impl Lane {
@@ -174,7 +202,7 @@ impl Lane {
         });
         let mut config = kafka.consumer_config();
         config
-            .set("group.id", format!("{}-{}", kafka.prefix, settings.role))
+            .set("group.id", kafka.group(settings.role))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", SESSION_TIMEOUT_MS)
             .set("heartbeat.interval.ms", "1500");
@@ -210,7 +238,7 @@ impl Lane {
             facts: Arc::new(facts),
             settle,
             work,
-            until_drained: settings.until_drained,
+            until_drained: settings.until_drained.clone(),
             paused: false,
             resume_at: limit.div_ceil(4),
             at_end: HashSet::new(),
@@ -226,18 +254,20 @@ impl Lane {
             settled,
             failure: None,
         };
+        let whole: [Arc<AtomicBool>; 2] = Default::default();
         let name = |part: &str| format!("{}-{part}", settings.role);
         let source = std::thread::Builder::new()
             .name(name("source"))
-            .spawn(move || source.run())?;
+            .spawn(telling(&whole[0], move || source.run()))?;
         let publisher = std::thread::Builder::new()
             .name(name("publish"))
-            .spawn(move || publisher.run())?;
+            .spawn(telling(&whole[1], move || publisher.run()))?;
         Ok((
             Lane {
                 shared,
                 source,
                 publisher,
+                whole,
             },
             received,
         ))
@@ -252,6 +282,11 @@ impl Lane {
     /// Whether the lane has ended by itself: drained, or failed.
     pub fn ended(&self) -> bool {
         self.source.is_finished() && self.publisher.is_finished()
+    }
+
+    /// Whether the lane has ended because something failed.
+    pub fn failed(&self) -> bool {
+        self.ended() && !self.whole.iter().all(|whole| whole.load(Ordering::Relaxed))
     }
 
     /// How often partitions were assigned to this lane so far.
@@ -270,6 +305,19 @@ impl Lane {
         let source = joined(self.source, Stage::Source);
         let publisher = joined(self.publisher, Stage::Publish);
         publisher.and(source)
+    }
+}
+
+/// `work`, and then whether it came to a good end. A panic says nothing, and so is none.
+fn telling(
+    whole: &Arc<AtomicBool>,
+    work: impl FnOnce() -> Result<(), StageError> + Send + 'static,
+) -> impl FnOnce() -> Result<(), StageError> + Send + 'static {
+    let whole = whole.clone();
+    move || {
+        let ended = work();
+        whole.store(ended.is_ok(), Ordering::Relaxed);
+        ended
     }
 }
 

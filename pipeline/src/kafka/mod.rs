@@ -8,6 +8,7 @@
 //! - [`trace`] is the `traceparent` header.
 
 pub mod admin;
+pub mod backlog;
 pub mod exchange;
 pub mod follow;
 pub mod lane;
@@ -88,6 +89,11 @@ impl KafkaSettings {
             bootstrap: bootstrap.clone(),
             source,
         }
+    }
+
+    /// The group in which the members of a role share their topic.
+    pub fn group(&self, role: &str) -> String {
+        format!("{}-{role}", self.prefix)
     }
 
     fn config(&self) -> ClientConfig {

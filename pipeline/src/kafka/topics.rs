@@ -5,19 +5,26 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
+use serde::{Deserialize, Serialize};
 
 use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 
-/// Delays that failed work can wait for, one after the other: the partitions of the retries topic.
-pub const MAX_RETRIES: u8 = 8;
+/// Delays that failed work can wait for, one after the other: each has a partition of the retries topic.
+pub const MAX_RETRIES: u8 = 7;
+/// The partition of the retries topic for work of paused runs.
+pub const PARKED: i32 = MAX_RETRIES as i32;
 
 /// A topic of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     /// Plate-ready events.
     Plates,
+    /// Those of them that the batch lane is to take, written by the planner, which has seen that they are new.
+    BatchPlates,
     /// One record per field of view to embed.
     Tasks,
+    /// The same of the batch lane.
+    BatchTasks,
     /// One record per embedded field of view.
     Features,
     /// One record per well.
@@ -34,9 +41,11 @@ pub enum Topic {
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Topic; 8] = [
+    pub const ALL: [Topic; 10] = [
         Topic::Plates,
+        Topic::BatchPlates,
         Topic::Tasks,
+        Topic::BatchTasks,
         Topic::Features,
         Topic::Profiles,
         Topic::Comparisons,
@@ -49,7 +58,9 @@ impl Topic {
     pub fn suffix(self) -> &'static str {
         match self {
             Topic::Plates => "plates",
+            Topic::BatchPlates => "plates-batch",
             Topic::Tasks => "tasks",
+            Topic::BatchTasks => "tasks-batch",
             Topic::Features => "features",
             Topic::Profiles => "profiles",
             Topic::Comparisons => "comparisons",
@@ -74,15 +85,72 @@ impl Topic {
         Topic::ALL.into_iter().find(|topic| topic.suffix() == suffix)
     }
 
+    /// The topic whose records, and so whose schema, this one has.
+    pub fn records(self) -> Topic {
+        match self {
+            Topic::BatchPlates => Topic::Plates,
+            Topic::BatchTasks => Topic::Tasks,
+            other => other,
+        }
+    }
+
     /// Partitions made when the topic is created: the most workers that can share it.
     pub(super) fn partitions(self) -> i32 {
         match self {
-            Topic::Tasks => 32,
-            Topic::Plates => 4,
+            Topic::Tasks | Topic::BatchTasks => 32,
+            Topic::Plates | Topic::BatchPlates => 4,
             Topic::Features | Topic::Profiles | Topic::Comparisons => 8,
-            Topic::Retries => i32::from(MAX_RETRIES),
+            Topic::Retries => PARKED + 1,
             // One partition: runs are submitted, planned and finished in one order for every reader.
             Topic::DeadLetters | Topic::Status => 1,
+        }
+    }
+}
+
+/// How urgent a plate's work is. Each urgency has topics of its own, so that what is urgent waits behind nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Urgency {
+    /// Plates as they come from the microscope.
+    #[default]
+    Live,
+    /// Plates that are worked on when no live plate waits, and a little beside them: reruns.
+    Batch,
+}
+
+impl Urgency {
+    /// Both, the more urgent first.
+    pub const ALL: [Urgency; 2] = [Urgency::Live, Urgency::Batch];
+
+    /// Where its plates are read from to be planned.
+    pub fn plates(self) -> Topic {
+        match self {
+            Urgency::Live => Topic::Plates,
+            Urgency::Batch => Topic::BatchPlates,
+        }
+    }
+
+    /// The role that plans its plates.
+    pub fn planner(self) -> &'static str {
+        match self {
+            Urgency::Live => "planner",
+            Urgency::Batch => "planner-batch",
+        }
+    }
+
+    /// The role that works on its tasks.
+    pub fn worker(self) -> &'static str {
+        match self {
+            Urgency::Live => "worker",
+            Urgency::Batch => "worker-batch",
+        }
+    }
+
+    /// Where the tasks of its plates are.
+    pub fn tasks(self) -> Topic {
+        match self {
+            Urgency::Live => Topic::Tasks,
+            Urgency::Batch => Topic::BatchTasks,
         }
     }
 }

@@ -213,7 +213,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn published_name(topic: Topic, version: usize) -> String {
-    format!("urn:wellspring:schema:{}:{version}", topic.suffix())
+    format!("urn:wellspring:schema:{}:{version}", topic.records().suffix())
 }
 
 impl Schemas {
@@ -333,8 +333,8 @@ impl Schemas {
             serde_json::to_vec(&event).map_err(|source| Unreadable::Json { source })
         }
         match topic {
-            Topic::Plates => through::<PlateReady>(self, topic, value),
-            Topic::Tasks => through::<FieldTask>(self, topic, value),
+            Topic::Plates | Topic::BatchPlates => through::<PlateReady>(self, topic, value),
+            Topic::Tasks | Topic::BatchTasks => through::<FieldTask>(self, topic, value),
             Topic::Features => through::<FieldFeatures>(self, topic, value),
             Topic::Profiles => through::<WellRecord>(self, topic, value),
             Topic::Comparisons => through::<ComparisonRecord>(self, topic, value),

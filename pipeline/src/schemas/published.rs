@@ -35,9 +35,9 @@ macro_rules! schema {
 
 /// The texts of a topic's schemas, oldest first.
 pub fn texts(topic: Topic) -> &'static [&'static str] {
-    match topic {
-        Topic::Plates => &[schema!("plates.v1")],
-        Topic::Tasks => &[schema!("tasks.v1"), schema!("tasks.v2"), schema!("tasks.v3")],
+    match topic.records() {
+        Topic::Plates | Topic::BatchPlates => &[schema!("plates.v1"), schema!("plates.v2")],
+        Topic::Tasks | Topic::BatchTasks => &[schema!("tasks.v1"), schema!("tasks.v2"), schema!("tasks.v3")],
         Topic::Features => &[schema!("features.v1")],
         Topic::Profiles => &[schema!("profiles.v1")],
         // Records of other topics, as they were.

@@ -8,6 +8,7 @@ mod common;
 mod fleet;
 mod outside;
 mod records;
+mod steering;
 mod store;
 
 use std::collections::BTreeMap;

@@ -34,7 +34,7 @@ fn an_object_store_that_refuses_for_a_while_costs_no_field() {
     let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
     let mut command = run(&models, folder.path(), &bootstrap, "refused");
     command
-        .args(["--retry-delays", "0,0,0,0,0,0,0,0"])
+        .args(["--retry-delays", "0,0,0,0,0,0,0"])
         .env("AWS_ENDPOINT", endpoint)
         .env("AWS_ALLOW_HTTP", "true")
         .env("AWS_ACCESS_KEY_ID", "x")

@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::process::{Process, this_program};
-use super::{Line, Printer};
+use super::process::{Process, start_broker, this_program};
+use super::{Line, Printer, median};
 use crate::cli::say;
 
 /// Least that throughput with transactions may be of that without (issue 5).
@@ -125,25 +125,6 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The broker, and its address.
-fn start_broker(data: &Path) -> anyhow::Result<(Process, String)> {
-    let mut command = this_program()?;
-    command
-        .args(["broker", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .stdout(Stdio::piped());
-    let mut broker = Process(command.spawn().context("the broker cannot be started")?);
-    let mut line = String::new();
-    if let Some(output) = broker.0.stdout.take() {
-        BufReader::new(output).read_line(&mut line)?;
-    }
-    let address = line.trim().strip_prefix("listening on ");
-    let address = address
-        .context("the broker did not say where it listens")?
-        .to_owned();
-    Ok((broker, address))
-}
-
 /// A run to be measured.
 struct Run<'a> {
     args: &'a Args,
@@ -237,12 +218,6 @@ fn name_and_ticks(stat: &str) -> Option<(String, u64)> {
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     let (user, system) = (ticks()?, ticks()?);
     Some((stat.get(start + 1..end)?.to_owned(), user + system))
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 #[cfg(test)]

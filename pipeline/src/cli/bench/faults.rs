@@ -15,21 +15,16 @@ use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::tail::{Polled, Tail, TailRecord};
 use wellspring::kafka::topics::Topic;
 use wellspring::resolve::read_letters;
-use wellspring_workloads::simulate::{GeneratedCompounds, Simulation, SimulationSettings, Stain};
 
-use super::process::{Process, this_program};
+use super::process::{Process, small_plate, this_program};
 use super::{Line, Printer, Random};
 use crate::cli::common;
 use crate::cli::say;
-use crate::cli::simulate::cores;
-use crate::cli::simulate::plate_writer::{Compression, write_plates};
 
 /// Longest wait for a run to end.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long the broker is not heard.
 const CUT: Duration = Duration::from_secs(10);
-/// Wells of the simulated plate.
-const WELLS: u32 = 96;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -102,44 +97,14 @@ struct Count {
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
-    let settings = SimulationSettings {
-        name: "FAULTS".to_owned(),
-        wells: WELLS,
-        plates: 1,
-        fields: args.fields,
-        channels: vec![Stain::Dna],
-        height: 240,
-        width: 240,
-        cells_per_field: 20.0,
-        cell_diameter: 48.0,
-        generated: GeneratedCompounds {
-            rescue: 1,
-            toxic: 1,
-            inactive: 6,
-        },
-        doses: vec![0.1, 1.0, 5.0, 20.0],
-        replicates: 1,
-        healthy_wells: 16,
-        disease_wells: 16,
-        fill_with_controls: true,
-        ..SimulationSettings::default()
-    };
     let plate = folder.path().join("plate");
-    std::fs::create_dir_all(&plate)?;
-    write_plates(
-        &Simulation::new(settings)?,
-        &plate,
-        cores(),
-        Compression::None,
-        true,
-    )?;
-
+    let screen = small_plate(&plate, "FAULTS", args.fields)?;
     let mut installation = Installation {
-        screen: plate.join("screen.toml"),
+        screen,
         folder: folder.path().to_owned(),
         broker: None,
         bootstrap: args.kafka.clone().unwrap_or_else(|| "127.0.0.1:0".to_owned()),
-        fields: (WELLS * args.fields) as usize,
+        fields: (96 * args.fields) as usize,
     };
     if args.kafka.is_none() {
         installation.start_broker()?;

@@ -17,7 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::held::{Care, Standing, few};
-use super::{Inbound, LOOK_UP, LaneConsumer, Shared, add_offset, is_fatal};
+use super::{Drained, Inbound, LOOK_UP, LaneConsumer, Shared, add_offset, is_fatal};
 use crate::clock::now_ms;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::failpoint;
@@ -39,7 +39,7 @@ pub(super) struct Source {
     pub(super) facts: Arc<LaneFacts>,
     pub(super) settle: SyncSender<Settled>,
     pub(super) work: async_channel::Sender<Tracked<Arc<Inbound>>>,
-    pub(super) until_drained: bool,
+    pub(super) until_drained: Option<Drained>,
     pub(super) paused: bool,
     pub(super) resume_at: usize,
     pub(super) at_end: HashSet<i32>,
@@ -95,7 +95,9 @@ impl Source {
                     Given::Closed => break,
                 }
             }
-            if self.until_drained && self.drained() {
+            if let Some(drained) = &self.until_drained
+                && drained.all(self.drained())
+            {
                 tracing::info!(topic = %self.shared.topic, "drained");
                 break;
             }
@@ -234,7 +236,11 @@ impl Source {
                 "the record ended every process that worked on it and is given up"
             );
         } else if alone || !standing.marked {
-            let announced = if alone { standing.begun_alone() } else { standing.marked() };
+            let announced = if alone {
+                standing.begun_alone()
+            } else {
+                standing.marked()
+            };
             if let Err(error) = self.announce(assignment, id, announced) {
                 tracing::warn!(%error, "work on a partition cannot be announced; trying again");
                 drop(permit);

@@ -1,0 +1,165 @@
+//! An operator's hand on a fleet at work: runs that are paused, cancelled, or less urgent than others. Nothing is lost by it and
+//! nothing done twice.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use wellspring::kafka::tail::TailRecord;
+use wellspring::kafka::topics::Topic;
+
+use crate::common::{Running, few_wells, models, simulate, small_plate, start_broker, wait_for};
+use crate::fleet::Fleet;
+use crate::{FIELDS, by_subject, json, records};
+
+/// Fields of `slow_fleet`'s screen.
+const MANY: usize = 192;
+
+/// A plate of two fields in each of 96 wells.
+fn many_fields(folder: &Path) -> PathBuf {
+    simulate(folder, &small_plate("\"DNA\""));
+    folder.join("plates/screen.toml")
+}
+
+impl Fleet<'_> {
+    /// A worker that takes 100 ms for a field, so that an operator's word finds it at work.
+    fn slow_worker(&self, more: &[&str]) -> Running {
+        let mut command = self.command(&[&["worker"], more].concat());
+        Running(
+            command
+                .env("FAILPOINTS", "worker.embed=sleep(100)")
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> bool {
+        self.command(arguments).status().unwrap().success()
+    }
+
+    /// What `runs list` says of the screen's run.
+    fn run_of(&self, screen: &str) -> Value {
+        let mut command = self.command(&["runs", "list", "--json"]);
+        let output = command.stdout(Stdio::piped()).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let runs = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let found = runs.into_iter().find(|run| run["screen"] == screen);
+        found.unwrap_or_else(|| panic!("no run of '{screen}' in:\n{lines}"))
+    }
+}
+
+fn name(run: &Value) -> &str {
+    run["run"].as_str().unwrap()
+}
+
+#[test]
+fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    many_fields(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
+    let _serve = fleet.serve();
+    fleet.submit();
+    let _worker = fleet.slow_worker(&[]);
+    fleet.wait_for_a_feature();
+    let run = fleet.run_of("small");
+    assert_eq!(run["state"], "open");
+    assert!(fleet.succeeds(&["runs", "pause", name(&run)]));
+    assert!(fleet.succeeds(&["runs", "pause", name(&run)]), "twice is once");
+    // Every field is done by now, or waits.
+    let (mut done, mut waiting) = (0, 0);
+    wait_for("all fields to be done or to wait", || {
+        let features = by_subject(&records(&fleet.kafka, Topic::Features));
+        let parked = by_subject(&records(&fleet.kafka, Topic::Retries));
+        done = features.len();
+        waiting = parked
+            .keys()
+            .filter(|field| !features.contains_key(*field))
+            .count();
+        done + waiting == MANY
+    });
+    assert!(waiting > 0, "the run was over before it was paused");
+    assert_eq!(fleet.run_of("small")["state"], "paused");
+    // Nothing more is done, though what waits comes back to be looked at.
+    let parked = records(&fleet.kafka, Topic::Retries).len();
+    wait_for("fields that wait a second time", || {
+        records(&fleet.kafka, Topic::Retries).len() >= parked + waiting
+    });
+    fleet.assert_every_feature_once(done);
+
+    assert!(fleet.succeeds(&["runs", "resume", name(&run)]));
+    fleet.wait_for_fields(MANY as u64);
+    fleet.assert_every_feature_once(MANY);
+    assert_eq!(fleet.run_of("small")["state"], "finished");
+    assert!(!fleet.succeeds(&["runs", "pause", name(&run)]), "it has ended");
+}
+
+#[test]
+fn a_cancelled_run_is_dropped_and_cannot_be_submitted_again() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let screen = many_fields(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
+    let _serve = fleet.serve();
+    fleet.submit();
+    let mut worker = fleet.slow_worker(&["--until-drained"]);
+    fleet.wait_for_a_feature();
+    let run = fleet.run_of("small");
+    assert!(
+        !fleet.succeeds(&["runs", "cancel", "small-00000000"]),
+        "no such run"
+    );
+    assert!(fleet.succeeds(&["runs", "cancel", name(&run)]));
+    // What was in its stages is done, the rest is read and dropped.
+    assert!(worker.0.wait().unwrap().success());
+    let done = records(&fleet.kafka, Topic::Features).len();
+    assert!(done < MANY, "the run was over before it was cancelled");
+    fleet.assert_every_feature_once(done);
+    assert_eq!(fleet.run_of("small")["state"], "cancelled");
+    assert!(fleet.summary().is_none());
+    let screen = screen.to_str().unwrap();
+    assert!(!fleet.succeeds(&["submit", screen]), "it was cancelled");
+    assert!(!fleet.succeeds(&["runs", "resume", name(&run)]));
+
+    // Another version of the screen is another run, and the server has not noticed a thing.
+    let text = std::fs::read_to_string(screen).unwrap();
+    std::fs::write(screen, text.replace("[screen]\n", "[screen]\nversion = 2\n")).unwrap();
+    assert!(fleet.succeeds(&["submit", screen]));
+    let _worker = fleet.start(&["worker"]);
+    fleet.wait_for_fields(MANY as u64);
+}
+
+#[test]
+fn a_live_plate_overtakes_a_batch_that_goes_on_behind_it() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let batch = many_fields(&folder.path().join("batch"));
+    let live = few_wells(&folder.path().join("live"), "\"DNA\"").join("screen.toml");
+    let named = std::fs::read_to_string(&live).unwrap();
+    std::fs::write(&live, named.replacen("name = \"small\"", "name = \"urgent\"", 1)).unwrap();
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
+    let _serve = fleet.serve();
+    assert!(fleet.succeeds(&["submit", batch.to_str().unwrap(), "--lane", "batch"]));
+    assert!(fleet.succeeds(&["submit", live.to_str().unwrap()]));
+    let both = |is: &dyn Fn(&Value) -> bool| ["small", "urgent"].iter().all(|of| is(&fleet.run_of(of)));
+    wait_for("plans", || both(&|run| run["plates_planned"] == 1));
+    // Of a plate that both runs have, and that is planned in both lanes already.
+    assert!(fleet.succeeds(&["plates", "announce", "SMALL0001"]));
+    let mut worker = fleet.slow_worker(&["--until-drained"]);
+    assert!(worker.0.wait().unwrap().success(), "both lanes are drained");
+    wait_for("both runs", || both(&|run| run["state"] == "finished"));
+    let features = records(&fleet.kafka, Topic::Features);
+    let urgent = fleet.run_of("urgent");
+    let (of_live, of_batch): (Vec<_>, Vec<_>) = features
+        .iter()
+        .partition(|feature| json(feature)["run"] == urgent["run"]);
+    assert_eq!((of_live.len(), of_batch.len()), (FIELDS as usize, MANY));
+    // The batch has eight times as many fields, and was there first.
+    let last = |features: &[&TailRecord]| features.iter().map(|feature| feature.time_ms).max();
+    assert!(last(&of_live) < last(&of_batch));
+}
