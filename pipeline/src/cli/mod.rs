@@ -26,6 +26,7 @@ mod runs;
 pub(crate) mod say;
 mod serve;
 mod simulate;
+mod status;
 mod submit;
 mod topics;
 mod worker;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Serve(serve::Args),
     /// Embed fields of submitted runs as one member of the fleet.
     Worker(worker::Args),
+    /// See how far runs are, what waits and how fast it goes, and what failed.
+    Status(status::Args),
     /// Announce plates, or see which there are.
     Plates(plates::Args),
     /// See runs, pause them, let them go on, or end them.
@@ -107,6 +110,7 @@ impl Command {
             Command::Submit(args) => submit::execute(args),
             Command::Serve(args) => serve::execute(args),
             Command::Worker(args) => worker::execute(args),
+            Command::Status(args) => status::execute(&args),
             Command::Plates(args) => plates::execute(args),
             Command::Runs(args) => runs::execute(args),
             Command::DeadLetters(args) => dead_letters::execute(args),

@@ -103,7 +103,7 @@ impl Steered {
 
 /// A run in a list.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     run: &'a str,
     screen: &'a str,
     state: RunState,
@@ -126,7 +126,23 @@ struct Shown<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn of(board: &'a Board, run: &'a str, known: &'a KnownRun) -> Self {
+    pub(super) fn submitted_ms(&self) -> u64 {
+        self.submitted_ms
+    }
+
+    /// Name, state, plates, those planned, those profiled, fields planned.
+    pub(super) fn cells(&self) -> Vec<String> {
+        vec![
+            self.run.to_owned(),
+            self.state.to_string(),
+            self.plates.to_string(),
+            self.plates_planned.to_string(),
+            self.plates_profiled.to_string(),
+            self.fields_expected.to_string(),
+        ]
+    }
+
+    pub(super) fn of(board: &'a Board, run: &'a str, known: &'a KnownRun) -> Self {
         let mut line = Self {
             run,
             screen: &known.screen,

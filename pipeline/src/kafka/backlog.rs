@@ -1,10 +1,20 @@
-//! Backlog: how many records of a topic a role has not answered yet.
+//! Backlog: how many records of a topic a role has answered, and how many it has not yet.
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
+use serde::Serialize;
 
 use super::topics::Topic;
 use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+
+/// How far a role is with its topic, in records; the markers of transactions count as records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Standing {
+    /// Answered since the topic began.
+    pub answered: u64,
+    /// Not answered yet.
+    pub waiting: u64,
+}
 
 /// Looks at one topic and one group of readers.
 pub struct Backlog {
@@ -25,11 +35,11 @@ impl Backlog {
         })
     }
 
-    /// Records between what is committed and the end, about: the markers of transactions count as records. Blocking.
+    /// How far the role is now. Blocking.
     ///
     /// # Errors
     /// Kafka cannot be asked.
-    pub fn records(&self) -> Result<u64, KafkaFailure> {
+    pub fn look(&self) -> Result<Standing, KafkaFailure> {
         let partitions = super::partitions(self.consumer.client(), &self.name, &self.settings)?;
         let mut asked = TopicPartitionList::new();
         for partition in &partitions {
@@ -39,7 +49,7 @@ impl Backlog {
             .consumer
             .committed_offsets(asked, BROKER_TIMEOUT)
             .map_err(self.settings.failed("reading committed offsets"))?;
-        let mut records = 0;
+        let mut standing = Standing::default();
         for partition in partitions {
             let (first, end) = self
                 .consumer
@@ -50,8 +60,9 @@ impl Backlog {
                 Some(Offset::Offset(offset)) => offset.max(first),
                 _ => first,
             };
-            records += u64::try_from(end - from).unwrap_or(0);
+            standing.answered += u64::try_from(from).unwrap_or(0);
+            standing.waiting += u64::try_from(end - from).unwrap_or(0);
         }
-        Ok(records)
+        Ok(standing)
     }
 }

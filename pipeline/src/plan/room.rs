@@ -50,8 +50,9 @@ impl Room {
             }
             let waiting = self
                 .backlog
-                .records()
-                .map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?;
+                .look()
+                .map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?
+                .waiting;
             self.left = MOST_WAITING.saturating_sub(waiting);
             if self.left == 0 {
                 std::thread::sleep(LOOK);

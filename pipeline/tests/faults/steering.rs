@@ -33,6 +33,13 @@ impl Fleet<'_> {
         )
     }
 
+    /// What one look of `status` finds.
+    fn status(&self, more: &[&str]) -> Value {
+        let mut command = self.command(&[&["status", "--json"], more].concat());
+        let output = command.stdout(Stdio::piped()).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     fn succeeds(&self, arguments: &[&str]) -> bool {
         self.command(arguments).status().unwrap().success()
     }
@@ -82,6 +89,13 @@ fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
         done + waiting == MANY
     });
     assert!(waiting > 0, "the run was over before it was paused");
+    let look = fleet.status(&[]);
+    assert_eq!(
+        (&look["runs"][0]["state"], &look["runs"][0]["fields_expected"]),
+        (&"paused".into(), &MANY.into())
+    );
+    assert_eq!(look["lanes"].as_array().unwrap().len(), 2);
+    assert!(look["lanes"][0]["answered"].as_u64().unwrap() >= MANY as u64);
     assert_eq!(fleet.run_of("small")["state"], "paused");
     // Nothing more is done, though what waits comes back to be looked at.
     let parked = records(&fleet.kafka, Topic::Retries).len();
@@ -121,6 +135,8 @@ fn a_cancelled_run_is_dropped_and_cannot_be_submitted_again() {
     fleet.assert_every_feature_once(done);
     assert_eq!(fleet.run_of("small")["state"], "cancelled");
     assert!(fleet.summary().is_none());
+    assert_eq!(fleet.status(&[])["runs"].as_array().unwrap().len(), 0);
+    assert_eq!(fleet.status(&["--all"])["runs"][0]["state"], "cancelled");
     let screen = screen.to_str().unwrap();
     assert!(!fleet.succeeds(&["submit", screen]), "it was cancelled");
     assert!(!fleet.succeeds(&["runs", "resume", name(&run)]));
