@@ -71,7 +71,7 @@ impl ModelIdentity {
     }
 
     /// In words, as far as it differs from `other`.
-    fn told(&self, other: &Self) -> String {
+    pub(crate) fn told(&self, other: &Self) -> String {
         let mut told = format!("{} {}", self.name, self.version);
         if self.weights_sha256 != other.weights_sha256 {
             told.push_str(&format!(" with weights {:.16}", self.weights_sha256));
@@ -121,28 +121,34 @@ pub fn same_screen(run: &RunId, before: &Screen, screen: &Screen) -> Result<(), 
     if !same_name || before.hash() == screen.hash() {
         return Ok(());
     }
-    let tables = |screen: &Screen| serde_json::to_value(screen).unwrap_or_default();
-    let (before, now) = (tables(before), tables(screen));
-    let names = now.as_object().into_iter().chain(before.as_object());
-    let mut differ: Vec<&String> = names
-        .flat_map(|tables| tables.keys())
-        .filter(|name| before.get(name) != now.get(name))
-        .collect();
-    differ.sort();
-    differ.dedup();
-    let differ: Vec<String> = differ.into_iter().map(|name| written(name)).collect();
     Err(IdentityError::OtherScreen {
         name: screen.name.clone(),
         version: screen.version,
         run: run.clone(),
-        parts: differ.join(" and "),
+        parts: different_parts(before, screen).join(" and "),
     })
+}
+
+/// The parts of two screens that are not the same, as their files have them, in order.
+pub fn different_parts(one: &Screen, other: &Screen) -> Vec<String> {
+    let tables = |screen: &Screen| serde_json::to_value(screen).unwrap_or_default();
+    let (one, other) = (tables(one), tables(other));
+    let names = other.as_object().into_iter().chain(one.as_object());
+    let mut differ: Vec<&String> = names
+        .flat_map(|tables| tables.keys())
+        .filter(|name| one.get(name) != other.get(name))
+        .collect();
+    differ.sort();
+    differ.dedup();
+    differ.into_iter().map(|name| written(name)).collect()
 }
 
 /// A part of a screen as its file has it.
 fn written(part: &str) -> String {
     match part {
         "description" => "[screen] description".to_owned(),
+        "name" => "[screen] name".to_owned(),
+        "version" => "[screen] version".to_owned(),
         "steps" => "[[steps]]".to_owned(),
         table => format!("[{table}]"),
     }

@@ -11,6 +11,7 @@ pub mod collector;
 pub mod compare;
 pub mod dead_letters;
 pub mod decode;
+pub mod diff;
 pub mod drift;
 pub mod embed;
 pub mod error;

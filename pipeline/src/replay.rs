@@ -125,17 +125,17 @@ impl From<SubmitError> for ReplayError {
 }
 
 /// The old run as it was submitted.
-struct Old {
+pub(crate) struct Old {
     run: RunId,
-    screen: Screen,
-    plates: BTreeSet<Barcode>,
+    pub(crate) screen: Screen,
+    pub(crate) plates: BTreeSet<Barcode>,
     /// What its features are made with.
-    model: Option<ModelIdentity>,
+    pub(crate) model: Option<ModelIdentity>,
     /// Hashes of its plates' planes.
-    shadings: HashMap<Barcode, String>,
+    pub(crate) shadings: HashMap<Barcode, String>,
 }
 
-fn find(kafka: &KafkaSettings, run: &str) -> Result<Old, ReplayError> {
+pub(crate) fn find(kafka: &KafkaSettings, run: &str) -> Result<Old, ReplayError> {
     let mut found: Option<Old> = None;
     for status in read_statuses(kafka)? {
         match status {

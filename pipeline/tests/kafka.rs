@@ -8,6 +8,7 @@
 
 mod common;
 mod kafka {
+    pub(crate) mod diff;
     pub(crate) mod registry;
     pub(crate) mod replay;
     pub(crate) mod topics;

@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::Serialize;
 use wellspring::clock::rfc3339;
+use wellspring::diff::{Change, Difference, diff};
 use wellspring::events::{RunId, Steering};
 use wellspring::kafka::topics;
 use wellspring::plates::{Board, InRun, KnownRun, PlateState, RunState};
 use wellspring::steer::steer;
 use wellspring_workloads::words::Barcode;
 
+use super::calls::{Grid, Side};
 use super::common::{KafkaArgs, runtime};
 use super::say;
 
@@ -37,6 +39,22 @@ enum Command {
     Show {
         /// The run.
         run: RunId,
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Tell what differs between two runs: how they were made, wells, scores and calls.
+    #[command(
+        after_help = "Example:\n  wellspring runs diff rescue-pilot-1a2b3c4d rescue-again-5e6f7a8b --kafka kafka:9092\n\n\
+        Exit code 1: a call or a well's profile differs, or one of the runs has what the other has not."
+    )]
+    Diff {
+        /// The first run.
+        a: RunId,
+        /// The second run.
+        b: RunId,
+        /// Print one JSON object, with every call that changed.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         kafka: KafkaArgs,
     },
@@ -77,6 +95,16 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
                     .collect(),
             };
             say::line(serde_json::to_string_pretty(&shown)?);
+        }
+        Command::Diff { a, b, json, kafka } => {
+            ensure!(a != b, "run '{a}' is held beside itself; name two runs");
+            let found = diff(&kafka.settings()?, &a, &b, &std::env::temp_dir())?;
+            if json {
+                say::line(serde_json::to_string(&found)?);
+            } else {
+                tell(&found);
+            }
+            return Ok(ExitCode::from(u8::from(found.is_any())));
         }
         Command::Pause(steered) => steered.execute(Steering::Paused, "paused")?,
         Command::Resume(steered) => steered.execute(Steering::Resumed, "resumed")?,
@@ -186,4 +214,99 @@ fn list(board: &Board, json: bool) -> anyhow::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Changed calls in the table.
+const MOST_CHANGES: usize = 40;
+
+fn tell(found: &Difference) {
+    if found.made.is_empty() {
+        say::line("made alike");
+    }
+    for made in &found.made {
+        say::line(format_args!("made differently: {made}"));
+    }
+    for (run, plates) in [(&found.a, &found.plates_of_a), (&found.b, &found.plates_of_b)] {
+        if !plates.is_empty() {
+            let names: Vec<String> = plates.iter().map(ToString::to_string).collect();
+            say::line(format_args!("plates of {run} alone: {}", names.join(", ")));
+        }
+    }
+    let wells = &found.wells;
+    say::line(format_args!(
+        "profiles of wells: {} the same, {} changed, {} of {} alone, {} of {} alone",
+        wells.same, wells.changed, wells.of_a, found.a, wells.of_b, found.b
+    ));
+    if wells.incomparable > 0 {
+        say::line(format_args!(
+            "  {} of the changed have another number of values",
+            wells.incomparable
+        ));
+    }
+    if !wells.furthest.is_empty() {
+        let mut grid = Grid::new(&[
+            ("plate", Side::Left),
+            ("well", Side::Left),
+            ("cosine", Side::Right),
+            ("fields", Side::Right),
+        ]);
+        for well in &wells.furthest {
+            grid.push(vec![
+                well.plate.to_string(),
+                well.well.to_string(),
+                format!("{:.4}", well.cosine),
+                format!("{} > {}", well.fields.0, well.fields.1),
+            ]);
+        }
+        say::line(grid.text().trim_end());
+    }
+    let of = &found.comparisons;
+    say::line(format_args!(
+        "calls: {} the same, {} changed, {} of {} alone, {} of {} alone; rescue changed by {:.3} at most",
+        of.same_call,
+        of.changed.len(),
+        of.of_a,
+        found.a,
+        of.of_b,
+        found.b,
+        of.largest_rescue_change
+    ));
+    if of.changed.is_empty() {
+        return;
+    }
+    let mut grid = Grid::new(&[
+        ("disease", Side::Left),
+        ("compound", Side::Left),
+        ("dose", Side::Right),
+        ("call", Side::Left),
+        ("rescue", Side::Right),
+        ("q", Side::Right),
+        ("off z", Side::Right),
+        ("wells", Side::Right),
+    ]);
+    for change in of.changed.iter().take(MOST_CHANGES) {
+        grid.push(cells(change));
+    }
+    say::line(grid.text().trim_end());
+    if let Some(more @ 1..) = of.changed.len().checked_sub(MOST_CHANGES) {
+        say::line(format_args!("  and {more} more; --json has them all"));
+    }
+}
+
+fn cells(change: &Change) -> Vec<String> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let pair = |(a, b): (Option<f64>, Option<f64>)| {
+        let number = |of: Option<f64>| of.map_or("-".to_owned(), |of| format!("{of:.3}"));
+        format!("{} > {}", number(a), number(b))
+    };
+    vec![
+        text(&change.disease),
+        text(&change.compound),
+        change.dose.map_or("all".to_owned(), |dose| dose.to_string()),
+        format!("{} > {}", change.call.0, change.call.1),
+        pair(change.rescue),
+        pair(change.q_value),
+        pair(change.off_z),
+        format!("{} > {}", change.count.0, change.count.1),
+    ]
 }
