@@ -40,6 +40,7 @@ pub mod publish;
 pub mod quality;
 pub mod replay;
 pub mod report;
+pub mod rerun;
 pub mod resolve;
 pub mod results;
 pub mod runs;

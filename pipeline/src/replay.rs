@@ -185,7 +185,7 @@ impl Old {
     }
 
     /// Whether the old features are what the new screen would make.
-    fn same_features(&self, screen: &Screen) -> Result<(), ReplayError> {
+    pub(crate) fn same_features(&self, screen: &Screen) -> Result<(), ReplayError> {
         let parts = |screen: &Screen| {
             [
                 ("[images] channels", serde_json::to_value(&screen.images.channels)),

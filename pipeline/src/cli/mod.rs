@@ -21,6 +21,7 @@ mod plan;
 mod plates;
 mod relate;
 mod replay;
+mod rerun;
 mod run;
 mod runs;
 pub(crate) mod say;
@@ -75,6 +76,8 @@ pub(crate) enum Command {
     DeadLetters(dead_letters::Args),
     /// Replay an earlier run's plates or features into a new run.
     Replay(replay::Args),
+    /// Run a screen again: only what changed is made anew.
+    Rerun(rerun::Args),
     /// Compare, create and alter topics, and read what is on them.
     Topics(topics::Args),
     /// Compare profiles made here or elsewhere, without Kafka.
@@ -115,6 +118,7 @@ impl Command {
             Command::Runs(args) => runs::execute(args),
             Command::DeadLetters(args) => dead_letters::execute(args),
             Command::Replay(args) => replay::execute(args),
+            Command::Rerun(args) => rerun::execute(args),
             Command::Topics(args) => topics::execute(args),
             Command::Compare(args) => compare::execute(args),
             Command::Drift(args) => drift::execute(args),

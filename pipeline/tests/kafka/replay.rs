@@ -184,6 +184,78 @@ fn features_of_a_run(broker: &Broker) {
     ));
 }
 
+#[test]
+fn a_rerun_makes_anew_what_changed_and_nothing_else() {
+    let broker = Broker::embedded();
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let old = old_run(&kafka, &screen(&broker));
+    let file = broker.folder.path().join("old.toml");
+    let text_of = |more: &str| {
+        format!(
+            "[screen]\nname = \"old\"\n[images]\nstore = \"{}\"\nlayout = \"imagexpress\"\n\
+             channels = [{{ name = \"DNA\", match = \"w1\" }}]\n[plate_map]\nfile = \"/platemap.csv\"\n\
+             [controls]\nreference = {{ cell_line = \"WT\" }}\nphenotype = {{ cell_line = \"NF1\" }}\n{more}",
+            broker.folder.path().display()
+        )
+    };
+    let rerun = |more: &str, options: &[&str]| -> Value {
+        std::fs::write(&file, text_of(more)).unwrap();
+        let arguments = [&["rerun", file.to_str().unwrap(), "--json"], options].concat();
+        let done = command(&kafka, &arguments);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        serde_json::from_slice(&done.stdout).unwrap()
+    };
+    let batch = || {
+        let announced: Vec<PlateReady> = all(&kafka, Topic::Plates);
+        announced
+            .into_iter()
+            .filter_map(|event| event.lane.and(event.run))
+            .collect::<Vec<_>>()
+    };
+
+    // Another seed of the comparison: the features are the old ones.
+    let first = rerun("[comparison]\nseed = 7\n", &[]);
+    assert_eq!(
+        (&first["anew"], &first["of"]),
+        (&"comparison".into(), &old.as_str().into())
+    );
+    let first = first["run"].as_str().unwrap().to_owned();
+    let expected = BTreeMap::from([("P1".to_owned(), FIELDS as usize), ("P2".to_owned(), 2)]);
+    assert_eq!(counted(&kafka, &first), expected);
+    assert!(batch().is_empty());
+
+    // Once more is a run of its own, which begins from the last one.
+    let second = rerun("[comparison]\nseed = 7\n", &["--plate", "P2"]);
+    assert_eq!(second["of"], first.as_str());
+    assert_ne!(second["run"], first.as_str());
+
+    // Other pixels: the plates are worked on again, in the batch lane.
+    let third = rerun("[preprocess]\nbackground = 100\n", &["--of", &old]);
+    assert_eq!(
+        (&third["anew"], &third["plates"]),
+        (&"embedding".into(), &2.into())
+    );
+    assert_eq!(batch(), [third["run"].as_str().unwrap(); 2]);
+    let fourth = rerun("", &["--of", &old, "--embed", "--plate", "P1"]);
+    assert_eq!(
+        (&fourth["anew"], &fourth["plates"]),
+        (&"embedding".into(), &1.into())
+    );
+
+    // What failed is tried again where it failed. This letter came without its record.
+    let failed = command(
+        &kafka,
+        &["rerun", file.to_str().unwrap(), "--failed", "--of", &old],
+    );
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("too large to be kept"));
+    std::fs::write(&file, text_of("").replace("\"old\"", "\"never\"")).unwrap();
+    let never = command(&kafka, &["rerun", file.to_str().unwrap()]);
+    assert_eq!(never.status.code(), Some(2));
+    assert!(text(&never.stderr).contains("never submitted"));
+}
+
 fn plates_of_a_run(broker: &Broker) {
     let kafka = broker.settings();
     broker.create_topics(&kafka).unwrap();
