@@ -25,7 +25,7 @@ use crate::external::{self, ExternalSettings};
 use crate::failures::{returned, settle, settle_field};
 use crate::fetch::MemoryLimit;
 use crate::fields::OfField;
-use crate::kafka::lane::{Drained, Lane, LaneSettings};
+use crate::kafka::lane::{Company, Drained, Lane, LaneSettings};
 use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::lanes::Lanes;
@@ -114,6 +114,7 @@ pub fn planner(
         topic: urgency.plates(),
         role: urgency.planner(),
         in_flight: 4,
+        company: Company::default(),
         until_drained: None,
     };
     let (lane, plates) = Lane::open(kafka, &settings)?;
@@ -136,6 +137,7 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
         topic: Topic::Retries,
         role: "retrier",
         in_flight: 256,
+        company: Company::default(),
         until_drained: None,
     };
     let (lane, due) = Lane::open(kafka, &settings)?;
@@ -170,6 +172,8 @@ pub fn worker(
     settings: &WorkerSettings,
     runtime: &Handle,
 ) -> Result<Role, KafkaFailure> {
+    // Not with the planner's: it waits for room, which only workers make.
+    let company = Company::default();
     let mut lanes = Vec::new();
     let mut tasks = Vec::new();
     for (urgency, drained) in settings.lanes.iter().zip(Drained::together(settings.lanes.len())) {
@@ -177,6 +181,7 @@ pub fn worker(
             topic: urgency.tasks(),
             role: urgency.worker(),
             in_flight: settings.in_flight_fields,
+            company: company.clone(),
             until_drained: settings.until_drained.then_some(drained),
         };
         let (lane, work) = Lane::open(kafka, &lane)?;

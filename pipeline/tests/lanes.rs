@@ -16,7 +16,7 @@ use wellspring::clock::now_ms;
 use wellspring::error::{FailureClass, Stage, StageError};
 use wellspring::events::Status;
 use wellspring::failures::{DELAY, DUE};
-use wellspring::kafka::lane::{Lane, LaneSettings, Work};
+use wellspring::kafka::lane::{Company, Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::Tail;
 use wellspring::kafka::topics::{Topic, create_missing};
@@ -52,10 +52,15 @@ impl Broker {
     }
 
     fn lane(&self, topic: Topic, role: &'static str, in_flight: usize) -> (Lane, Work) {
+        self.lane_in(&Company::default(), topic, role, in_flight)
+    }
+
+    fn lane_in(&self, company: &Company, topic: Topic, role: &'static str, in_flight: usize) -> (Lane, Work) {
         let settings = LaneSettings {
             topic,
             role,
             in_flight,
+            company: company.clone(),
             until_drained: None,
         };
         Lane::open(&self.kafka, &settings).unwrap()
@@ -68,6 +73,7 @@ impl Broker {
             topic,
             role,
             in_flight,
+            company: Company::default(),
             until_drained: None,
         };
         Lane::open(&kafka, &settings).unwrap()
@@ -264,6 +270,42 @@ fn a_record_that_ends_process_after_process_is_handed_out_as_deadly_at_the_sixth
     assert!(!tracked.value.deadly);
     tracked.ticket.settle(Outcome::Publish(Vec::new()));
     end(lane, work);
+}
+
+/// What another lane's record does to the process must not be blamed on it.
+#[test]
+fn a_record_that_may_be_deadly_is_alone_in_both_lanes_of_a_worker() {
+    let broker = Broker::start();
+    broker.publish(&[record(Topic::Tasks, "suspect")]);
+    for _ in 1..=3 {
+        let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
+        drop(work.recv_blocking().unwrap());
+        drop(work);
+        assert!(lane.join().is_err());
+    }
+    let company = Company::default();
+    let (batch, batch_work) = broker.lane_in(&company, Topic::BatchTasks, "worker-batch", 8);
+    broker.publish(&[record(Topic::BatchTasks, "busy")]);
+    let busy = batch_work.recv_blocking().unwrap();
+    let (live, live_work) = broker.lane_in(&company, Topic::Tasks, "worker", 8);
+    wait_for("the lane to be assigned", || live.assignments() > 0);
+    let polls = live.polls();
+    wait_for("polls of a lane that waits", || live.polls() >= polls + 200);
+    assert!(live_work.try_recv().is_err());
+    busy.ticket.settle(Outcome::Publish(Vec::new()));
+    let suspect = live_work.recv_blocking().unwrap();
+    assert!(!suspect.value.deadly);
+
+    broker.publish(&[record(Topic::BatchTasks, "later")]);
+    let polls = batch.polls();
+    wait_for("polls of the other lane", || batch.polls() >= polls + 20);
+    assert!(batch_work.try_recv().is_err());
+    suspect.ticket.settle(Outcome::Publish(Vec::new()));
+    let later = batch_work.recv_blocking().unwrap();
+    assert_eq!(later.value.key, "later");
+    later.ticket.settle(Outcome::Publish(Vec::new()));
+    end(live, live_work);
+    end(batch, batch_work);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! partition next. A record that ends the process itself, again and again, is recognised (`held::Standing`) and
 //! handed out as [`Inbound::deadly`].
 
+mod company;
 mod held;
 mod publisher;
 mod source;
@@ -24,6 +25,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::sync::Semaphore;
 
+pub use self::company::Company;
 use self::held::{Held, HeldPartition};
 use self::publisher::Publisher;
 use self::source::Source;
@@ -46,6 +48,8 @@ pub struct LaneSettings {
     pub role: &'static str,
     /// Records in flight or held at most.
     pub in_flight: usize,
+    /// The lanes that share the stages behind this one.
+    pub company: Company,
     /// Whether to stop when every assigned partition is read to its end and settled: here, and in the lanes beside it.
     pub until_drained: Option<Drained>,
 }
@@ -234,6 +238,7 @@ impl Lane {
         };
         let source = Source {
             consumer: consumer.clone(),
+            seat: settings.company.join(shared.in_flight.clone(), limit),
             shared: shared.clone(),
             facts: Arc::new(facts),
             settle,

@@ -16,6 +16,7 @@ use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::company::Seat;
 use super::held::{Care, Standing, few};
 use super::{Drained, Inbound, LOOK_UP, LaneConsumer, Shared, add_offset, is_fatal};
 use crate::clock::now_ms;
@@ -36,6 +37,7 @@ const POLL_CAREFUL: Duration = Duration::from_millis(2);
 pub(super) struct Source {
     pub(super) consumer: Arc<LaneConsumer>,
     pub(super) shared: Arc<Shared>,
+    pub(super) seat: Seat,
     pub(super) facts: Arc<LaneFacts>,
     pub(super) settle: SyncSender<Settled>,
     pub(super) work: async_channel::Sender<Tracked<Arc<Inbound>>>,
@@ -79,6 +81,11 @@ impl Source {
                 self.poll_paused(POLL_PAUSED)?;
                 continue;
             };
+            if self.seat.is_kept_out() {
+                drop(permit);
+                self.poll_paused(POLL_PAUSED)?;
+                continue;
+            }
             if self.paused {
                 // Resuming drops what the client had read ahead, so it waits until there is room for a good share.
                 if self.shared.in_flight.available_permits() + 1 < self.resume_at {
@@ -209,17 +216,23 @@ impl Source {
             },
         };
         let alone = standing.care == Care::Alone;
+        let solitude = if alone { self.seat.keep_others_out() } else { None };
+        if alone && solitude.is_none() {
+            drop(permit);
+            self.poll_paused(POLL_CAREFUL)?;
+            return Ok(Given::Back(message));
+        }
         let limit = self.shared.limit;
-        let room = |shared: &Shared| match standing.care {
+        let room = |shared: &Shared, seat: &Seat| match standing.care {
             Care::None => true,
             Care::Few => {
                 let held = shared.held();
                 held.partitions.get(&id).is_none_or(|p| p.begun < few(limit))
             }
             // The permit of this record is taken.
-            Care::Alone => shared.in_flight.available_permits() + 1 == limit,
+            Care::Alone => shared.in_flight.available_permits() + 1 == limit && seat.others_are_idle(),
         };
-        while !room(&self.shared) {
+        while !room(&self.shared, &self.seat) {
             if self.shared.stopping() {
                 return Ok(Given::Back(message));
             }
@@ -290,6 +303,7 @@ impl Source {
                 self.poll_paused(POLL_CAREFUL)?;
             }
         }
+        drop(solitude);
         Ok(Given::Begun)
     }
 
