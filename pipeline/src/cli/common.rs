@@ -491,13 +491,11 @@ pub(crate) fn end_requested(
     }))
 }
 
-/// Waits until the process is asked to end, or a role ends by itself.
-pub(crate) fn wait_for_end(runtime: &tokio::runtime::Runtime, roles: &[&Role]) -> anyhow::Result<()> {
-    let end = end_requested(runtime)?;
+/// Waits until the process is asked to `end` ([`end_requested`]), or a role ends by itself.
+pub(crate) fn wait_for_end(end: &tokio::task::JoinHandle<()>, roles: &[&Role]) {
     while !end.is_finished() && !roles.iter().any(|role| role.ended()) {
         std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
 }
 
 /// A moment on the command line, in milliseconds since 1970.

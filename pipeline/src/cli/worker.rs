@@ -8,13 +8,20 @@ use wellspring::runs::Runs;
 use wellspring::topology::worker;
 use wellspring_workloads::screen::ResourceSettings;
 
-use super::common::{ComputeArgs, KafkaArgs, LaneName, RetryArgs, SERVICE_DELAYS, runtime, wait_for_end};
+use super::common::{
+    ComputeArgs, KafkaArgs, LaneName, RetryArgs, SERVICE_DELAYS, end_requested, runtime, wait_for_end,
+};
 use super::say;
+
+/// Exit code of a worker that was to drain its partitions and was asked to end before: EX_TEMPFAIL of sysexits.h, "try
+/// again". Batch systems would otherwise take a preempted worker for one that is done.
+const ENDED_BEFORE_DRAINED: u8 = 75;
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  wellspring worker --kafka kafka:9092 --until-drained\n\n\
-    SIGTERM and ctrl-c finish and commit what is in flight, then exit."
+    SIGTERM and ctrl-c finish and commit what is in flight, then exit. With --until-drained the exit code is then 75:\n\
+    there may be more to do, so a batch system should start the worker again."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -26,7 +33,7 @@ pub(crate) struct Args {
     /// Only tasks of this lane: live or batch. Default: of both, the live ones first.
     #[arg(long, value_name = "LANE", value_enum)]
     lane: Option<LaneName>,
-    /// Exit when every task of the assigned partitions is done.
+    /// Exit when every task of the assigned partitions is done; asked to end before that, exit with code 75.
     #[arg(long)]
     until_drained: bool,
     /// Run the commands that screens name in [[steps]]: whoever can submit a screen then runs programs as this user.
@@ -36,6 +43,8 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
+    // Listened for from the start: the first process of a container does not even see SIGTERM before.
+    let end = end_requested(&runtime)?;
     let kafka = KafkaSettings {
         retry_delays: args.retries.delays(&SERVICE_DELAYS),
         ..args.kafka.settings()?
@@ -56,8 +65,13 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         kafka.bootstrap,
         device.describe()
     ));
-    wait_for_end(&runtime, &[&role])?;
+    wait_for_end(&end, &[&role]);
+    let drained = role.ended();
     (role.stopper())();
     role.join()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if args.until_drained && !drained {
+        ExitCode::from(ENDED_BEFORE_DRAINED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
