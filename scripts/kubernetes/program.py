@@ -3,6 +3,7 @@
 A broker of its own, a server and a worker are started on this machine, with what the files tell them, and stopped again.
 """
 
+import functools
 import json
 import os
 import re
@@ -32,6 +33,15 @@ def settings_of(files, container):
         yield variable["name"], variable.get("value")
 
 
+@functools.cache
+def helped(wellspring, *arguments):
+    """Why the program refuses the arguments, if it does, and its help on them on one line."""
+    # Arguments before --help are checked, values too.
+    tried = subprocess.run([wellspring, *arguments, "--help"], capture_output=True, text=True, timeout=PATIENCE)
+    refused = tried.returncode != 0 and tried.stderr.strip().splitlines()[0]
+    return refused, " ".join(tried.stdout.split())
+
+
 def command_lines(files, wellspring, problems):
     """Every container's arguments and variables are the program's."""
     for name, document in files.resources():
@@ -41,12 +51,10 @@ def command_lines(files, wellspring, problems):
             if "command" in container or not container.get("args"):
                 say("give the program its arguments in `args`; its image has the command")
                 continue
-            # Arguments before --help are checked, values too.
-            tried = subprocess.run([wellspring, *container["args"], "--help"], capture_output=True, text=True)
-            if tried.returncode != 0:
-                say(f"wellspring {' '.join(container['args'])}: {tried.stderr.strip().splitlines()[0]}")
+            refused, told = helped(wellspring, *container["args"])
+            if refused:
+                say(f"wellspring {' '.join(container['args'])}: {refused}")
                 continue
-            told = " ".join(tried.stdout.split())
             known = set(re.findall(r"\[env: ([A-Z0-9_]+)=", told))
             before = set()
             for variable, value in settings_of(files, container):
@@ -133,10 +141,10 @@ def groups(address):
     return found
 
 
-def on_kafka(files, wellspring, problems):
-    """Topic, group, partitions and probe, on a broker."""
-    [(_, settings)] = files.of_kind("ConfigMap")
-    prefix = settings["data"]["WELLSPRING_PREFIX"]
+@functools.cache
+def observed(wellspring, prefix, paths):
+    """What the program is seen to do with this prefix: groups, topics by name, problems; and with requests for `paths`."""
+    problems = []
     with tempfile.TemporaryDirectory() as folder, Process(
         wellspring, "broker", "--data", f"{folder}/broker", "--listen", "127.0.0.1:0"
     ) as broker:
@@ -145,18 +153,47 @@ def on_kafka(files, wellspring, problems):
         with Process(wellspring, "worker", "--device", "cpu", **of) as worker:
             worker.line(r"^worker ")
             give_up = time.monotonic() + PATIENCE
-            while not (found := groups(address)) and time.monotonic() < give_up:
+            found, since = set(), time.monotonic()
+            # A worker joins one for each lane; all are there when there are some and no further ones come.
+            while (not found or time.monotonic() < since + 2) and time.monotonic() < give_up:
+                if (now := groups(address)) != found:
+                    found, since = now, time.monotonic()
                 time.sleep(0.1)
             if worker.ended() != 0:
-                problems.append(f"a worker that is drained ended with {worker.process.returncode}")
+                problems.append(f"a worker that was asked to end ended with {worker.process.returncode}")
         described = subprocess.run(
             [wellspring, "--quiet", "topics", "describe", "--json"], env={**os.environ, **of},
             capture_output=True, text=True, check=True, timeout=PATIENCE,
         )
         topics = {topic["name"]: topic for topic in map(json.loads, described.stdout.splitlines())}
-        for name, document in files.of_kind("ScaledObject"):
-            scaler(files, name, document, topics, found, problems)
-        doors(files, wellspring, folder, of, problems)
+        with Process(
+            wellspring, "serve", "--no-worker", "--out", f"{folder}/results", WELLSPRING_HTTP="127.0.0.1:0", **of
+        ) as serve:
+            address = serve.line(r"by HTTP at (\S+)")[1]
+            for path in paths:
+                try:
+                    urllib.request.urlopen(f"http://{address}{path}", timeout=10).close()
+                except OSError as error:
+                    problems.append(f"a probe asks for {path}, which is answered with: {error}")
+            if serve.ended() != 0:
+                problems.append(f"`wellspring serve` ended with {serve.process.returncode}")
+    return found, topics, problems
+
+
+def on_kafka(files, wellspring, problems):
+    """Topics, groups, partitions and probes."""
+    [(_, settings)] = files.of_kind("ConfigMap")
+    probed = {
+        probe["httpGet"]["path"]
+        for _, document in files.resources() if pod_of(document)
+        for container in pod_of(document)["containers"]
+        for kind in ("readinessProbe", "livenessProbe", "startupProbe")
+        if "httpGet" in (probe := container.get(kind, {}))
+    }
+    found, topics, seen = observed(wellspring, settings["data"]["WELLSPRING_PREFIX"], tuple(sorted(probed)))
+    problems += seen
+    for name, document in files.of_kind("ScaledObject"):
+        scaler(files, name, document, topics, found, problems)
 
 
 def scaler(files, name, document, topics, found, problems):
@@ -178,7 +215,7 @@ def scaler(files, name, document, topics, found, problems):
         if asked["bootstrapServersFromEnv"] not in given:
             say(f"the container is not given {asked['bootstrapServersFromEnv']}")
         if asked["consumerGroup"] not in found:
-            say(f"workers are in the group {', '.join(found) or 'of nobody'}, not in {asked['consumerGroup']}")
+            say(f"workers are in the groups {', '.join(sorted(found)) or 'of nobody'}, not in {asked['consumerGroup']}")
         if asked["topic"] not in topics:
             say(f"topics are {', '.join(topics)}; {asked['topic']} is none of them")
             continue
@@ -189,28 +226,6 @@ def scaler(files, name, document, topics, found, problems):
         ):
             if number != partitions:
                 say(f"{where} is {number}; {asked['topic']} has {partitions} partitions")
-
-
-def doors(files, wellspring, folder, of, problems):
-    """What is probed by HTTP answers."""
-    probed = {
-        probe["httpGet"]["path"]
-        for _, document in files.resources() if pod_of(document)
-        for container in pod_of(document)["containers"]
-        for kind in ("readinessProbe", "livenessProbe", "startupProbe")
-        if "httpGet" in (probe := container.get(kind, {}))
-    }
-    with Process(
-        wellspring, "serve", "--no-worker", "--out", f"{folder}/results", WELLSPRING_HTTP="127.0.0.1:0", **of
-    ) as serve:
-        address = serve.line(r"by HTTP at (\S+)")[1]
-        for path in sorted(probed):
-            try:
-                urllib.request.urlopen(f"http://{address}{path}", timeout=10).close()
-            except OSError as error:
-                problems.append(f"a probe asks for {path}, which is answered with: {error}")
-        if serve.ended() != 0:
-            problems.append(f"`wellspring serve` ended with {serve.process.returncode}")
 
 
 def check(files, wellspring, problems):

@@ -1,10 +1,15 @@
 """Resources against the schemas of Kubernetes and KEDA."""
 
+import functools
 import json
 
 import jsonschema
 import kubernetes_validate
+import kubernetes_validate.utils
 import yaml
+
+# The schemas of a version are some megabytes of JSON, which the library would read anew for every resource.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 # The oldest Kubernetes that has all that is used (a Job's failures by index, switched on since), and the newest known.
 KUBERNETES = ("1.29", "1.37")

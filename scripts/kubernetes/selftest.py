@@ -20,6 +20,7 @@ CHANGES = [
     ("worker.yaml", "- name: WELLSPRING_INSTANCE", "- name: WELLSPRING_INSTANZ", "no variable WELLSPRING_INSTANZ"),
     ("config.yaml", "WELLSPRING_PREFIX:", "WELLSPRING_PREFIXES:", "no variable WELLSPRING_PREFIXES"),
     ("worker-budget.yaml", "matchLabels:\n      app.kubernetes.io/name: wellspring", "matchLabels:\n      app: w", "selects no pod"),
+    ("batch.yaml", "--lane, batch", "--lane, night", "invalid value 'night'"),
     ("batch.yaml", "values: [75]", "values: [76]", "nothing of exit code 76"),
     ("batch.yaml", "podReplacementPolicy: Failed", "podReplacementPolicies: Failed", "podReplacementPolicies"),
     ("batch.yaml", "$(JOB)-$(INDEX)", "$(JOBS)-$(INDEX)", "uses $(JOBS)"),
@@ -30,8 +31,8 @@ CHANGES = [
     ("keda/worker-scaler.yaml", "cooldownPeriod", "coolDownPeriod", "coolDownPeriod"),
     ("keda/worker-scaler.yaml", "excludePersistentLag", "excludePersistingLag", "no parameter excludePersistingLag"),
     ("keda/worker-scaler.yaml", "offsetResetPolicy: earliest", "offsetResetPolicy: first", "must be one of latest, earliest"),
-    ("keda/worker-scaler.yaml", "consumerGroup: wellspring-worker", "consumerGroup: wellspring-workers", "workers are in the group"),
-    ("keda/worker-scaler.yaml", "topic: wellspring.tasks", "topic: wellspring.task", "wellspring.task is none of them"),
+    ("keda/worker-scaler.yaml", "consumerGroup: wellspring-worker\n", "consumerGroup: wellspring-workers\n", "not in wellspring-workers"),
+    ("keda/worker-scaler.yaml", "topic: wellspring.tasks-batch", "topic: wellspring.batch", "wellspring.batch is none of them"),
     ("keda/worker-scaler.yaml", "maxReplicaCount: 32", "maxReplicaCount: 64", "has 32 partitions"),
 ]
 
