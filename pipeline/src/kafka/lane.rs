@@ -244,6 +244,7 @@ impl Lane {
             settle,
             work,
             until_drained: settings.until_drained.clone(),
+            without_since: None,
             paused: false,
             resume_at: limit.div_ceil(4),
             at_end: HashSet::new(),

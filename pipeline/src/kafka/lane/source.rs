@@ -34,6 +34,10 @@ const POLL_PAUSED: Duration = Duration::from_millis(20);
 /// The same while a record waits for those before it, because its partition is taken with care.
 const POLL_CAREFUL: Duration = Duration::from_millis(2);
 
+/// A newcomer to a group is assigned no partitions at first: those that have them are told to give some up. After this
+/// time there are none for it.
+const NONE_COMES: Duration = Duration::from_secs(15);
+
 pub(super) struct Source {
     pub(super) consumer: Arc<LaneConsumer>,
     pub(super) shared: Arc<Shared>,
@@ -42,6 +46,8 @@ pub(super) struct Source {
     pub(super) settle: SyncSender<Settled>,
     pub(super) work: async_channel::Sender<Tracked<Arc<Inbound>>>,
     pub(super) until_drained: Option<Drained>,
+    /// Since when this member of the group has no partitions, where that was looked at.
+    pub(super) without_since: Option<Instant>,
     pub(super) paused: bool,
     pub(super) resume_at: usize,
     pub(super) at_end: HashSet<i32>,
@@ -102,11 +108,12 @@ impl Source {
                     Given::Closed => break,
                 }
             }
-            if let Some(drained) = &self.until_drained
-                && drained.all(self.drained())
-            {
-                tracing::info!(topic = %self.shared.topic, "drained");
-                break;
+            if self.until_drained.is_some() {
+                let now = self.drained();
+                if self.until_drained.as_ref().is_some_and(|lanes| lanes.all(now)) {
+                    tracing::info!(topic = %self.shared.topic, "drained");
+                    break;
+                }
             }
         }
         Ok(())
@@ -411,12 +418,18 @@ impl Source {
         }
     }
 
-    fn drained(&self) -> bool {
+    /// Whether everything of the assigned partitions is done; of none, whether none came for [`NONE_COMES`].
+    fn drained(&mut self) -> bool {
         let held = self.shared.held();
-        held.assigned_once
-            && self.read.is_empty()
-            && held.partitions.keys().all(|p| self.at_end.contains(p))
-            && held.is_clear()
+        if !held.assigned_once {
+            return false;
+        }
+        if held.partitions.is_empty() {
+            let since = *self.without_since.get_or_insert_with(Instant::now);
+            return since.elapsed() >= NONE_COMES;
+        }
+        self.without_since = None;
+        self.read.is_empty() && held.partitions.keys().all(|p| self.at_end.contains(p)) && held.is_clear()
     }
 }
 
