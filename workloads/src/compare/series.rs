@@ -80,12 +80,34 @@ pub(super) struct Controls {
 impl Controls {
     fn of(wells: &[ScoredWell<'_>], kind: Kind, question: Question) -> Self {
         let usable = || wells.iter().filter(|well| well.leave_one_out);
+        let mut scaled: Vec<Vec<f64>> = usable().map(|well| well.scaled.clone()).collect();
+        if kind == Kind::Treated && question == Question::Rescue {
+            apart(&mut scaled);
+        }
         Self {
             wells: usable().map(|well| well.profile.well).collect(),
             effects: usable()
                 .map(|well| effect(well.position, kind, question))
                 .collect(),
-            scaled: usable().map(|well| well.scaled.clone()).collect(),
+            scaled,
+        }
+    }
+}
+
+/// Moves each row to where it lies from the mean of the others. Phenotype wells have a part in the direction that all
+/// are measured beside, and lie nearer to it than a well that has none: with 16 of them on each of two plates, 19 % of
+/// wells that did nothing had p < 0.05 beside the axis.
+fn apart(rows: &mut [Vec<f64>]) {
+    let all: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
+    let (n, Some(centre)) = (rows.len() as f64, axis::mean(&all)) else {
+        return;
+    };
+    if n < 2.0 {
+        return;
+    }
+    for row in rows {
+        for (value, centre) in row.iter_mut().zip(&centre) {
+            *value = centre + n / (n - 1.0) * (*value - centre);
         }
     }
 }
