@@ -299,6 +299,38 @@ fn fewer_components_than_asked_for_and_plates_that_cannot_be_aligned_are_noted()
 }
 
 #[test]
+fn a_plate_whose_wells_do_not_differ_is_named_and_the_others_are_compared_as_without_it() {
+    let wells = screen(9, 5);
+    let without: Vec<WellProfile> = wells
+        .iter()
+        .filter(|well| well.plate.as_str() != "P4")
+        .cloned()
+        .collect();
+    let mut spoilt = wells;
+    for well in spoilt.iter_mut().filter(|well| well.plate.as_str() == "P4") {
+        well.values.fill(3.0);
+    }
+    for align in [Align::Pca, Align::Tvn, Align::Sphere, Align::Harmony] {
+        let compared =
+            |wells: &[WellProfile]| compare_framed(wells, &settings(align), &names(), None).unwrap();
+        let ((found, frame), (expected, other)) = (compared(&spoilt), compared(&without));
+        assert_eq!(frame.transform(), other.transform(), "{align:?}");
+        assert_eq!(found.wells, expected.wells, "{align:?}");
+        assert_eq!(found.rows, expected.rows, "{align:?}");
+        let of_plate = |note: &&wellspring_workloads::compare::Note| {
+            note.kind == NoteKind::NotAligned
+                && note.plate.as_ref().is_some_and(|plate| plate.as_str() == "P4")
+        };
+        assert!(found.notes.iter().any(|note| of_plate(&note)), "{align:?}");
+    }
+    for well in &mut spoilt {
+        well.values.fill(3.0);
+    }
+    let error = compare_framed(&spoilt, &settings(Align::Tvn), &names(), None).unwrap_err();
+    assert!(error.to_string().contains("differ"), "{error}");
+}
+
+#[test]
 fn unasked_a_rescue_screen_with_enough_reference_wells_is_aligned_and_others_say_why_not() {
     let auto = ComparisonSettings::default();
     let frame = |wells: &[WellProfile], settings: &ComparisonSettings| {

@@ -60,7 +60,10 @@ impl Frame {
     {
         settings.check()?;
         let mut width = (!features.is_empty()).then_some(features.len());
-        let mut frame = Self::default();
+        let mut frame = Self {
+            features: features.to_vec(),
+            ..Self::default()
+        };
         if settings.normalise == Normalise::RobustMad {
             let mut scalers = Vec::new();
             batches(design, &mut read, |_, plates| {

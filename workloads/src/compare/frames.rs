@@ -35,8 +35,8 @@ pub(super) struct Framed {
     pub(super) aligned: Option<Vec<Vec<f64>>>,
     /// How the plate's columns were scaled.
     pub(super) scaling: Option<Scaling>,
-    /// The first column without spread where it was scaled, counted among all columns of the profiles.
-    pub(super) first_flat: Option<usize>,
+    /// The first column without spread where it was scaled, counted among all columns of the profiles, and its name.
+    pub(super) first_flat: Option<(usize, String)>,
 }
 
 /// The space in which the wells of a screen are compared: all that its plates have in common. [`Frame::fit`] makes it,
@@ -52,6 +52,8 @@ pub struct Frame {
     pub(super) positions: Option<WellPositionMeans>,
     /// The columns that are compared, where not all are.
     pub(super) selection: Option<Selection>,
+    /// Names of all columns; none where the caller gave none.
+    pub(super) features: Vec<String>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -98,8 +100,8 @@ impl Frame {
         Ok(rows)
     }
 
-    /// Of the plates at `places`, those with the reference wells that alignment needs: each with its place, its wells, and
-    /// its profiles before any scaling.
+    /// Of the plates at `places`, those with the reference wells that alignment needs and with wells that differ: each with
+    /// its place, its wells, and its profiles before any scaling. The others are named where they are scored.
     pub(super) fn alignable<'s, 'w>(
         &self,
         places: Range<usize>,
@@ -112,13 +114,15 @@ impl Frame {
             .map(|(wells, place)| (place, wells, Placed::of(wells)))
             .filter(|(_, _, placed)| placed.controls.len() >= FEWEST_ALIGNED)
             .map(|(place, wells, placed)| {
-                Ok(Alignable {
+                let raw = self.raw_rows(place, wells, settings)?;
+                Ok(differ(&raw).then_some(Alignable {
                     place,
                     wells,
                     placed,
-                    raw: self.raw_rows(place, wells, settings)?,
-                })
+                    raw,
+                }))
             })
+            .filter_map(Result::transpose)
             .collect()
     }
 
@@ -213,7 +217,9 @@ impl Frame {
             first_flat: scaling.as_ref().and_then(|scaling| {
                 let column = *scaling.flat_columns().first()?;
                 let kept = self.selection.as_ref().map(Selection::kept);
-                kept.map_or(Some(column), |kept| kept.get(column).copied())
+                let column = kept.map_or(Some(column), |kept| kept.get(column).copied())?;
+                let name = self.features.get(column);
+                Some((column, name.map_or_else(|| column.to_string(), String::clone)))
             }),
             scaling,
         })
@@ -239,7 +245,9 @@ fn moved(plate: Option<&FeatureMatrix>, wells: &[&WellProfile]) -> Result<Vec<Ve
         let name = name.map(ToString::to_string).unwrap_or_default();
         return Err(unscored(
             wells,
-            format!("plate {name} was not aligned: that needs {FEWEST_ALIGNED} reference wells"),
+            format!(
+                "plate {name} was not aligned: that needs {FEWEST_ALIGNED} reference wells, and wells that differ"
+            ),
         ));
     };
     Ok(wide(rows))
@@ -328,6 +336,12 @@ pub(super) fn raw_rows(wells: &[&WellProfile]) -> FeatureMatrix {
         rows.row_mut(i).copy_from_slice(&well.values);
     }
     rows
+}
+
+/// Whether any two rows do.
+fn differ(rows: &FeatureMatrix) -> bool {
+    let first = rows.rows().next();
+    first.is_some_and(|first| rows.rows().any(|row| row != first))
 }
 
 fn reference(wells: &[&WellProfile]) -> usize {

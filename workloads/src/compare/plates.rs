@@ -299,8 +299,17 @@ fn score_rows<'a>(
         for (name, side) in [("reference", &reference), ("phenotype", &phenotype)] {
             if let ([only], false) = (side.as_slice(), around) {
                 let well = wells[*only].well;
+                let of_null = match settings.question {
+                    Question::Rescue => "phenotype",
+                    Question::Response | Question::Activity => "reference",
+                };
+                let untested = if name == of_null {
+                    ": treatments with wells on this plate have no null, hence no p-value"
+                } else {
+                    ""
+                };
                 let text = format!(
-                    "well {well} is the only {name} well: it was scored on an axis it defines, and gives no spread"
+                    "well {well} is the only {name} well: it was scored on an axis it defines, and gives no spread{untested}"
                 );
                 notes.add(NoteKind::SingleControl, disease, Some(well), None, text);
             }
@@ -439,15 +448,15 @@ fn note_scaling(
         notes.add(NoteKind::FewControls, None, None, None, text);
     }
     if let Some(scaling) = scaling
-        && let Some(column) = framed.first_flat
+        && let Some((column, name)) = &framed.first_flat
     {
         let width = framed.rows.first().map_or(0, Vec::len);
         let (flat, dropped) = (scaling.flat_columns().len(), scaling.dropped());
         let text = format!(
             "{flat} of {width} feature columns have no spread in the {fitted} wells they are scaled on (the first is \
-             column {column}); {dropped} were dropped"
+             column {name}); {dropped} were dropped"
         );
-        notes.add(NoteKind::ConstantFeatures, None, None, Some(column), text);
+        notes.add(NoteKind::ConstantFeatures, None, None, Some(*column), text);
     }
 }
 
