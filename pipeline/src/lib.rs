@@ -5,6 +5,7 @@
 //! [`fields`] every edge between two stages, [`track`] the acknowledgement that travels with the work. Only
 //! [`kafka`] knows rdkafka, only [`store`] object storage. `ARCHITECTURE.md` has the picture.
 
+pub mod aside;
 pub mod clock;
 pub mod collect;
 pub mod collector;

@@ -25,4 +25,5 @@ pub mod screen;
 pub mod select;
 pub mod signature;
 pub mod simulate;
+mod slots;
 pub mod words;

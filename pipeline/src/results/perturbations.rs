@@ -1,8 +1,8 @@
 //! `perturbations.parquet`: the consensus profile of each treatment, for `wellspring relate` and `neighbours`, and for
 //! pycytominer, copairs and EFAAR_benchmarking: `Metadata_*` columns are text, all others are features.
 //!
-//! Profiles enter in the order the file should have, a whole file leaves; memory is one row group. Fails as
-//! [`TableWriter`] does.
+//! Profiles enter in the order the file should have and wait on disk while plates pass, when memory is scarcest; a whole
+//! file leaves in the end. Memory is one profile, then one row group and the footer. Fails as [`TableWriter`] does.
 
 use std::path::Path;
 
@@ -12,10 +12,14 @@ use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
 use super::parquet::{TableWriter, WrittenTable};
 use super::tables::Provenance;
+use crate::aside::AsideWriter;
 
 /// `perturbations.parquet` being written.
 #[derive(Debug)]
-pub struct PerturbationTable(TableWriter);
+pub struct PerturbationTable {
+    table: TableWriter,
+    waiting: AsideWriter,
+}
 
 impl PerturbationTable {
     /// The file's name.
@@ -48,14 +52,21 @@ impl PerturbationTable {
             Consensus::Modz => "modz",
         };
         pairs.push(("wellspring.consensus".to_owned(), word.to_owned()));
-        TableWriter::create(&dir.join(Self::FILE), columns, features, &pairs).map(Self)
+        Ok(Self {
+            table: TableWriter::create(&dir.join(Self::FILE), columns, features, &pairs)?,
+            waiting: AsideWriter::create(dir)?,
+        })
     }
 
     /// Appends a treatment.
     ///
     /// # Errors
-    /// It has another number of features, or the disk refuses.
+    /// The disk refuses.
     pub fn push(&mut self, profile: &Perturbation) -> Result<(), WriteError> {
+        Ok(self.waiting.push(profile)?)
+    }
+
+    fn write(table: &mut TableWriter, profile: &Perturbation) -> Result<(), WriteError> {
         let dose = profile.dose.map(|dose| dose.to_string());
         let (wells, plates) = (profile.n_wells.to_string(), profile.n_plates.to_string());
         let cells = [
@@ -66,14 +77,19 @@ impl PerturbationTable {
             Cell::Text(&wells),
             Cell::Text(&plates),
         ];
-        self.0.push(&cells, &profile.values)
+        table.push(&cells, &profile.values)
     }
 
     /// Completes the file, which gets its name later.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// A profile has another number of features, or the disk refuses.
     pub fn close(self) -> Result<WrittenTable, WriteError> {
-        self.0.close()
+        let Self { mut table, waiting } = self;
+        let mut profiles = waiting.finish()?;
+        while let Some(profile) = profiles.take()? {
+            Self::write(&mut table, &profile)?;
+        }
+        table.close()
     }
 }

@@ -289,11 +289,9 @@ impl<S: Spool> SignatureGatherer<S> {
             let (well, name) = (wells[i].0, wells[i].0.to_string());
             let parts = [plate.as_str().as_bytes(), name.as_bytes()];
             let hash = seed_for(seed, parts.into_iter());
-            reservoir.offer(most, hash, plate, well, || {
-                let row = rows.row(i).iter().zip(mean);
-                let row = row.map(|(&value, mean)| ((f64::from(value) - mean) * n / (n - 1.0)) as f32);
-                (row.collect(), 1.0 / n)
-            });
+            let row = rows.row(i).iter().zip(mean);
+            let row = row.map(|(&value, mean)| ((f64::from(value) - mean) * n / (n - 1.0)) as f32);
+            reservoir.offer(most, hash, plate, well, row, 1.0 / n);
         }
     }
 

@@ -6,12 +6,14 @@ use std::collections::BinaryHeap;
 
 use super::gather::ControlPool;
 use crate::matrix::FeatureMatrix;
+use crate::slots::Slots;
 use crate::words::{Barcode, WellPosition};
 
 /// The control wells of smallest hash: a sample that does not depend on the order they came in.
 #[derive(Debug, Default)]
 pub(super) struct Reservoir {
     kept: BinaryHeap<Control>,
+    rows: Slots,
     /// Wells seen, kept or not.
     pub(super) offered: usize,
 }
@@ -19,7 +21,8 @@ pub(super) struct Reservoir {
 #[derive(Debug)]
 struct Control {
     rank: (u64, Barcode, WellPosition),
-    row: Vec<f32>,
+    /// Its row's slot.
+    row: u32,
     share: f64,
 }
 
@@ -50,16 +53,22 @@ impl Reservoir {
         hash: u64,
         plate: &Barcode,
         well: WellPosition,
-        control: impl FnOnce() -> (Vec<f32>, f64),
+        row: impl ExactSizeIterator<Item = f32>,
+        share: f64,
     ) {
         let rank = (hash, plate.clone(), well);
         if self.kept.len() >= most {
             if self.kept.peek().is_none_or(|largest| largest.rank <= rank) {
                 return;
             }
-            self.kept.pop();
+            if let Some(largest) = self.kept.pop() {
+                self.rows.forget(largest.row);
+            }
         }
-        let (row, share) = control();
+        if self.kept.is_empty() {
+            self.rows = Slots::new(most);
+        }
+        let row = self.rows.put(row);
         self.kept.push(Control { rank, row, share });
     }
 
@@ -67,7 +76,7 @@ impl Reservoir {
         let mut rows = FeatureMatrix::new(width);
         let mut share = Vec::with_capacity(self.kept.len());
         for control in self.kept.into_sorted_vec() {
-            let pushed = rows.push(&control.row);
+            let pushed = rows.push(self.rows.row(control.row));
             debug_assert!(pushed.is_ok(), "rows of one screen have one width");
             share.push(control.share);
         }

@@ -26,7 +26,7 @@ use crate::results::error::ReadError;
 
 /// Features of a block, in bytes: large enough that a page is rarely decoded twice, small beside what a comparison
 /// holds.
-const BLOCK_BYTES: usize = 24 << 20;
+const BLOCK_BYTES: usize = 16 << 20;
 /// Most rows of a block, for tables with few features.
 const BLOCK_ROWS: usize = 32 << 10;
 /// Feature columns decoded before they are put into rows.

@@ -6,7 +6,7 @@ use super::super::finished::Finished;
 use super::super::multiple::{Counts, Stages};
 use super::super::spool::{Place, Spool};
 use super::super::{ComparisonSettings, Correction, Note, NoteKind};
-use super::open::Activities;
+use super::open::{Activities, Pooled};
 use super::{Activity, Level};
 use crate::matrix::FeatureMatrix;
 use crate::replicate::correlation::{ReplicatingSettings, threshold};
@@ -81,8 +81,9 @@ impl Activities<'_> {
     fn threshold(&self, level: Level) -> Option<f64> {
         let mut wells: Vec<_> = self.pool.kept.iter().collect();
         wells.sort_by_key(|(priority, well)| (well.series, well.dose, **priority));
-        let width = wells.first()?.1.row.len();
-        let rows = FeatureMatrix::from_rows(width, wells.iter().map(|(_, well)| &*well.row)).ok()?;
+        let row = |well: &Pooled| self.pool_rows.row(well.row);
+        let width = row(wells.first()?.1).len();
+        let rows = FeatureMatrix::from_rows(width, wells.iter().map(|(_, well)| row(well))).ok()?;
         let mut groups: Vec<usize> = Vec::with_capacity(wells.len());
         let mut last = None;
         for (_, well) in &wells {

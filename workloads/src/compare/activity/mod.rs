@@ -90,7 +90,7 @@ pub struct Activity {
 }
 
 /// The consensus profile of a compound at a dose: its wells as one row, measured from the plates' own controls.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Perturbation {
     /// The disease model.
     pub disease: Option<String>,

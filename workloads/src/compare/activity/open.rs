@@ -17,6 +17,7 @@ use super::measure::{Measured, measure, of_compound};
 use super::plate::{Direction, PlateEffects, Well};
 use super::{MOST_WELLS, POOL_WELLS};
 use crate::replicate::map::{MapSettings, Nulls, p_values};
+use crate::slots::Slots;
 
 /// Controls kept of a disease whose treatments lie on more plates than are held at once.
 const KEPT_CONTROLS: usize = 128;
@@ -90,28 +91,30 @@ impl<T> Smallest<T> {
         }
     }
 
-    fn offer(&mut self, priority: u64, thing: impl FnOnce() -> T) {
+    /// Gives what is not kept any more, where `thing` took its place.
+    fn offer(&mut self, priority: u64, thing: impl FnOnce() -> T) -> Option<T> {
         if self.kept.len() >= self.most
             && self
                 .kept
                 .last_key_value()
                 .is_some_and(|(&last, _)| priority >= last)
         {
-            return;
+            return None;
         }
-        self.kept.insert(priority, thing());
+        let before = self.kept.insert(priority, thing());
         if self.kept.len() > self.most {
-            self.kept.pop_last();
+            return self.kept.pop_last().map(|(_, last)| last);
         }
+        before
     }
 }
 
-/// A treated well of the sample that percent replicating is judged by: its series, its dose, its row.
+/// A treated well of the sample that percent replicating is judged by: its series, its dose, the slot of its row.
 #[derive(Debug)]
 pub(super) struct Pooled {
     pub(super) series: usize,
     pub(super) dose: Option<u64>,
-    pub(super) row: Box<[f32]>,
+    pub(super) row: u32,
 }
 
 /// Everything that is not finished.
@@ -124,6 +127,7 @@ pub(crate) struct Activities<'d> {
     /// Controls of the diseases that have treatments on more plates than are held.
     samples: BTreeMap<u32, Smallest<Direction>>,
     pub(super) pool: Smallest<Pooled>,
+    pub(super) pool_rows: Slots,
     nulls: Nulls,
     /// Per series of the design, its measured treatment; no place where it has none.
     pub(super) waiting: Vec<Place>,
@@ -149,6 +153,8 @@ impl<'d> Activities<'d> {
             open: BTreeMap::new(),
             controls: BTreeMap::new(),
             pool: Smallest::new(POOL_WELLS),
+            // One more than are kept: the new one comes before the last goes.
+            pool_rows: Slots::new(POOL_WELLS + 1),
             nulls: Nulls::default(),
             tests: Default::default(),
             sizes: Default::default(),
@@ -172,11 +178,15 @@ impl<'d> Activities<'d> {
                     continue;
                 };
                 let well = treated.well;
-                self.pool.offer(well.priority, || Pooled {
+                let rows = &mut self.pool_rows;
+                let gone = self.pool.offer(well.priority, || Pooled {
                     series,
                     dose: treated.dose,
-                    row: well.row.values.clone(),
+                    row: rows.put(well.row.values.iter().copied()),
                 });
+                if let Some(gone) = gone {
+                    rows.forget(gone.row);
+                }
                 let open = self.open.entry(series).or_default();
                 if open.last_plate != Some(place) {
                     open.last_plate = Some(place);
