@@ -48,7 +48,7 @@ pub(super) fn publish(
     let findings = findings.and_then(|shown| shown.findings.take());
     let mut batches = Batches {
         run: &run.id,
-        transform: provenance.transform_sha256.as_deref(),
+        provenance,
         findings: findings.into_iter().flatten(),
         bytes: BATCH_BYTES,
         before: collection.comparisons_published,
@@ -56,9 +56,6 @@ pub(super) fn publish(
     };
     loop {
         let mut batch = batches.next()?;
-        for record in &mut batch.records {
-            record.headers.extend(provenance.headers());
-        }
         let status = if batch.last {
             let progress = collection.progress();
             Status::RunFinished {
@@ -122,8 +119,7 @@ struct Batch {
 /// Comparisons in batches.
 struct Batches<'r, I> {
     run: &'r RunId,
-    /// sha256 of the alignment.
-    transform: Option<&'r str>,
+    provenance: &'r Provenance,
     findings: I,
     /// Bytes after which a batch is full.
     bytes: usize,
@@ -143,7 +139,9 @@ impl<I: Iterator<Item = Result<Finding, ScratchError>>> Batches<'_, I> {
             if self.published <= self.before {
                 continue;
             }
-            let record = comparison_record(self.run, self.transform, finding).map_err(network)?;
+            let transform = self.provenance.transform_sha256.as_deref();
+            let mut record = comparison_record(self.run, transform, finding).map_err(network)?;
+            record.headers.extend(self.provenance.headers());
             bytes += record.value.len();
             records.push(record);
             if bytes >= self.bytes {
@@ -267,12 +265,57 @@ mod tests {
         })))
     }
 
-    /// Ids of the records of each batch, and what its status would remember.
-    fn published(before: u64) -> Vec<(Vec<String>, u64)> {
-        let run = "run".to_owned();
+    fn provenance() -> Provenance {
+        Provenance {
+            screen: "a screen".to_owned(),
+            run: "run".to_owned(),
+            screen_sha256: "5c".to_owned(),
+            model: "net".to_owned(),
+            model_sha256: "3d".to_owned(),
+            seed: 42,
+            transform_sha256: Some("0a1b2c3d4e5f".to_owned()),
+        }
+    }
+
+    #[test]
+    fn every_comparison_says_in_its_headers_what_made_it() {
+        let (run, provenance) = ("run".to_owned(), provenance());
         let mut batches = Batches {
             run: &run,
-            transform: None,
+            provenance: &provenance,
+            findings: (0..3).map(finding),
+            bytes: 1,
+            before: 0,
+            published: 0,
+        };
+        for _ in 0..3 {
+            let batch = batches.next().unwrap();
+            let [record] = batch.records.as_slice() else {
+                panic!("a batch of one byte has one record");
+            };
+            for (name, value) in [
+                ("ce_seed", "42"),
+                ("ce_screensha256", "5c"),
+                ("ce_modelsha256", "3d"),
+            ] {
+                let found: Vec<_> = record.headers.iter().filter(|(key, _)| *key == name).collect();
+                assert_eq!(found, [&(name, value.to_owned())], "once each");
+            }
+            let value = String::from_utf8_lossy(&record.value).into_owned();
+            assert!(
+                value.contains("0a1b2c3d4e5f"),
+                "the alignment is in the record itself"
+            );
+        }
+        assert!(batches.next().unwrap().records.is_empty());
+    }
+
+    /// Ids of the records of each batch, and what its status would remember.
+    fn published(before: u64) -> Vec<(Vec<String>, u64)> {
+        let (run, provenance) = ("run".to_owned(), provenance());
+        let mut batches = Batches {
+            run: &run,
+            provenance: &provenance,
             findings: (0..25).map(finding),
             bytes: 1_000,
             before,
