@@ -36,7 +36,7 @@ pub use findings::{Finding, Findings, FindingsWriter};
 pub use found::{FoundError, Profiled, Shown, compare_plates};
 pub use kept::KeptProfiles;
 pub use planned::Planned;
-pub use signatures::MatrixError;
+pub use signatures::{MatrixError, ShownEffect, ShownMatrix};
 pub use whole::ReplicateCounts;
 
 /// What a run comes to.

@@ -229,6 +229,7 @@ fn write_report(
         comparison_failed: failed.as_deref(),
         drift: compared.drift.report.as_ref(),
         replicates: shown.ok().map(|shown| shown.replicates),
+        matrix: shown.ok().and_then(|shown| shown.matrix.as_ref()),
         question: run.screen.comparison.question,
         dose_unit: &run.screen.comparison.dose_unit,
         plates: &compared.plates,

@@ -17,7 +17,7 @@ use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::signature::{
     Origin, RankBy, SignatureColumn, SignatureError, SignatureGatherer, SignatureScreen, SignatureSettings,
-    TopMatches, Vectors, score, vectors,
+    Specificity, TopMatches, Vectors, score, vectors,
 };
 use wellspring_workloads::words::WellPosition;
 
@@ -272,6 +272,41 @@ fn reversal_mimicry_and_rescue_are_found_and_belong_to_the_right_disease() {
         Ok::<(), SignatureError>(())
     })
     .unwrap();
+    let mut specificity = Specificity::new(&screen);
+    score(&mut screen, &settings, |column: &SignatureColumn| {
+        specificity.take(column);
+        Ok::<(), SignatureError>(())
+    })
+    .unwrap();
+    let (furthest, compounds) = specificity.furthest(2);
+    let name = |effect: usize| screen.effects.get(effect).unwrap().compound;
+    assert_eq!((name(furthest[0]), furthest.len()), (Some("cure"), 2));
+    assert_ne!(name(furthest[1]), Some("cure"));
+    let names: std::collections::BTreeSet<_> = screen.effects.iter().map(|effect| effect.compound).collect();
+    assert_eq!(compounds, names.len());
+    let best_of = |compound: Option<&str>| {
+        let of = screen
+            .effects
+            .iter()
+            .enumerate()
+            .filter(|(_, effect)| effect.compound == compound);
+        of.map(|(at, _)| {
+            columns
+                .iter()
+                .map(|column| column[1][at])
+                .fold(f64::NAN, f64::max)
+        })
+        .fold(f64::NAN, f64::max)
+    };
+    let rescue = |at: usize| {
+        columns
+            .iter()
+            .map(|column| column[1][at])
+            .fold(f64::NAN, f64::max)
+    };
+    let mut expected: Vec<f64> = names.iter().map(|&name| best_of(name)).collect();
+    expected.sort_by(|a, b| b.total_cmp(a));
+    assert_eq!([rescue(furthest[0]), rescue(furthest[1])], expected[..2]);
     for (k, list) in top.diseases().iter().enumerate() {
         let best = screen.effects.get(list[0].effect).unwrap();
         assert_eq!(best.compound, Some("cure"));

@@ -243,6 +243,7 @@ fn write_report(
         comparison_failed: None,
         drift: drift.report.as_ref(),
         replicates: Some(shown.replicates),
+        matrix: shown.matrix.as_ref(),
         question: screen.comparison.question,
         dose_unit: &screen.comparison.dose_unit,
         plates: &planned.facts,

@@ -19,7 +19,7 @@ use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::words::Barcode;
 
 use super::findings::{Findings, FindingsWriter};
-use super::signatures::MatrixError;
+use super::signatures::{MatrixError, ShownMatrix};
 use super::whole::{ReplicateCounts, WholeProfiles};
 use crate::memory;
 use crate::results::{ComparisonTables, Provenance, WriteError, write_dropped};
@@ -95,6 +95,8 @@ pub struct Shown {
     pub beyond: Option<String>,
     /// How many treatments replicate.
     pub replicates: ReplicateCounts,
+    /// Compounds against every disease model; `None` with fewer than two.
+    pub matrix: Option<ShownMatrix>,
     /// Of all toxic compounds, the one that is furthest beside the axis.
     pub most_harmful: Option<CompoundSummary>,
     /// Rows and compounds, where they were to be put aside.
@@ -156,7 +158,7 @@ impl Found {
     /// Completes the tables.
     fn finish(self) -> Result<Shown, FoundError> {
         // What this holds back for its last row group is not beside what the tables do.
-        let replicates = self.whole.finish()?;
+        let (replicates, matrix) = self.whole.finish()?;
         self.tables.finish()?;
         let beyond = (self.compounds > self.shown.compounds.len()).then(|| {
             let calls = self.calls.iter().map(|(call, count)| format!("{count} {call}"));
@@ -178,6 +180,7 @@ impl Found {
             rows: self.rows,
             beyond,
             replicates,
+            matrix,
             most_harmful: self.most_harmful,
             findings: self.findings.map(FindingsWriter::finish).transpose()?,
         })

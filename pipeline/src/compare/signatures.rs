@@ -12,8 +12,8 @@ use wellspring_workloads::compare::{ComparisonSettings, Design, Note, NoteKind, 
 use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::profile::Treatment;
 use wellspring_workloads::signature::{
-    LeftOut, SignatureColumn, SignatureError, SignatureGatherer, SignatureSettings, Specificity,
-    TreatedCells, score,
+    LeftOut, Origin, SignatureColumn, SignatureError, SignatureGatherer, SignatureScreen, SignatureSettings,
+    Specificity, TreatedCells, score, vectors,
 };
 use wellspring_workloads::words::WellPosition;
 
@@ -50,11 +50,41 @@ enum Gathering {
     NoAxis,
 }
 
+/// Compounds that a page shows against every disease model.
+const SHOWN: usize = 40;
+
+/// What a page can show of the matrix: the compounds that go furthest back along any disease signature, against all of
+/// them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownMatrix {
+    /// The disease models, by name.
+    pub diseases: Vec<Option<String>>,
+    /// The compounds, those that go furthest first.
+    pub rows: Vec<ShownEffect>,
+    /// Compounds in all.
+    pub compounds: usize,
+}
+
+/// A compound at one dose against every disease model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownEffect {
+    /// The compound.
+    pub compound: Option<String>,
+    /// The dose, in the screen's unit.
+    pub dose: Option<f64>,
+    /// The place of the disease model whose cells it was given to; `None` of healthy cells.
+    pub tested_on: Option<usize>,
+    /// `cos(e, −v)` with each signature, in [-1, 1]; NaN where one of the two has no length.
+    pub reversal: Vec<f32>,
+}
+
 /// What the matrix came to.
 #[derive(Debug, Default)]
 pub(super) struct Matrix {
     /// How specific compounds are; `None` with fewer than two signatures.
     pub(super) specificity: Option<Specificity>,
+    /// What the report shows; `None` likewise.
+    pub(super) shown: Option<ShownMatrix>,
     /// What a reader must know.
     pub(super) notes: Vec<Note>,
 }
@@ -137,7 +167,7 @@ impl Signatures {
     pub(super) fn write(self, out: &Path, provenance: &Provenance) -> Result<Matrix, MatrixError> {
         let without = |why: &str| Matrix {
             notes: vec![note(why.to_owned())],
-            specificity: None,
+            ..Matrix::default()
         };
         let gatherer = match self.gatherer {
             Gathering::On(gatherer) => gatherer,
@@ -163,8 +193,8 @@ impl Signatures {
                     .to_owned(),
             ));
             return Ok(Matrix {
-                specificity: None,
                 notes,
+                ..Matrix::default()
             });
         }
         let mut specificity = (screen.signatures.len() > 1).then(|| Specificity::new(&screen));
@@ -176,8 +206,52 @@ impl Signatures {
             table.push(column).map_err(MatrixError::from)
         })?;
         table.finish()?;
-        Ok(Matrix { specificity, notes })
+        let shown = match &specificity {
+            Some(specificity) => Some(shown(&mut screen, specificity)?),
+            None => None,
+        };
+        Ok(Matrix {
+            specificity,
+            shown,
+            notes,
+        })
     }
+}
+
+/// The compounds that a page shows.
+fn shown(
+    screen: &mut SignatureScreen<File>,
+    specificity: &Specificity,
+) -> Result<ShownMatrix, SignatureError> {
+    let (furthest, compounds) = specificity.furthest(SHOWN);
+    let diseases: Vec<Option<String>> = screen
+        .signatures
+        .iter()
+        .map(|signature| signature.disease.clone())
+        .collect();
+    let mut rows = Vec::with_capacity(furthest.len());
+    for at in furthest {
+        let vector = screen.effect_vectors.read(at..at + 1)?;
+        let cosines = vectors::cosines(&vector, &screen.signature_vectors);
+        let Some(effect) = screen.effects.get(at) else {
+            continue;
+        };
+        let tested_on = match effect.origin {
+            Origin::Disease(disease) => diseases.iter().position(|other| other == disease),
+            Origin::Healthy => None,
+        };
+        rows.push(ShownEffect {
+            compound: effect.compound.map(str::to_owned),
+            dose: effect.dose,
+            tested_on,
+            reversal: cosines.iter().map(|&cosine| -cosine as f32).collect(),
+        });
+    }
+    Ok(ShownMatrix {
+        diseases,
+        rows,
+        compounds,
+    })
 }
 
 /// Most notes about wells that were left out.

@@ -11,7 +11,7 @@ use wellspring_workloads::compare::{
 };
 use wellspring_workloads::signature::Specificity;
 
-use super::signatures::{Matrix, MatrixError, Signatures};
+use super::signatures::{Matrix, MatrixError, ShownMatrix, Signatures};
 use crate::memory;
 use crate::results::{
     ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError, WrittenTable, remove_earlier,
@@ -46,6 +46,8 @@ pub(super) struct WholeProfiles {
     /// Until all plates are there.
     signatures: Option<Signatures>,
     specificity: Option<Specificity>,
+    /// What the report shows of the matrix.
+    matrix: Option<ShownMatrix>,
     activity: Option<ActivityTable>,
     perturbations: Option<PerturbationTable>,
     /// Tables that are complete.
@@ -73,6 +75,7 @@ impl WholeProfiles {
             features: features.to_vec(),
             aligned: false,
             specificity: None,
+            matrix: None,
             activity: None,
             perturbations: None,
             written: Vec::new(),
@@ -139,8 +142,12 @@ impl WholeProfiles {
         // What they hold is not held beside what the matrix does.
         self.close()?;
         memory::give_back_free();
-        let Matrix { specificity, notes } = signatures.write(&self.out, &self.provenance)?;
-        self.specificity = specificity;
+        let Matrix {
+            specificity,
+            shown,
+            notes,
+        } = signatures.write(&self.out, &self.provenance)?;
+        (self.specificity, self.matrix) = (specificity, shown);
         memory::give_back_free();
         Ok(notes)
     }
@@ -163,12 +170,12 @@ impl WholeProfiles {
         Ok(())
     }
 
-    /// Completes the tables and gives them their names.
-    pub(super) fn finish(mut self) -> Result<ReplicateCounts, WriteError> {
+    /// Completes the tables and gives them their names; gives what the report shows of them.
+    pub(super) fn finish(mut self) -> Result<(ReplicateCounts, Option<ShownMatrix>), WriteError> {
         self.close()?;
         for table in self.written {
             table.commit()?;
         }
-        Ok(self.counts)
+        Ok((self.counts, self.matrix))
     }
 }

@@ -7,6 +7,7 @@
 mod calls;
 mod charts;
 mod drift;
+mod heatmap;
 mod html;
 mod matrix;
 pub mod montage;
@@ -22,7 +23,7 @@ use wellspring_workloads::words::{Barcode, WellPosition};
 pub use montage::{Montage, MontageError, Tile};
 pub use page::render;
 
-use crate::compare::ReplicateCounts;
+use crate::compare::{ReplicateCounts, ShownMatrix};
 use crate::results::tables::Provenance;
 
 /// The page could not be made.
@@ -50,6 +51,8 @@ pub struct ReportInput<'a> {
     pub drift: Option<&'a DriftReport>,
     /// How many treatments replicate; `None` where nothing was compared.
     pub replicates: Option<ReplicateCounts>,
+    /// Compounds against every disease model of the screen; `None` with fewer than two.
+    pub matrix: Option<&'a ShownMatrix>,
     /// What the screen asks: decides which words and which curve the page shows.
     pub question: Question,
     /// Unit of the doses, such as `uM`.

@@ -6,7 +6,7 @@ use wellspring_workloads::compare::{Call, Comparison, Measure, Question, ScreenC
 
 use super::html::{Safe, put};
 use super::number::{count, counted, duration};
-use super::{ReportError, ReportInput, calls, charts, drift, matrix, plate};
+use super::{ReportError, ReportInput, calls, charts, drift, heatmap, matrix, plate};
 use crate::compare::ReplicateCounts;
 
 const STYLE: &str = include_str!("style.css");
@@ -47,6 +47,10 @@ pub fn render(input: &ReportInput<'_>) -> Result<String, ReportError> {
             }
             if !comparison.rows.is_empty() {
                 calls::rows(&mut out, comparison, input.dose_unit);
+            }
+            if let Some(matrix) = input.matrix {
+                section(&mut out, "models", "Against all disease models");
+                heatmap::heatmap(&mut out, matrix, input.dose_unit);
             }
             curves(&mut out, input, comparison);
             montage(&mut out, input)?;

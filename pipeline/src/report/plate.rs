@@ -22,7 +22,7 @@ const STOPS: [(f64, [u8; 3]); 5] = [
 ];
 
 /// The colour of a position, as `#rrggbb`; positions outside the scale take its ends.
-fn colour(position: f64) -> String {
+pub(super) fn colour(position: f64) -> String {
     let last = STOPS.len() - 1;
     let at = position.clamp(STOPS[0].0, STOPS[last].0);
     let i = STOPS

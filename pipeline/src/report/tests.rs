@@ -8,6 +8,7 @@ use wellspring_workloads::profile::Role;
 
 use super::super::{DeadLetterLine, FlagCount, Montage, PlateFacts, RunFacts, Tile, WellFacts};
 use super::*;
+use crate::compare::{ShownEffect, ShownMatrix};
 use crate::results::tables::Provenance;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -47,6 +48,7 @@ fn input(run: &RunFacts) -> ReportInput<'_> {
         comparison_failed: None,
         drift: None,
         replicates: None,
+        matrix: None,
         question: Question::Response,
         dose_unit: "uM",
         plates: &[],
@@ -350,6 +352,57 @@ fn screens_of_many_diseases_have_a_matrix_and_curves_their_interval() {
         "3.16 (1.5 to 9)",
     ] {
         assert!(page.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn compounds_are_shown_against_every_disease_model_however_many() {
+    let run = facts();
+    let comparison = comparison("drug");
+    for models in [2usize, 30, 500] {
+        let effect = |compound: usize| ShownEffect {
+            compound: Some(format!("<{HOSTILE}> {compound}")),
+            dose: (compound > 0).then_some(0.25),
+            tested_on: (compound > 1).then_some(models - 1),
+            reversal: (0..models)
+                .map(|model| {
+                    if (model, compound) == (0, 0) {
+                        f32::NAN
+                    } else {
+                        (model as f32 * 0.37 + compound as f32).sin()
+                    }
+                })
+                .collect(),
+        };
+        let matrix = ShownMatrix {
+            diseases: (0..models)
+                .map(|model| Some(format!("model-{model:03}")))
+                .collect(),
+            rows: (0..40).map(effect).collect(),
+            compounds: 10_000,
+        };
+        let input = ReportInput {
+            comparison: Some(&comparison),
+            matrix: Some(&matrix),
+            ..input(&run)
+        };
+        let page = render(&input).unwrap();
+        assert_well_formed(&page);
+        assert!(page.len() < 1_000_000, "{}", page.len());
+        let cells: usize = page
+            .split("<path fill=")
+            .skip(1)
+            .map(|path| path.split("/>").next().unwrap().matches('z').count())
+            .sum();
+        assert_eq!(cells, 40 * models - 1);
+        for words in [
+            format!("all {models} disease models"),
+            "40 of 10\u{202f}000 compounds".to_owned(),
+            "model-000</text>".to_owned(),
+        ] {
+            assert!(page.contains(&words), "{words}");
+        }
+        assert_eq!(page.contains("is named"), models == 500);
     }
 }
 

@@ -51,6 +51,34 @@ impl Specificity {
         }
     }
 
+    /// The `most` compounds that rescue furthest along any signature, each as its effect that does, furthest first, and how
+    /// many compounds there are; after all scores. Of equals those that come first.
+    pub fn furthest(&self, most: usize) -> (Vec<usize>, usize) {
+        let mut best: Vec<(f64, usize)> = Vec::with_capacity(most + 1);
+        let mut keep = |rescue: f64, effect: usize| {
+            let place = best.partition_point(|&(other, _)| other >= rescue);
+            if !rescue.is_nan() && place < most {
+                best.truncate(most - 1);
+                best.insert(place, (rescue, effect));
+            }
+        };
+        let (mut compounds, mut last, mut own) = (0, None, (f64::NAN, 0));
+        for effect in 0..self.effects.len() {
+            // `max` passes over NaN.
+            let rescue = self.own[effect].max(self.rival[effect]);
+            let compound = self.effects.compound(effect);
+            if compound != last || effect == 0 {
+                keep(own.0, own.1);
+                (compounds, last, own) = (compounds + 1, compound, (f64::NAN, effect));
+            }
+            if rescue > own.0 || own.0.is_nan() {
+                own = (rescue, effect);
+            }
+        }
+        keep(own.0, own.1);
+        (best.into_iter().map(|(_, effect)| effect).collect(), compounds)
+    }
+
     /// Of a compound at a dose on a disease, after all scores.
     pub fn of(&self, disease: Option<&str>, compound: Option<&str>, dose: Option<f64>) -> Option<f64> {
         let origin = Origin::Disease(disease.map(str::to_owned));
