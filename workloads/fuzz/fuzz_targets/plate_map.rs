@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let _whatever = wellspring_workloads_fuzz::plate_map(input);
+});
