@@ -113,6 +113,7 @@ pub async fn run(
             }
         };
         let output = output.clone();
+        tracing::debug!(field = %task.field, "in flight");
         fetching.spawn(async move {
             let fetched = fetch(&run, &task).await;
             match fetched.and_then(|fetched| failpoint::after(Stage::Fetch, &task.field).map(|()| fetched)) {

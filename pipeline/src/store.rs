@@ -4,6 +4,7 @@
 //! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the environment variables that
 //! each vendor's own tools read and from roles of the machine, never from a screen file.
 
+mod listing;
 mod open;
 mod retry;
 
@@ -16,8 +17,10 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
+use self::listing::Pages;
+use self::open::Opened;
 use self::retry::retrying;
 use crate::error::{FailureClass, Stage, StageError};
 
@@ -26,6 +29,7 @@ use crate::error::{FailureClass, Stage, StageError};
 pub struct ImageStore {
     uri: Arc<str>,
     store: Arc<dyn ObjectStore>,
+    pages: Option<Pages>,
     /// Whether the last read that was tried to the end failed for a reason that may pass: then one try has to do, so
     /// that a store that is away holds up nobody else's fields.
     away: Arc<AtomicBool>,
@@ -70,9 +74,11 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError`]: a folder that is not there, settings that do not fit together.
     pub fn open(uri: &str) -> Result<Self, StoreError> {
+        let Opened { store, pages } = open::open(uri)?;
         Ok(Self {
             uri: uri.into(),
-            store: open::open(uri)?,
+            store,
+            pages,
             away: Arc::default(),
         })
     }
@@ -82,23 +88,45 @@ impl ImageStore {
         &self.uri
     }
 
-    /// Every object below `prefix` (the whole store when `None`), in path order.
+    /// Every object below the folder `prefix` (the whole store when `None`), in path order.
     pub async fn list(&self, prefix: Option<&str>) -> Result<Vec<Listed>, StageError> {
+        if self.pages.is_some() {
+            let start = prefix.map_or_else(String::new, |prefix| format!("{}/", location(prefix)));
+            return self.list_beginning(&start).await;
+        }
         let prefix = prefix.map(location);
-        let mut listed = retrying(Stage::Plan, &self.uri, &self.away, || async {
-            self.store
-                .list(prefix.as_ref())
-                .map_ok(|meta| Listed {
-                    path: meta.location.to_string(),
-                    bytes: meta.size,
-                    modified_ms: meta.last_modified.timestamp_millis(),
-                })
-                .try_collect::<Vec<_>>()
-                .await
+        let listed = retrying(Stage::Plan, &self.uri, &self.away, || async {
+            self.store.list(prefix.as_ref()).try_collect::<Vec<_>>().await
         })
         .await?;
-        listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(listed)
+        Ok(in_order(listed, ""))
+    }
+
+    /// Every object whose path begins with `start`, in path order. Of a folder or a web server the whole folder is listed
+    /// that `start` lies in.
+    pub async fn list_beginning(&self, start: &str) -> Result<Vec<Listed>, StageError> {
+        let Some(pages) = &self.pages else {
+            let folder = start.rsplit_once('/').map(|(folder, _)| folder);
+            let mut listed = Box::pin(self.list(folder)).await?;
+            listed.retain(|object| object.path.starts_with(start));
+            return Ok(listed);
+        };
+        let listed = pages.list(start, &self.uri, &self.away).await?;
+        Ok(in_order(listed, &pages.root))
+    }
+
+    /// Whether [`ImageStore::next_name`] can be asked for.
+    pub fn begins_anywhere(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.ordered)
+    }
+
+    /// The first path behind `after`, in the order of bytes, that begins with `start`. `None` where there is none, or the store
+    /// cannot begin anywhere.
+    pub async fn next_name(&self, start: &str, after: Option<String>) -> Result<Option<String>, StageError> {
+        match &self.pages {
+            Some(pages) => pages.next(start, after, &self.uri, &self.away).await,
+            None => Ok(None),
+        }
     }
 
     /// The objects that lie in no folder of the store.
@@ -107,12 +135,7 @@ impl ImageStore {
             self.store.list_with_delimiter(None).await
         })
         .await?;
-        let objects = listed.objects.into_iter().map(|meta| Listed {
-            path: meta.location.to_string(),
-            bytes: meta.size,
-            modified_ms: meta.last_modified.timestamp_millis(),
-        });
-        Ok(objects.collect())
+        Ok(in_order(listed.objects, ""))
     }
 
     /// Part of the bytes of one object.
@@ -208,6 +231,21 @@ impl ImageStore {
         })
         .await
     }
+}
+
+/// Objects in path order, by their paths below `root`.
+fn in_order(listed: Vec<ObjectMeta>, root: &str) -> Vec<Listed> {
+    let listed = listed.into_iter().map(|meta| {
+        let path = String::from(meta.location);
+        Listed {
+            path: path.strip_prefix(root).map(str::to_owned).unwrap_or(path),
+            bytes: meta.size,
+            modified_ms: meta.last_modified.timestamp_millis(),
+        }
+    });
+    let mut listed: Vec<Listed> = listed.collect();
+    listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    listed
 }
 
 /// The name of an object as it was listed. What is no such name is made one.

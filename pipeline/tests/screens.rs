@@ -245,9 +245,10 @@ fn an_unreachable_store_and_a_missing_plate_map_are_dead_letters_of_each_plate()
         "well,role\nA01,healthy\nA02,disease\n",
     )
     .unwrap();
-    for (name, store, map, class) in [
-        ("store", "s3://nowhere/plates", "map.csv", "network"),
-        ("map", ".", "absent.csv", "plate_map"),
+    // What else is wrong is told beside it: no plate has an image.
+    for (name, store, map, classes) in [
+        ("store", "s3://nowhere/plates", "map.csv", &["network"][..]),
+        ("map", ".", "absent.csv", &["missing_image", "plate_map"]),
     ] {
         let screen = folder.path().join(format!("{name}.toml"));
         let text = format!(
@@ -266,12 +267,19 @@ fn an_unreachable_store_and_a_missing_plate_map_are_dead_letters_of_each_plate()
             .env("AWS_SECRET_ACCESS_KEY", "x")
             .env("AWS_REGION", "x");
         let (code, summary) = run_json(run.arg("run").arg(&screen).arg("--json").arg("--out").arg(&out));
-        assert_eq!((code, count(&summary, "dead_letters")), (1, 2), "{summary}");
-        let letters = dead_letters(&out);
-        assert!(
-            letters.iter().all(|letter| letter["class"] == class),
-            "{letters:?}"
+        let expected = 2 * classes.len() as u64;
+        assert_eq!(
+            (code, count(&summary, "dead_letters")),
+            (1, expected),
+            "{summary}"
         );
+        let letters = dead_letters(&out);
+        for plate in ["P1", "P2"] {
+            let of_plate = letters.iter().filter(|letter| letter["plate"] == plate);
+            let mut found: Vec<&str> = of_plate.map(|letter| letter["class"].as_str().unwrap()).collect();
+            found.sort_unstable();
+            assert_eq!(found, classes, "{letters:?}");
+        }
     }
 }
 

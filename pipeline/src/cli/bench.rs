@@ -12,6 +12,7 @@ mod faults;
 mod kafka;
 mod kernels;
 mod lanes;
+mod listing;
 mod pipeline;
 mod process;
 
@@ -59,6 +60,8 @@ enum Bench {
     Lanes(lanes::Args),
     /// Feature records as bytes, through a Kafka and back, and into a collector.
     Kafka(kafka::Args),
+    /// A flat bucket of many objects: how long until it is listed, and until the first field is in flight.
+    Listing(listing::Args),
 }
 
 /// One measurement.
@@ -162,6 +165,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Faults(args) => faults::execute(&args, &mut printer),
         Bench::Lanes(args) => lanes::execute(&args, &mut printer),
         Bench::Kafka(args) => kafka::execute(&args, &mut printer),
+        Bench::Listing(args) => listing::execute(&args, &mut printer),
     };
     // What was measured before something failed is worth seeing.
     printer.finish();

@@ -1,6 +1,6 @@
 //! `wellspring check`: is this screen file right, and do its images, plate map and controls fit together?
 //!
-//! A screen file enters; its plan and every problem found leave. Exit 1 where there is a problem.
+//! A screen file enters; its plan and every problem found leave, whichever was found first. Exit 1 where there is a problem.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,12 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use wellspring::error::chain;
-use wellspring::heads::check_channels;
-use wellspring::plan::{Failure, list_screen, plan_plate, read_plate_map};
-use wellspring::runs::{Run, run_id};
+use wellspring::plan::{Failure, PlateSource, list_screen, plan_plate, read_plate_map, try_field};
+use wellspring::runs::{Run, RunError, run_id};
+use wellspring::shading::ShadingCache;
+use wellspring::store::ImageStore;
 use wellspring_workloads::layout::PlateFiles;
+use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
@@ -19,16 +21,20 @@ use super::{common, say};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  wellspring check screen.toml\n  wellspring check screen.toml --images\n\n\
+    after_help = "Examples:\n  wellspring check screen.toml\n  wellspring check screen.toml --images\n  \
+                  wellspring check screen.toml --plates BR00117006,BR00117010\n\n\
                   Exit 0: nothing is wrong. Exit 1: something is; every problem is printed."
 )]
 pub(crate) struct Args {
     /// The screen file.
     #[arg(value_name = "SCREEN.toml")]
     screen: PathBuf,
-    /// Also list the image store and compare it with the plate map and the controls.
+    /// Also list the image store, compare it with the plate map and the controls, and decode one field of every plate.
     #[arg(long)]
     images: bool,
+    /// Look at these plates only, with their images.
+    #[arg(long, value_name = "BARCODE,..", value_delimiter = ',')]
+    plates: Vec<Barcode>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -41,7 +47,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let folder = std::path::absolute(&args.screen)?;
             let folder = folder.parent().unwrap_or(Path::new("/"));
             screen.resolve_paths(&folder.to_string_lossy());
-            Checked::of(screen, args.images)?
+            Checked::of(screen, &args)?
         }
         Err(errors) => {
             let problem = |error: &wellspring_workloads::screen::ScreenError| Problem {
@@ -125,92 +131,156 @@ impl Problem {
 }
 
 impl Checked {
-    fn of(screen: Screen, images: bool) -> anyhow::Result<Self> {
+    fn of(screen: Screen, args: &Args) -> anyhow::Result<Self> {
         let mut checked = Self {
             screen: Some(screen.clone()),
             ..Self::default()
         };
-        let model =
-            wellspring::model_cards::find(&wellspring::model_store::models_folder()?, &screen.model.name);
-        let problem = match &model {
-            Err(error) => Some(chain(error)),
-            Ok(card) if !screen.is_of_profiles() => {
-                check_channels(card, &screen).err().map(|error| error.to_string())
+        if screen.is_of_profiles() {
+            let folder = wellspring::model_store::models_folder()?;
+            if let Err(error) = wellspring::model_cards::find(&folder, &screen.model.name) {
+                checked.problem(Problem::text("model", format!("model.name: {}", chain(&error))));
             }
-            Ok(_) => None,
-        };
-        if let Some(problem) = problem {
-            let message = format!("model.name: {problem}");
-            checked.problems.push(Problem::text("model", message));
-        } else if images {
-            match Run::open(screen) {
-                Ok(run) => common::runtime()?.block_on(checked.look_at(&run)),
-                Err(error) => checked.problems.push(Problem::text("image store", chain(&error))),
+        } else {
+            match Run::open(screen.clone()) {
+                // It is told below, where it is asked for.
+                Ok(_) | Err(RunError::Store(_)) => {}
+                Err(error) => {
+                    checked.problem(Problem::text("model", format!("model.name: {}", chain(&error))));
+                }
+            }
+        }
+        if args.images || !args.plates.is_empty() {
+            match ImageStore::open(&screen.images.store) {
+                _ if screen.is_of_profiles() => {
+                    let message = "the screen has [profiles] and no [images]".to_owned();
+                    checked.problem(Problem::text("image store", message));
+                }
+                Ok(store) => {
+                    let shading = ShadingCache::default();
+                    let source = PlateSource {
+                        screen: &screen,
+                        store: &store,
+                        shading: &shading,
+                    };
+                    common::runtime()?.block_on(checked.look_at(source, &args.plates));
+                }
+                Err(error) => checked.problem(Problem::text("image store", chain(&error))),
             }
         }
         Ok(checked)
     }
 
+    /// Each problem once: what is wrong with a screen is wrong for each of its plates.
+    fn problem(&mut self, problem: Problem) {
+        if !self.problems.iter().any(|known| known.message == problem.message) {
+            self.problems.push(problem);
+        }
+    }
+
     /// Lists the store and plans every plate, as a run would.
-    async fn look_at(&mut self, run: &Run) {
-        let found = match list_screen(&run.store, &run.screen).await {
-            Ok(found) => found,
+    async fn look_at(&mut self, source: PlateSource<'_>, asked: &[Barcode]) {
+        let screen = source.screen;
+        let found = match list_screen(source.store, screen).await {
+            Ok(found) => Some(found),
             Err(error) => {
-                self.problems
-                    .push(Problem::text(&error.class.to_string(), error.chain()));
-                return;
+                self.problem(Problem::text(&error.class.to_string(), error.chain()));
+                None
             }
         };
-        self.remarks
-            .push(format!("file names are read as {}: {}", found.layout, found.why));
-        // The others cost fields; planning their plate tells them again with what they cost.
-        let remarks = found.problems.iter().filter(|problem| problem.is_remark());
-        self.remarks.extend(remarks.map(ToString::to_string));
-        self.remarks
-            .extend(image_remarks(&found, run.screen.images.bit_depth));
-        let mut plates: Vec<Barcode> = run.screen.images.plates.clone();
-        if plates.is_empty() {
-            plates = found.plates.keys().cloned().collect();
-        }
-        match read_plate_map(&run.screen).await {
-            Ok(map) => {
-                let unseen: Vec<&str> = map
-                    .plates()
-                    .filter(|plate| !plates.contains(plate))
-                    .map(Barcode::as_str)
-                    .collect();
-                if !unseen.is_empty() {
-                    let listed = unseen.join(", ");
-                    self.remarks.push(format!(
-                        "the plate map also has plates without images here: {listed}"
-                    ));
-                }
-            }
+        let map = match read_plate_map(screen).await {
+            Ok(map) => Some(map),
             Err(error) => {
-                // One message, not one per plate.
-                self.problems
-                    .push(Problem::text(&error.class.to_string(), error.chain()));
-                return;
+                self.problem(Problem::text(&error.class.to_string(), error.chain()));
+                None
             }
+        };
+        if let Some(found) = &found {
+            self.remarks
+                .push(format!("file names are read as {}: {}", found.layout, found.why));
+            // The others cost fields; planning their plate tells them again with what they cost.
+            let remarks = found.problems.iter().filter(|problem| problem.is_remark());
+            self.remarks.extend(remarks.map(ToString::to_string));
+            self.remarks.extend(image_remarks(found, screen.images.bit_depth));
         }
-        for plate in plates {
-            match plan_plate(run, &plate).await {
-                Ok(plan) => {
-                    self.plates.push((plate.clone(), plan.tasks.len()));
-                    self.problems.extend(
-                        plan.failures
-                            .into_iter()
-                            .map(|failure| Problem::of(&plate, failure)),
-                    );
+        let plates: Vec<Barcode> = match (asked, screen.images.plates.as_slice(), &found, &map) {
+            ([], [], Some(found), _) => found.plates.keys().cloned().collect(),
+            ([], [], None, Some(map)) => map.plates().cloned().collect(),
+            ([], [], None, None) => Vec::new(),
+            ([], plates, ..) | (plates, ..) => plates.to_vec(),
+        };
+        match (found, map) {
+            (Some(_), Some(map)) => {
+                if asked.is_empty() {
+                    self.remark_unseen(&map, &plates);
                 }
-                Err(error) => {
-                    let text = Problem::text(&error.class.to_string(), error.chain());
-                    self.problems.push(Problem {
-                        plate: Some(plate),
-                        ..text
+                for plate in plates {
+                    self.plan(source, plate).await;
+                }
+            }
+            // What can be said without the other.
+            (Some(found), None) => {
+                let of_plates = found.problems.iter().filter(|problem| !problem.is_remark());
+                for problem in of_plates.filter(|of| of.plate().is_none_or(|plate| plates.contains(plate))) {
+                    let text = Problem::text("image store", problem.to_string());
+                    let plate = problem.plate().cloned();
+                    self.problem(Problem { plate, ..text });
+                }
+            }
+            (None, Some(map)) => {
+                for plate in plates {
+                    for error in screen
+                        .treatments(&map, &plate)
+                        .err()
+                        .into_iter()
+                        .flat_map(|errors| errors.0)
+                    {
+                        let text = Problem::text("plate_map", error.to_string());
+                        let plate = Some(plate.clone());
+                        self.problem(Problem { plate, ..text });
+                    }
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn remark_unseen(&mut self, map: &PlateMap, plates: &[Barcode]) {
+        let unseen = map.plates().filter(|plate| !plates.contains(plate));
+        let unseen: Vec<&str> = unseen.map(Barcode::as_str).collect();
+        if !unseen.is_empty() {
+            let listed = unseen.join(", ");
+            self.remarks.push(format!(
+                "the plate map also has plates without images here: {listed}"
+            ));
+        }
+    }
+
+    async fn plan(&mut self, source: PlateSource<'_>, plate: Barcode) {
+        let at_plate = |error: wellspring::error::StageError| {
+            let text = Problem::text(&error.class.to_string(), error.chain());
+            let plate = Some(plate.clone());
+            Problem { plate, ..text }
+        };
+        match plan_plate(source, &plate).await {
+            Ok(plan) => {
+                self.plates.push((plate.clone(), plan.tasks.len()));
+                for failure in plan.failures {
+                    self.problem(Problem::of(&plate, failure));
+                }
+                // One field tells what is wrong with all: another compression, more levels than images.bit_depth.
+                if let Some(task) = plan.tasks.first()
+                    && let Err(error) = try_field(source, task).await
+                {
+                    self.problem(Problem {
+                        well: Some(task.field.well.to_string()),
+                        field: Some(task.field.field),
+                        fields_lost: 1,
+                        ..at_plate(error)
                     });
                 }
             }
+            Err(error) => self.problem(at_plate(error)),
         }
     }
 

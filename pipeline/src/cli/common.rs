@@ -462,6 +462,11 @@ pub(crate) async fn plates_of(run: &Run) -> anyhow::Result<Vec<Barcode>> {
     if !run.screen.images.plates.is_empty() {
         return Ok(run.screen.images.plates.clone());
     }
+    if let Some(plates) = plan::plates_by_name(&run.store, &run.screen).await?
+        && !plates.is_empty()
+    {
+        return Ok(plates);
+    }
     let found = plan::list_screen(&run.store, &run.screen).await?;
     if found.plates.is_empty() {
         bail!(

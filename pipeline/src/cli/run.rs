@@ -181,7 +181,7 @@ async fn refuse_wrong_planes(run: &Run, plates: &[Barcode]) -> anyhow::Result<()
     for plate in plates {
         let found = list_plate(&run.store, &run.screen, plate).await?;
         let fields = found.plates.get(plate).map_or(&[][..], Vec::as_slice);
-        if let Err(errors) = check_planes(run, plate, fields).await? {
+        if let Err(errors) = check_planes(run.into(), plate, fields).await? {
             wrong.extend(errors.0.iter().map(ToString::to_string));
         }
     }

@@ -5,9 +5,12 @@
 //! fails: a store that cannot be listed or is away, no layout. A metadata file that is gone, refused or too large is the
 //! layout's problem, not the plate's end.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt, TryStreamExt};
 use wellspring_workloads::layout::{
-    Description, DescriptionReader, ListedFile, MAX_METADATA_BYTES, Part, PlateFiles, Reading, Wanted,
+    Description, DescriptionReader, Layout, ListedFile, MAX_METADATA_BYTES, Parsed, Part, PlateFiles,
+    PlatePaths, Reading, Wanted,
 };
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
@@ -17,6 +20,8 @@ use crate::store::{ImageStore, Listed};
 
 /// Metadata files read at once.
 const CONCURRENCY: usize = 8;
+/// Names that are no images of a plate and are passed over one by one, before everything is listed instead.
+const MOST_OTHERS: u32 = 100;
 /// Rounds of questions a layout may need: none of today's needs more than 20.
 const MAX_ROUNDS: usize = 64;
 
@@ -41,15 +46,46 @@ pub async fn plates_of(
     assembled(store, screen, listed, None).await
 }
 
+/// The plates of a screen's store by one name of each: those that a bucket has whose names begin with the plate, without listing
+/// what else there is of them. `None` where that cannot be told so.
+pub async fn plates_by_name(store: &ImageStore, screen: &Screen) -> Result<Option<Vec<Barcode>>, StageError> {
+    let paths = PlatePaths::of(&screen.images).filter(PlatePaths::tell_plates_apart);
+    let (Some(paths), true) = (paths, store.begins_anywhere()) else {
+        return Ok(None);
+    };
+    let layout = Layout::from_settings(&screen.images, [])
+        .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))?;
+    let (mut plates, mut after, mut others) = (BTreeSet::new(), None, 0);
+    while let Some(name) = store.next_name(paths.lead(), after).await? {
+        let Parsed::Image(key) = layout.parse(&name) else {
+            others += 1;
+            if others > MOST_OTHERS {
+                return Ok(None);
+            }
+            after = Some(name);
+            continue;
+        };
+        // Behind all names of the plate, or at least behind this one.
+        after = Some(format!("{}~", paths.of_plate(&key.plate)).max(name));
+        plates.insert(key.plate);
+    }
+    Ok(Some(plates.into_iter().collect()))
+}
+
 /// What the folder of a plate may have behind the plate's name.
 const FOLDER_ENDS: [&str; 3] = ["", ".ome.zarr", ".zarr"];
 
-/// The files of one plate: from the folder with its name where there is one, else from the whole store.
+/// The files of one plate: those that its screen's pattern can find, from the folder with its name where there is one, else from
+/// the whole store.
 pub async fn list_plate(
     store: &ImageStore,
     screen: &Screen,
     plate: &Barcode,
 ) -> Result<PlateFiles, StageError> {
+    if let Some(paths) = PlatePaths::of(&screen.images) {
+        let listed = store.list_beginning(&paths.of_plate(plate)).await?;
+        return assembled(store, screen, listed, Some(plate)).await;
+    }
     for end in FOLDER_ENDS {
         let folder = format!("{plate}{end}");
         let mut listed = store.list(Some(&folder)).await?;

@@ -6,10 +6,9 @@
 use wellspring_workloads::layout::FieldFiles;
 use wellspring_workloads::words::Barcode;
 
-use super::images;
+use super::{PlateSource, images};
 use crate::decode::plane_size;
 use crate::error::{Domain, StageError};
-use crate::runs::Run;
 use crate::shading::{PlaneErrors, Shading};
 
 /// Fields of a plate that are tried to find out the size of its images.
@@ -17,22 +16,22 @@ const SIZED_FIELDS: usize = 4;
 
 /// Reads the planes by which a plate's images are corrected, and gives their hash, or says everything that is wrong with them.
 pub async fn check_planes(
-    run: &Run,
+    source: PlateSource<'_>,
     plate: &Barcode,
     fields: &[FieldFiles],
 ) -> Result<Result<Option<String>, PlaneErrors>, StageError> {
-    if !Shading::is_of(&run.screen) {
+    if !Shading::is_of(source.screen) {
         return Ok(Ok(None));
     }
     let mut size = None;
     // An image that cannot be read gets its dead letter from its own task.
     for field in fields.iter().take(SIZED_FIELDS) {
-        size = image_size(run, field).await;
+        size = image_size(source, field).await;
         if size.is_some() {
             break;
         }
     }
-    match run.shading.get(&run.screen, plate).await {
+    match source.shading.get(source.screen, plate).await {
         Ok(shading) if size.is_none_or(|size| shading.check_size(size).is_ok()) => {
             return Ok(Ok(shading.digest));
         }
@@ -40,14 +39,14 @@ pub async fn check_planes(
         // Read again, to say what is wrong with each.
         _ => {}
     }
-    let read = Shading::read(&run.screen, plate, size).await?;
+    let read = Shading::read(source.screen, plate, size).await?;
     Ok(read.map(|shading| shading.digest))
 }
 
 /// Height and width of a field's first image.
-async fn image_size(run: &Run, field: &FieldFiles) -> Option<[usize; 2]> {
+async fn image_size(source: PlateSource<'_>, field: &FieldFiles) -> Option<[usize; 2]> {
     let first = images(field).into_iter().next()?;
     let plane = first.planes.first()?.clone();
-    let encoded = crate::fetch::read_channels(&run.store, &[first]).await.ok()?;
+    let encoded = crate::fetch::read_channels(source.store, &[first]).await.ok()?;
     plane_size(encoded.first()?.first()?, &plane)
 }

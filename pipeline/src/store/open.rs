@@ -11,9 +11,13 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
+use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
+use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{Certificate, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+
+use super::listing::Pages;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +78,17 @@ pub enum StoreError {
     },
 }
 
+/// A client of a store.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Reads and lists it.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// Lists it page by page, where it has pages.
+    pub(super) pages: Option<Pages>,
+}
+
 /// The store of a URI.
-pub(super) fn open(uri: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+pub(super) fn open(uri: &str) -> Result<Opened, StoreError> {
     match uri.split_once("://") {
         None => local(uri, uri),
         Some(("file", folder)) => local(uri, folder),
@@ -90,12 +103,15 @@ pub(super) fn open(uri: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
     }
 }
 
-fn local(uri: &str, folder: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn local(uri: &str, folder: &str) -> Result<Opened, StoreError> {
     let store = LocalFileSystem::new_with_prefix(folder).map_err(|source| StoreError::Local {
         uri: uri.to_owned(),
         source,
     })?;
-    Ok(Arc::new(store))
+    Ok(Opened {
+        store: Arc::new(store),
+        pages: None,
+    })
 }
 
 /// Repeating is done in this crate, where it is logged and bounded.
@@ -112,14 +128,27 @@ fn remote(uri: &str, check: &'static str) -> impl FnOnce(object_store::Error) ->
     move |source| StoreError::Remote { uri, check, source }
 }
 
-fn below(store: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {
-    match prefix.is_empty() {
-        true => Arc::new(store),
-        false => Arc::new(PrefixStore::new(store, prefix)),
+fn below(store: impl ObjectStore + PaginatedListStore + Clone, prefix: &str, ordered: bool) -> Opened {
+    let prefix = Path::from(prefix);
+    let empty = prefix.as_ref().is_empty();
+    Opened {
+        pages: Some(Pages {
+            store: Arc::new(store.clone()),
+            root: if empty {
+                String::new()
+            } else {
+                format!("{prefix}/")
+            },
+            ordered,
+        }),
+        store: match empty {
+            true => Arc::new(store),
+            false => Arc::new(PrefixStore::new(store, prefix)),
+        },
     }
 }
 
-fn s3(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn s3(uri: &str, rest: &str) -> Result<Opened, StoreError> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
@@ -159,10 +188,11 @@ fn s3(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
         uri,
         "the bucket's name and AWS_REGION, AWS_ENDPOINT and credentials",
     ))?;
-    Ok(below(store, prefix))
+    // Directory buckets, whose names end so, list in no order.
+    Ok(below(store, prefix, !bucket.ends_with("--x-s3")))
 }
 
-fn gcs(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn gcs(uri: &str, rest: &str) -> Result<Opened, StoreError> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let store = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
@@ -172,10 +202,10 @@ fn gcs(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
             uri,
             "the bucket's name and GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
         ))?;
-    Ok(below(store, prefix))
+    Ok(below(store, prefix, true))
 }
 
-fn azure(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn azure(uri: &str, rest: &str) -> Result<Opened, StoreError> {
     let (place, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let builder = MicrosoftAzureBuilder::from_env().with_retry(once());
     // The address names the account, or the environment does.
@@ -187,10 +217,10 @@ fn azure(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
         uri,
         "the container's name and AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
     ))?;
-    Ok(below(store, prefix))
+    Ok(below(store, prefix, true))
 }
 
-fn http(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn http(uri: &str, rest: &str) -> Result<Opened, StoreError> {
     let host = rest.split('/').next().unwrap_or(rest);
     if host.contains('@') || rest.contains(['?', '#']) {
         let shown = if host.contains('@') { "" } else { host };
@@ -203,7 +233,10 @@ fn http(uri: &str, rest: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
         .with_retry(once())
         .build()
         .map_err(remote(uri, "the address"))?;
-    Ok(Arc::new(store))
+    Ok(Opened {
+        store: Arc::new(store),
+        pages: None,
+    })
 }
 
 #[cfg(test)]

@@ -233,6 +233,113 @@ fn check_accepts_what_simulate_wrote_and_finds_what_was_broken() {
     assert!(stdout(&output).contains("3 problems"), "{}", stdout(&output));
 }
 
+/// The problems of a check, as (kind, well, message).
+fn problems(folder: &Path, arguments: &[&str]) -> Vec<(String, String, String)> {
+    let output = wellspring(folder, arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let problems = told["problems"].as_array().unwrap().iter();
+    problems
+        .map(|problem| {
+            (
+                text(&problem["kind"]),
+                text(&problem["well"]),
+                text(&problem["message"]),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_map_planes_and_files_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert_eq!(simulate(path, &["--out", "p"]).status.code(), Some(0));
+    let images = path.join("p/images/SIM0001");
+    let screen = std::fs::read_to_string(path.join("p/screen.toml")).unwrap();
+    let broken = screen
+        .replace(
+            "phenotype = { role = \"disease\" }",
+            "phenotype = { role = \"diseased\" }",
+        )
+        .replace(
+            "[preprocess]\n",
+            "[preprocess]\nillumination = \"{channel}.npy\"\n",
+        );
+    std::fs::write(path.join("p/broken.toml"), broken).unwrap();
+    std::fs::remove_file(images.join("SIM0001_B02_s1_w2.tif")).unwrap();
+    let told = problems(path, &["check", "p/broken.toml", "--images", "--json"]);
+    for (kind, well, part) in [
+        (
+            "plate_map",
+            "",
+            "controls.phenotype (role = \"diseased\") selects no well of plate SIM0001",
+        ),
+        ("configuration", "", "DNA.npy"),
+        ("configuration", "", "AGP.npy"),
+        ("missing_image", "B02", "no file for channel AGP"),
+    ] {
+        let found = told
+            .iter()
+            .filter(|(of, at, text)| of == kind && at == well && text.contains(part));
+        assert_eq!(found.count(), 1, "{kind} {well} {part}: {told:#?}");
+    }
+    assert_eq!(told.len(), 4, "{told:#?}");
+
+    // A plate that neither the store nor the map knows.
+    let told = problems(
+        path,
+        &["check", "p/screen.toml", "--plates", "SIM0001,SIM0002", "--json"],
+    );
+    for part in [
+        "no image of plate SIM0002 was found",
+        "no row for plate SIM0002",
+        "channel AGP",
+    ] {
+        assert_eq!(
+            told.iter().filter(|(.., text)| text.contains(part)).count(),
+            1,
+            "{told:#?}"
+        );
+    }
+
+    // Neither the map nor the store can be read: both are told.
+    let nothing = screen
+        .replace("platemap.csv", "absent.csv")
+        .replace("\"images\"", "\"nowhere\"");
+    std::fs::write(path.join("p/nothing.toml"), nothing).unwrap();
+    let told = problems(path, &["check", "p/nothing.toml", "--images", "--json"]);
+    assert!(told[0].2.contains("nowhere"), "{told:#?}");
+
+    // A file that no worker could read is found without one.
+    std::fs::write(images.join("SIM0001_A01_s1_w1.tif"), b"II*\0cut").unwrap();
+    let told = problems(path, &["check", "p/screen.toml", "--images", "--json"]);
+    assert!(
+        told.iter()
+            .any(|(kind, well, text)| kind == "bad_image" && well == "A01" && text.contains("A01_s1_w1.tif")),
+        "{told:#?}"
+    );
+
+    // Controls that were never imaged leave nothing to compare with.
+    let map = std::fs::read_to_string(path.join("p/platemap.csv")).unwrap();
+    for row in map.lines().filter(|row| row.contains(",healthy,healthy,")) {
+        let well = row.split(',').nth(1).unwrap();
+        for channel in ["w1", "w2"] {
+            std::fs::remove_file(images.join(format!("SIM0001_{well}_s1_{channel}.tif"))).unwrap();
+        }
+    }
+    let told = problems(path, &["check", "p/screen.toml", "--images", "--json"]);
+    let part = "no well of controls.reference has a field with all its images";
+    assert!(
+        told[0].2.contains(part) && told[0].0 == "missing_image",
+        "{told:#?}"
+    );
+    let checked = wellspring(path, &["check", "p/screen.toml", "--images", "--json"]);
+    let checked: Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    assert_eq!(checked["plates"][0]["fields"], 0, "nothing of it is worked on");
+}
+
 #[test]
 fn check_prints_all_of_thirty_problems_with_their_places() {
     let folder = tempfile::tempdir().unwrap();

@@ -28,6 +28,7 @@ mod zarr_array;
 pub use assemble::{ChannelFiles, FieldFiles, ListedFile, PlaneFile, PlateFiles};
 pub use facts::{ChannelFacts, ImageFacts};
 pub use metadata::{MAX_METADATA_BYTES, Part, Wanted};
+pub use patterns::PlatePaths;
 pub use problem::FileProblem;
 pub use reading::{Reading, assemble};
 pub use tiff_tags::{Description, DescriptionReader};

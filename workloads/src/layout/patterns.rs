@@ -99,6 +99,80 @@ pub(super) fn is_correction(path: &str) -> bool {
     ["DC_", "SC_"].iter().any(|start| name.starts_with(start))
 }
 
+/// What the paths of all files of a plate begin with, where a screen's own pattern makes that certain: it begins with `^`, letters,
+/// digits, `_`, `-` or `/` as they are, and the group that is the plate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatePaths {
+    /// What stands before the plate.
+    lead: String,
+    /// What stands behind it, as far as that is the same everywhere.
+    behind: String,
+}
+
+/// The characters of a pattern's beginning that stand for themselves, and the rest.
+fn plain(pattern: &str) -> (&str, &str) {
+    let special = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '/');
+    let at = pattern.find(special).unwrap_or(pattern.len());
+    match pattern[at..].starts_with(['?', '*', '{', '+']) {
+        // The last of them may be there or not, or several times.
+        true => pattern.split_at(at.saturating_sub(1)),
+        false => pattern.split_at(at),
+    }
+}
+
+impl PlatePaths {
+    /// Of a screen's settings; `None` where its pattern leaves it open, or the layout is not `pattern`.
+    pub fn of(images: &ImagesSettings) -> Option<Self> {
+        if images.layout != LayoutChoice::Pattern {
+            return None;
+        }
+        let (lead, rest) = plain(images.pattern.as_deref()?.strip_prefix('^')?);
+        let group = rest
+            .strip_prefix("(?<plate>")
+            .or_else(|| rest.strip_prefix("(?P<plate>"))?;
+        // Nothing may stand beside the group, and nothing behind it make it optional.
+        let (mut depth, mut in_class, mut behind) = (1u32, false, None);
+        let mut characters = group.char_indices();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '\\' => _ = characters.next(),
+                '[' => in_class = true,
+                ']' => in_class = false,
+                _ if in_class => {}
+                '(' => depth += 1,
+                ')' => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 && behind.is_none() {
+                        behind = Some(&group[at + 1..]);
+                    }
+                }
+                '|' if depth == 0 => return None,
+                _ => {}
+            }
+        }
+        let behind = behind.filter(|behind| !behind.starts_with(['?', '*', '{']))?;
+        Some(Self {
+            lead: lead.to_owned(),
+            behind: plain(behind).0.to_owned(),
+        })
+    }
+
+    /// What the paths of all plates begin with.
+    pub fn lead(&self) -> &str {
+        &self.lead
+    }
+
+    /// What the paths of a plate begin with.
+    pub fn of_plate(&self, plate: &Barcode) -> String {
+        format!("{}{plate}{}", self.lead, self.behind)
+    }
+
+    /// Whether no other plate's paths begin so too: what stands behind a plate ends its name.
+    pub fn tell_plates_apart(&self) -> bool {
+        !self.behind.is_empty()
+    }
+}
+
 /// The plate of a path: as the screen gives it, else by the folders of the path, else by those of the store.
 pub(super) fn plate_of(path: &str, images: &ImagesSettings) -> Option<Barcode> {
     let given = images.plate.clone();
@@ -160,5 +234,44 @@ fn numbered(folder: &str, prefix: &str) -> Option<u32> {
         digits.parse().ok()
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pattern_that_begins_with_the_plate_says_what_its_paths_begin_with() {
+        let begins = |pattern: &str| {
+            let images = ImagesSettings {
+                layout: LayoutChoice::Pattern,
+                pattern: Some(pattern.to_owned()),
+                ..ImagesSettings::default()
+            };
+            PlatePaths::of(&images).map(|paths| paths.of_plate(&"BR1".parse().unwrap()))
+        };
+        for (pattern, start) in [
+            (r"^(?<plate>[^_]+)_(?<well>[A-P]\d\d)\.tif$", "BR1_"),
+            (r"^(?P<plate>(?:BR|AP)\d+)_?(?<well>[A-P]\d\d)?", "BR1"),
+            (
+                r"^raw/2026-11/(?<plate>[^/|]+)/x(?<well>...)",
+                "raw/2026-11/BR1/x",
+            ),
+        ] {
+            assert_eq!(begins(pattern).as_deref(), Some(start), "{pattern}");
+        }
+        for pattern in [
+            r"(?<plate>[^_]+)_(?<well>...)",
+            r"(?i)^(?<plate>[^_]+)_(?<well>...)",
+            r"^(?<plate>[^_]+)?_(?<well>...)",
+            r"^(?<plate>[^_]+)_(?<well>...)|^old_(?<other>.)",
+            r"^x?(?<plate>[^_]+)_(?<well>...)",
+            r"^.*/(?<plate>[^_]+)_(?<well>...)",
+            r"^(?<well>...)_(?<plate>.*)",
+        ] {
+            assert_eq!(begins(pattern), None, "{pattern}");
+        }
+        assert_eq!(PlatePaths::of(&ImagesSettings::default()), None);
     }
 }

@@ -1,0 +1,371 @@
+//! One plate's plan: its files, its wells in the plate map, its controls and its planes, compared before any pixel is computed.
+//!
+//! A plate enters; its tasks leave, and everything that is wrong with it at once, with what each costs. What fails: a store that
+//! may recover.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wellspring_workloads::layout::{FieldFiles, FileProblem, PlateFiles};
+use wellspring_workloads::plate_map::PlateMap;
+use wellspring_workloads::profile::{Role, Treatment};
+use wellspring_workloads::screen::{Scaling, Screen};
+use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
+
+use super::scaling::pooled_scaling;
+use super::{check_planes, count, images, list_plate, read_plate_map};
+use crate::decode::field_image;
+use crate::error::{Domain, FailureClass, Retry, Stage, StageError};
+use crate::events::FieldTask;
+use crate::fetch::read_channels;
+use crate::runs::{Run, run_id};
+use crate::shading::ShadingCache;
+use crate::store::ImageStore;
+
+/// Wells or plates that are named in one message.
+const MOST_NAMED: usize = 12;
+
+/// What a plate is planned from. Nothing of the network: what else is wrong is found where that is not at hand.
+#[derive(Debug, Clone, Copy)]
+pub struct PlateSource<'a> {
+    /// The checked screen, with absolute paths.
+    pub screen: &'a Screen,
+    /// Where the images are.
+    pub store: &'a ImageStore,
+    /// Dark-fields and illumination functions read so far.
+    pub shading: &'a ShadingCache,
+}
+
+impl<'a> From<&'a Run> for PlateSource<'a> {
+    fn from(run: &'a Run) -> Self {
+        Self {
+            screen: &run.screen,
+            store: &run.store,
+            shading: &run.shading,
+        }
+    }
+}
+
+/// What is to be done for a plate, and what of it cannot be.
+#[derive(Debug)]
+pub struct PlatePlan {
+    /// One per field, in well and field order.
+    pub tasks: Vec<FieldTask>,
+    /// What cannot be done.
+    pub failures: Vec<Failure>,
+    /// Hash of the plate's illumination functions and dark-fields, where it has any.
+    pub shading: Option<String>,
+}
+
+impl PlatePlan {
+    fn nothing(failures: Vec<Failure>) -> Self {
+        Self {
+            tasks: Vec::new(),
+            failures,
+            shading: None,
+        }
+    }
+
+    pub(super) fn failed(error: StageError) -> Self {
+        Self::nothing(vec![Failure::plate(error)])
+    }
+}
+
+/// Part of a plate that cannot be processed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Where it was found.
+    pub stage: Stage,
+    /// What kind.
+    pub class: FailureClass,
+    /// The well; the whole plate when absent.
+    pub well: Option<WellPosition>,
+    /// The field; the whole well when absent.
+    pub field: Option<u32>,
+    /// Fields it costs.
+    pub fields_lost: u32,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    fn plate(error: StageError) -> Self {
+        let (stage, class, message) = (error.stage, error.class, error.chain());
+        Self {
+            stage,
+            class,
+            well: None,
+            field: None,
+            fields_lost: 0,
+            message,
+        }
+    }
+
+    fn well(class: FailureClass, well: WellPosition, fields_lost: u32, message: String) -> Self {
+        Self {
+            stage: Stage::Plan,
+            class,
+            well: Some(well),
+            field: None,
+            fields_lost,
+            message,
+        }
+    }
+}
+
+/// Plans one plate: lists its files, compares them with the plate map, the controls and the planes, and makes its tasks. Where
+/// something is wrong with the plate as a whole there are no tasks; all that is wrong is told, whatever was found first.
+///
+/// # Errors
+/// The store is away, or something of this program is wrong: nothing is known of the plate.
+pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<PlatePlan, StageError> {
+    let screen = source.screen;
+    // What is wrong with the plate as a whole.
+    let mut of_plate = Vec::new();
+    let found = kept(list_plate(source.store, screen, plate).await, &mut of_plate)?;
+    let map = kept(read_plate_map(screen).await, &mut of_plate)?;
+    let mut failures = found
+        .as_ref()
+        .map_or_else(Vec::new, |found| file_failures(found, plate));
+    let fields = found.as_ref().and_then(|found| found.plates.get(plate));
+    let fields = fields.map_or(&[][..], Vec::as_slice);
+    if let Some(found) = &found
+        && fields.is_empty()
+        && failures.is_empty()
+    {
+        of_plate.push(no_image(found, screen, plate));
+    }
+    let treatments = map.as_ref().and_then(|map| match screen.treatments(map, plate) {
+        Ok(treatments) => Some((map, treatments)),
+        Err(errors) => {
+            let errors = errors.0.into_iter();
+            let of_map = |error| StageError::input(Stage::Plan, FailureClass::PlateMap, error);
+            of_plate.extend(errors.map(|error| Failure::plate(of_map(error))));
+            None
+        }
+    });
+    let shading = check_planes(source, plate, fields)
+        .await?
+        .unwrap_or_else(|errors| {
+            let of_plane = |error| StageError::input(Stage::Plan, FailureClass::Configuration, error);
+            of_plate.extend(errors.0.into_iter().map(|error| Failure::plate(of_plane(error))));
+            None
+        });
+
+    let mut by_well: BTreeMap<WellPosition, Vec<&FieldFiles>> = BTreeMap::new();
+    for field in fields {
+        by_well.entry(field.well).or_default().push(field);
+    }
+    if let Some((map, treatments)) = treatments.as_ref().filter(|_| !fields.is_empty()) {
+        of_plate.extend(controls_without_images(&by_well, treatments, plate));
+        let expected = screen
+            .images
+            .fields_per_well
+            .unwrap_or_else(|| most_common_count(&by_well));
+        let unmatched = unmatched_wells(&by_well, treatments, map, plate, expected, &failures);
+        failures.extend(unmatched);
+        by_well.retain(|well, _| treatments.contains_key(well));
+    }
+    let treatments = match treatments {
+        Some((_, treatments)) if of_plate.is_empty() => treatments,
+        _ => {
+            // Every field that could have been worked on is lost once.
+            if let Some(first) = of_plate.first_mut() {
+                first.fields_lost = count(by_well.values().map(Vec::len).sum());
+            }
+            of_plate.extend(failures);
+            return Ok(PlatePlan::nothing(of_plate));
+        }
+    };
+
+    let scaling = match screen.preprocess.scaling {
+        Scaling::Controls { low, high } if !by_well.is_empty() => {
+            Some(pooled_scaling(source, &by_well, &treatments, low, high).await?)
+        }
+        _ => None,
+    };
+    let run = run_id(screen);
+    let tasks = by_well
+        .into_values()
+        .flatten()
+        .map(|field| FieldTask {
+            run: run.clone(),
+            field: FieldId {
+                plate: plate.clone(),
+                well: field.well,
+                field: field.field,
+            },
+            images: images(field),
+            scaling: scaling.clone(),
+            shading: shading.clone(),
+        })
+        .collect();
+    Ok(PlatePlan {
+        tasks,
+        failures,
+        shading,
+    })
+}
+
+/// Reads and decodes one field, as a worker would.
+///
+/// # Errors
+/// What its dead letter would say.
+pub async fn try_field(source: PlateSource<'_>, task: &FieldTask) -> Result<(), StageError> {
+    let bytes = read_channels(source.store, &task.images).await?;
+    let planes = task.images.iter().map(|channel| &channel.planes);
+    field_image(bytes.iter().zip(planes), &source.screen.images).map(drop)
+}
+
+/// One of the things that are compared, or what is wrong with it. What may pass ends the planning, to be tried again.
+fn kept<T>(found: Result<T, StageError>, of_plate: &mut Vec<Failure>) -> Result<Option<T>, StageError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.domain != Domain::Input || error.retry != Retry::Never => Err(error),
+        Err(error) => {
+            of_plate.push(Failure::plate(error));
+            Ok(None)
+        }
+    }
+}
+
+fn no_image(found: &PlateFiles, screen: &Screen, plate: &Barcode) -> Failure {
+    let mut message = format!("no image of plate {plate} was found in {}", screen.images.store);
+    // What was found instead is the reason: another channel's text, another layout, another name.
+    let of_plate = |problem: &&FileProblem| problem.plate().is_none_or(|of| of == plate);
+    for problem in found.problems.iter().filter(of_plate) {
+        message.push_str(&format!("; {problem}"));
+    }
+    let others: Vec<&str> = found
+        .plates
+        .keys()
+        .take(MOST_NAMED)
+        .map(Barcode::as_str)
+        .collect();
+    if !others.is_empty() {
+        message.push_str(&format!("; there are images of {}", others.join(", ")));
+    }
+    let error = StageError::input(Stage::Plan, FailureClass::MissingImage, message);
+    Failure::plate(error)
+}
+
+/// Controls of a plate none of whose wells has images: nothing of the plate could be compared.
+fn controls_without_images(
+    by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>,
+    treatments: &BTreeMap<WellPosition, Treatment>,
+    plate: &Barcode,
+) -> Vec<Failure> {
+    let roles = [(Role::Reference, "reference"), (Role::Phenotype, "phenotype")];
+    let lacking = roles.into_iter().filter_map(|(role, name)| {
+        let of_role = treatments.iter().filter(|(_, treatment)| treatment.role == role);
+        let wells: Vec<WellPosition> = of_role.map(|(well, _)| *well).collect();
+        if wells.is_empty() || wells.iter().any(|well| by_well.contains_key(well)) {
+            return None;
+        }
+        let mut named: Vec<String> = wells.iter().take(MOST_NAMED).map(WellPosition::to_string).collect();
+        if wells.len() > MOST_NAMED {
+            named.push(format!("and {} more", wells.len() - MOST_NAMED));
+        }
+        let message = format!(
+            "plate {plate}: no well of controls.{name} has a field with all its images ({}), so that nothing of the plate \
+             can be compared; bring their images, or let controls.{name} select wells that have some",
+            named.join(", ")
+        );
+        let error = StageError::input(Stage::Plan, FailureClass::MissingImage, message);
+        Some(Failure::plate(error))
+    });
+    lacking.collect()
+}
+
+fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for problem in &found.problems {
+        let message = problem.to_string();
+        match problem {
+            FileProblem::MissingChannel { field, .. }
+            | FileProblem::AbsentFile { field, .. }
+            | FileProblem::UnusableImage { field, .. }
+            | FileProblem::DuplicateFile { field, .. }
+                if field.plate == *plate =>
+            {
+                let class = match problem {
+                    FileProblem::DuplicateFile { .. } => FailureClass::BadImage,
+                    FileProblem::UnusableImage { .. } => FailureClass::BadMetadata,
+                    _ => FailureClass::MissingImage,
+                };
+                failures.push(Failure {
+                    field: Some(field.field),
+                    ..Failure::well(class, field.well, 1, message)
+                });
+            }
+            // Names were used instead, so that no field is lost by it alone.
+            FileProblem::Metadata { plate: of, .. } if of.as_ref().is_none_or(|of| of == plate) => {
+                failures.push(Failure {
+                    stage: Stage::Plan,
+                    class: FailureClass::BadMetadata,
+                    well: None,
+                    field: None,
+                    fields_lost: 0,
+                    message,
+                });
+            }
+            FileProblem::FewerFields {
+                plate: of,
+                well,
+                found,
+                expected,
+            } if of == plate => {
+                let lost = expected.saturating_sub(*found);
+                failures.push(Failure::well(FailureClass::MissingImage, *well, lost, message));
+            }
+            // These cost no field of this plate, but a person should know.
+            problem if problem.is_remark() && problem.plate().is_none_or(|of| of == plate) => {
+                tracing::warn!(%plate, message, "files passed over");
+            }
+            _ => {}
+        }
+    }
+    failures
+}
+
+fn most_common_count(by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>) -> u32 {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    for fields in by_well.values() {
+        *counts.entry(fields.len()).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .max_by_key(|(_, wells)| *wells)
+        .map_or(1, |(fields, _)| count(fields))
+}
+
+/// Wells with images that the map lacks, and wells of the map without images.
+fn unmatched_wells(
+    by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>,
+    treatments: &BTreeMap<WellPosition, Treatment>,
+    map: &PlateMap,
+    plate: &Barcode,
+    expected: u32,
+    known: &[Failure],
+) -> Vec<Failure> {
+    let file = map.file();
+    let not_in_map = by_well.iter().filter(|(well, _)| map.treatment(plate, **well).is_none()).map(|(well, fields)| {
+        let message = format!(
+            "plate {plate} well {well} has {} fields of images but no row in {file}; add the row, or take the images away",
+            fields.len()
+        );
+        Failure::well(FailureClass::PlateMap, *well, count(fields.len()), message)
+    });
+    // A well whose every field already failed for another reason is not reported twice.
+    let reported: BTreeSet<WellPosition> = known.iter().filter_map(|failure| failure.well).collect();
+    let not_imaged = treatments
+        .keys()
+        .filter(|well| !by_well.contains_key(well) && !reported.contains(well))
+        .map(|well| {
+            let message = format!(
+                "plate {plate} well {well} has a row in {file} but no images; remove the row or exclude the well in \
+                 [controls] if it was not imaged"
+            );
+            Failure::well(FailureClass::MissingImage, *well, expected, message)
+        });
+    not_in_map.chain(not_imaged).collect()
+}
