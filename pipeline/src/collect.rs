@@ -30,6 +30,8 @@ pub struct Collection {
     letters: BTreeMap<String, (i64, DeadLetter)>,
     /// Offsets of letters whose records were published again: they count no more.
     retried: BTreeSet<i64>,
+    /// Plates that an operator let into the comparison although a gate holds them back.
+    pub released: BTreeSet<Barcode>,
     /// Plates whose profiles are on their topic already.
     pub profiled: BTreeSet<Barcode>,
     /// How many comparisons are on their topic already.
@@ -80,6 +82,7 @@ impl Collection {
             plates: BTreeMap::new(),
             letters: BTreeMap::new(),
             retried,
+            released: BTreeSet::new(),
             profiled: BTreeSet::new(),
             comparisons_published: 0,
             finished: false,
@@ -199,6 +202,14 @@ impl Collection {
             }
             Status::PlateProfiled { plate, .. } => {
                 self.profiled.insert(plate);
+            }
+            Status::PlateReleased { plate, .. } => {
+                // Said twice it changes nothing.
+                if self.released.insert(plate.clone()) {
+                    self.profiled.remove(&plate);
+                    self.comparisons_published = 0;
+                    self.finished = false;
+                }
             }
             Status::ComparisonsPublished { records, .. } => {
                 self.comparisons_published = self.comparisons_published.max(records);

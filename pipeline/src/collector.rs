@@ -137,7 +137,7 @@ impl Collector {
         self.open.remove(run)
     }
 
-    /// Whether a finished run is made unfinished: plates were added to it, or dead letters are being tried again.
+    /// Whether a finished run is made unfinished: plates were added to it or released, or dead letters are being tried again.
     fn is_reopened(&self, run: &RunId, record: &TailRecord) -> bool {
         self.wanted == Wanted::Unfinished
             && self.closed.contains(run)
@@ -145,6 +145,7 @@ impl Collector {
             && matches!(
                 record.read(),
                 Ok(Status::RunSubmitted { .. }
+                    | Status::PlateReleased { .. }
                     | Status::LettersResolved {
                         action: LetterAction::Retried,
                         ..
@@ -156,7 +157,7 @@ impl Collector {
     fn start_over(&mut self, run: &RunId) -> Result<(), StageError> {
         tracing::info!(
             run,
-            "plates were added, or dead letters are tried again: the run is open again"
+            "plates were added or released, or dead letters are tried again: the run is open again"
         );
         self.past = Past::read(&self.kafka).map_err(network)?;
         self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
@@ -216,6 +217,7 @@ fn network(error: KafkaFailure) -> StageError {
 struct Ending {
     submitted: HashSet<Barcode>,
     profiled: HashSet<Barcode>,
+    released: HashSet<Barcode>,
     finished: bool,
     cancelled: bool,
 }
@@ -230,6 +232,12 @@ impl Past {
             match status {
                 Status::RunSubmitted { plates, .. } => run.submitted.extend(plates),
                 Status::PlateProfiled { plate, .. } => _ = run.profiled.insert(plate),
+                Status::PlateReleased { plate, .. } => {
+                    if run.released.insert(plate.clone()) {
+                        run.profiled.remove(&plate);
+                        run.finished = false;
+                    }
+                }
                 Status::RunFinished { .. } => run.finished = true,
                 Status::LettersResolved {
                     action: LetterAction::Retried,

@@ -15,6 +15,7 @@ mod plate_flags;
 mod signatures;
 mod whole;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use wellspring_workloads::compare::{CompareError, CompoundSummary};
@@ -44,6 +45,8 @@ pub use whole::ReplicateCounts;
 pub struct Compared {
     /// Of every well with enough passing fields, but for those of plates that are held back.
     pub profiles: KeptProfiles,
+    /// Why plates are held back, by plate.
+    pub held: BTreeMap<Barcode, String>,
     /// What the comparison found, or why there is none.
     pub comparison: Result<Shown, CompareError>,
     /// The first plates with what their wells were given.
@@ -81,6 +84,7 @@ pub fn compare(
     let mut reader = FieldReader::create(run, provenance, out).map_err(internal)?;
     let mut kept = KeptWriter::create(out).map_err(internal)?;
     let mut planned = Planned::default();
+    let mut held = BTreeMap::new();
     let barcodes: Vec<Barcode> = collection.plates().cloned().collect();
     for barcode in &barcodes {
         let treatments = map
@@ -90,7 +94,9 @@ pub fn compare(
         for features in collection.fields(barcode)? {
             reader.push(&features?).map_err(internal)?;
         }
-        if let Some(plate) = reader.end_plate().map_err(internal)? {
+        let released = collection.released.contains(barcode);
+        if let Some(plate) = reader.end_plate(released).map_err(internal)? {
+            held.extend(plate.held.map(|reason| (barcode.clone(), reason)));
             kept.plate(barcode, &plate.wells).map_err(internal)?;
             planned.watch(screen, &plate.wells, plate.measured);
             planned.add(plate.facts, plate.wells.iter().map(|well| &well.treatment));
@@ -104,6 +110,7 @@ pub fn compare(
     let comparison = compare_kept(run, &mut planned, &profiles, provenance, out)?;
     Ok(Compared {
         profiles,
+        held,
         comparison,
         plates: planned.facts,
         plate_count: planned.plates,

@@ -302,6 +302,18 @@ pub enum Status {
         run: RunId,
         /// The plate.
         plate: Barcode,
+        /// Why it is held back from the comparison, where it is; it has no profiles then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held: Option<String>,
+    },
+    /// An operator lets a plate that is held back into the comparison. A run that was finished is not any more.
+    PlateReleased {
+        /// The run.
+        run: RunId,
+        /// The plate.
+        plate: Barcode,
+        /// When, in milliseconds since 1970 UTC.
+        time_ms: u64,
     },
     /// So many of the run's comparisons are published; written in one transaction with the last of them. Only where they
     /// are too many for one transaction.
@@ -390,6 +402,7 @@ impl Status {
             | Status::PlateQueued { run, .. }
             | Status::PlatePlanned { run, .. }
             | Status::PlateProfiled { run, .. }
+            | Status::PlateReleased { run, .. }
             | Status::ComparisonsPublished { run, .. }
             | Status::RunFinished { run, .. }
             | Status::RunSteered { run, .. }

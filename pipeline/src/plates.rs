@@ -31,6 +31,10 @@ pub enum PlateState {
     Planned,
     /// Its profiles are published.
     Profiled,
+    /// A quality gate holds it back from the comparison, until it is released.
+    HeldBack,
+    /// It was held back and is let into the comparison, which is made anew.
+    Released,
 }
 
 impl fmt::Display for PlateState {
@@ -40,6 +44,8 @@ impl fmt::Display for PlateState {
             Self::Queued => "queued",
             Self::Planned => "planned",
             Self::Profiled => "profiled",
+            Self::HeldBack => "held back",
+            Self::Released => "released",
         })
     }
 }
@@ -55,6 +61,9 @@ pub struct InRun {
     pub fields_planned: u32,
     /// Dead letters of its planning.
     pub dead_letters: u32,
+    /// Why it is held back, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// What is known of a plate.
@@ -75,6 +84,7 @@ impl Plate {
             fields_expected: 0,
             fields_planned: 0,
             dead_letters: 0,
+            held: None,
         })
     }
 }
@@ -252,10 +262,23 @@ impl Board {
                     fields_expected,
                     fields_planned,
                     dead_letters,
+                    held: None,
                 };
             }
-            Status::PlateProfiled { run, plate } => {
-                self.plates.entry(plate).or_default().in_run(&run).state = PlateState::Profiled;
+            Status::PlateProfiled { run, plate, held } => {
+                let entry = self.plates.entry(plate).or_default().in_run(&run);
+                entry.state = match held {
+                    Some(_) => PlateState::HeldBack,
+                    None => PlateState::Profiled,
+                };
+                entry.held = held;
+            }
+            Status::PlateReleased { run, plate, .. } => {
+                let entry = self.plates.entry(plate).or_default().in_run(&run);
+                if entry.state == PlateState::HeldBack {
+                    entry.state = PlateState::Released;
+                }
+                entry.held = None;
             }
             Status::RunFinished {
                 run,

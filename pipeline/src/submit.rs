@@ -141,6 +141,24 @@ pub fn announce(
     Ok(publish(kafka, "announce", &records)?)
 }
 
+/// Lets plates that are held back into a run's comparison. Blocking.
+///
+/// # Errors
+/// Kafka cannot be reached.
+pub fn release(kafka: &KafkaSettings, run: &RunId, plates: &[Barcode]) -> Result<(), KafkaFailure> {
+    let status = |plate: &Barcode| {
+        let id = ids::of_plate(run, plate, "released", &ids::content([plate.as_str()]));
+        let status = Status::PlateReleased {
+            run: run.clone(),
+            plate: plate.clone(),
+            time_ms: now_ms(),
+        };
+        OutRecord::status(id, &status)
+    };
+    let records = plates.iter().map(status).collect::<Result<Vec<_>, _>>()?;
+    publish(kafka, "release", &records)
+}
+
 fn plate_ready(plate: &Barcode, run: Option<&RunId>, lane: Urgency) -> Result<OutRecord, KafkaFailure> {
     ready(&PlateReady {
         plate: plate.clone(),

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{
-    Running, apache_kafka, comparisons, dead_letters, models, rows_of, run_json, shared, simulate,
+    Running, apache_kafka, comparisons, dead_letters, few_wells, models, rows_of, run_json, shared, simulate,
     small_plate, start_broker, wait_for, wellspring,
 };
 use serde_json::Value;
@@ -327,6 +327,82 @@ fn a_run_of_which_nothing_can_be_compared_says_so_and_does_not_end_well() {
         (192, 0)
     );
     assert_eq!(summary["compared"], false);
+}
+
+/// An image of zeros, of the size of what it replaces.
+fn blank(image: &Path) {
+    use tiff::encoder::{TiffEncoder, colortype::Gray16};
+    let mut before = tiff::decoder::Decoder::new(std::fs::File::open(image).unwrap()).unwrap();
+    let (width, height) = before.dimensions().unwrap();
+    let mut after = TiffEncoder::new(std::fs::File::create(image).unwrap()).unwrap();
+    let zeros = vec![0; width as usize * height as usize];
+    after.write_image::<Gray16>(width, height, &zeros).unwrap();
+}
+
+#[test]
+fn a_plate_that_a_gate_holds_back_is_compared_when_it_is_released() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plates = few_wells(folder.path(), "\"DNA\"");
+    // Four of 24 fields show nothing: more than a plate may lose.
+    let images = plates.join("images/SMALL0001");
+    for well in ["E01", "F02", "G03", "H01"] {
+        blank(&images.join(format!("SMALL0001_{well}_s1_w1.tif")));
+    }
+    let (_broker, address) = start_broker(&models, &folder.path().join("data"));
+    let out = folder.path().join("out");
+    let run = || {
+        let mut command = wellspring(&models);
+        command.arg("run").arg(plates.join("screen.toml"));
+        command.args(["--json", "--kafka", &address, "--out"]).arg(&out);
+        run_json(&mut command)
+    };
+    let told = |arguments: &[&str]| {
+        let mut command = wellspring(&models);
+        let output = command
+            .arg("plates")
+            .args(arguments)
+            .args(["--kafka", &address])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let held_back = || {
+        let profiles = rows_of(&out.join("profiles.parquet"));
+        profiles.iter().all(|well| well["Metadata_held_back"] == "true")
+    };
+    let (code, summary) = run();
+    assert_eq!(
+        (code, &summary["compared"]),
+        (1, &Value::from(false)),
+        "{summary}"
+    );
+    assert!(held_back());
+    let (_, listed) = told(&["list"]);
+    assert!(
+        listed.contains("\theld back\t") && listed.contains("16.7 % of its fields failed"),
+        "{listed}"
+    );
+    let (code, said) = told(&["release", "SMALL0002"]);
+    assert!(
+        code == Some(2) && said.contains("SMALL0002 is not held back: it is in no run"),
+        "{said}"
+    );
+
+    let (code, said) = told(&["release", "SMALL0001"]);
+    assert!(code == Some(0) && said.contains("SMALL0001 released"), "{said}");
+    let (code, said) = told(&["release", "SMALL0001"]);
+    assert!(code == Some(2) && said.contains("it is released in"), "{said}");
+    let (_, summary) = run();
+    assert_eq!(summary["compared"], true, "{summary}");
+    assert!(!held_back());
+    let (_, listed) = told(&["list"]);
+    assert!(listed.contains("\tprofiled\t"), "{listed}");
+    // The same again is the same run: nothing is held back any more, and nothing is published twice.
+    let before = std::fs::read(out.join("comparisons.parquet")).unwrap();
+    run();
+    assert!(before == std::fs::read(out.join("comparisons.parquet")).unwrap());
 }
 
 #[test]

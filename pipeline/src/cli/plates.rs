@@ -1,14 +1,17 @@
-//! `wellspring plates`: announce plates, find them in a store, watch it for new ones, tell how far each is.
+//! `wellspring plates`: announce plates, find them in a store, watch it for new ones, tell how far each is, release those that a
+//! quality gate holds back.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::runtime::Handle;
+use wellspring::events::RunId;
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
-use wellspring::plates::Board;
+use wellspring::plates::{Board, PlateState};
 use wellspring::runs::Run;
 use wellspring::watch::{self, Patience, Ready, Watch};
 use wellspring::{plan, submit};
@@ -60,6 +63,22 @@ enum Command {
     /// List every plate that was announced, with how far it is in each run.
     #[command(after_help = "Example:\n  wellspring plates list --kafka kafka:9092")]
     List {
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Let plates into the comparison that a quality gate holds back.
+    #[command(
+        after_help = "Example:\n  wellspring plates release BR00117006 --kafka kafka:9092\n\n\
+        `plates list` shows which are held back and why. The run is compared anew with them; its results say that they were \
+        released."
+    )]
+    Release {
+        /// Barcodes.
+        #[arg(required = true)]
+        plates: Vec<Barcode>,
+        /// In this run. Default: in every run in which they are held back.
+        #[arg(long)]
+        run: Option<String>,
         #[command(flatten)]
         kafka: KafkaArgs,
     },
@@ -116,6 +135,15 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Scan { screen } => return scan(&screen),
         Command::Watch(args) => watch(&args)?,
+        Command::Release { plates, run, kafka } => {
+            let kafka = kafka.settings()?;
+            let held = held_back(&Board::read(&kafka)?, &plates, run.as_ref())?;
+            for (run, plates) in held {
+                submit::release(&kafka, &run, &plates)?;
+                let plates: Vec<&str> = plates.iter().map(Barcode::as_str).collect();
+                say::line(format_args!("{run}\t{} released", plates.join(", ")));
+            }
+        }
         Command::List { kafka } => list(&Board::read(&kafka.settings()?)?),
         Command::Show { plate, kafka } => {
             let board = Board::read(&kafka.settings()?)?;
@@ -127,6 +155,41 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Plates that are held back, by run; each of `plates` is, in one of them at least.
+fn held_back(
+    board: &Board,
+    plates: &[Barcode],
+    run: Option<&RunId>,
+) -> anyhow::Result<BTreeMap<RunId, Vec<Barcode>>> {
+    let mut held: BTreeMap<RunId, Vec<Barcode>> = BTreeMap::new();
+    for plate in plates {
+        let runs = board.plate(plate).map(|known| &known.runs);
+        let runs = || {
+            let runs = runs.into_iter().flatten();
+            runs.filter(|(of, _)| run.is_none_or(|run| *of == run))
+        };
+        let mut found = false;
+        for (of, _) in runs().filter(|(_, of_run)| of_run.state == PlateState::HeldBack) {
+            held.entry(of.clone()).or_default().push(plate.clone());
+            found = true;
+        }
+        if !found {
+            let states: Vec<String> = runs()
+                .map(|(of, of_run)| format!("{} in {of}", of_run.state))
+                .collect();
+            let is = match (states.is_empty(), run) {
+                (true, Some(run)) => format!("not in run {run}"),
+                (true, None) => "in no run".to_owned(),
+                (false, _) => states.join(", "),
+            };
+            bail!(
+                "plate {plate} is not held back: it is {is}; `wellspring plates list` shows those that are"
+            );
+        }
+    }
+    Ok(held)
+}
+
 fn list(board: &Board) {
     for (plate, known) in board.plates() {
         for (run, of_run) in &known.runs {
@@ -136,9 +199,13 @@ fn list(board: &Board) {
                 ));
                 continue;
             }
+            let held = of_run.held.as_ref().map(|reason| format!("\t{reason}"));
             say::line(format_args!(
-                "{run}\t{plate}\t{}\t{} of {} fields planned",
-                of_run.state, of_run.fields_planned, of_run.fields_expected
+                "{run}\t{plate}\t{}\t{} of {} fields planned{}",
+                of_run.state,
+                of_run.fields_planned,
+                of_run.fields_expected,
+                held.unwrap_or_default()
             ));
         }
         if known.runs.is_empty() {

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Align with this file, an alignment of earlier plates (`transforms/*.json`), instead of fitting one.
     #[arg(long, value_name = "FILE")]
     transform: Option<PathBuf>,
+    /// Let these plates into the comparison although a quality gate holds them back.
+    #[arg(long, value_name = "BARCODE,..", value_delimiter = ',')]
+    release: Vec<Barcode>,
     #[command(flatten)]
     delivery: DeliveryArgs,
     #[command(flatten)]
@@ -91,6 +94,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
     let runtime = runtime()?;
     let plates = runtime.block_on(plates_of(&run))?;
+    if let Some(unknown) = args.release.iter().find(|plate| !plates.contains(plate)) {
+        bail!("--release names plate {unknown}, which is not among the run's");
+    }
     runtime.block_on(refuse_wrong_planes(&run, &plates))?;
     let mut settings = args.compute.worker_settings(&run.screen.resources, false)?;
     settings.lanes = vec![Urgency::Live];
@@ -130,6 +136,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             "going on with a run that was begun before ({} new plates)",
             new.len()
         ));
+    }
+    if !args.release.is_empty() {
+        submit::release(&kafka, &run.id, &args.release)?;
     }
     let runs = Runs::follow(&kafka)?;
     let planning = planner(&kafka, runs.clone(), Urgency::Live, runtime.handle())?;

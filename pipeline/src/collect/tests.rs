@@ -179,6 +179,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
     let profiled = || Status::PlateProfiled {
         run: "r".to_owned(),
         plate: "P".parse().unwrap(),
+        held: None,
     };
     for late in [true, false] {
         let mut collection = collection();
@@ -198,12 +199,45 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
             .take_status(Status::PlateProfiled {
                 run: "r".to_owned(),
                 plate: "Q".parse().unwrap(),
+                held: None,
             })
             .unwrap();
         collection.take_status(finished()).unwrap();
         collection.take_status(submitted(&["P", "Q"])).unwrap();
         assert!(collection.finished);
     }
+}
+
+/// A plate that is released makes its finished run unfinished, once.
+#[test]
+fn a_run_whose_plate_is_released_is_compared_again() {
+    let mut collection = collection();
+    let plate = || "P".parse().unwrap();
+    let finished = || Status::RunFinished {
+        run: "r".to_owned(),
+        fields_done: 1,
+        fields_failed: 0,
+    };
+    let profiled = |held: Option<&str>| Status::PlateProfiled {
+        run: "r".to_owned(),
+        plate: plate(),
+        held: held.map(str::to_owned),
+    };
+    let released = || Status::PlateReleased {
+        run: "r".to_owned(),
+        plate: plate(),
+        time_ms: 9,
+    };
+    let mut take = |status| collection.take_status(status).unwrap();
+    take(profiled(Some("11 % of its fields failed")));
+    take(finished());
+    take(released());
+    assert!(!collection.finished && collection.profiled.is_empty() && collection.released.contains(&plate()));
+    let mut take = |status| collection.take_status(status).unwrap();
+    take(profiled(None));
+    take(finished());
+    take(released());
+    assert!(collection.finished && collection.profiled.contains(&plate()));
 }
 
 /// The index of a complete plate lies on disk; what comes again is known all the same.

@@ -36,6 +36,8 @@ pub(super) struct PlateProfiles {
     /// Of wells with enough passing fields, by well; none where the plate is held back.
     pub(super) wells: Vec<WellProfile>,
     pub(super) facts: PlateFacts,
+    /// Why it is held back.
+    pub(super) held: Option<String>,
     /// What the watch over control wells follows besides profiles.
     pub(super) measured: BTreeMap<String, f64>,
 }
@@ -147,8 +149,8 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// What the plate at hand came to.
-    pub(super) fn end_plate(&mut self) -> Result<Option<PlateProfiles>, WriteError> {
+    /// What the plate at hand came to; one that was `released` is not held back.
+    pub(super) fn end_plate(&mut self, released: bool) -> Result<Option<PlateProfiles>, WriteError> {
         let Some(PlateInHand {
             barcode,
             fields,
@@ -163,25 +165,32 @@ impl<'a> FieldReader<'a> {
             counts,
             mut profiles,
             short,
-            held_back,
+            mut held_back,
         } = fields.finish();
         self.left_out.extend(too_few_fields(&barcode, &short));
+        if let Some(reason) = held_back.take_if(|_| released) {
+            self.left_out.push(format!(
+                "plate {barcode} was released and is compared, although {reason}"
+            ));
+        }
         plate_flags::flag(&mut quality, &self.channels, &mut self.flags);
         plate_flags::write(&quality, &mut self.quality)?;
         // Held back, its profiles stay in the table, for whoever wants to judge the gate.
         for profile in &profiles {
             self.profiles.push(profile, held_back.is_some())?;
         }
-        if let Some(reason) = held_back {
+        if let Some(reason) = &held_back {
             profiles.clear();
             self.left_out.push(format!(
-                "plate {barcode} is held back from the comparison: {reason}"
+                "plate {barcode} is held back from the comparison: {reason}; or let it in with \
+                 `wellspring plates release {barcode}`, in one process with `wellspring run --release {barcode}`"
             ));
         }
         Ok(Some(PlateProfiles {
             wells: profiles,
             facts: plate_facts(&barcode, &treatments, &counts),
             measured: measured_scalars(&counts, &focus),
+            held: held_back,
         }))
     }
 

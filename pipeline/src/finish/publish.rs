@@ -41,7 +41,7 @@ pub(super) fn publish(
         let profiles = compared.profiles.plate(plate).map_err(disk)?;
         commit(
             &mut producer,
-            &profile_records(&run.id, plate, &profiles).map_err(network)?,
+            &profile_records(&run.id, plate, &profiles, compared.held.get(plate)).map_err(network)?,
         )?;
     }
     let findings = compared.comparison.as_mut().ok();
@@ -156,6 +156,7 @@ fn profile_records(
     run: &RunId,
     plate: &Barcode,
     profiles: &[WellProfile],
+    held: Option<&String>,
 ) -> Result<Vec<OutRecord>, KafkaFailure> {
     let mut records = Vec::new();
     for profile in profiles {
@@ -178,6 +179,7 @@ fn profile_records(
     records.push(status_record(&Status::PlateProfiled {
         run: run.clone(),
         plate: plate.clone(),
+        held: held.cloned(),
     })?);
     Ok(records)
 }

@@ -44,7 +44,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
         Topic::Retries => &[],
         Topic::Comparisons => &[schema!("comparisons.v1")],
         Topic::DeadLetters => &[schema!("dead-letters.v1")],
-        Topic::Status => &[schema!("status.v1"), schema!("status.v2")],
+        Topic::Status => &[schema!("status.v1"), schema!("status.v2"), schema!("status.v3")],
     }
 }
 
