@@ -275,10 +275,13 @@ impl Board {
             }
             Status::PlateReleased { run, plate, .. } => {
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
+                entry.held = None;
                 if entry.state == PlateState::HeldBack {
                     entry.state = PlateState::Released;
+                    if let Some(known) = self.runs.get_mut(&run) {
+                        known.finished = None;
+                    }
                 }
-                entry.held = None;
             }
             Status::RunFinished {
                 run,

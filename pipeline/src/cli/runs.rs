@@ -186,7 +186,7 @@ impl<'a> Line<'a> {
         for (_, plate) in board.plates_of(run) {
             line.fields_expected += u64::from(plate.fields_expected);
             line.plates_planned += usize::from(plate.state >= PlateState::Planned);
-            line.plates_profiled += usize::from(plate.state == PlateState::Profiled);
+            line.plates_profiled += usize::from(plate.state >= PlateState::Profiled);
         }
         line
     }
