@@ -32,7 +32,7 @@ fn screen(plates: &Path, store: &str) -> PathBuf {
 fn run(models: &Path, screen: &Path, out: &Path) -> Command {
     let mut command = wellspring(models);
     command.arg("run").arg(screen).arg("--json").arg("--out").arg(out);
-    command.args(["--retry-delays", "0,0,0,0,0,0,0,0"]);
+    command.args(["--retry-delays", "0,0,0,0,0,0,0"]);
     command
 }
 
