@@ -188,7 +188,8 @@ pub fn workbook(input: &[u8]) -> Option<usize> {
     const PACKAGE: &str = "http://schemas.openxmlformats.org/package/2006/relationships";
     let mut given = parts(input);
     let sheet = given.next().unwrap_or_default();
-    let texts = given.next();
+    let no_texts = format!("<sst xmlns=\"{MAIN}\"></sst>");
+    let texts = given.next().unwrap_or(no_texts.as_bytes());
     let sheets = format!(
         "<workbook xmlns=\"{MAIN}\" xmlns:r=\"{OF}\"><sheets><sheet name=\"a\" sheetId=\"1\" r:id=\"rId1\"/></sheets></workbook>"
     );
@@ -196,16 +197,20 @@ pub fn workbook(input: &[u8]) -> Option<usize> {
         "<Relationships xmlns=\"{PACKAGE}\"><Relationship Id=\"rId1\" Type=\"{OF}/worksheet\" Target=\"worksheets/sheet1.xml\"/>\
          <Relationship Id=\"rId2\" Type=\"{OF}/sharedStrings\" Target=\"sharedStrings.xml\"/></Relationships>"
     );
+    let document = format!(
+        "<Relationships xmlns=\"{PACKAGE}\"><Relationship Id=\"rId1\" Type=\"{OF}/officeDocument\" Target=\"xl/workbook.xml\"/>\
+         </Relationships>"
+    );
     let files = [
-        ("xl/workbook.xml", Some(given.next().unwrap_or(sheets.as_bytes()))),
-        ("xl/_rels/workbook.xml.rels", Some(relations.as_bytes())),
+        ("_rels/.rels", document.as_bytes()),
+        ("xl/workbook.xml", given.next().unwrap_or(sheets.as_bytes())),
+        ("xl/_rels/workbook.xml.rels", relations.as_bytes()),
         ("xl/sharedStrings.xml", texts),
-        ("xl/worksheets/sheet1.xml", Some(sheet)),
+        ("xl/worksheets/sheet1.xml", sheet),
     ];
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in files {
-        let Some(bytes) = bytes else { continue };
         zip.start_file(name, stored).ok()?;
         zip.write_all(bytes).ok()?;
     }

@@ -79,13 +79,21 @@ impl<S: Spool> Tape<S> {
     }
 }
 
-/// Where a value lies in a spool. A screen has one for each of its series, so the length lies with the value.
+/// Values begin at multiples of so many bytes: 128 GiB of them have places.
+const UNIT: u64 = 32;
+
+/// Where a value lies in a spool, in units of [`UNIT`]. A screen has one for each of its series, so the length lies with the
+/// value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u64);
+pub(super) struct Place(u32);
 
 impl Place {
     /// Where nothing lies: no spool reaches as far.
-    pub(super) const NONE: Self = Self(u64::MAX);
+    pub(super) const NONE: Self = Self(u32::MAX);
+
+    fn at(self) -> u64 {
+        u64::from(self.0) * UNIT
+    }
 }
 
 /// Appends values, and reads them back.
@@ -102,7 +110,13 @@ impl<S: Spool> Shelf<S> {
         let length = bytes.len() - size_of::<u32>();
         let length = u32::try_from(length).map_err(|_| CompareError::TooLarge)?;
         bytes[..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
-        self.0.append(&bytes).map(Place).map_err(failed)
+        let missing = self.0.end().next_multiple_of(UNIT) - self.0.end();
+        self.0.append(&vec![0; missing as usize]).map_err(failed)?;
+        let place = u32::try_from(self.0.end() / UNIT).map(Place);
+        let place = place.ok().filter(|place| *place != Place::NONE);
+        let place = place.ok_or(CompareError::TooLarge)?;
+        self.0.append(&bytes).map_err(failed)?;
+        Ok(place)
     }
 
     pub(super) fn get<T: DeserializeOwned>(&mut self, place: Place) -> Result<T, CompareError> {
@@ -112,9 +126,9 @@ impl<S: Spool> Shelf<S> {
     /// The bytes of a value, for [`decoded`] elsewhere.
     pub(super) fn bytes(&mut self, place: Place) -> Result<Vec<u8>, CompareError> {
         let mut length = [0; size_of::<u32>()];
-        self.0.read(place.0, &mut length).map_err(failed)?;
+        self.0.read(place.at(), &mut length).map_err(failed)?;
         let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
-        let behind = place.0 + length.len() as u64;
+        let behind = place.at() + length.len() as u64;
         self.0.read(behind, &mut bytes).map_err(failed)?;
         Ok(bytes)
     }
