@@ -77,6 +77,8 @@ pub struct Resolution {
     pub left: Vec<(StoredLetter, &'static str)>,
     /// Ids of the filter that no letter has, open or dealt with.
     pub unknown: Vec<String>,
+    /// Letters whose ids the filter names, and that were dealt with before.
+    pub before: Vec<StoredLetter>,
 }
 
 /// Why letters could not be resolved.
@@ -143,7 +145,13 @@ pub fn resolve(
     };
     let mut records: BTreeMap<(String, i32, i64), OutRecord> = BTreeMap::new();
     for stored in letters {
-        if stored.resolved.is_some() || !filter.takes(&stored.letter) {
+        if !filter.takes(&stored.letter) {
+            continue;
+        }
+        if stored.resolved.is_some() {
+            if !filter.ids.is_empty() {
+                resolution.before.push(stored);
+            }
             continue;
         }
         if action == LetterAction::Retried {
@@ -194,7 +202,7 @@ fn again(kafka: &KafkaSettings, letter: &DeadLetter) -> Result<OutRecord, &'stat
     if letter.stage == Stage::Plan && letter.well.is_some() {
         return Err(
             "the rest of its plate is planned already; correct plate map and images, and submit the screen under \
-             another name",
+             a raised [screen] version",
         );
     }
     let value =

@@ -129,8 +129,19 @@ pub fn announce(
     lane: Urgency,
 ) -> Result<(), SubmitError> {
     if let Some(run) = run {
-        let submitted = |status: &Status| matches!(status, Status::RunSubmitted { run: of, .. } if of == run);
-        if !read_statuses(kafka)?.iter().any(submitted) {
+        let mut submitted = false;
+        for status in read_statuses(kafka)? {
+            match status {
+                Status::RunSubmitted { run: of, .. } if of == *run => submitted = true,
+                Status::RunSteered {
+                    run: of,
+                    action: Steering::Cancelled,
+                    ..
+                } if of == *run => return Err(SubmitError::Cancelled(of)),
+                _ => {}
+            }
+        }
+        if !submitted {
             return Err(SubmitError::UnknownRun(run.clone()));
         }
     }

@@ -188,7 +188,17 @@ fn deal_with(args: ResolveArgs, action: LetterAction) -> anyhow::Result<ExitCode
         (LetterAction::Discarded, false) => "are discarded",
         (LetterAction::Discarded, true) => "would be discarded",
     };
-    say::note(format_args!("{} letters {done}", resolution.done.len()));
+    for stored in &resolution.before {
+        let was = match stored.resolved {
+            Some(LetterAction::Discarded) => "discarded",
+            _ => "tried again",
+        };
+        say::note(format_args!("{} was {was} before", stored.letter.id));
+    }
+    match resolution.done.len() {
+        1 => say::note(format_args!("1 letter {}", done.replacen("are", "is", 1))),
+        count => say::note(format_args!("{count} letters {done}")),
+    }
     if !resolution.left.is_empty() {
         say::note(format_args!("{} cannot be", resolution.left.len()));
     }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use wellspring::events::RunId;
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
-use wellspring::plates::{Board, PlateState};
+use wellspring::plates::{Board, KnownRun, PlateState, RunState};
 use wellspring::runs::Run;
 use wellspring::watch::{self, Patience, Ready, Watch};
 use wellspring::{plan, submit};
@@ -193,16 +193,21 @@ fn held_back(
 fn list(board: &Board) {
     for (plate, known) in board.plates() {
         for (run, of_run) in &known.runs {
-            if board.run(run).is_none() {
-                say::line(format_args!(
-                    "{run}\t{plate}\tannounced, but the run was never submitted"
-                ));
-                continue;
-            }
+            let state = match board.run(run).map(KnownRun::state) {
+                None => {
+                    say::line(format_args!(
+                        "{run}\t{plate}\tannounced, but the run was never submitted"
+                    ));
+                    continue;
+                }
+                // What an operator did with the run is more than how far the plate came.
+                Some(state @ (RunState::Paused | RunState::Cancelled)) => state.to_string(),
+                Some(RunState::Open | RunState::Finished) => of_run.state.to_string(),
+            };
             let held = of_run.held.as_ref().map(|reason| format!("\t{reason}"));
             say::line(format_args!(
                 "{run}\t{plate}\t{}\t{} of {} fields planned{}",
-                of_run.state,
+                state,
                 of_run.fields_planned,
                 of_run.fields_expected,
                 held.unwrap_or_default()

@@ -33,7 +33,8 @@ pub(crate) struct Args {
     /// Only tasks of this lane: live or batch. Default: of both, the live ones first.
     #[arg(long, value_name = "LANE", value_enum)]
     lane: Option<LaneName>,
-    /// Exit when every task of the assigned partitions is done; asked to end before that, exit with code 75.
+    /// Exit when every task of the assigned partitions is done; asked to end before that, exit with code 75. Tasks of paused runs
+    /// wait elsewhere, and are not waited for.
     #[arg(long)]
     until_drained: bool,
     /// Run the commands that screens name in [[steps]]: whoever can submit a screen then runs programs as this user.

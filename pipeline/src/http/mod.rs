@@ -247,7 +247,12 @@ async fn announce(
             run: run.clone(),
         })
         .collect();
-    let published = inside.announcer.announce(posted.events, posted.traceparent).await;
+    let announcing = inside.announcer.announce(posted.events, posted.traceparent);
+    let Ok(published) = tokio::time::timeout(PATIENCE, announcing).await else {
+        let detail = "Kafka does not answer, and whether the plates are announced is not known: try again, a plate that is \
+                      announced twice is worked on once";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "kafka", detail));
+    };
     published.map_err(|reason| {
         tracing::error!(reason = &*reason, "plates could not be announced");
         let detail = format!("the plates are not announced, try again: {reason}");

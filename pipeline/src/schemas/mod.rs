@@ -72,7 +72,10 @@ pub enum Unreadable {
     #[error("it has no value; records here always have one")]
     Empty,
     /// The value is not JSON of the topic's type.
-    #[error("it is neither Avro nor readable JSON")]
+    #[error("{}", match source.classify() {
+        serde_json::error::Category::Data => "its JSON is not a record of this topic",
+        _ => "it is neither Avro nor readable JSON",
+    })]
     Json {
         /// serde's error.
         source: serde_json::Error,

@@ -177,6 +177,9 @@ fn dead_letters_are_listed_and_tried_again_once_and_the_results_are_made_anew() 
     assert_eq!(letters(&["list"]).1.len(), 1);
     assert_eq!(letters(&["discard", "--class", "bad_image"]).1.len(), 1);
     assert!(letters(&["list"]).1.is_empty());
+    // Dealt with before: nothing is done, and no fault.
+    assert_eq!(letters(&["retry", id]), (Some(0), Vec::new()));
+    assert_eq!(letters(&["retry", "00000000"]), (Some(1), Vec::new()));
     assert_eq!(letters(&["list", "--all"]).1.len(), 2);
     fleet.assert_every_feature_once(FIELDS as usize - 1);
     assert_eq!(fleet.summary().unwrap()["dead_letters"], 1);

@@ -139,6 +139,7 @@ fn a_cancelled_run_is_dropped_and_cannot_be_submitted_again() {
     assert_eq!(fleet.status(&["--all"])["runs"][0]["state"], "cancelled");
     let screen = screen.to_str().unwrap();
     assert!(!fleet.succeeds(&["submit", screen]), "it was cancelled");
+    assert!(!fleet.succeeds(&["plates", "announce", "SMALL0001", "--run", name(&run)]));
     assert!(!fleet.succeeds(&["runs", "resume", name(&run)]));
 
     // Another version of the screen is another run, and the server has not noticed a thing.
