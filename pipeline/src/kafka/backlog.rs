@@ -5,9 +5,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::topics::Topic;
-use super::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
+use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings};
 
-/// How far a role is with its topic, in records; the markers of transactions count as records.
+/// How far a role is with its topic, in records; markers between transactions count as records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Standing {
     /// Answered since the topic began.
@@ -49,6 +49,11 @@ impl Backlog {
             .consumer
             .committed_offsets(asked, BROKER_TIMEOUT)
             .map_err(self.settings.failed("reading committed offsets"))?;
+        // What is published in a transaction ends with its marker, in every partition.
+        let marker = match self.settings.delivery {
+            Delivery::ExactlyOnce => 1,
+            Delivery::AtLeastOnce => 0,
+        };
         let mut standing = Standing::default();
         for partition in partitions {
             let (first, end) = self
@@ -61,7 +66,7 @@ impl Backlog {
                 _ => first,
             };
             standing.answered += u64::try_from(from).unwrap_or(0);
-            standing.waiting += u64::try_from(end - from).unwrap_or(0);
+            standing.waiting += u64::try_from(end - from - marker).unwrap_or(0);
         }
         Ok(standing)
     }

@@ -108,6 +108,7 @@ fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
     fleet.wait_for_fields(MANY as u64);
     fleet.assert_every_feature_once(MANY);
     assert_eq!(fleet.run_of("small")["state"], "finished");
+    assert_eq!(fleet.status(&[])["lanes"][0]["waiting"], 0);
     assert!(!fleet.succeeds(&["runs", "pause", name(&run)]), "it has ended");
 }
 
