@@ -199,24 +199,32 @@ fn wells(kafka: &KafkaSettings, a: &RunId, b: &RunId, scratch: &Path) -> Result<
             run if run == b => &mut of_b,
             _ => return Ok(()),
         };
-        let bytes: Vec<u8> = well.embedding.iter().flat_map(|v| v.to_le_bytes()).collect();
-        of.insert((well.plate, well.well), (well.fields, file.push(&bytes)?));
+        let place = file.push_values(well.embedding.into_iter())?;
+        of.insert((well.plate, well.well), (well.fields, place));
         Ok(())
     })?;
-    file.flush()?;
+    let file = file.finish()?;
+    let (mut was, mut is) = (Vec::new(), Vec::new());
     let mut wells = Wells::default();
     for (key, (fields_a, place_a)) in &of_a {
         let Some((fields_b, place_b)) = of_b.get(key) else {
             wells.of_a += 1;
             continue;
         };
-        let (was, is) = (file.read(*place_a)?, file.read(*place_b)?);
-        if was == is {
+        was.clear();
+        is.clear();
+        file.read_values(*place_a, &mut was)?;
+        file.read_values(*place_b, &mut is)?;
+        if was
+            .iter()
+            .map(|value| value.to_bits())
+            .eq(is.iter().map(|value| value.to_bits()))
+        {
             wells.same += 1;
             continue;
         }
         wells.changed += 1;
-        let Some(cosine) = cosine(&floats(&was), &floats(&is)) else {
+        let Some(cosine) = cosine(&was, &is) else {
             wells.incomparable += 1;
             continue;
         };
@@ -243,15 +251,6 @@ fn keep_furthest(wells: &mut Vec<Well>) {
             .then_with(|| place(x).cmp(&place(y)))
     });
     wells.truncate(NAMED_WELLS);
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|b| f32::from_le_bytes(*b))
-        .collect()
 }
 
 /// `None` for profiles of unlike lengths, and where one of them has none.

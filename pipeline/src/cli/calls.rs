@@ -121,7 +121,7 @@ fn windows(comparison: &ScreenComparison) -> String {
 }
 
 fn wells(n: usize) -> String {
-    format!("{n} well{}", if n == 1 { "" } else { "s" })
+    super::say::counted(n, "well")
 }
 
 fn with_unit(number: &str, unit: &str) -> String {

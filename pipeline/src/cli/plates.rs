@@ -130,8 +130,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let kafka = kafka.settings()?;
             runtime()?.block_on(topics::create_missing(&kafka))?;
             submit::announce(&kafka, &plates, run.as_ref(), lane.urgency())?;
-            let plural = if plates.len() == 1 { "" } else { "s" };
-            say::line(format_args!("{} plate{plural} announced", plates.len()));
+            say::line(format_args!("{} announced", say::counted(plates.len(), "plate")));
         }
         Command::Scan { screen } => return scan(&screen),
         Command::Watch(args) => watch(&args)?,

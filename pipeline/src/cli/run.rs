@@ -123,9 +123,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     };
     let announced = plates.len();
     say::note(format_args!(
-        "{}: {announced} plate{}, kernels on {}, network on {engine}",
+        "{}: {}, kernels on {}, network on {engine}",
         run.id,
-        if announced == 1 { "" } else { "s" },
+        say::counted(announced, "plate"),
         device.describe()
     ));
 

@@ -24,6 +24,11 @@ pub(crate) fn error(error: &anyhow::Error) {
     eprintln!("error: {}", wellspring::error::chain(error.as_ref()));
 }
 
+/// A count and its noun, with an `s` unless it is one.
+pub(crate) fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A progress line: rewritten in place on a terminal, a line of its own elsewhere.
 pub(crate) fn progress(text: &str) {
     if std::io::stderr().is_terminal() {

@@ -123,16 +123,12 @@ fn simulated(args: &Args) -> anyhow::Result<(Simulation, String)> {
     resize(&mut settings, args.size);
     let work = format!(
         "384 wells x {} x {}, {} x {} pixels",
-        counted(settings.fields as usize, "field"),
-        counted(channels, "channel"),
+        say::counted(settings.fields as usize, "field"),
+        say::counted(channels, "channel"),
         settings.height,
         settings.width
     );
     Ok((Simulation::new(settings)?, work))
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Runs a screen with this program in a process of its own.
