@@ -18,6 +18,13 @@ use wellspring_workloads::compare::scale::Scaler;
 use wellspring_workloads::matrix::FeatureMatrix;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
+/// A number of `normalize_report.json`, by its keys.
+fn reported(keys: &[&str]) -> f64 {
+    let text = std::fs::read(oracle("normalize_report.json").unwrap()).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    keys.iter().fold(&report, |at, key| &at[key]).as_f64().unwrap()
+}
+
 fn features(name: &str) -> Option<FeatureMatrix> {
     let rows = matrix(name)?;
     let width = rows[0].len();
@@ -196,18 +203,39 @@ fn shrinkage_between_its_ends_is_that_of_drift_cov_lw() {
 #[test]
 fn sphering_is_that_of_pycytominer() {
     let Some(healthy) = healthy() else { return };
-    for (width, input) in [(384, "norm_mad_controls.npy"), (128, "efaar_pca128.npy")] {
+    for (input, files) in [
+        (
+            "norm_mad_controls.npy",
+            [
+                "spherize_d384_zcacor_eps1e-6.npy",
+                "spherize_d384_zcacor_eps0.01_head64.npy",
+                "spherize_d384_zca_eps1e-6_head64.npy",
+                "spherize_d384_pca_eps1e-6_head64.npy",
+                "spherize_d384_pcacor_eps1e-6_head64.npy",
+            ],
+        ),
+        (
+            "efaar_pca128.npy",
+            [
+                "spherize_d128_zcacor_eps1e-6.npy",
+                "spherize_d128_zcacor_eps0.01_head64.npy",
+                "spherize_d128_zca_eps1e-6_head64.npy",
+                "spherize_d128_pca_eps1e-6_head64.npy",
+                "spherize_d128_pcacor_eps1e-6_head64.npy",
+            ],
+        ),
+    ] {
         let rows = features(input).unwrap();
         let controls = Moments::of(&rows.select(&healthy));
-        for (name, method, epsilon) in [
-            ("zcacor_eps1e-6", SphereMethod::ZcaCor, 1e-6),
-            ("zcacor_eps0.01_head64", SphereMethod::ZcaCor, 0.01),
-            ("zca_eps1e-6_head64", SphereMethod::Zca, 1e-6),
-            ("pca_eps1e-6_head64", SphereMethod::Pca, 1e-6),
-            ("pcacor_eps1e-6_head64", SphereMethod::PcaCor, 1e-6),
-        ] {
-            let file = format!("spherize_d{width}_{name}.npy");
-            let reference = matrix(&file).unwrap();
+        let settings = [
+            (SphereMethod::ZcaCor, 1e-6),
+            (SphereMethod::ZcaCor, 0.01),
+            (SphereMethod::Zca, 1e-6),
+            (SphereMethod::Pca, 1e-6),
+            (SphereMethod::PcaCor, 1e-6),
+        ];
+        for (file, (method, epsilon)) in files.into_iter().zip(settings) {
+            let reference = matrix(file).unwrap();
             let sphering = Sphering::fit(&controls, &[], SphereSettings { method, epsilon }).unwrap();
             let ours = sphering.apply(&rows).unwrap();
             let off = match method {
@@ -215,6 +243,16 @@ fn sphering_is_that_of_pycytominer() {
                 _ => gram_deviation(&ours, &reference),
             };
             assert!(off < 1e-4, "{file}: {off}");
+            // Beyond the rank, which axes PCA forms have is arbitrary.
+            if matches!(method, SphereMethod::ZcaCor | SphereMethod::Zca) || rows.width() == 128 {
+                let largest = ours
+                    .rows()
+                    .flatten()
+                    .fold(0.0f32, |most, value| most.max(value.abs()));
+                let key = file.trim_end_matches(".npy").trim_end_matches("_head64");
+                let expected = reported(&[key, "max_abs"]);
+                close(f64::from(largest), expected, 1e-4, "normalize_report.json");
+            }
         }
     }
 }
@@ -361,6 +399,12 @@ fn more_features_than_controls_are_guarded_as_in_tvn_guarded_384() {
     let tvn = Tvn::fit(&Moments::of(&rows.select(&healthy().unwrap()))).unwrap();
     let reference = matrix_1d("tvn_guarded_384_singular_values.npy").unwrap();
     assert_eq!(tvn.singular_values.len(), 287);
+    close(
+        reported(&["tvn_guarded_384_kept"]),
+        287.0,
+        0.0,
+        "normalize_report.json",
+    );
     for (ours, reference) in tvn.singular_values.iter().zip(&reference) {
         close(*ours, *reference, 1e-5, "tvn_guarded_384_singular_values.npy");
     }

@@ -8,6 +8,7 @@
 
 #[path = "../common/oracles.rs"]
 mod files;
+mod frames;
 
 use std::collections::HashMap;
 use std::fs;
