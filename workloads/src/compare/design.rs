@@ -5,6 +5,7 @@
 //! screen with more than four billion plates or compounds, which is refused as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::CompareError;
@@ -38,18 +39,17 @@ pub(super) struct SeriesKey {
 /// Most diseases of a screen: a series has its disease, kind and width in one number.
 const MOST_DISEASES: usize = 1 << 29;
 
-/// There are as many of these as compounds on diseases, for as long as a comparison takes: 12 bytes.
+/// There are as many of these as compounds on diseases, for as long as a comparison takes: eight bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Series {
     /// Disease, two bits of kind, one of width.
     side: u32,
     compound: u32,
-    last: u32,
 }
 
 impl Series {
-    /// `plates`: it lies on so many; `last`: the place of the last of them in the order of reading.
-    fn new(key: SeriesKey, plates: usize, last: u32) -> Self {
+    /// `plates`: it lies on so many.
+    fn new(key: SeriesKey, plates: usize) -> Self {
         let kind = match key.kind {
             Kind::Reference => 0,
             Kind::Phenotype => 1,
@@ -59,7 +59,6 @@ impl Series {
         Self {
             side: key.disease << 3 | kind << 1 | u32::from(plates > WIDEST),
             compound: key.compound,
-            last,
         }
     }
 
@@ -80,11 +79,6 @@ impl Series {
     pub(super) fn wide(self) -> bool {
         self.side & 1 == 1
     }
-
-    /// Place of its last plate in the order of reading.
-    pub(super) fn last(self) -> usize {
-        self.last as usize
-    }
 }
 
 /// The plates of a screen in the order in which they are read, and what is complete after each.
@@ -94,6 +88,10 @@ pub struct Design {
     diseases: Arc<Names>,
     compounds: Arc<Names>,
     series: Vec<Series>,
+    /// Series in the order in which they are complete; those complete at once in their own.
+    completed: Vec<u32>,
+    /// Per place in the order: how many series are complete after it.
+    complete_after: Vec<u32>,
     /// Per place in the order: the last place at which the plate's null controls are needed.
     needed_until: Vec<u32>,
     /// Per place in the order: reference wells.
@@ -133,11 +131,16 @@ impl Design {
         &self.series
     }
 
-    /// Series in the order in which they are complete.
-    pub(super) fn by_last(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..number(self.series.len())).collect();
-        order.sort_by_key(|&series| self.series[series as usize].last());
-        order
+    /// Series whose last plate is at one of these places, in the order in which they are complete.
+    pub(super) fn complete(&self, places: Range<usize>) -> &[u32] {
+        let before = |place: usize| match place.checked_sub(1) {
+            None => 0,
+            Some(last) => self
+                .complete_after
+                .get(last)
+                .map_or(self.completed.len(), |&complete| complete as usize),
+        };
+        &self.completed[before(places.start)..before(places.end)]
     }
 
     pub(super) fn needed_until(&self, place: usize) -> usize {
@@ -308,13 +311,14 @@ impl DesignBuilder {
         let mut needed_until: Vec<u32> = (0..number(plates.len())).collect();
         let mut opens = vec![0i64; plates.len() + 1];
         let mut series = Vec::with_capacity(spans().count());
+        let mut lasts = Vec::with_capacity(series.capacity());
         for span in spans() {
             let places = || span.iter().map(|(_, plate)| place[*plate as usize]);
             let (Some((key, _)), Some(first), Some(last)) = (span.first(), places().min(), places().max())
             else {
                 continue;
             };
-            let of = Series::new(*key, span.len(), last);
+            let of = Series::new(*key, span.len());
             opens[first as usize] += 1;
             opens[last as usize + 1] -= 1;
             if key.kind >= Kind::Treated && !of.wide() {
@@ -324,7 +328,9 @@ impl DesignBuilder {
                 }
             }
             series.push(of);
+            lasts.push(last);
         }
+        let (completed, complete_after) = in_order_of(&lasts, plates.len());
         let mut open = 0;
         let most_open = opens.iter().fold(0, |most, change| {
             open += change;
@@ -340,10 +346,30 @@ impl DesignBuilder {
             diseases,
             compounds,
             series,
+            completed,
+            complete_after,
             needed_until,
             most_open: usize::try_from(most_open).unwrap_or(0),
         })
     }
+}
+
+/// The numbers of `lasts` in the order of their places, and how many have a place up to each of `places`.
+fn in_order_of(lasts: &[u32], places: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut ends = vec![0u32; places];
+    lasts.iter().for_each(|&last| ends[last as usize] += 1);
+    let mut start = 0;
+    for end in &mut ends {
+        // Where the first of the place goes; it moves on with every one that is put there.
+        start += std::mem::replace(end, start);
+    }
+    let mut order = vec![0; lasts.len()];
+    for (series, &last) in (0u32..).zip(lasts) {
+        let end = &mut ends[last as usize];
+        order[*end as usize] = series;
+        *end += 1;
+    }
+    (order, ends)
 }
 
 /// The series of one plate. Reference wells without a disease belong to each disease of the plate, and so do reference

@@ -3,7 +3,7 @@
 //! What each well was given is known first ([`Design`]), then what the plates have in common ([`Frame`]); then each
 //! plate's profiles are read once in the design's order, scored, added to open treatments and forgotten. Finished treatments
 //! wait in a [`Spool`] until the last plate, when false discovery rates and calls are known. Memory holds a few plates,
-//! the treatments that are open ([`Design::most_open`]), and for each treatment of the screen its name and some 70 bytes.
+//! the treatments that are open ([`Design::most_open`]), and for each treatment of the screen its name and some 30 bytes.
 //!
 //! Fails where the caller's reading or writing does, and on profiles that contradict each other.
 
@@ -136,8 +136,6 @@ where
     let mut done = Finished::new(design, settings, spool)?;
     let mut open = Open::new(design, settings);
     let mut activities = Activities::new(design, settings);
-    let last = design.by_last();
-    let mut closing = last.as_slice();
     let mut reasons = Vec::new();
     let mut scored_any = false;
     batches(design, &mut read, |places, plates| {
@@ -191,12 +189,11 @@ where
                     .map_err(StreamError::Caller)?;
             }
         }
-        let ends = closing.partition_point(|&series| design.series()[series as usize].last() < places.end);
-        let (complete, rest) = closing.split_at(ends);
-        closing = rest;
-        for (series, rows) in open.close(complete) {
+        let complete = design.complete(places.clone());
+        for (series, rows) in open.close(complete, &mut done)? {
             done.put(series, &rows)?;
         }
+        open.limit(&mut done)?;
         activities.close(complete, &mut done, sink)?;
         open.forget(places.end.saturating_sub(1));
         activities.forget(places.end.saturating_sub(1));

@@ -8,7 +8,7 @@
 //! The flow is the file list: [`design`] (which plates carry what, and the order to read them), `input` (what a profile
 //! must be), [`Frame`] and [`scale`] (the space of the comparison, fitted over all plates by `fitting`), `plates` and [`axis`] (0 at the reference, 1 at the
 //! phenotype; controls are scored on an axis built without them), [`window`] (Z′, SSMD), `series` (wells of a treatment
-//! over its plates), [`null`] and `pool` (p-values), `finished` and `spool` (until the screen is complete),
+//! over its plates; `scores` of controls on every plate), [`null`] and `pool` (p-values), `finished` and `spool` (until the screen is complete),
 //! [`activity`] (replicates among controls, whole profiles), [`multiple`] (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `engine` carries
 //! plates through them.
 //!
@@ -38,6 +38,7 @@ mod position;
 mod result;
 pub mod scale;
 pub mod scaling;
+mod scores;
 mod selecting;
 mod series;
 mod settings;

@@ -1,7 +1,8 @@
 //! Treatments whose wells are still coming. Scored plates enter in the order of reading, finished series leave.
 //!
-//! A treatment is kept as sums, with one number per well; a plate's null controls are kept as long as a treatment on it
-//! is open. Nothing fails: a well whose series is not in the design is returned to the caller.
+//! A treatment is kept as sums, with some numbers per well, of which those of controls on many plates wait in the spool;
+//! a plate's null controls are kept as long as a treatment on it is open. Fails where the spool does; a well whose series
+//! is not in the design is returned to the caller.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::axis::{self, Position};
 use super::design::{Design, Kind};
+use super::finished::Finished;
 use super::null::{self, Null, Plan, Pool};
 use super::plates::{ScoredPlate, ScoredWell};
 use super::pool::{Lie, PlateControls, Sample};
-use super::{Call, Comparison, ComparisonSettings, NullFrom, Question};
+use super::scores::{Scores, Summary};
+use super::spool::Spool;
+use super::{Call, CompareError, Comparison, ComparisonSettings, NullFrom, Question};
 use crate::words::{Barcode, WellPosition};
 
 /// One well of a row: what dose curves are fitted to.
@@ -135,8 +139,8 @@ struct OpenRow {
     off_axis: f64,
     /// Sum of positions in the aligned space, where there is one.
     aligned: Option<f64>,
-    off_z: Vec<f64>,
-    effect_z: Vec<f64>,
+    off_z: Scores,
+    effect_z: Scores,
     cell_ratio: (f64, usize),
     /// Sum of the wells' vectors; empty for controls.
     vector: Vec<f64>,
@@ -146,6 +150,29 @@ struct OpenRow {
     shape: Vec<(usize, usize)>,
     /// [`Row::shared`].
     shared: f64,
+}
+
+/// A row of which no more wells come.
+struct Closing {
+    dose: Option<u64>,
+    open: OpenRow,
+    off_z: Summary,
+    effect_z: Summary,
+}
+
+impl Closing {
+    fn of<S: Spool>(
+        dose: Option<u64>,
+        mut open: OpenRow,
+        aside: &mut Finished<'_, S>,
+    ) -> Result<Self, CompareError> {
+        Ok(Self {
+            dose,
+            off_z: std::mem::take(&mut open.off_z).summary(aside)?,
+            effect_z: std::mem::take(&mut open.effect_z).summary(aside)?,
+            open,
+        })
+    }
 }
 
 /// Everything that is not finished.
@@ -260,8 +287,8 @@ impl<'d> Open<'d> {
         if let Some(there) = well.elsewhere {
             *row.aligned.get_or_insert(0.0) += there.on_axis;
         }
-        row.off_z.extend(well.off_z);
-        row.effect_z.extend(well.effect_z);
+        row.off_z.add(well.off_z);
+        row.effect_z.add(well.effect_z);
         if let Some(ratio) = well.cell_ratio {
             row.cell_ratio.0 += ratio;
             row.cell_ratio.1 += 1;
@@ -304,13 +331,29 @@ impl<'d> Open<'d> {
         Some(())
     }
 
+    /// Puts what has become much aside: scores of controls that lie on every plate.
+    pub(super) fn limit<S: Spool>(&mut self, aside: &mut Finished<'_, S>) -> Result<(), CompareError> {
+        for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
+            row.off_z.limit(aside)?;
+            row.effect_z.limit(aside)?;
+        }
+        Ok(())
+    }
+
     /// Finishes series, each a list of rows by dose. A series without wells has none.
-    pub(super) fn close(&mut self, series: &[u32]) -> Vec<(usize, Vec<Row>)> {
-        let closing: Vec<(usize, BTreeMap<Option<u64>, OpenRow>)> = series
-            .iter()
-            .map(|&id| id as usize)
-            .filter_map(|id| Some((id, self.rows.remove(&id)?)))
-            .collect();
+    pub(super) fn close<S: Spool>(
+        &mut self,
+        series: &[u32],
+        aside: &mut Finished<'_, S>,
+    ) -> Result<Vec<(usize, Vec<Row>)>, CompareError> {
+        let mut closing: Vec<(usize, Vec<Closing>)> = Vec::with_capacity(series.len());
+        for id in series.iter().map(|&id| id as usize) {
+            let Some(rows) = self.rows.remove(&id) else {
+                continue;
+            };
+            let rows = rows.into_iter().map(|(dose, row)| Closing::of(dose, row, aside));
+            closing.push((id, rows.collect::<Result<_, _>>()?));
+        }
         // A null depends on the disease and on how many wells lie on which plate; many rows share one.
         let mut nulls: BTreeMap<NullKey<'_>, Option<Null>> = BTreeMap::new();
         for (id, rows) in &closing {
@@ -318,34 +361,32 @@ impl<'d> Open<'d> {
             if key.kind < Kind::Treated || self.pooled(*id) {
                 continue;
             }
-            for row in rows.values() {
-                nulls.insert((key.disease, key.kind == Kind::Counter, &row.shape), None);
+            for row in rows {
+                nulls.insert((key.disease, key.kind == Kind::Counter, &row.open.shape), None);
             }
         }
         nulls
             .par_iter_mut()
             .for_each(|(&(disease, counter, shape), null)| *null = self.null(disease, counter, shape));
-        closing
-            .par_iter()
-            .map(|(id, rows)| {
-                let key = self.design.series()[*id].key();
-                let rows = rows
-                    .iter()
-                    .map(|(&dose, open)| {
-                        let mut row = self.row(*id, dose, open);
-                        let null =
-                            nulls.get(&(key.disease, key.kind == Kind::Counter, open.shape.as_slice()));
-                        // Control rows may have the same shape; they are no test.
-                        let tested = key.kind >= Kind::Treated;
-                        if let Some(null) = null.and_then(Option::as_ref).filter(|_| tested) {
-                            row.judge(null, self.settings.question);
-                        }
-                        row
-                    })
-                    .collect();
-                (*id, rows)
-            })
-            .collect()
+        let closed = closing.par_iter().map(|(id, rows)| {
+            let key = self.design.series()[*id].key();
+            let rows = rows
+                .iter()
+                .map(|closing| {
+                    let mut row = self.row(*id, closing);
+                    let shape = closing.open.shape.as_slice();
+                    let null = nulls.get(&(key.disease, key.kind == Kind::Counter, shape));
+                    // Control rows may have the same shape; they are no test.
+                    let tested = key.kind >= Kind::Treated;
+                    if let Some(null) = null.and_then(Option::as_ref).filter(|_| tested) {
+                        row.judge(null, self.settings.question);
+                    }
+                    row
+                })
+                .collect();
+            (*id, rows)
+        });
+        Ok(closed.collect())
     }
 
     /// Forgets the controls of plates that nothing needs after `place`.
@@ -398,7 +439,13 @@ impl<'d> Open<'d> {
         null::build(&pools, plan(self.settings, parts))
     }
 
-    fn row(&self, id: usize, dose: Option<u64>, open: &OpenRow) -> Row {
+    fn row(&self, id: usize, closing: &Closing) -> Row {
+        let Closing {
+            dose,
+            open,
+            off_z,
+            effect_z,
+        } = closing;
         let series = &self.design.series()[id];
         let key = series.key();
         let question = self.settings.question;
@@ -433,10 +480,10 @@ impl<'d> Open<'d> {
                 off_axis,
                 aligned_on_axis: aligned.filter(|_| on_an_axis),
                 excess: None,
-                off_z: mean(&open.off_z),
-                off_z_support: lower_median(open.off_z.clone()),
-                effect_z: mean(&open.effect_z),
-                effect_z_support: lower_median(open.effect_z.clone()),
+                off_z: off_z.mean,
+                off_z_support: off_z.lower_median,
+                effect_z: effect_z.mean,
+                effect_z_support: effect_z.lower_median,
                 rescue: on_an_axis.then(|| position.rescue()),
                 specificity: None,
                 distance: whole.distance(),
@@ -499,14 +546,4 @@ fn sum(total: &mut Vec<f64>, row: &[f64]) {
     } else {
         total.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// The value that at least half of `values` reach: the median, and the lower of the two middle ones.
-fn lower_median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().checked_sub(1)? / 2).copied()
 }
