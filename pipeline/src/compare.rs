@@ -12,6 +12,7 @@ mod found;
 mod kept;
 mod planned;
 mod plate_flags;
+mod residuals;
 mod signatures;
 mod whole;
 

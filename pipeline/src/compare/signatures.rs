@@ -136,14 +136,7 @@ impl Signatures {
             .iter()
             .map(|well| (well.well, &well.treatment))
             .collect();
-        let width = plate.rows.first().map_or(0, Vec::len);
-        let values = plate.rows.iter().flatten().map(|&value| value as f32).collect();
-        let rows = FeatureMatrix::from_values(width, values).map_err(|error| SignatureError::Width {
-            plate: plate.plate.clone(),
-            expected: error.expected,
-            found: error.found,
-        })?;
-        gatherer.plate(plate.plate, &wells, &rows)?;
+        gatherer.plate(plate.plate, &wells, &values_of(plate)?)?;
         self.plates += 1;
         Ok(())
     }
@@ -216,6 +209,20 @@ impl Signatures {
             notes,
         })
     }
+}
+
+/// The rows of a plate in single precision.
+///
+/// # Errors
+/// They differ in length.
+pub(super) fn values_of(plate: &PlateRows<'_>) -> Result<FeatureMatrix, SignatureError> {
+    let width = plate.rows.first().map_or(0, Vec::len);
+    let values = plate.rows.iter().flatten().map(|&value| value as f32).collect();
+    FeatureMatrix::from_values(width, values).map_err(|error| SignatureError::Width {
+        plate: plate.plate.clone(),
+        expected: error.expected,
+        found: error.found,
+    })
 }
 
 /// The compounds that a page shows.

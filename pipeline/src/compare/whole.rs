@@ -1,7 +1,7 @@
-//! The tables of whole profiles: disease signatures, replicates, consensus.
+//! The tables of whole profiles: disease signatures, replicates, consensus, residuals on cell count.
 //!
 //! Plates in the space of the comparison, consensus profiles and measured treatments enter as they are found;
-//! `signatures.parquet`, `perturbations.parquet` and `activity.parquet` leave, each where it has a row. Memory: what the
+//! `signatures.parquet`, `perturbations.parquet`, `activity.parquet` and `residuals.parquet` leave, each where it has a row. Memory: what the
 //! signatures need, and a row group of each table. Fails where the disk refuses or plates contradict each other.
 
 use std::path::{Path, PathBuf};
@@ -11,10 +11,12 @@ use wellspring_workloads::compare::{
 };
 use wellspring_workloads::signature::Specificity;
 
+use super::residuals::Residuals;
 use super::signatures::{Matrix, MatrixError, ShownMatrix, Signatures};
 use crate::memory;
 use crate::results::{
-    ActivityTable, PerturbationTable, Provenance, SignatureTable, WriteError, WrittenTable, remove_earlier,
+    ActivityTable, PerturbationTable, Provenance, ResidualTable, SignatureTable, WriteError, WrittenTable,
+    remove_earlier,
 };
 
 /// Columns of an aligned space.
@@ -45,6 +47,8 @@ pub(super) struct WholeProfiles {
     aligned: bool,
     /// Until all plates are there.
     signatures: Option<Signatures>,
+    /// Where the screen asks for them, until all plates are there.
+    residuals: Option<Residuals>,
     specificity: Option<Specificity>,
     /// What the report shows of the matrix.
     matrix: Option<ShownMatrix>,
@@ -64,11 +68,17 @@ impl WholeProfiles {
         provenance: &Provenance,
         out: &Path,
     ) -> Result<Self, MatrixError> {
-        for file in [SignatureTable::FILE, ActivityTable::FILE, PerturbationTable::FILE] {
+        for file in [
+            SignatureTable::FILE,
+            ActivityTable::FILE,
+            PerturbationTable::FILE,
+            ResidualTable::FILE,
+        ] {
             remove_earlier(&out.join(file))?;
         }
         Ok(Self {
             signatures: Some(Signatures::new(design, settings, out)?),
+            residuals: settings.cell_count_residuals.then(Residuals::default),
             out: out.to_owned(),
             provenance: provenance.clone(),
             settings: settings.clone(),
@@ -86,6 +96,10 @@ impl WholeProfiles {
     /// Takes a plate.
     pub(super) fn plate(&mut self, plate: &PlateRows<'_>) -> Result<(), MatrixError> {
         self.aligned |= plate.aligned;
+        if let Some(residuals) = &mut self.residuals {
+            let columns = |width| columns(&self.features, self.aligned, width);
+            residuals.plate(plate, columns, &self.provenance, &self.out)?;
+        }
         match &mut self.signatures {
             Some(signatures) => signatures.plate(plate),
             None => Ok(()),
@@ -100,12 +114,7 @@ impl WholeProfiles {
         let table = match &mut self.perturbations {
             Some(table) => table,
             None => {
-                let width = profile.values.len();
-                let names = if self.aligned || width != self.features.len() {
-                    crate::results::feature_names(ALIGNED, width)
-                } else {
-                    self.features.clone()
-                };
+                let names = columns(&self.features, self.aligned, profile.values.len());
                 let table =
                     PerturbationTable::create(&self.out, &names, self.settings.consensus, &self.provenance)?;
                 self.perturbations.insert(table)
@@ -141,6 +150,12 @@ impl WholeProfiles {
         };
         // What they hold is not held beside what the matrix does.
         self.close()?;
+        let mut told = Vec::new();
+        if let Some(residuals) = self.residuals.take() {
+            let (table, notes) = residuals.close()?;
+            self.written.extend(table);
+            told.extend(notes);
+        }
         memory::give_back_free();
         let Matrix {
             specificity,
@@ -149,7 +164,8 @@ impl WholeProfiles {
         } = signatures.write(&self.out, &self.provenance)?;
         (self.specificity, self.matrix) = (specificity, shown);
         memory::give_back_free();
-        Ok(notes)
+        told.extend(notes);
+        Ok(told)
     }
 
     /// How specific a compound is at its best dose, over all signatures.
@@ -177,5 +193,14 @@ impl WholeProfiles {
             table.commit()?;
         }
         Ok((self.counts, self.matrix))
+    }
+}
+
+/// Names of the columns of the space that wells are compared in.
+fn columns(features: &[String], aligned: bool, width: usize) -> Vec<String> {
+    if aligned || width != features.len() {
+        crate::results::feature_names(ALIGNED, width)
+    } else {
+        features.to_vec()
     }
 }

@@ -15,6 +15,7 @@ pub mod json;
 pub mod parquet;
 pub mod perturbations;
 pub mod read;
+pub mod residuals;
 pub mod scores;
 pub mod signatures;
 pub mod tables;
@@ -32,6 +33,7 @@ pub use perturbations::PerturbationTable;
 pub use read::{
     Block, Blocks, FeatureColumns, PlaceError, ProfileFile, Role as ColumnRole, RoleNames, Roles, RowPlace,
 };
+pub use residuals::ResidualTable;
 pub use scores::{ComparisonTables, CompoundTable, WellTable, WindowTable};
 pub use signatures::SignatureTable;
 pub use tables::{

@@ -86,7 +86,7 @@ pub fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn treatment_columns() -> [Column; 5] {
+pub(super) fn treatment_columns() -> [Column; 5] {
     [
         Column::optional("Metadata_compound", ColumnKind::Text),
         Column::optional("Metadata_dose", ColumnKind::Text),
@@ -97,15 +97,15 @@ fn treatment_columns() -> [Column; 5] {
 }
 
 /// The texts of a row's place and treatment, kept while its cells borrow them.
-struct Words<'a> {
-    plate: &'a str,
-    well: String,
+pub(super) struct Words<'a> {
+    pub(super) plate: &'a str,
+    pub(super) well: String,
     dose: Option<String>,
     treatment: &'a Treatment,
 }
 
 impl<'a> Words<'a> {
-    fn new(plate: &'a Barcode, well: WellPosition, treatment: &'a Treatment) -> Self {
+    pub(super) fn new(plate: &'a Barcode, well: WellPosition, treatment: &'a Treatment) -> Self {
         Self {
             plate: plate.as_str(),
             well: well.to_string(),
@@ -114,7 +114,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn treatment_cells(&self) -> [Cell<'_>; 5] {
+    pub(super) fn treatment_cells(&self) -> [Cell<'_>; 5] {
         [
             Cell::text(self.treatment.compound.as_deref()),
             Cell::text(self.dose.as_deref()),

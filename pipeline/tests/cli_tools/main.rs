@@ -16,6 +16,7 @@ mod illumination;
 mod made_up;
 mod oracles;
 mod relate;
+mod residuals;
 mod run;
 mod select;
 mod tables;

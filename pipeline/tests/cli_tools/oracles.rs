@@ -65,9 +65,9 @@ fn write_screen(folder: &Path, comparison: &str) -> Option<()> {
     Some(())
 }
 
-type Cells = HashMap<String, Field>;
+pub(crate) type Cells = HashMap<String, Field>;
 
-fn parquet(path: &Path) -> Vec<Cells> {
+pub(crate) fn parquet(path: &Path) -> Vec<Cells> {
     let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
     let pairs = reader.metadata().file_metadata().key_value_metadata().unwrap();
     for key in [
@@ -91,7 +91,7 @@ fn parquet(path: &Path) -> Vec<Cells> {
     .collect()
 }
 
-fn text_cell(cells: &Cells, column: &str) -> String {
+pub(crate) fn text_cell(cells: &Cells, column: &str) -> String {
     match &cells[column] {
         Field::Str(text) => text.clone(),
         Field::Null => String::new(),
@@ -99,7 +99,7 @@ fn text_cell(cells: &Cells, column: &str) -> String {
     }
 }
 
-fn number(cells: &Cells, column: &str) -> f64 {
+pub(crate) fn number(cells: &Cells, column: &str) -> f64 {
     match cells[column] {
         Field::Double(value) => value,
         Field::Float(value) => f64::from(value),

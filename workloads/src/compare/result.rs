@@ -493,6 +493,8 @@ pub enum NoteKind {
     NotAligned,
     /// Feature columns were selected.
     Selection,
+    /// Wells have no profile without what follows the number of cells.
+    NoResiduals,
 }
 
 /// Something a reader of the results must know.

@@ -210,6 +210,10 @@ pub struct ComparisonSettings {
     /// Needs 8 plates of every position, and layouts that differ between them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub well_position: bool,
+    /// Whether profiles are also written without what follows the number of cells (SCIENCE 4,
+    /// [`CellCountFit`](crate::aggregate::cell_count::CellCountFit)), for sensitivity analysis. No score changes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cell_count_residuals: bool,
     /// Which feature columns are compared.
     #[serde(skip_serializing_if = "Select::is_none")]
     pub select: Select,
@@ -247,6 +251,7 @@ impl Default for ComparisonSettings {
             normalise: Normalise::default(),
             fit_on: FitOn::default(),
             well_position: false,
+            cell_count_residuals: false,
             select: Select::default(),
             align: Align::default(),
             alignment: AlignmentSettings::default(),

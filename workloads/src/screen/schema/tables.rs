@@ -505,6 +505,11 @@ pub(super) fn comparison() -> Value {
             or_else(yes_or_no(), usual.well_position),
         ),
         key(
+            "cell_count_residuals",
+            "Also writes residuals.parquet: profiles without what follows the number of cells.",
+            or_else(yes_or_no(), usual.cell_count_residuals),
+        ),
+        key(
             "select",
             "Which feature columns are compared.",
             or_else(word(&["none", "recommended"]), "none"),
