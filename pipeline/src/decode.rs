@@ -47,19 +47,23 @@ enum FieldImageError {
         pages: usize,
     },
     #[error(
-        "{path} is {width} x {height} pixels but the field's first image is {first_width} x {first_height}; \
-         all images of a field must have one size"
+        "{path} (channel {channel}) is {width} x {height} pixels but the field's first image is {first_width} x \
+         {first_height}; all images of a field must have one size"
     )]
     Size {
         path: String,
+        channel: String,
         width: usize,
         height: usize,
         first_width: usize,
         first_height: usize,
     },
-    #[error("{path} holds grey level {level}, above the ceiling {ceiling} of images.bit_depth = {bits}")]
+    #[error(
+        "{path} (channel {channel}) holds grey level {level}, above the ceiling {ceiling} of images.bit_depth = {bits}"
+    )]
     BitDepth {
         path: String,
+        channel: String,
         level: u16,
         ceiling: u16,
         bits: u8,
@@ -85,7 +89,8 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
             .zip(&field.task.images)
             .map(|(bytes, images)| (bytes, &images.planes)),
         &field.run.screen.images,
-    )?;
+    )
+    .map_err(|error| error.of(format!("an image of {}", field.run.store.uri())))?;
     Ok(Decoded {
         field,
         image,
@@ -147,20 +152,21 @@ impl FieldPixels<'_> {
         for (index, (encoded, image)) in encoded.iter().zip(images).enumerate() {
             let file = Opened::of(encoded, image, channel)?;
             let (height, width) = file.size();
-            self.check_size(&image.path, height, width)?;
+            self.check_size(&image.path, channel, height, width)?;
             self.set_ceiling(file.ceiling());
             if index == 0 {
                 self.make_room(height, width)?;
                 self.levels.resize(start + height * width, 0);
                 let levels = self.levels.get_mut(start..).unwrap_or_default();
                 file.read(levels, image, channel)?;
-                self.check_depth(&image.path, self.levels.get(start..).unwrap_or_default())?;
+                let levels = self.levels.get(start..).unwrap_or_default();
+                self.check_depth(&image.path, channel, levels)?;
                 continue;
             }
             let mut slice = std::mem::take(&mut self.slice);
             slice.resize(height * width, 0);
             file.read(&mut slice, image, channel)?;
-            self.check_depth(&image.path, &slice)?;
+            self.check_depth(&image.path, channel, &slice)?;
             let levels = self.levels.get_mut(start..).unwrap_or_default();
             match self.settings.z {
                 ZStack::Max => {
@@ -182,13 +188,20 @@ impl FieldPixels<'_> {
         Ok(())
     }
 
-    fn check_size(&mut self, path: &str, height: usize, width: usize) -> Result<(), FieldImageError> {
+    fn check_size(
+        &mut self,
+        path: &str,
+        channel: &str,
+        height: usize,
+        width: usize,
+    ) -> Result<(), FieldImageError> {
         let (first_height, first_width) = *self.size.get_or_insert((height, width));
         if (height, width) == (first_height, first_width) {
             return Ok(());
         }
         Err(FieldImageError::Size {
             path: path.to_owned(),
+            channel: channel.to_owned(),
             width,
             height,
             first_width,
@@ -218,7 +231,7 @@ impl FieldPixels<'_> {
             .map_or(self.ceiling.max(of_file), depth_ceiling);
     }
 
-    fn check_depth(&self, path: &str, levels: &[u16]) -> Result<(), FieldImageError> {
+    fn check_depth(&self, path: &str, channel: &str, levels: &[u16]) -> Result<(), FieldImageError> {
         let Some(bits) = self.settings.bit_depth else {
             return Ok(());
         };
@@ -226,6 +239,7 @@ impl FieldPixels<'_> {
         match levels.iter().copied().max() {
             Some(level) if level > ceiling => Err(FieldImageError::BitDepth {
                 path: path.to_owned(),
+                channel: channel.to_owned(),
                 level,
                 ceiling,
                 bits,

@@ -216,10 +216,27 @@ impl StageError {
         }
     }
 
+    /// The same failure, of which more is known: what it is of.
+    pub fn of(self, what: String) -> Self {
+        let source = self.source;
+        Self {
+            source: Box::new(Of { what, source }),
+            ..self
+        }
+    }
+
     /// The messages of the whole cause chain, joined by `: `, without repeating a message that contains its cause.
     pub fn chain(&self) -> String {
         chain(self.source.as_ref())
     }
+}
+
+/// A cause with what it is of.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Of {
+    what: String,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 /// The messages of an error and its causes, joined by `: `.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use wellspring_workloads::words::Channel;
 
 use crate::dead_letters::Place;
 use crate::error::{FailureClass, Stage, StageError};
@@ -118,7 +119,13 @@ pub async fn run(
             let fetched = fetch(&run, &task).await;
             match fetched.and_then(|fetched| failpoint::after(Stage::Fetch, &task.field).map(|()| fetched)) {
                 Ok((channels, shading)) => {
-                    let field = Field { task, run, memory };
+                    let changed = changed_since(&task.images, &channels);
+                    let field = Field {
+                        task,
+                        run,
+                        memory,
+                        changed,
+                    };
                     let fetched = Fetched {
                         field,
                         channels,
@@ -190,7 +197,10 @@ pub async fn read_channels(
             }
             let bytes = match objects.get(plane.path.as_str()) {
                 Some(bytes) => bytes.clone(),
-                None => store.read(&plane.path).await?,
+                None => {
+                    let read = store.read(&plane.path).await;
+                    read.map_err(|error| error.of(format!("channel {}", channel.channel)))?
+                }
             };
             // Only what is one of several images of its object is asked for again.
             if plane.page.is_some() {
@@ -201,6 +211,27 @@ pub async fn read_channels(
         channels.push(planes);
     }
     Ok(channels)
+}
+
+/// Images that have another size now than when their plate was listed, with their channel. They are read as they are now: a
+/// file that was put right is read so too. What is written again with the same size is not noticed.
+fn changed_since(images: &[ChannelImages], channels: &[Vec<Encoded>]) -> Vec<(Channel, String)> {
+    let mut changed = Vec::new();
+    for (channel, encoded) in images.iter().zip(channels) {
+        for (plane, encoded) in channel.planes.iter().zip(encoded) {
+            let Encoded::File(bytes) = encoded else { continue };
+            if bytes.len() as u64 != plane.bytes {
+                let text = format!(
+                    "changed: {} has {} bytes, {} when its plate was listed",
+                    plane.path,
+                    bytes.len(),
+                    plane.bytes
+                );
+                changed.push((channel.channel.clone(), text));
+            }
+        }
+    }
+    changed
 }
 
 #[cfg(test)]

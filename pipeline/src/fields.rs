@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use wellspring_kernels::{RawImage, Tensor};
+use wellspring_workloads::words::Channel;
 
 use crate::events::{ChannelMeasures, FieldTask};
 use crate::runs::Run;
@@ -22,6 +23,8 @@ pub struct Field {
     pub run: Arc<Run>,
     /// Share of the limit on image bytes.
     pub memory: OwnedSemaphorePermit,
+    /// Channels of which an image is not what was listed, and what has changed.
+    pub changed: Vec<(Channel, String)>,
 }
 
 /// An edge that knows its field.

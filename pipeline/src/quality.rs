@@ -33,10 +33,12 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
             if let Some(nuclei) = nuclei.filter(|nuclei| nuclei.channel == channel.name) {
                 measures.push((NUCLEI.to_owned(), count(&image, index, nuclei)?));
             }
+            let changed = field.changed.iter().filter(|(of, _)| *of == channel.name);
+            let changed = changed.map(|(_, text)| text.clone());
             Ok(ChannelMeasures {
                 channel: channel.name.clone(),
                 measures,
-                flags: flags.into_iter().map(|flag| flag.text).collect(),
+                flags: flags.into_iter().map(|flag| flag.text).chain(changed).collect(),
             })
         })
         .collect::<Result<_, StageError>>()?;

@@ -125,7 +125,7 @@ pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<Plat
     let map = kept(read_plate_map(screen).await, &mut of_plate)?;
     let mut failures = found
         .as_ref()
-        .map_or_else(Vec::new, |found| file_failures(found, plate));
+        .map_or_else(Vec::new, |found| file_failures(found, plate, source.store.uri()));
     let fields = found.as_ref().and_then(|found| found.plates.get(plate));
     let fields = fields.map_or(&[][..], Vec::as_slice);
     if let Some(found) = &found
@@ -276,7 +276,7 @@ fn controls_without_images(
     lacking.collect()
 }
 
-fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
+fn file_failures(found: &PlateFiles, plate: &Barcode, store: &str) -> Vec<Failure> {
     let mut failures = Vec::new();
     for problem in &found.problems {
         let message = problem.to_string();
@@ -294,7 +294,7 @@ fn file_failures(found: &PlateFiles, plate: &Barcode) -> Vec<Failure> {
                 };
                 failures.push(Failure {
                     field: Some(field.field),
-                    ..Failure::well(class, field.well, 1, message)
+                    ..Failure::well(class, field.well, 1, format!("{message} (in {store})"))
                 });
             }
             // Names were used instead, so that no field is lost by it alone.
