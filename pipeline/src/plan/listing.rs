@@ -12,7 +12,7 @@ use wellspring_workloads::layout::{
     Description, DescriptionReader, Layout, ListedFile, MAX_METADATA_BYTES, Parsed, Part, PlateFiles,
     PlatePaths, Reading, Wanted,
 };
-use wellspring_workloads::screen::Screen;
+use wellspring_workloads::screen::{ImagesSettings, LayoutChoice, Screen};
 use wellspring_workloads::words::Barcode;
 
 use crate::error::{Domain, FailureClass, Stage, StageError};
@@ -46,17 +46,34 @@ pub async fn plates_of(
     assembled(store, screen, listed, None).await
 }
 
-/// The plates of a screen's store by one name of each: those that a bucket has whose names begin with the plate, without listing
-/// what else there is of them. `None` where that cannot be told so.
+/// The plate of a screen whose pattern does not name it, so that every image is of the plate that the screen gives.
+fn only_plate(images: &ImagesSettings) -> Option<&Barcode> {
+    let pattern = images
+        .pattern
+        .as_deref()
+        .filter(|_| images.layout == LayoutChoice::Pattern)?;
+    images.plate.as_ref().filter(|_| !pattern.contains("<plate"))
+}
+
+/// The plates of a screen's store by one name of each: those that a bucket has whose names begin with the plate, or the only one
+/// that the screen gives, without listing what else there is of them. `None` where that cannot be told so.
 pub async fn plates_by_name(store: &ImageStore, screen: &Screen) -> Result<Option<Vec<Barcode>>, StageError> {
+    if let Some(plate) = only_plate(&screen.images).filter(|_| store.begins_anywhere()) {
+        let any = store.next_name("", None).await?;
+        return Ok(any.map(|_| vec![plate.clone()]));
+    }
     let paths = PlatePaths::of(&screen.images).filter(PlatePaths::tell_plates_apart);
     let (Some(paths), true) = (paths, store.begins_anywhere()) else {
         return Ok(None);
     };
     let layout = Layout::from_settings(&screen.images, [])
         .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))?;
-    let (mut plates, mut after, mut others) = (BTreeSet::new(), None, 0);
-    while let Some(name) = store.next_name(paths.lead(), after).await? {
+    let (mut plates, mut after, mut others) = (BTreeSet::new(), None::<String>, 0);
+    while let Some(name) = store.next_name(paths.lead(), after.clone()).await? {
+        // A server that does not begin where it is told to would give the same name for ever.
+        if after.is_some_and(|after| name <= after) {
+            return Ok(None);
+        }
         let Parsed::Image(key) = layout.parse(&name) else {
             others += 1;
             if others > MOST_OTHERS {
