@@ -1,7 +1,10 @@
-//! Stores over the network: plates on a web server and on a real S3 server, with faults between us and them.
+//! Stores over the network: plates on a web server and on real servers of S3, Azure Blob Storage and Google Cloud Storage, with
+//! faults between us and them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
+mod bad_input;
+mod clouds;
 #[path = "../common/mod.rs"]
 mod common;
 mod proxy;
@@ -11,9 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
+use clouds::Cloud;
 use common::{dead_letters, few_wells, models, run_json, wellspring};
-use object_store::aws::AmazonS3Builder;
-use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 
 /// Fields of [`few_wells`].
@@ -118,32 +120,20 @@ fn stores_that_cannot_be_read_say_what_to_do() {
     assert!(said.contains("scheme 'ftp'; use a folder"), "{said}");
 }
 
-/// The address of an S3 server, as `scripts/test` starts it; `None`, with a plain word, where there is none.
-fn s3_server() -> Option<String> {
-    let address = std::env::var("WELLSPRING_TEST_S3")
-        .ok()
-        .filter(|address| !address.is_empty());
-    if address.is_none() {
-        println!("skipped: no S3 server; set WELLSPRING_TEST_S3 to what `scripts/s3 start` prints");
-    }
-    address
-}
-
 #[test]
 fn a_plate_on_s3_loses_nothing_to_a_bad_network() {
-    let (Some(models), Some(server)) = (models(), s3_server()) else {
+    let (Some(models), Some(server)) = (models(), clouds::s3()) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     let plates = few_wells(folder.path(), "\"DNA\"");
     // A bucket of its own for every run of the test.
     let bucket = format!("wellspring-{}", std::process::id());
-    let files = plates.join("images");
-    upload(&server, &bucket, &files);
-    let proxy = proxy::start(&server);
+    server.upload(&bucket, &plates.join("images"));
+    let proxy = proxy::start(&server.address);
     let out = folder.path().join("out");
-    let mut command = run(&models, &screen(&plates, &format!("s3://{bucket}")), &out);
-    let (code, summary) = run_json(with_s3(&proxy.address, &mut command));
+    let mut command = run(&models, &screen(&plates, &server.uri(&bucket)), &out);
+    let (code, summary) = run_json(server.at(&proxy.address).with(&mut command));
     assert_eq!(
         (code, &summary["fields_done"]),
         (0, &Value::from(FIELDS)),
@@ -152,22 +142,67 @@ fn a_plate_on_s3_loses_nothing_to_a_bad_network() {
     for (fault, times) in proxy.faults() {
         assert!(times.load(Ordering::Relaxed) > 0, "the network was never {fault}");
     }
-    let mut command = wellspring(&models);
-    command
-        .arg("check")
-        .arg(screen(&plates, "s3://wellspring-absent"))
-        .arg("--images");
-    let said = with_s3(&server, &mut command).output().unwrap().stdout;
-    let said = String::from_utf8_lossy(&said);
-    assert!(said.contains("there is no such bucket"), "{said}");
 }
 
-/// Shards on S3: their indices are the ends of objects, and their chunks are read on condition that nothing has changed.
 #[test]
-fn an_ome_zarr_plate_in_shards_is_read_from_s3_as_from_a_folder() {
-    let (Some(models), Some(server)) = (models(), s3_server()) else {
-        return;
+fn a_plate_is_read_from_every_kind_of_bucket_and_what_is_wrong_with_one_is_said() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plates = few_wells(folder.path(), "\"DNA\"");
+    let said_by = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     };
+    let check = |store: &str| {
+        let mut command = wellspring(&models);
+        command.arg("check").arg(screen(&plates, store)).arg("--images");
+        command
+    };
+    for server in clouds::all() {
+        let bucket = format!("wellspring-plate-{}", std::process::id());
+        server.upload(&bucket, &plates.join("images"));
+        let store = server.uri(&bucket);
+        let out = folder.path().join(&store[..2]);
+        // The plates are found by their names.
+        let screen = screen(&plates, &store);
+        let text = std::fs::read_to_string(&screen).unwrap();
+        let text = text.replace(
+            "layout = \"imagexpress\"",
+            "pattern = '^(?<plate>[^/]+)/.*_(?<well>[A-P][0-9]+)_s(?<field>[0-9]+)_(?<channel>w[0-9])'",
+        );
+        std::fs::write(
+            &screen,
+            text.replace("plates = [\"SMALL0001\"]\n", "layout = \"pattern\"\n"),
+        )
+        .unwrap();
+        let mut command = run(&models, &screen, &out);
+        let (code, summary) = run_json(server.with(&mut command));
+        assert_eq!(
+            (code, &summary["fields_done"]),
+            (0, &Value::from(FIELDS)),
+            "{store}: {summary}"
+        );
+        if server.tells_absent_buckets() {
+            let said = said_by(server.with(&mut check(&server.uri("wellspring-absent"))));
+            assert!(said.contains("there is no such bucket"), "{said}");
+        }
+        // The other servers accept every key.
+        if server.is_azure() {
+            let mut command = check(&store);
+            server
+                .with(&mut command)
+                .env("AZURE_STORAGE_ACCOUNT_KEY", "bm90IHRoZSBrZXk=");
+            let said = said_by(&mut command);
+            assert!(said.contains("(403): check what they may read"), "{said}");
+        }
+    }
+}
+
+/// Shards in buckets: their indices are the ends of objects, and their chunks are read on condition that nothing has changed.
+#[test]
+fn an_ome_zarr_plate_in_shards_is_read_from_every_kind_of_bucket_as_from_a_folder() {
+    let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();
     let local = folder.path().join("local");
     unpack(include_bytes!("../../zarr/tests/made/plate-0.5.zip"), &local);
@@ -176,10 +211,8 @@ fn an_ome_zarr_plate_in_shards_is_read_from_s3_as_from_a_folder() {
         "plate,well,line,compound\nBR05,B3,WT,DMSO\nBR05,C11,NF1,DMSO\n",
     )
     .unwrap();
-    let bucket = format!("wellspring-zarr-{}", std::process::id());
-    upload(&server, &bucket, &local);
     // The mean of every plane of the plate.
-    let mean = |store: &str, to: &str| {
+    let mean = |store: &str, to: &str, server: Option<&Cloud>| {
         let text = format!(
             "[screen]\nname = \"shards\"\n[images]\nstore = \"{store}\"\n\
              channels = [{{ name = \"DNA\", match = \"DAPI\" }}, \"GFP\"]\n[plate_map]\nfile = \"map.csv\"\n\
@@ -195,7 +228,10 @@ fn an_ome_zarr_plate_in_shards_is_read_from_s3_as_from_a_folder() {
             .arg(screen)
             .args(["--method", "none", "--out"])
             .arg(&out);
-        let output = with_s3(&server, &mut command).output().unwrap();
+        if let Some(server) = server {
+            server.with(&mut command);
+        }
+        let output = command.output().unwrap();
         assert!(
             output.status.success(),
             "{}",
@@ -203,52 +239,16 @@ fn an_ome_zarr_plate_in_shards_is_read_from_s3_as_from_a_folder() {
         );
         ["DNA", "GFP"].map(|channel| std::fs::read(out.join(format!("BR05_{channel}.npy"))).unwrap())
     };
-    assert!(mean("local", "of_folder") == mean(&format!("s3://{bucket}"), "of_s3"));
+    let of_folder = mean("local", "of_folder", None);
+    for server in clouds::all() {
+        let bucket = format!("wellspring-zarr-{}", std::process::id());
+        server.upload(&bucket, &local);
+        let store = server.uri(&bucket);
+        assert!(mean(&store, &store[..2], Some(&server)) == of_folder, "{store}");
+    }
 }
 
 fn unpack(archive: &[u8], folder: &Path) {
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();
     archive.extract(folder).unwrap();
-}
-
-/// A command whose S3 lies at an address.
-fn with_s3<'a>(address: &str, command: &'a mut Command) -> &'a mut Command {
-    command
-        .env("AWS_ENDPOINT", address)
-        .env("AWS_ALLOW_HTTP", "true")
-        .env("AWS_ACCESS_KEY_ID", "x")
-        .env("AWS_SECRET_ACCESS_KEY", "x")
-        .env("AWS_REGION", "us-east-1")
-}
-
-/// Makes a bucket of the files below a folder.
-fn upload(server: &str, bucket: &str, folder: &Path) {
-    web::put(server, &format!("/{bucket}"));
-    let store = AmazonS3Builder::new()
-        .with_endpoint(server)
-        .with_allow_http(true)
-        .with_bucket_name(bucket)
-        .with_region("us-east-1")
-        .with_access_key_id("x")
-        .with_secret_access_key("x")
-        .build()
-        .unwrap();
-    let store: &dyn ObjectStore = &store;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(inner) = folders.pop() {
-        for entry in std::fs::read_dir(inner).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-            let bytes = std::fs::read(&path).unwrap();
-            runtime.block_on(store.put(&name.into(), bytes.into())).unwrap();
-        }
-    }
 }

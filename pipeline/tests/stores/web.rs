@@ -21,6 +21,8 @@ pub(crate) enum Answer {
     ResetOnce,
     /// 503, once.
     BusyOnce,
+    /// A hundred bytes more than are listed.
+    Longer,
 }
 
 struct Server {
@@ -107,7 +109,7 @@ fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str,
         );
     }
     let fault = server.faults.iter().find(|(part, _)| path.contains(part));
-    let mut cut = false;
+    let (mut cut, mut longer) = (false, 0);
     // The planner reads beginnings of files only; faults are for those who read them whole.
     if let Some((part, fault)) = fault.filter(|_| range.is_none()) {
         let first = server.done.lock().unwrap().insert(part);
@@ -118,12 +120,14 @@ fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str,
             Answer::ResetOnce if first => return connection.shutdown(Shutdown::Both).ok(),
             Answer::BusyOnce if first => return reply(connection, "503 Service Unavailable", "", b"later"),
             Answer::CutOnce => cut = first,
+            Answer::Longer => longer = 100,
             Answer::ResetOnce | Answer::BusyOnce => {}
         }
     }
-    let Ok(bytes) = std::fs::read(server.root.join(path.trim_start_matches('/'))) else {
+    let Ok(mut bytes) = std::fs::read(server.root.join(path.trim_start_matches('/'))) else {
         return reply(connection, "404 Not Found", "", b"");
     };
+    bytes.resize(bytes.len() + longer, 0);
     if let Some((from, to)) = range {
         let to = (to + 1).min(bytes.len());
         let headers = format!(
@@ -171,17 +175,18 @@ fn listing(root: &Path, below: &str) -> String {
     format!("<?xml version=\"1.0\"?><D:multistatus xmlns:D=\"DAV:\">{responses}</D:multistatus>")
 }
 
-/// An empty PUT, which makes a bucket.
-pub(crate) fn put(server: &str, path: &str) {
+/// A request to a server, which must be glad of it.
+pub(crate) fn request(server: &str, method: &str, path: &str, headers: &[String], body: &[u8]) {
     let host = server.trim_start_matches("http://");
     let mut connection = TcpStream::connect(host).unwrap();
-    // Whose bucket it is stands in the signature, of which the server reads only the head.
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let request = format!(
-        "PUT {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
     );
     connection.write_all(request.as_bytes()).unwrap();
+    connection.write_all(body).unwrap();
     let mut text = String::new();
     connection.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 20"), "{text}");
 }
