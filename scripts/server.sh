@@ -37,12 +37,13 @@ fetched() {
 }
 
 # serve NAME WORD ARGS...: does what ARGS of the script say. NAME is that of the server's data folder, WORD stands in the
-# command line of its process. The script has need_server, which makes it ready, and run_server PORT, which becomes it.
+# command line of its process. The script has need_server, which makes it ready in the folder $home, and run_server PORT, which
+# becomes it.
 serve() {
     local name="$1" word="$2" action="${3:-}" port='' pid since
     local data="$cache/$name-data"
     case "$action" in
-    start | stop | fetch) shift 3 ;;
+    start | stop | fetch | ready) shift 3 ;;
     -h | --help | '') show_help "$0" ;;
     *) die "unknown action '$action'; try scripts/$name --help" ;;
     esac
@@ -59,10 +60,10 @@ serve() {
     done
     [[ -z "$port" || ("$port" =~ ^[0-9]+$ && "$port" -gt 1023 && "$port" -lt 65536) ]] ||
         die "--port is '$port'; it must be from 1024 to 65535"
-    if [[ "$action" == fetch ]]; then
-        need_server
-        return 0
-    fi
+    case "$action" in
+    ready) [[ -f "$home/complete" ]] && return 0 || exit 1 ;;
+    fetch) need_server && return 0 ;;
+    esac
     mkdir -p "$data"
     data="$(cd "$data" && pwd)"
     # The process that was started here, where it still is that one.
