@@ -12,8 +12,13 @@ use std::path::Path;
 mod reading;
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    inputs("seeds", target)
+}
+
+fn inputs(kind: &str, target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/seeds")
+        .join("fuzz")
+        .join(kind)
         .join(target);
     let seeds = std::fs::read_dir(folder).unwrap().map(|entry| {
         let path = entry.unwrap().path();
@@ -50,5 +55,15 @@ fn every_seed_of_a_plate_map_gives_rows() {
     }
     for (name, bytes) in seeds("workbook") {
         assert!(reading::workbook(&bytes).is_some(), "{name}");
+    }
+}
+
+/// Two cells far from each other were a rectangle of billions in memory.
+#[test]
+fn sheets_whose_cells_lie_far_apart_are_refused() {
+    let found = inputs("findings", "workbook");
+    assert_eq!(found.len(), 2);
+    for (name, bytes) in found {
+        assert!(reading::workbook(&bytes).is_none(), "{name}");
     }
 }
