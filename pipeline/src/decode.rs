@@ -83,7 +83,7 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
         channels,
         shading,
     } = fetched;
-    let image = field_image(
+    let (image, stacks) = field_stacks(
         channels
             .iter()
             .zip(&field.task.images)
@@ -94,6 +94,7 @@ pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
     Ok(Decoded {
         field,
         image,
+        stacks,
         shading,
     })
 }
@@ -103,6 +104,14 @@ pub fn field_image<'a>(
     channels: impl Iterator<Item = (&'a Vec<Encoded>, &'a Vec<ImageRef>)>,
     settings: &ImagesSettings,
 ) -> Result<RawImage, StageError> {
+    Ok(field_stacks(channels, settings)?.0)
+}
+
+/// As [`field_image`], with what was taken of the z stack of each channel.
+pub fn field_stacks<'a>(
+    channels: impl Iterator<Item = (&'a Vec<Encoded>, &'a Vec<ImageRef>)>,
+    settings: &ImagesSettings,
+) -> Result<(RawImage, Vec<Stack>), StageError> {
     let channels: Vec<_> = channels.collect();
     let mut pixels = FieldPixels {
         channels: channels.len(),
@@ -111,6 +120,7 @@ pub fn field_image<'a>(
         ceiling: 0,
         levels: Vec::new(),
         slice: Vec::new(),
+        stacks: Vec::with_capacity(channels.len()),
     };
     for (index, (bytes, images)) in channels.iter().enumerate() {
         let name = settings
@@ -122,8 +132,34 @@ pub fn field_image<'a>(
             .map_err(|error| StageError::input(Stage::Decode, FailureClass::BadImage, error))?;
     }
     let (height, width) = pixels.size.unwrap_or_default();
+    let stacks = pixels.stacks;
     RawImage::new(channels.len(), height, width, pixels.levels, pixels.ceiling)
+        .map(|image| (image, stacks))
         .map_err(|error| StageError::input(Stage::Decode, FailureClass::BadImage, error))
+}
+
+/// What became the plane of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stack {
+    /// Planes of its z stack; 1 where it has none.
+    pub planes: u32,
+    /// The number of the plane that was taken alone, as name or metadata give it, else counted from 1; `None` where there is
+    /// no stack, or all of its planes were taken.
+    pub taken: Option<u32>,
+}
+
+impl Stack {
+    fn of(images: &[ImageRef], z: ZStack, taken: usize) -> Self {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let one = z == ZStack::BestFocus && images.len() > 1;
+        Self {
+            planes: number(images.len()),
+            taken: one.then(|| {
+                let numbered = images.get(taken).and_then(|image| image.z);
+                numbered.unwrap_or_else(|| number(taken + 1))
+            }),
+        }
+    }
 }
 
 /// The pixels of a field as they come together.
@@ -137,6 +173,8 @@ struct FieldPixels<'a> {
     levels: Vec<u16>,
     /// A slice of a z stack.
     slice: Vec<u16>,
+    /// Of the channels so far.
+    stacks: Vec<Stack>,
 }
 
 impl FieldPixels<'_> {
@@ -148,7 +186,7 @@ impl FieldPixels<'_> {
         images: &[ImageRef],
     ) -> Result<(), FieldImageError> {
         let start = self.levels.len();
-        let mut sharpest = None;
+        let (mut sharpest, mut taken) = (None, 0);
         for (index, (encoded, image)) in encoded.iter().zip(images).enumerate() {
             let file = Opened::of(encoded, image, channel)?;
             let (height, width) = file.size();
@@ -178,13 +216,14 @@ impl FieldPixels<'_> {
                     let best = *sharpest.get_or_insert_with(|| sharpness(levels, height, width));
                     let this = sharpness(&slice, height, width);
                     if this > best {
-                        sharpest = Some(this);
+                        (sharpest, taken) = (Some(this), index);
                         levels.copy_from_slice(&slice);
                     }
                 }
             }
             self.slice = slice;
         }
+        self.stacks.push(Stack::of(images, self.settings.z, taken));
         Ok(())
     }
 
@@ -288,17 +327,25 @@ mod tests {
         Encoded::File(file.into_inner().into())
     }
 
-    fn image(channels: &[Vec<Encoded>], settings: &ImagesSettings) -> Result<RawImage, StageError> {
+    fn stacks(
+        channels: &[Vec<Encoded>],
+        settings: &ImagesSettings,
+    ) -> Result<(RawImage, Vec<Stack>), StageError> {
         let names = |channel: &Vec<Encoded>| {
             let names = (0..channel.len()).map(|plane| ImageRef {
                 path: format!("z{plane}.tif"),
                 bytes: 1,
                 page: None,
+                z: Some(10 + plane as u32),
             });
             names.collect::<Vec<_>>()
         };
         let names: Vec<_> = channels.iter().map(names).collect();
-        field_image(channels.iter().zip(&names), settings)
+        field_stacks(channels.iter().zip(&names), settings)
+    }
+
+    fn image(channels: &[Vec<Encoded>], settings: &ImagesSettings) -> Result<RawImage, StageError> {
+        Ok(stacks(channels, settings)?.0)
     }
 
     fn error(channels: &[Vec<Encoded>], settings: &ImagesSettings) -> String {
@@ -338,11 +385,17 @@ mod tests {
         let expected: Vec<u16> = chequered(80).into_iter().map(|level| level.max(150)).collect();
         assert_eq!(highest.plane(0), expected);
         assert_eq!(highest.plane(1), flat(7));
+        let (_, taken) = stacks(&channels, &settings).unwrap();
+        let stack = |planes, taken| Stack { planes, taken };
+        assert_eq!(taken, [stack(3, None), stack(1, None)]);
 
         settings.z = ZStack::BestFocus;
         let sharpest = image(&channels, &settings).unwrap();
         assert_eq!(sharpest.plane(0), chequered(80));
         assert_eq!(sharpest.plane(1), flat(7));
+        // By the number that its name has.
+        let (_, taken) = stacks(&channels, &settings).unwrap();
+        assert_eq!(taken, [stack(3, Some(11)), stack(1, None)]);
         // Of equals the first.
         let equals = [vec![tiff(&[&flat(3)]), tiff(&[&flat(9)])]];
         assert_eq!(image(&equals, &settings).unwrap().plane(0), flat(3));

@@ -86,7 +86,7 @@ pub type RunId = String;
 pub struct ChannelImages {
     /// The channel.
     pub channel: Channel,
-    /// Its planes in z order; several become their maximum projection.
+    /// Its planes in z order; several become one, by maximum projection or as the sharpest.
     pub planes: Vec<ImageRef>,
 }
 
@@ -100,6 +100,9 @@ pub struct ImageRef {
     /// Which image of the object, from 0: the directory of a TIFF. The first, where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<u32>,
+    /// The z plane as name or metadata number it; only for planes of a stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub z: Option<u32>,
 }
 
 /// One field of view to embed. Topic `tasks`, keyed by plate and well so that one plate spreads over all workers.
@@ -125,7 +128,8 @@ pub struct FieldTask {
 pub struct ChannelMeasures {
     /// The channel.
     pub channel: Channel,
-    /// Measures by CellProfiler's name without prefix and channel, such as `PowerLogLogSlope`.
+    /// Measures by CellProfiler's name without prefix and channel, such as `PowerLogLogSlope`. Of a z stack also `Planes`, how
+    /// many it has, and, where one of them was taken, its number: `FocusPlane`.
     pub measures: Vec<(String, f64)>,
     /// Flags with metric, value and limit in words; empty when the channel passes.
     pub flags: Vec<String>,

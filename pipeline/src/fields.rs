@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wellspring_kernels::{RawImage, Tensor};
 use wellspring_workloads::words::Channel;
 
+use crate::decode::Stack;
 use crate::events::{ChannelMeasures, FieldTask};
 use crate::runs::Run;
 use crate::shading::Shading;
@@ -78,6 +79,8 @@ pub struct Decoded {
     pub field: Field,
     /// One plane per channel.
     pub image: RawImage,
+    /// What of each channel's z stack it is.
+    pub stacks: Vec<Stack>,
     /// As in [`Fetched`].
     pub shading: Shading,
 }
@@ -89,6 +92,8 @@ pub struct Prepared {
     pub field: Field,
     /// One plane per channel.
     pub image: RawImage,
+    /// What of each channel's z stack it is.
+    pub stacks: Vec<Stack>,
     /// Tiles x channels x height x width, grey levels 0 to 255.
     pub tiles: Tensor,
 }

@@ -88,6 +88,7 @@ mod tests {
                     path: path.to_owned(),
                     bytes: 9,
                     page: None,
+                    z: None,
                 }],
             }],
             scaling,
@@ -112,5 +113,9 @@ mod tests {
         let mut other_page = task("P/a.tif", None);
         other_page.images[0].planes[0].page = Some(1);
         assert_ne!(one, content_of_task(&other_page));
+        // How a plane is numbered says nothing of its pixels.
+        let mut numbered = task("P/a.tif", None);
+        numbered.images[0].planes[0].z = Some(4);
+        assert_eq!(one, content_of_task(&numbered));
     }
 }

@@ -297,17 +297,25 @@ fn count(n: usize) -> u32 {
 
 /// The images of a field as its task names them.
 pub fn images(field: &FieldFiles) -> Vec<ChannelImages> {
-    let image = |plane: &PlaneFile| ImageRef {
+    let image = |plane: &PlaneFile, of_stack: bool| ImageRef {
         path: plane.file.path.clone(),
         bytes: plane.file.size,
         page: plane.page,
+        z: plane.plane.filter(|_| of_stack),
     };
     field
         .channels
         .iter()
         .map(|channel| ChannelImages {
             channel: channel.channel.clone(),
-            planes: channel.planes.iter().map(image).collect(),
+            planes: {
+                let of_stack = channel.planes.len() > 1;
+                channel
+                    .planes
+                    .iter()
+                    .map(|plane| image(plane, of_stack))
+                    .collect()
+            },
         })
         .collect()
 }

@@ -20,6 +20,7 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
     let Decoded {
         field,
         image,
+        stacks,
         shading,
     } = decoded;
     let unfit = |error| StageError::input(Stage::Preprocess, FailureClass::BadImage, error);
@@ -38,7 +39,12 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
     let tiles = device
         .run(&recipe, &image)
         .map_err(|error| StageError::of_kernel(Stage::Preprocess, error))?;
-    Ok(Prepared { field, image, tiles })
+    Ok(Prepared {
+        field,
+        image,
+        stacks,
+        tiles,
+    })
 }
 
 /// The dark-field is subtracted, then the illumination function divides.

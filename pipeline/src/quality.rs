@@ -14,7 +14,12 @@ use crate::fields::{Measured, Prepared};
 
 /// The stage: one field.
 pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageError> {
-    let Prepared { field, image, tiles } = prepared;
+    let Prepared {
+        field,
+        image,
+        stacks,
+        tiles,
+    } = prepared;
     let measured = device
         .quality(&image)
         .map_err(|error| StageError::of_kernel(Stage::Quality, error))?;
@@ -32,6 +37,10 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
             let mut measures = measures.to_vec();
             if let Some(nuclei) = nuclei.filter(|nuclei| nuclei.channel == channel.name) {
                 measures.push((NUCLEI.to_owned(), count(&image, index, nuclei)?));
+            }
+            if let Some(stack) = stacks.get(index).filter(|stack| stack.planes > 1) {
+                measures.push((PLANES.to_owned(), stack.planes.into()));
+                measures.extend(stack.taken.map(|plane| (FOCUS_PLANE.to_owned(), plane.into())));
             }
             let changed = field.changed.iter().filter(|(of, _)| *of == channel.name);
             let changed = changed.map(|(_, text)| text.clone());
@@ -52,6 +61,13 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
 
 /// The measure of the nuclei channel that counts them, by CellProfiler's name.
 pub const NUCLEI: &str = "Count_Nuclei";
+
+/// The measure of a channel with a z stack that counts its planes.
+pub const PLANES: &str = "Planes";
+/// The number of the plane that was taken of a channel's z stack, where it was one.
+pub const FOCUS_PLANE: &str = "FocusPlane";
+/// What is recorded of z stacks, in the order of the table's columns.
+pub const OF_STACKS: [&str; 2] = [PLANES, FOCUS_PLANE];
 
 /// Nuclei in a channel.
 fn count(image: &RawImage, channel: usize, settings: &NucleiSettings) -> Result<f64, StageError> {

@@ -405,6 +405,51 @@ fn a_plate_that_a_gate_holds_back_is_compared_when_it_is_released() {
     assert!(before == std::fs::read(out.join("comparisons.parquet")).unwrap());
 }
 
+/// Of each field one plane in focus and two flat ones, in the folders of MetaXpress.
+#[test]
+fn the_plane_that_was_taken_of_a_stack_is_in_the_table_of_its_field() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plates = few_wells(folder.path(), "\"DNA\"");
+    let images = plates.join("images/SMALL0001");
+    for step in ["ZStep_1", "ZStep_2", "ZStep_3"] {
+        std::fs::create_dir(images.join(step)).unwrap();
+    }
+    let entries = std::fs::read_dir(&images).unwrap().map(|entry| entry.unwrap());
+    let files: Vec<_> = entries.filter(|entry| entry.path().is_file()).collect();
+    for file in files {
+        for flat in ["ZStep_1", "ZStep_2"] {
+            let place = images.join(flat).join(file.file_name());
+            std::fs::copy(file.path(), &place).unwrap();
+            blank(&place);
+        }
+        std::fs::rename(file.path(), images.join("ZStep_3").join(file.file_name())).unwrap();
+    }
+    let screen = plates.join("screen.toml");
+    let text = std::fs::read_to_string(&screen).unwrap();
+    for (z, taken) in [("max", Value::Null), ("best_focus", 3.0.into())] {
+        let name = format!("[images]\nz = \"{z}\"\n");
+        let of_stack = text.replace("[images]\n", &name);
+        std::fs::write(&screen, of_stack).unwrap();
+        let out = folder.path().join(z);
+        let mut run = wellspring(&models);
+        let (_, summary) = run_json(run.arg("run").arg(&screen).args(["--json", "--out"]).arg(&out));
+        assert_eq!(summary["fields_done"], 24, "{summary}");
+        let rows = rows_of(&out.join("quality.parquet"));
+        assert_eq!(rows.len(), 24);
+        for row in rows {
+            assert_eq!(
+                (
+                    &row["ImageQuality_Planes_DNA"],
+                    &row["ImageQuality_FocusPlane_DNA"]
+                ),
+                (&3.0.into(), &taken),
+                "{z}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_channel_that_matches_no_file_is_named_with_what_was_found_instead() {
     let Some(models) = models() else { return };

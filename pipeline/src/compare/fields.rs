@@ -10,8 +10,8 @@ use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, Channel, WellPosition};
 
 use super::plate_flags::{self, FieldRow};
-use crate::events::FieldFeatures;
-use crate::quality::MEASURES;
+use crate::events::{ChannelMeasures, FieldFeatures};
+use crate::quality::{MEASURES, OF_STACKS};
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{
     FeatureRow, FeatureTable, FieldQuality, ProfileTable, Provenance, QualityTable, WriteError,
@@ -140,6 +140,7 @@ impl<'a> FieldReader<'a> {
             field: features.field.clone(),
             quality: verdict,
             values: measures(features),
+            stacks: stacks(features),
             nuclei,
         });
         if role == Role::Reference {
@@ -243,6 +244,17 @@ fn verdict(features: &FieldFeatures, counts: &mut BTreeMap<String, (u64, u64)>) 
         passed: features.passed,
         flags,
     }
+}
+
+/// Planes of each channel's z stack, and the one that was taken.
+fn stacks(features: &FieldFeatures) -> Vec<[Option<f64>; 2]> {
+    let of_channel = |channel: &ChannelMeasures| {
+        OF_STACKS.map(|name| {
+            let found = channel.measures.iter().find(|(measure, _)| measure == name);
+            found.map(|(_, value)| *value)
+        })
+    };
+    features.quality.iter().map(of_channel).collect()
 }
 
 fn measures(features: &FieldFeatures) -> Vec<Option<f64>> {

@@ -17,6 +17,8 @@ pub(super) struct FieldRow {
     pub(super) quality: FieldQuality,
     /// Channel after channel, each in the order of [`MEASURES`].
     pub(super) values: Vec<Option<f64>>,
+    /// By channel, each in the order of [`OF_STACKS`](crate::quality::OF_STACKS).
+    pub(super) stacks: Vec<[Option<f64>; 2]>,
     pub(super) nuclei: Option<f64>,
 }
 
@@ -45,6 +47,7 @@ pub(super) fn write(rows: &[FieldRow], table: &mut QualityTable) -> Result<(), W
             field: &row.field,
             quality: &row.quality,
             values: &row.values,
+            stacks: &row.stacks,
             nuclei: row.nuclei,
         })
     })
@@ -114,6 +117,7 @@ mod tests {
                     flags: vec!["DNA nearly empty: contrast 7.000 < 8".to_owned()],
                 },
                 values,
+                stacks: Vec::new(),
                 nuclei: None,
             }
         };

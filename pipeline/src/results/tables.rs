@@ -14,7 +14,7 @@ use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 use super::cells::{Cell, Column, ColumnKind};
 use super::error::WriteError;
 use super::parquet::TableWriter;
-use crate::quality::NUCLEI;
+use crate::quality::{NUCLEI, OF_STACKS};
 
 /// What made a table; written into each file as key-value pairs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -302,12 +302,15 @@ pub struct QualityRow<'a> {
     pub quality: &'a FieldQuality,
     /// Channel after channel, each in the order of the table's measures; `None` where not measured.
     pub values: &'a [Option<f64>],
+    /// By channel, each in the order of [`OF_STACKS`]; `None` where there is no z stack.
+    pub stacks: &'a [[Option<f64>; 2]],
     /// Nuclei, in a table that has them; `None` where not counted.
     pub nuclei: Option<f64>,
 }
 
-/// `quality.parquet`: one row per field, with `ImageQuality_<measure>_<channel>` columns, and `Count_Nuclei` where nuclei
-/// are counted.
+/// `quality.parquet`: one row per field, with `ImageQuality_<measure>_<channel>` columns, those of z stacks
+/// (`ImageQuality_Planes_<channel>`, how many there are, `ImageQuality_FocusPlane_<channel>`, the one that was taken) last, and
+/// `Count_Nuclei` where nuclei are counted.
 #[derive(Debug)]
 pub struct QualityTable {
     table: TableWriter,
@@ -342,6 +345,11 @@ impl QualityTable {
                 Column::optional(format!("ImageQuality_{measure}_{channel}"), ColumnKind::Float64)
             })
         }));
+        columns.extend(channels.iter().flat_map(|channel| {
+            OF_STACKS.iter().map(move |measure| {
+                Column::optional(format!("ImageQuality_{measure}_{channel}"), ColumnKind::Float64)
+            })
+        }));
         let table = TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs())?;
         Ok(Self { table, nuclei })
     }
@@ -363,6 +371,7 @@ impl QualityTable {
         ];
         cells.extend(self.nuclei.then(|| Cell::number(row.nuclei)));
         cells.extend(row.values.iter().map(|value| Cell::number(*value)));
+        cells.extend(row.stacks.iter().flatten().map(|value| Cell::number(*value)));
         self.table.push(&cells, &[])
     }
 

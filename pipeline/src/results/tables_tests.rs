@@ -126,6 +126,7 @@ fn quality_has_a_column_per_measure_and_channel() {
             field: &field,
             quality: &quality,
             values: &values,
+            stacks: &[[Some(5.0), Some(3.0)], [None, None]],
             nuclei: Some(12.0),
         })
         .unwrap();
@@ -133,6 +134,7 @@ fn quality_has_a_column_per_measure_and_channel() {
         field: &field,
         quality: &quality,
         values: &values[..3],
+        stacks: &[[None; 2]; 2],
         nuclei: None,
     });
     assert!(short.unwrap_err().to_string().contains("columns"));
@@ -145,11 +147,18 @@ fn quality_has_a_column_per_measure_and_channel() {
             "ImageQuality_PowerLogLogSlope_DNA DOUBLE",
             "ImageQuality_PercentSaturated_DNA DOUBLE",
             "ImageQuality_PowerLogLogSlope_ER DOUBLE",
-            "ImageQuality_PercentSaturated_ER DOUBLE"
+            "ImageQuality_PercentSaturated_ER DOUBLE",
+            "ImageQuality_Planes_DNA DOUBLE",
+            "ImageQuality_FocusPlane_DNA DOUBLE",
+            "ImageQuality_Planes_ER DOUBLE",
+            "ImageQuality_FocusPlane_ER DOUBLE"
         ]
     );
     assert!(
-        rows[0].contains("Slope_DNA: -1.5") && rows[0].contains("PercentSaturated_ER: null"),
+        rows[0].contains("Slope_DNA: -1.5")
+            && rows[0].contains("PercentSaturated_ER: null")
+            && rows[0].contains("FocusPlane_DNA: 3.0")
+            && rows[0].contains("Planes_ER: null"),
         "{}",
         rows[0]
     );

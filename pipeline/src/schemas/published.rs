@@ -37,7 +37,12 @@ macro_rules! schema {
 pub fn texts(topic: Topic) -> &'static [&'static str] {
     match topic.records() {
         Topic::Plates | Topic::BatchPlates => &[schema!("plates.v1"), schema!("plates.v2")],
-        Topic::Tasks | Topic::BatchTasks => &[schema!("tasks.v1"), schema!("tasks.v2"), schema!("tasks.v3")],
+        Topic::Tasks | Topic::BatchTasks => &[
+            schema!("tasks.v1"),
+            schema!("tasks.v2"),
+            schema!("tasks.v3"),
+            schema!("tasks.v4"),
+        ],
         Topic::Features => &[schema!("features.v1")],
         Topic::Profiles => &[schema!("profiles.v1")],
         // Records of other topics, as they were.

@@ -53,7 +53,9 @@ fn samples(topic: Topic) -> Vec<Value> {
             scaled["scaling"] = json!([[0.125, 0.5], [0.0, 1.0]]);
             let mut paged = task.clone();
             paged["images"][0]["planes"][0]["page"] = json!(7);
-            vec![task, scaled, paged]
+            let mut of_stack = task.clone();
+            of_stack["images"][0]["planes"][0]["z"] = json!(3);
+            vec![task, scaled, paged, of_stack]
         }
         Topic::Features => vec![
             json!({
