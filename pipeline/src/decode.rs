@@ -76,6 +76,12 @@ enum FieldImageError {
     },
 }
 
+/// A file that is found not to be readable before its pixels are asked for.
+pub(crate) fn unreadable(image: &ImageRef, channel: &str, error: ImageError) -> StageError {
+    let error = opened::undecodable(image, channel, error);
+    StageError::input(Stage::Decode, FailureClass::BadImage, error)
+}
+
 /// The stage: every image of a field.
 pub fn decode_field(fetched: Fetched) -> Result<Decoded, StageError> {
     let Fetched {

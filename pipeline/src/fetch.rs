@@ -3,22 +3,23 @@
 //! Tasks enter, [`Fetched`] bytes leave. Many fields are fetched at once, bounded by the limit on image bytes in
 //! memory. What fails: an object that is gone, refused access, a store that stays unreachable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wellspring_workloads::words::Channel;
 
 use crate::dead_letters::Place;
+use crate::decode::unreadable;
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{ChannelImages, FieldTask, RunId};
+use crate::events::{ChannelImages, FieldTask, ImageRef, RunId};
 use crate::failpoint;
 use crate::failures::{place_of_task, settle, settle_deadly, settle_field, stay_or_go};
 use crate::fields::{Encoded, Fetched, Field};
 use crate::identity::same_planes;
 use crate::lanes::Lanes;
+use crate::pages::{Pages, PagesError, read_pages};
 use crate::runs::{Run, Runs};
 use crate::shading::Shading;
 use crate::store::ImageStore;
@@ -53,13 +54,7 @@ impl MemoryLimit {
     /// Waits for the field's share. A field larger than the whole limit takes all of it and goes alone.
     async fn reserve(&self, task: &FieldTask) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
         let images = task.images.iter().flat_map(|channel| &channel.planes);
-        // Several planes may lie in one object, which is fetched once; of an array every plane counts.
-        let objects = images.map(|image| {
-            let page = image.page.filter(|_| zarr::is_document(&image.path));
-            ((image.path.as_str(), page), image.bytes)
-        });
-        let objects: BTreeMap<_, u64> = objects.collect();
-        let encoded: u64 = objects.values().sum();
+        let encoded = encoded_bytes(images);
         let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE) / PERMIT_BYTES;
         let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
         self.permits
@@ -68,6 +63,29 @@ impl MemoryLimit {
             .await
             .map_err(|error| StageError::internal(Stage::Fetch, error))
     }
+}
+
+/// About how many bytes the images of a field have. Several may lie in one object, of which they are read alone or as a whole,
+/// once; of an array every plane counts.
+fn encoded_bytes<'a>(images: impl Iterator<Item = &'a ImageRef>) -> u64 {
+    /// Bytes of an object, and the pages that are wanted of it.
+    type Object = (u64, BTreeSet<u32>);
+    let mut objects: BTreeMap<(&str, Option<u32>), Object> = BTreeMap::new();
+    for image in images {
+        let plane = image.page.filter(|_| zarr::is_document(&image.path));
+        let (bytes, pages) = objects.entry((&image.path, plane)).or_default();
+        *bytes = image.bytes;
+        pages.extend(image.page.filter(|_| plane.is_none()));
+    }
+    let object = |(bytes, pages): Object| match pages.last() {
+        // A file has at least as many pages as the last one counts, and they are of one size but for thumbnails.
+        Some(last) => {
+            let share = u128::from(bytes) * pages.len() as u128 / (u128::from(*last) + 1);
+            u64::try_from(share).unwrap_or(bytes)
+        }
+        None => bytes,
+    };
+    objects.into_values().map(object).sum()
 }
 
 /// Runs the stage until its input ends.
@@ -170,6 +188,22 @@ pub async fn read_channels(
     store: &ImageStore,
     images: &[ChannelImages],
 ) -> Result<Vec<Vec<Encoded>>, StageError> {
+    read(store, images, false).await
+}
+
+/// As [`read_channels`], of images that will be asked for again: they are kept where there is room.
+pub async fn read_channels_first(
+    store: &ImageStore,
+    images: &[ChannelImages],
+) -> Result<Vec<Vec<Encoded>>, StageError> {
+    read(store, images, true).await
+}
+
+async fn read(
+    store: &ImageStore,
+    images: &[ChannelImages],
+    keep: bool,
+) -> Result<Vec<Vec<Encoded>>, StageError> {
     let of_arrays = images.iter().flat_map(|channel| {
         let planes = channel
             .planes
@@ -186,8 +220,8 @@ pub async fn read_channels(
         true => HashMap::new(),
         false => zarr::read_planes(store, &of_arrays).await?,
     };
+    let of_files = read_files(store, images).await?;
     let mut channels = Vec::with_capacity(images.len());
-    let mut objects: HashMap<&str, Bytes> = HashMap::new();
     for channel in images {
         let mut planes = Vec::with_capacity(channel.planes.len());
         for plane in &channel.planes {
@@ -195,22 +229,29 @@ pub async fn read_channels(
                 planes.push(Encoded::Plane(of_array.clone()));
                 continue;
             }
-            let bytes = match objects.get(plane.path.as_str()) {
-                Some(bytes) => bytes.clone(),
-                None => {
-                    let read = store.read(&plane.path).await;
-                    read.map_err(|error| error.of(format!("channel {}", channel.channel)))?
-                }
+            let page = match (of_files.get(plane.path.as_str()), plane.page) {
+                (Some(Pages::Of(pages)), Some(page)) => pages.get(&page).cloned().map(Encoded::Page),
+                (Some(Pages::Whole(bytes)), Some(_)) => Some(Encoded::File(bytes.clone())),
+                _ => None,
             };
-            // Only what is one of several images of its object is asked for again.
-            if plane.page.is_some() {
-                objects.insert(&plane.path, bytes.clone());
-            }
-            planes.push(Encoded::File(bytes));
+            planes.push(match page {
+                Some(page) => page,
+                None => {
+                    let read = match keep {
+                        true => store.read_and_keep(&plane.path).await,
+                        false => store.read_or_recall(&plane.path).await,
+                    };
+                    Encoded::File(read.map_err(|error| of_channel(channel, error))?)
+                }
+            });
         }
         channels.push(planes);
     }
     Ok(channels)
+}
+
+fn of_channel(channel: &ChannelImages, error: StageError) -> StageError {
+    error.of(format!("channel {}", channel.channel))
 }
 
 /// Images that have another size now than when their plate was listed, with their channel. They are read as they are now: a
@@ -234,6 +275,42 @@ fn changed_since(images: &[ChannelImages], channels: &[Vec<Encoded>]) -> Vec<(Ch
     changed
 }
 
+/// Files of which a field has one or several images, each read once.
+async fn read_files<'a>(
+    store: &ImageStore,
+    images: &'a [ChannelImages],
+) -> Result<HashMap<&'a str, Pages>, StageError> {
+    let planes = images
+        .iter()
+        .flat_map(|channel| channel.planes.iter().map(move |plane| (channel, plane)))
+        .filter(|(_, plane)| !zarr::is_document(&plane.path));
+    let mut wanted: BTreeMap<&str, (u64, BTreeMap<u32, _>)> = BTreeMap::new();
+    for (channel, plane) in planes {
+        if let Some(page) = plane.page {
+            let (bytes, pages) = wanted.entry(&plane.path).or_default();
+            *bytes = plane.bytes;
+            pages.entry(page).or_insert((channel, plane));
+        }
+    }
+    let mut files = HashMap::new();
+    for (path, (bytes, pages)) in wanted {
+        let numbers: BTreeSet<u32> = pages.keys().copied().collect();
+        let read = read_pages(store, path, bytes, &numbers).await;
+        let read = read.map_err(|error| match error {
+            PagesError::Store(error) => match pages.values().next() {
+                Some((channel, _)) => of_channel(channel, error),
+                None => error,
+            },
+            PagesError::Image(page, error) => match pages.get(&page) {
+                Some((channel, plane)) => unreadable(plane, channel.channel.as_str(), error),
+                None => StageError::input(Stage::Decode, FailureClass::BadImage, error),
+            },
+        })?;
+        files.insert(path, read);
+    }
+    Ok(files)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +332,29 @@ file = "map.csv"
 reference = { role = "healthy" }
 phenotype = { role = "disease" }
 "#;
+
+    #[test]
+    fn pages_of_a_file_count_by_their_share_of_it() {
+        let image = |path: &str, bytes, page| ImageRef {
+            path: path.to_owned(),
+            bytes,
+            page,
+            z: None,
+        };
+        let bytes = |images: &[ImageRef]| encoded_bytes(images.iter());
+        // Files of one image each, and one that holds both.
+        assert_eq!(bytes(&[image("a", 10, None), image("b", 20, None)]), 30);
+        assert_eq!(bytes(&[image("a", 10, Some(0)), image("a", 10, Some(1))]), 10);
+        // The file has ten pages at least.
+        assert_eq!(
+            bytes(&[image("a", 1000, Some(8)), image("a", 1000, Some(9))]),
+            200
+        );
+        // Of the first page nothing tells how many there are.
+        assert_eq!(bytes(&[image("a", 1000, Some(0))]), 1000);
+        let of_array = |page| image("a/.zarray", 7, Some(page));
+        assert_eq!(bytes(&[of_array(8), of_array(9)]), 14);
+    }
 
     #[tokio::test]
     async fn a_field_is_not_divided_by_another_plane_than_its_plate_was_planned_with() {

@@ -12,6 +12,7 @@ use wellspring_workloads::words::Channel;
 
 use crate::decode::Stack;
 use crate::events::{ChannelMeasures, FieldTask};
+use crate::pages::PageParts;
 use crate::runs::Run;
 use crate::shading::Shading;
 
@@ -57,6 +58,8 @@ impl OfField for Prepared {
 pub enum Encoded {
     /// The bytes of an image file.
     File(Bytes),
+    /// A page of an image file, and the parts of the file that hold its pixels.
+    Page(PageParts),
     /// The chunks of a plane of a Zarr array.
     Plane(wellspring_zarr::Plane),
 }

@@ -33,6 +33,7 @@ pub mod memory;
 pub mod model_cards;
 pub mod model_store;
 pub mod npy;
+pub mod pages;
 pub mod pipelines;
 pub mod plan;
 pub mod plates;

@@ -4,15 +4,19 @@
 //! A URI enters, listings and bytes leave. Credentials, region and custom endpoints come from the environment variables that
 //! each vendor's own tools read and from roles of the machine, never from a screen file.
 
+mod cache;
 mod listing;
 mod open;
 mod retry;
 
+pub(crate) use self::cache::{Data, Key, Object};
+pub use self::cache::{ImageCache, Parts, USUAL_CACHE_BYTES};
 pub use self::open::StoreError;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -33,6 +37,8 @@ pub struct ImageStore {
     /// Whether the last read that was tried to the end failed for a reason that may pass: then one try has to do, so
     /// that a store that is away holds up nobody else's fields.
     away: Arc<AtomicBool>,
+    /// What was read of its image files.
+    cache: Arc<ImageCache>,
 }
 
 /// An object as listed.
@@ -80,7 +86,29 @@ impl ImageStore {
             store,
             pages,
             away: Arc::default(),
+            cache: ImageCache::of_process(),
         })
+    }
+
+    /// A store that exists already, with a cache of its own.
+    #[cfg(test)]
+    pub(crate) fn of(store: Arc<dyn ObjectStore>, cache_bytes: u64) -> Self {
+        Self {
+            uri: "test://store".into(),
+            store,
+            pages: None,
+            away: Arc::default(),
+            cache: Arc::new(ImageCache::new(cache_bytes)),
+        }
+    }
+
+    pub(crate) fn cache(&self) -> &ImageCache {
+        &self.cache
+    }
+
+    /// By which the cache knows an object.
+    pub(crate) fn key(&self, path: &str) -> Key {
+        (self.uri.clone(), path.to_owned())
     }
 
     /// The URI the store was opened with.
@@ -161,13 +189,82 @@ impl ImageStore {
             .with_range(Some(range.clone()))
             .with_if_match(version.map(str::to_owned));
         retrying(Stage::Fetch, &what, &self.away, || async {
-            self.store
-                .get_opts(&location, options.clone())
-                .await?
-                .bytes()
-                .await
+            let read = self.store.get_opts(&location, options.clone()).await?;
+            // Not every web server knows conditions, but it may say what it sends.
+            if let (Some(wanted), Some(found)) = (version, &read.meta.e_tag)
+                && wanted != found
+            {
+                return Err(object_store::Error::Precondition {
+                    path: location.to_string(),
+                    source: format!("its entity tag was {wanted} and is {found}").into(),
+                });
+            }
+            read.bytes().await
         })
         .await
+    }
+
+    /// Makes sure that what the cache has of an object is still what the store has; forgets it otherwise.
+    pub(crate) async fn look_again(&self, path: &str, object: &mut Option<Object>) {
+        let Some(known) = object.as_mut().filter(|known| known.is_old()) else {
+            return;
+        };
+        let now = self.store.head(&location(path)).await;
+        match now {
+            Ok(meta) if meta.e_tag.as_ref() == Some(&known.version) => known.checked = Instant::now(),
+            // Whoever reads it says what is wrong with it.
+            _ => *object = None,
+        }
+    }
+
+    /// The bytes of one object, which `object` has from then on, if the store tells its versions apart.
+    pub(crate) async fn read_into(
+        &self,
+        path: &str,
+        object: &mut Option<Object>,
+    ) -> Result<Bytes, StageError> {
+        let location = location(path);
+        let what = format!("{}/{path}", self.uri);
+        let (bytes, version) = retrying(Stage::Fetch, &what, &self.away, || async {
+            let read = self.store.get(&location).await?;
+            let version = read.meta.e_tag.clone();
+            Ok((read.bytes().await?, version))
+        })
+        .await?;
+        *object = version.map(|version| Object {
+            version,
+            checked: Instant::now(),
+            data: Data::Whole(bytes.clone()),
+        });
+        Ok(bytes)
+    }
+
+    /// The bytes of one object, which are kept for whoever asks next.
+    pub async fn read_and_keep(&self, path: &str) -> Result<Bytes, StageError> {
+        let key = self.key(path);
+        let slot = self.cache.slot(&key);
+        let mut object = slot.lock().await;
+        self.look_again(path, &mut object).await;
+        let read = match &*object {
+            Some(Object {
+                data: Data::Whole(bytes),
+                ..
+            }) => Ok(bytes.clone()),
+            _ => self.read_into(path, &mut object).await,
+        };
+        if read.is_err() {
+            *object = None;
+        }
+        self.cache.settle(&key, &slot, object.as_ref());
+        read
+    }
+
+    /// The bytes of one object, from the cache where somebody kept them.
+    pub async fn read_or_recall(&self, path: &str) -> Result<Bytes, StageError> {
+        match self.cache.known(&self.key(path)) {
+            Some(_) => self.read_and_keep(path).await,
+            None => self.read(path).await,
+        }
     }
 
     /// The first or last bytes of one object, fewer where it has fewer, and what the store says of it.

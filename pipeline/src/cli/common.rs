@@ -15,6 +15,7 @@ use wellspring::plan;
 use wellspring::runs::Run;
 use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
+use wellspring::store::{ImageCache, USUAL_CACHE_BYTES};
 use wellspring::topology::{Role, WorkerSettings};
 use wellspring_kernels::{Device, DeviceChoice, DeviceOptions, PipelineStore};
 use wellspring_models::{Architecture, EngineChoice, ModelCard, OnnxProvider, TorchDevice};
@@ -250,6 +251,11 @@ pub(crate) struct ComputeArgs {
     /// Folder of the networks' weights. Default: the user's cache folder.
     #[arg(long, value_name = "DIR", env = "WELLSPRING_MODELS")]
     pub(crate) models: Option<PathBuf>,
+    /// MiB of image files kept in memory for who reads the same file next: files with several images, and images by which a
+    /// plate is planned. 0 keeps none.
+    #[arg(long, value_name = "MIB", env = "WELLSPRING_IMAGE_CACHE_MIB", default_value_t = USUAL_CACHE_BYTES >> 20,
+          value_parser = clap::value_parser!(u64).range(0..=1 << 30))]
+    image_cache_mib: u64,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
 }
@@ -383,6 +389,7 @@ impl ComputeArgs {
         resources: &ResourceSettings,
         until_drained: bool,
     ) -> anyhow::Result<WorkerSettings> {
+        ImageCache::of_process().set_limit(self.image_cache_mib << 20);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = |asked: Option<u32>, default: usize| asked.map_or(default, |n| n as usize).max(1);
         let decode_threads = threads(resources.decode_threads, cores.div_ceil(4));

@@ -8,10 +8,12 @@ use wellspring_images::{Image, ImageError, Limits, pages_alike};
 use super::FieldImageError;
 use crate::events::ImageRef;
 use crate::fields::Encoded;
+use crate::pages::PageParts;
 
 /// A plane whose size is known and whose pixels are not read yet.
 pub(super) enum Opened<'a> {
     File(Image<'a>),
+    Page(&'a PageParts),
     Plane(&'a wellspring_zarr::Plane),
 }
 
@@ -19,6 +21,7 @@ impl<'a> Opened<'a> {
     pub(super) fn of(encoded: &'a Encoded, image: &ImageRef, channel: &str) -> Result<Self, FieldImageError> {
         let bytes = match encoded {
             Encoded::File(bytes) => bytes,
+            Encoded::Page(page) => return Ok(Self::Page(page)),
             Encoded::Plane(plane) => return Ok(Self::Plane(plane)),
         };
         let undecodable = |source| undecodable(image, channel, source);
@@ -44,6 +47,7 @@ impl<'a> Opened<'a> {
     pub(super) fn size(&self) -> (usize, usize) {
         match self {
             Self::File(file) => (file.height(), file.width()),
+            Self::Page(page) => page.size(),
             Self::Plane(plane) => (plane.height(), plane.width()),
         }
     }
@@ -51,6 +55,7 @@ impl<'a> Opened<'a> {
     pub(super) fn ceiling(&self) -> u16 {
         match self {
             Self::File(file) => file.ceiling(),
+            Self::Page(page) => page.ceiling(),
             Self::Plane(plane) => plane.ceiling(),
         }
     }
@@ -65,6 +70,9 @@ impl<'a> Opened<'a> {
             Self::File(file) => file
                 .read(out)
                 .map_err(|source| undecodable(image, channel, source)),
+            Self::Page(page) => page
+                .read(out)
+                .map_err(|source| undecodable(image, channel, source)),
             Self::Plane(plane) => plane.read(out).map_err(|source| FieldImageError::Chunks {
                 path: image.path.clone(),
                 page: image.page.unwrap_or(0),
@@ -75,7 +83,7 @@ impl<'a> Opened<'a> {
     }
 }
 
-fn undecodable(image: &ImageRef, channel: &str, source: ImageError) -> FieldImageError {
+pub(super) fn undecodable(image: &ImageRef, channel: &str, source: ImageError) -> FieldImageError {
     FieldImageError::Undecodable {
         path: image.path.clone(),
         channel: channel.to_owned(),

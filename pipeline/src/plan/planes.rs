@@ -47,6 +47,8 @@ pub async fn check_planes(
 async fn image_size(source: PlateSource<'_>, field: &FieldFiles) -> Option<[usize; 2]> {
     let first = images(field).into_iter().next()?;
     let plane = first.planes.first()?.clone();
-    let encoded = crate::fetch::read_channels(source.store, &[first]).await.ok()?;
+    let encoded = crate::fetch::read_channels_first(source.store, &[first])
+        .await
+        .ok()?;
     plane_size(encoded.first()?.first()?, &plane)
 }

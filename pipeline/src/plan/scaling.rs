@@ -64,7 +64,7 @@ async fn pool_field(
     pooled: &mut [Histogram],
 ) -> Result<(), StageError> {
     let images = images(field);
-    let bytes = crate::fetch::read_channels(source.store, &images).await?;
+    let bytes = crate::fetch::read_channels_first(source.store, &images).await?;
     let planes = images.iter().map(|channel| &channel.planes);
     let image = field_image(bytes.iter().zip(planes), &source.screen.images)?;
     for (channel, histogram) in pooled.iter_mut().enumerate() {
