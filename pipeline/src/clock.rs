@@ -51,19 +51,35 @@ pub fn rfc3339(ms: u64) -> String {
 /// A moment in the past as a person writes it: `90s`, `15m`, `2h` or `3d` before `now_ms`, or a date with or without
 /// a time of day in UTC, such as `2026-11-22` or `2026-11-22T23:15:04Z`. Milliseconds since 1970.
 pub fn parse_moment(text: &str, now_ms: u64) -> Option<u64> {
-    if let Some((at, unit)) = text.char_indices().last() {
-        let seconds = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            _ => 0,
-        };
-        if seconds > 0 {
-            let ago: u64 = text[..at].parse().ok()?;
-            return Some(now_ms.saturating_sub(ago.checked_mul(seconds * 1_000)?));
-        }
+    match span_ms(text) {
+        Some(ago) => ago.map(|ago| now_ms.saturating_sub(ago)),
+        None => parse_date(text),
     }
+}
+
+/// A moment to come as a person writes it: in `90s`, `15m`, `2h` or `3d` from `now_ms`, or a date as in [`parse_moment`].
+pub fn parse_deadline(text: &str, now_ms: u64) -> Option<u64> {
+    match span_ms(text) {
+        Some(ahead) => now_ms.checked_add(ahead?),
+        None => parse_date(text),
+    }
+}
+
+/// A number with the unit `s`, `m`, `h` or `d` in milliseconds; the outer `None` where the text ends with no unit.
+fn span_ms(text: &str) -> Option<Option<u64>> {
+    let (at, unit) = text.char_indices().last()?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let number = text[..at].parse::<u64>().ok();
+    Some(number.and_then(|number| number.checked_mul(seconds * 1_000)))
+}
+
+fn parse_date(text: &str) -> Option<u64> {
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
     let mut date = date.splitn(3, '-').map(str::parse::<u64>);
     let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
@@ -105,6 +121,9 @@ mod tests {
         }
         assert_eq!(super::parse_moment("2026-11-22", 0), Some(1_795_305_600_000));
         assert_eq!(super::parse_moment("2h", 10_000_000), Some(2_800_000));
+        assert_eq!(super::parse_deadline("2h", 1_000), Some(7_201_000));
+        assert_eq!(super::parse_deadline("2026-11-22", 0), Some(1_795_305_600_000));
+        assert_eq!(super::parse_deadline("h", 0), None);
         for wrong in ["", "h", "yesterday", "2026-13-01", "2026-11", "12:00", "-3d"] {
             assert_eq!(super::parse_moment(wrong, 0), None, "{wrong}");
         }

@@ -32,6 +32,8 @@ pub struct Collection {
     retried: BTreeSet<i64>,
     /// Plates that an operator let into the comparison although a gate holds them back.
     pub released: BTreeSet<Barcode>,
+    /// What never came of plates that were finished while they were being imaged.
+    pub incomplete: BTreeMap<Barcode, String>,
     /// Plates whose profiles are on their topic already.
     pub profiled: BTreeSet<Barcode>,
     /// How many comparisons are on their topic already.
@@ -83,6 +85,7 @@ impl Collection {
             letters: BTreeMap::new(),
             retried,
             released: BTreeSet::new(),
+            incomplete: BTreeMap::new(),
             profiled: BTreeSet::new(),
             comparisons_published: 0,
             finished: false,
@@ -183,13 +186,21 @@ impl Collection {
                     self.finished = false;
                 }
             }
+            Status::PlateImaging { plate, planned, .. } => {
+                let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
+                let imaged = self.plates.entry(plate).or_default().imaged.get_or_insert(0);
+                *imaged = imaged.saturating_add(u32::try_from(fields).unwrap_or(u32::MAX));
+            }
             Status::PlatePlanned {
                 plate,
                 fields_expected,
                 fields_planned,
                 dead_letters,
+                incomplete,
                 ..
             } => {
+                self.incomplete
+                    .extend(incomplete.map(|incomplete| (plate.clone(), incomplete)));
                 let planned = Planned {
                     expected: fields_expected,
                     planned: fields_planned,
@@ -234,14 +245,16 @@ impl Collection {
         Ok(())
     }
 
-    /// Whether every announced plate is planned and each of its fields has arrived or failed.
+    /// Whether every announced plate is planned and each of its fields has arrived or failed, and no other plate is still
+    /// being imaged.
     pub fn complete(&self) -> bool {
-        self.submitted.as_ref().is_some_and(|submitted| {
-            submitted
-                .plates
-                .iter()
-                .all(|plate| self.plates.get(plate).is_some_and(PlateFields::complete))
-        })
+        !self.plates.values().any(PlateFields::is_open)
+            && self.submitted.as_ref().is_some_and(|submitted| {
+                submitted
+                    .plates
+                    .iter()
+                    .all(|plate| self.plates.get(plate).is_some_and(PlateFields::complete))
+            })
     }
 
     /// How far the run is.
@@ -258,10 +271,13 @@ impl Collection {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             progress.done += count(plate.done());
             progress.failed += count(plate.failed());
-            if let Some(planned) = plate.planned {
-                progress.plates_planned += 1;
-                progress.expected += planned.expected;
-                progress.failed += planned.expected - planned.planned;
+            match plate.planned {
+                Some(planned) => {
+                    progress.plates_planned += 1;
+                    progress.expected += planned.expected;
+                    progress.failed += planned.expected - planned.planned;
+                }
+                None => progress.expected += plate.imaged.unwrap_or(0),
             }
         }
         progress

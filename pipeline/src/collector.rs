@@ -255,6 +255,7 @@ impl Past {
                 } => run.cancelled = true,
                 Status::PlateQueued { .. }
                 | Status::RunSteered { .. }
+                | Status::PlateImaging { .. }
                 | Status::PlatePlanned { .. }
                 | Status::ComparisonsPublished { .. }
                 | Status::LettersResolved { .. } => {}

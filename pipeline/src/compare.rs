@@ -107,6 +107,8 @@ pub fn compare(
     let profiles = kept.finish().map_err(internal)?;
     let drift = planned.judge(screen, provenance).map_err(internal)?;
     let mut left_out = facts.left_out;
+    let incomplete = collection.incomplete.iter();
+    left_out.extend(incomplete.map(|(plate, incomplete)| format!("plate {plate} was {incomplete}")));
     left_out.extend(drift.left_out.iter().cloned());
     let comparison = compare_kept(run, &mut planned, &profiles, provenance, out)?;
     Ok(Compared {

@@ -13,7 +13,7 @@ use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 use crate::error::{FailureClass, Stage};
 use crate::kafka::topics::Urgency;
 
-/// A plate's images are complete. Topic `plates`, keyed by plate.
+/// A plate's images are complete, or come in. Topic `plates`, keyed by plate.
 ///
 /// Who writes it as JSON may say which `version` it is of: 1. Another one is refused, since what it means is not known here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,11 +27,59 @@ pub struct PlateReady {
     /// How urgent it is; live when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<Urgency>,
+    /// What is known of a plate that is still being imaged. All of its images are there when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<AcquisitionProgress>,
 }
 
 impl PlateReady {
     /// The event's CloudEvents type.
     pub const TYPE: &str = "wellspring.plate-ready.v1";
+    /// The type of one about a plate that is still being imaged.
+    pub const PROGRESS_TYPE: &str = "wellspring.acquisition-progress.v1";
+
+    /// The event's CloudEvents type.
+    pub fn kind(&self) -> &'static str {
+        match self.progress {
+            None => Self::TYPE,
+            Some(_) => Self::PROGRESS_TYPE,
+        }
+    }
+}
+
+/// How far the imaging of a plate is. Events of one plate may come repeatedly and in any order: wells add up, and of counts and
+/// deadlines the largest holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcquisitionProgress {
+    /// Wells whose images are all there. When absent, every field is taken that has all channels, no empty file and as many
+    /// planes as the fullest field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wells: Option<Vec<WellPosition>>,
+    /// Fields that the plate will have, 1 or more: it is complete when so many are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields_expected: Option<u32>,
+    /// When to wait no longer, in milliseconds since 1970 UTC; when absent, as long as the screen says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// The deadline that has passed. Written by the planner's clock, and by nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_ms: Option<u64>,
+}
+
+impl AcquisitionProgress {
+    /// Why it cannot be meant so.
+    fn problem(&self, lane: Option<Urgency>) -> Option<&'static str> {
+        if lane == Some(Urgency::Batch) {
+            return Some("a plate that is still being imaged goes through the live lane: leave lane out");
+        }
+        if self.wells.as_ref().is_some_and(Vec::is_empty) {
+            return Some(
+                "progress.wells names no well: leave it out where all fields may be taken that are there",
+            );
+        }
+        (self.fields_expected == Some(0))
+            .then_some("progress.fields_expected is 0; a plate has at least one field")
+    }
 }
 
 /// A [`PlateReady`] as it may be written.
@@ -42,6 +90,8 @@ struct Announcement {
     run: Option<RunId>,
     #[serde(default)]
     lane: Option<Urgency>,
+    #[serde(default)]
+    progress: Option<AcquisitionProgress>,
     #[serde(default)]
     version: Option<Version>,
 }
@@ -61,15 +111,24 @@ impl TryFrom<Announcement> for PlateReady {
             plate,
             run,
             lane,
+            progress,
             version,
         } = written;
+        if let Some(problem) = progress.as_ref().and_then(|progress| progress.problem(lane)) {
+            return Err(problem.to_owned());
+        }
         let unknown = match version {
             None => None,
             Some(Version::Number(number)) => (number != 1.0).then(|| number.to_string()),
             Some(Version::Text(text)) => (!matches!(&*text, "1" | "1.0" | "v1")).then_some(text),
         };
         match unknown {
-            None => Ok(Self { plate, run, lane }),
+            None => Ok(Self {
+                plate,
+                run,
+                lane,
+                progress,
+            }),
             Some(version) => Err(format!(
                 "plate-ready events of version {version} are not known here, those of version 1 are"
             )),
@@ -284,6 +343,30 @@ pub enum Status {
         /// The plate.
         plate: Barcode,
     },
+    /// A plate is still being imaged, and some of its fields were planned.
+    PlateImaging {
+        /// The run.
+        run: RunId,
+        /// The plate.
+        plate: Barcode,
+        /// Fields that the plate will have, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fields_expected: Option<u32>,
+        /// Hash of the plate's illumination functions and dark-fields, where it has any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shading: Option<String>,
+        /// Fields for which tasks were published with this status.
+        planned: Vec<WellFields>,
+        /// Wells that were said to be imaged; when absent, every field that is there may be taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wells: Option<Vec<WellPosition>>,
+        /// When it is waited for no longer, in milliseconds since 1970 UTC.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_ms: Option<u64>,
+        /// Why fields that are there wait until the plate is complete, where they do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        waits: Option<String>,
+    },
     /// A plate was planned: this many fields are to come.
     PlatePlanned {
         /// The run.
@@ -299,6 +382,9 @@ pub enum Status {
         /// Hash of the plate's illumination functions and dark-fields, where it has any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         shading: Option<String>,
+        /// What of a plate that was still being imaged never came, where it was finished without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        incomplete: Option<String>,
     },
     /// A plate's profiles are published; written in one transaction with them.
     PlateProfiled {
@@ -362,6 +448,15 @@ pub enum Status {
     },
 }
 
+/// Fields of one well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WellFields {
+    /// The well.
+    pub well: WellPosition,
+    /// The fields' numbers.
+    pub fields: Vec<u32>,
+}
+
 /// A network as it was when a run was submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
@@ -404,6 +499,7 @@ impl Status {
         match self {
             Status::RunSubmitted { run, .. }
             | Status::PlateQueued { run, .. }
+            | Status::PlateImaging { run, .. }
             | Status::PlatePlanned { run, .. }
             | Status::PlateProfiled { run, .. }
             | Status::PlateReleased { run, .. }

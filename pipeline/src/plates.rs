@@ -27,6 +27,8 @@ pub enum PlateState {
     Announced,
     /// It waits in the batch lane; nothing was planned yet.
     Queued,
+    /// It is still being imaged; what is there is being worked on.
+    Imaging,
     /// Its fields are being worked on.
     Planned,
     /// Its profiles are published.
@@ -42,6 +44,7 @@ impl fmt::Display for PlateState {
         f.write_str(match self {
             Self::Announced => "announced",
             Self::Queued => "queued",
+            Self::Imaging => "imaging",
             Self::Planned => "planned",
             Self::Profiled => "profiled",
             Self::HeldBack => "held back",
@@ -64,6 +67,12 @@ pub struct InRun {
     /// Why it is held back, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    /// When it is waited for no longer, in milliseconds since 1970 UTC, while it is being imaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// While it is being imaged: why fields that are there wait. After that: what never came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 /// What is known of a plate.
@@ -85,6 +94,8 @@ impl Plate {
             fields_planned: 0,
             dead_letters: 0,
             held: None,
+            deadline_ms: None,
+            incomplete: None,
         })
     }
 }
@@ -212,6 +223,13 @@ impl Board {
     }
 
     fn announced(&mut self, event: PlateReady, record: &TailRecord) {
+        // Nobody said that: a clock did.
+        if event
+            .progress
+            .is_some_and(|progress| progress.passed_ms.is_some())
+        {
+            return;
+        }
         let plate = self.plates.entry(event.plate).or_default();
         plate.announced_ms = u64::try_from(record.time_ms).ok();
         match event.run {
@@ -248,12 +266,31 @@ impl Board {
             Status::PlateQueued { run, plate } => {
                 self.plates.entry(plate).or_default().in_run(&run).state = PlateState::Queued;
             }
+            Status::PlateImaging {
+                run,
+                plate,
+                planned,
+                fields_expected,
+                deadline_ms,
+                waits,
+                ..
+            } => {
+                let entry = self.plates.entry(plate).or_default().in_run(&run);
+                let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
+                let fields = u32::try_from(fields).unwrap_or(u32::MAX);
+                entry.state = PlateState::Imaging;
+                entry.fields_planned = entry.fields_planned.saturating_add(fields);
+                entry.fields_expected = fields_expected.unwrap_or(0).max(entry.fields_planned);
+                entry.deadline_ms = deadline_ms;
+                entry.incomplete = waits;
+            }
             Status::PlatePlanned {
                 run,
                 plate,
                 fields_expected,
                 fields_planned,
                 dead_letters,
+                incomplete,
                 ..
             } => {
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
@@ -263,6 +300,8 @@ impl Board {
                     fields_planned,
                     dead_letters,
                     held: None,
+                    deadline_ms: None,
+                    incomplete,
                 };
             }
             Status::PlateProfiled { run, plate, held } => {

@@ -488,6 +488,7 @@ fn take_over<'a>(
         fields_planned,
         dead_letters: count(plan_letters.len()),
         shading,
+        incomplete: collection.incomplete.get(plate).cloned(),
     };
     let planned_id = ids::of_plate(run, plate, "planned", &content);
     batch.push(OutRecord::status(planned_id, &planned)?);

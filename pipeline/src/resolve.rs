@@ -134,6 +134,7 @@ pub fn resolve(
         Some(BatchProducer::open(&kafka, "resolve")?)
     };
     let letters = read_letters(&kafka)?;
+    let planned = planned(&kafka)?;
     let is_known = |id: &&String| {
         letters
             .iter()
@@ -155,7 +156,7 @@ pub fn resolve(
             continue;
         }
         if action == LetterAction::Retried {
-            match again(&kafka, &stored.letter) {
+            match again(&kafka, &stored.letter, &planned) {
                 // Letters of one record, such as a plate event, send it back once.
                 Ok(record) => {
                     let origin = &stored.letter.origin;
@@ -197,9 +198,34 @@ pub fn resolve(
     .into())
 }
 
+/// Plates of which something is planned, by run: their events would change nothing.
+fn planned(kafka: &KafkaSettings) -> Result<BTreeSet<(RunId, Barcode)>, KafkaFailure> {
+    let mut planned = BTreeSet::new();
+    for status in read_statuses(kafka)? {
+        if let Status::PlatePlanned {
+            run,
+            plate,
+            fields_planned,
+            ..
+        } = status
+        {
+            match fields_planned {
+                0 => _ = planned.remove(&(run, plate)),
+                _ => _ = planned.insert((run, plate)),
+            }
+        }
+    }
+    Ok(planned)
+}
+
 /// The original record, on its way back; else why not.
-fn again(kafka: &KafkaSettings, letter: &DeadLetter) -> Result<OutRecord, &'static str> {
-    if letter.stage == Stage::Plan && letter.well.is_some() {
+fn again(
+    kafka: &KafkaSettings,
+    letter: &DeadLetter,
+    planned: &BTreeSet<(RunId, Barcode)>,
+) -> Result<OutRecord, &'static str> {
+    let of = letter.run.clone().zip(letter.plate.clone());
+    if letter.stage == Stage::Plan && (letter.well.is_some() || of.is_some_and(|of| planned.contains(&of))) {
         return Err(
             "the rest of its plate is planned already; correct plate map and images, and submit the screen under \
              a raised [screen] version",
@@ -210,7 +236,10 @@ fn again(kafka: &KafkaSettings, letter: &DeadLetter) -> Result<OutRecord, &'stat
     let topic = Topic::from_name(&kafka.prefix, &letter.origin.topic)
         .ok_or("it came from a topic of another installation")?;
     let kind = match topic {
-        Topic::Plates => PlateReady::TYPE,
+        Topic::Plates => {
+            let event = kafka.schemas.read::<PlateReady>(topic, &value);
+            event.map_or(PlateReady::TYPE, |event| event.kind())
+        }
         _ => "wellspring.task.v1",
     };
     let id = format!("{}/again", letter.id);

@@ -13,7 +13,7 @@ use wellspring_workloads::words::Barcode;
 use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::error::StageError;
-use crate::events::{ModelIdentity, PlateReady, RunId, Status, Steering};
+use crate::events::{AcquisitionProgress, ModelIdentity, PlateReady, RunId, Status, Steering};
 use crate::identity::{IdentityError, same_model, same_planes, same_screen};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
@@ -55,62 +55,16 @@ pub fn submit(
     lane: Urgency,
     runtime: &Handle,
 ) -> Result<Vec<Barcode>, SubmitError> {
-    let plates_now: BTreeSet<&Barcode> = plates.iter().collect();
-    let mut known = BTreeSet::new();
-    let mut planned = BTreeMap::new();
-    for status in read_statuses(kafka)? {
-        match status {
-            Status::RunSubmitted {
-                run: of,
-                plates,
-                model,
-                ..
-            } if of == run.id => {
-                same_model(&of, model.as_ref(), &run.card)?;
-                known.extend(plates);
-            }
-            Status::RunSteered {
-                run: of,
-                action: Steering::Cancelled,
-                ..
-            } if of == run.id => return Err(SubmitError::Cancelled(of)),
-            Status::RunSubmitted { run: of, screen, .. } => same_screen(&of, &screen, &run.screen)?,
-            Status::PlatePlanned {
-                run: of,
-                plate,
-                shading: Some(shading),
-                ..
-            } if of == run.id && plates_now.contains(&plate) => {
-                planned.insert(plate, shading);
-            }
-            _ => {}
-        }
-    }
-    for (plate, was) in &planned {
-        let is = runtime.block_on(run.shading.get(&run.screen, plate))?.digest;
-        same_planes(&run.id, plate, Some(was), is.as_deref())?;
-    }
+    let begun = Begun::read(kafka, run, plates, runtime)?;
     let new: Vec<Barcode> = plates
         .iter()
-        .filter(|plate| !known.contains(*plate))
+        .filter(|plate| !begun.plates.contains(*plate))
         .cloned()
         .collect();
     if new.is_empty() {
         return Ok(new);
     }
-    let submitted = Status::RunSubmitted {
-        run: run.id.clone(),
-        screen: Box::new(run.screen.clone()),
-        plates: new.clone(),
-        time_ms: now_ms(),
-        model: Some(ModelIdentity::of(&run.card)),
-    };
-    let id = ids::of_run(
-        &run.id,
-        "submitted",
-        &ids::content(new.iter().map(Barcode::as_str)),
-    );
-    let mut records = vec![OutRecord::status(id, &submitted)?];
+    let mut records = vec![submitted(run, &new)?];
     for plate in &new {
         records.push(plate_ready(plate, Some(&run.id), lane)?);
     }
@@ -118,7 +72,122 @@ pub fn submit(
     Ok(new)
 }
 
-/// Announces plates to one run, or to every run whose screen includes them. Blocking.
+/// Registers the run with plates of which some are still being imaged, and tells what is known of each: how far it is, or, with
+/// `None`, that all its images are there. Returns those that still had to be told of: the others are planned. Blocking.
+///
+/// # Errors
+/// As [`submit`].
+pub fn submit_imaging(
+    kafka: &KafkaSettings,
+    run: &Run,
+    plates: &BTreeMap<Barcode, Option<AcquisitionProgress>>,
+    runtime: &Handle,
+) -> Result<Vec<Barcode>, SubmitError> {
+    let barcodes: Vec<Barcode> = plates.keys().cloned().collect();
+    let begun = Begun::read(kafka, run, &barcodes, runtime)?;
+    let new: Vec<Barcode> = barcodes
+        .into_iter()
+        .filter(|plate| !begun.plates.contains(plate))
+        .collect();
+    let mut records = Vec::new();
+    if !new.is_empty() {
+        records.push(submitted(run, &new)?);
+    }
+    let mut told = Vec::new();
+    for (plate, progress) in plates {
+        if begun.whole.contains(plate) {
+            continue;
+        }
+        records.push(ready(&PlateReady {
+            plate: plate.clone(),
+            run: Some(run.id.clone()),
+            lane: None,
+            progress: progress.clone(),
+        })?);
+        told.push(plate.clone());
+    }
+    if !records.is_empty() {
+        publish(kafka, "submit", &records)?;
+    }
+    Ok(told)
+}
+
+/// What was submitted of a run before.
+struct Begun {
+    /// Plates announced with it.
+    plates: BTreeSet<Barcode>,
+    /// Plates that are planned as a whole.
+    whole: BTreeSet<Barcode>,
+}
+
+impl Begun {
+    /// Reads it, and refuses to go on with another screen, network or other planes of `plates`.
+    fn read(
+        kafka: &KafkaSettings,
+        run: &Run,
+        plates: &[Barcode],
+        runtime: &Handle,
+    ) -> Result<Self, SubmitError> {
+        let plates_now: BTreeSet<&Barcode> = plates.iter().collect();
+        let (mut known, mut whole) = (BTreeSet::new(), BTreeSet::new());
+        let mut planned = BTreeMap::new();
+        for status in read_statuses(kafka)? {
+            match status {
+                Status::RunSubmitted {
+                    run: of,
+                    plates,
+                    model,
+                    ..
+                } if of == run.id => {
+                    same_model(&of, model.as_ref(), &run.card)?;
+                    known.extend(plates);
+                }
+                Status::RunSteered {
+                    run: of,
+                    action: Steering::Cancelled,
+                    ..
+                } if of == run.id => return Err(SubmitError::Cancelled(of)),
+                Status::RunSubmitted { run: of, screen, .. } => same_screen(&of, &screen, &run.screen)?,
+                Status::PlatePlanned {
+                    run: of,
+                    plate,
+                    fields_planned,
+                    shading,
+                    ..
+                } if of == run.id => {
+                    if let Some(shading) = shading.filter(|_| plates_now.contains(&plate)) {
+                        planned.insert(plate.clone(), shading);
+                    }
+                    match fields_planned {
+                        0 => _ = whole.remove(&plate),
+                        _ => _ = whole.insert(plate),
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (plate, was) in &planned {
+            let is = runtime.block_on(run.shading.get(&run.screen, plate))?.digest;
+            same_planes(&run.id, plate, Some(was), is.as_deref())?;
+        }
+        Ok(Self { plates: known, whole })
+    }
+}
+
+/// The status that registers a run with plates.
+fn submitted(run: &Run, plates: &[Barcode]) -> Result<OutRecord, KafkaFailure> {
+    let submitted = Status::RunSubmitted {
+        run: run.id.clone(),
+        screen: Box::new(run.screen.clone()),
+        plates: plates.to_vec(),
+        time_ms: now_ms(),
+        model: Some(ModelIdentity::of(&run.card)),
+    };
+    let content = ids::content(plates.iter().map(Barcode::as_str));
+    OutRecord::status(ids::of_run(&run.id, "submitted", &content), &submitted)
+}
+
+/// Announces plates to one run, or to every run whose screen includes them; with `progress` as still being imaged. Blocking.
 ///
 /// # Errors
 /// The run was never submitted; Kafka cannot be reached.
@@ -127,6 +196,7 @@ pub fn announce(
     plates: &[Barcode],
     run: Option<&RunId>,
     lane: Urgency,
+    progress: Option<&AcquisitionProgress>,
 ) -> Result<(), SubmitError> {
     if let Some(run) = run {
         let mut submitted = false;
@@ -147,7 +217,15 @@ pub fn announce(
     }
     let records = plates
         .iter()
-        .map(|plate| plate_ready(plate, run, lane))
+        .map(|plate| match progress {
+            None => plate_ready(plate, run, lane),
+            Some(progress) => ready(&PlateReady {
+                plate: plate.clone(),
+                run: run.cloned(),
+                lane: None,
+                progress: Some(progress.clone()),
+            }),
+        })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(publish(kafka, "announce", &records)?)
 }
@@ -175,18 +253,28 @@ fn plate_ready(plate: &Barcode, run: Option<&RunId>, lane: Urgency) -> Result<Ou
         plate: plate.clone(),
         run: run.cloned(),
         lane: (lane != Urgency::Live).then_some(lane),
+        progress: None,
     })
 }
 
 fn ready(event: &PlateReady) -> Result<OutRecord, KafkaFailure> {
-    let PlateReady { plate, run, .. } = event;
-    let id = ids::of_plate(
-        run.as_deref().unwrap_or("any"),
-        plate,
-        "ready",
-        &ids::content([plate.as_str()]),
-    );
-    OutRecord::new(Topic::Plates, plate.as_str(), id, PlateReady::TYPE, event)
+    let PlateReady {
+        plate, run, progress, ..
+    } = event;
+    let run = run.as_deref().unwrap_or("any");
+    let id = match progress {
+        None => ids::of_plate(run, plate, "ready", &ids::content([plate.as_str()])),
+        Some(progress) => {
+            let said = format!("{progress:?}");
+            ids::of_plate(
+                run,
+                plate,
+                "progress",
+                &ids::content([plate.as_str(), said.as_str()]),
+            )
+        }
+    };
+    OutRecord::new(Topic::Plates, plate.as_str(), id, event.kind(), event)
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {

@@ -120,12 +120,19 @@ pub fn planner(
     let (lane, plates) = Lane::open(kafka, &settings)?;
     let (handle, kafka) = (runtime.clone(), kafka.clone());
     let mut room = Room::open(&kafka, urgency)?;
-    let planning = spawn("plan", move || {
+    let mut threads = Vec::new();
+    if urgency == Urgency::Live {
+        // Without the work itself it would hold the channel open for nobody.
+        let (planner, kafka) = (plates.downgrade(), kafka.clone());
+        let ended = move || planner.upgrade().is_none_or(|plates| plates.is_closed());
+        threads.push(spawn("deadlines", move || plan::keep_deadlines(&kafka, ended))?);
+    }
+    threads.push(spawn("plan", move || {
         plan::run(&plates, &kafka, &runs, urgency, &mut room, &handle)
-    })?;
+    })?);
     Ok(Role {
         lanes: vec![lane],
-        threads: vec![planning],
+        threads,
         tasks: Vec::new(),
         runtime: runtime.clone(),
     })

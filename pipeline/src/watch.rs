@@ -5,6 +5,10 @@
 //! of its files have not changed for a while. One that rests for long without being complete is announced all the same:
 //! what it lacks become dead letters. Fails where the store cannot be listed or the plate map not be read.
 
+mod wells;
+
+pub use wells::Wells;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -35,6 +39,8 @@ pub struct Look {
     pub missing: Vec<String>,
     /// A hash of names, sizes and times of its files.
     pub content: String,
+    /// The same of every well that lacks nothing.
+    pub wells: BTreeMap<WellPosition, String>,
 }
 
 /// A plate to be announced.
@@ -116,18 +122,23 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
     let map = read_plate_map(&run.screen).await?;
     let mut missing: BTreeMap<&Barcode, Vec<String>> = BTreeMap::new();
     let mut incomplete: BTreeMap<&Barcode, BTreeSet<(WellPosition, u32)>> = BTreeMap::new();
+    let mut short: BTreeSet<(&Barcode, WellPosition)> = BTreeSet::new();
     for problem in &found.problems {
         let plate = match problem {
             FileProblem::MissingChannel { field, .. }
             | FileProblem::AbsentFile { field, .. }
             | FileProblem::UnusableImage { field, .. } => {
+                short.insert((&field.plate, field.well));
                 incomplete
                     .entry(&field.plate)
                     .or_default()
                     .insert((field.well, field.field));
                 &field.plate
             }
-            FileProblem::FewerFields { plate, .. } => plate,
+            FileProblem::FewerFields { plate, well, .. } => {
+                short.insert((plate, *well));
+                plate
+            }
             _ => continue,
         };
         missing.entry(plate).or_default().push(problem.to_string());
@@ -149,26 +160,29 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
             }
             None => missing.push(format!("plate {plate} is not in {}", map.file())),
         }
-        let mut parts = Vec::new();
-        let mut arrays: BTreeSet<&str> = BTreeSet::new();
-        for file in fields
-            .iter()
-            .flat_map(|field| &field.channels)
-            .flat_map(|channel| &channel.planes)
-            .map(|plane| &plane.file)
-        {
+        let mut parts: BTreeMap<WellPosition, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut arrays: BTreeSet<(WellPosition, &str)> = BTreeSet::new();
+        let mut empty: BTreeSet<WellPosition> = BTreeSet::new();
+        let files = fields.iter().flat_map(|field| {
+            let planes = field.channels.iter().flat_map(|channel| &channel.planes);
+            planes.map(|plane| (field.well, &plane.file))
+        });
+        for (well, file) in files {
             if file.size == 0 {
                 missing.push(format!("{} is empty", file.path));
+                empty.insert(well);
             }
             let (_, time) = objects.get(&file.path).copied().unwrap_or_default();
+            let parts = parts.entry(well).or_default();
             parts.push(file.path.clone().into_bytes());
             parts.push([file.size.to_le_bytes(), time.to_le_bytes()].concat());
             if zarr::is_document(&file.path) {
-                arrays.insert(file.path.as_str());
+                arrays.insert((well, file.path.as_str()));
             }
         }
         // The document of an array is written before its chunks.
-        for array in arrays {
+        for (well, array) in arrays {
+            let parts = parts.entry(well).or_default();
             let folder = &array[..array.rfind('/').map_or(0, |at| at + 1)];
             let chunks = objects
                 .range(folder.to_owned()..)
@@ -178,12 +192,17 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
                 parts.push([bytes.to_le_bytes(), time.to_le_bytes()].concat());
             }
         }
+        let lacking = |well: &WellPosition| empty.contains(well) || short.contains(&(plate, *well));
+        let wells = parts.iter().filter(|(well, _)| !lacking(well));
+        let wells = wells.map(|(well, parts)| (*well, ids::content(parts))).collect();
         // Fields without all channels have files too: their number is what is known of them.
-        parts.extend(missing.iter().map(|missing| missing.clone().into_bytes()));
+        let missed = missing.iter().map(|missing| missing.clone().into_bytes());
+        let content = ids::content(parts.into_values().flatten().chain(missed));
         Look {
             fields: fields.len() + begun.map_or(0, BTreeSet::len),
             missing,
-            content: ids::content(parts),
+            content,
+            wells,
         }
     };
     Ok(plates
@@ -206,6 +225,7 @@ mod tests {
             fields: 9,
             missing: missing.iter().map(|&text| text.to_owned()).collect(),
             content: content.to_owned(),
+            wells: BTreeMap::new(),
         };
         BTreeMap::from([(plate.parse().unwrap(), look)])
     }

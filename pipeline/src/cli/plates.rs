@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::runtime::Handle;
-use wellspring::events::RunId;
+use wellspring::clock::{now_ms, parse_deadline};
+use wellspring::events::{AcquisitionProgress, RunId};
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
 use wellspring::plates::{Board, KnownRun, PlateState, RunState};
 use wellspring::runs::Run;
-use wellspring::watch::{self, Patience, Ready, Watch};
+use wellspring::watch::{self, Patience, Ready, Watch, Wells};
 use wellspring::{plan, submit};
-use wellspring_workloads::words::Barcode;
+use wellspring_workloads::words::{Barcode, WellPosition};
 
 use super::common::{KafkaArgs, LaneArg, end_requested, read_screen, runtime};
 use super::say;
@@ -32,20 +33,16 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Announce plates as ready.
-    #[command(after_help = "Example:\n  wellspring plates announce BR00117006 --kafka kafka:9092")]
-    Announce {
-        /// Barcodes.
-        #[arg(required = true)]
-        plates: Vec<Barcode>,
-        /// The run that should take them. Default: every run whose screen includes the plate.
-        #[arg(long)]
-        run: Option<String>,
-        #[command(flatten)]
-        lane: LaneArg,
-        #[command(flatten)]
-        kafka: KafkaArgs,
-    },
+    /// Announce plates as ready, or as still being imaged.
+    #[command(
+        after_help = "Examples:\n  wellspring plates announce BR00117006 --kafka kafka:9092\n  \
+        wellspring plates announce BR00117006 --progress --wells A01,A02 --expected-fields 3456 --deadline 6h \\\n    \
+        --screen screens/rescue.toml --kafka kafka:9092\n\n\
+        With --progress the fields that are there are worked on at once, and the plate is finished when the expected number of \
+        fields is there, when it is announced without --progress, or at the deadline: what is missing then is named, and the \
+        plate goes on without it. Announcements may be repeated, in any order."
+    )]
+    Announce(Box<AnnounceArgs>),
     /// Find the plates in a screen's image store, with their fields and what is wrong with their files.
     #[command(after_help = "Example:\n  wellspring plates scan workloads/screens/transfluor.toml")]
     Scan {
@@ -93,6 +90,35 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+struct AnnounceArgs {
+    /// Barcodes.
+    #[arg(required = true)]
+    plates: Vec<Barcode>,
+    /// The run that should take them. Default: every run whose screen includes the plate.
+    #[arg(long, conflicts_with = "screen")]
+    run: Option<String>,
+    /// Submit this screen with these plates, where that was not done yet, and announce them to its run.
+    #[arg(long, value_name = "SCREEN")]
+    screen: Option<PathBuf>,
+    /// They are still being imaged: work on what is there.
+    #[arg(long, conflicts_with = "lane")]
+    progress: bool,
+    /// Wells whose images are all there. Default: every field with all channels, no empty file and as many planes as the fullest.
+    #[arg(long, value_name = "WELL,..", value_delimiter = ',', requires = "progress")]
+    wells: Vec<WellPosition>,
+    /// Fields that each plate will have. Default: what the microscope's metadata say, else the screen.
+    #[arg(long, value_name = "FIELDS", requires = "progress", value_parser = clap::value_parser!(u32).range(1..))]
+    expected_fields: Option<u32>,
+    /// When to wait no longer: in 90s, 15m, 2h, 3d, or at a date and time in UTC. Default: the screen's.
+    #[arg(long, value_name = "WHEN", requires = "progress", value_parser = deadline)]
+    deadline: Option<u64>,
+    #[command(flatten)]
+    lane: LaneArg,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+#[derive(Debug, clap::Args)]
 struct WatchArgs {
     /// The screen file.
     screen: PathBuf,
@@ -107,9 +133,19 @@ struct WatchArgs {
     /// Seconds for which those of a plate that lacks something must not have changed: then it is announced as it is.
     #[arg(long, value_name = "SECONDS", default_value_t = 7_200.0, value_parser = seconds)]
     give_up: f64,
+    /// Have wells worked on while their plate is still being imaged: each as soon as its files have not changed for --rest.
+    #[arg(long)]
+    progress: bool,
     /// End when nothing waits to be announced any more.
     #[arg(long)]
     until_none_waits: bool,
+}
+
+fn deadline(text: &str) -> Result<u64, String> {
+    parse_deadline(text, now_ms()).ok_or_else(|| {
+        "it must be a time from now such as 90s, 15m, 2h or 3d, or a date such as 2026-11-22T23:15:00Z"
+            .to_owned()
+    })
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -121,17 +157,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Announce {
-            plates,
-            run,
-            lane,
-            kafka,
-        } => {
-            let kafka = kafka.settings()?;
-            runtime()?.block_on(topics::create_missing(&kafka))?;
-            submit::announce(&kafka, &plates, run.as_ref(), lane.urgency())?;
-            say::line(format_args!("{} announced", say::counted(plates.len(), "plate")));
-        }
+        Command::Announce(args) => announce(*args)?,
         Command::Scan { screen } => return scan(&screen),
         Command::Watch(args) => watch(&args)?,
         Command::Release { plates, run, kafka } => {
@@ -152,6 +178,37 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn announce(args: AnnounceArgs) -> anyhow::Result<()> {
+    let kafka = args.kafka.settings()?;
+    let progress = args.progress.then(|| AcquisitionProgress {
+        wells: Some(args.wells).filter(|wells| !wells.is_empty()),
+        fields_expected: args.expected_fields,
+        deadline_ms: args.deadline,
+        passed_ms: None,
+    });
+    let runtime = runtime()?;
+    let run = args.screen.as_deref().map(read_screen).transpose()?;
+    let run = run.map(Run::open).transpose()?;
+    runtime.block_on(topics::create_missing(&kafka))?;
+    let plates = &args.plates;
+    let announced = match (&run, &progress) {
+        (None, progress) => {
+            let lane = args.lane.urgency();
+            submit::announce(&kafka, plates, args.run.as_ref(), lane, progress.as_ref())?;
+            plates.len()
+        }
+        (Some(run), None) if args.lane.urgency() == Urgency::Batch => {
+            submit::submit(&kafka, run, plates, Urgency::Batch, runtime.handle())?.len()
+        }
+        (Some(run), progress) => {
+            let plates = plates.iter().map(|plate| (plate.clone(), progress.clone()));
+            submit::submit_imaging(&kafka, run, &plates.collect(), runtime.handle())?.len()
+        }
+    };
+    say::line(format_args!("{} announced", say::counted(announced, "plate")));
+    Ok(())
 }
 
 /// Plates that are held back, by run; each of `plates` is, in one of them at least.
@@ -203,13 +260,11 @@ fn list(board: &Board) {
                 Some(state @ (RunState::Paused | RunState::Cancelled)) => state.to_string(),
                 Some(RunState::Open | RunState::Finished) => of_run.state.to_string(),
             };
-            let held = of_run.held.as_ref().map(|reason| format!("\t{reason}"));
+            let reasons = of_run.held.iter().chain(&of_run.incomplete);
+            let reasons: String = reasons.map(|reason| format!("\t{reason}")).collect();
             say::line(format_args!(
                 "{run}\t{plate}\t{}\t{} of {} fields planned{}",
-                state,
-                of_run.fields_planned,
-                of_run.fields_expected,
-                held.unwrap_or_default()
+                state, of_run.fields_planned, of_run.fields_expected, reasons
             ));
         }
         if known.runs.is_empty() {
@@ -251,11 +306,25 @@ fn watch(args: &WatchArgs) -> anyhow::Result<()> {
     };
     say::note(format_args!("{}: watching {}", run.id, run.store.uri()));
     let (mut watch, begun) = (Watch::default(), Instant::now());
+    let mut wells = args.progress.then(Wells::default);
     while !end.is_finished() {
         match runtime.block_on(watch::look(&run)) {
             Ok(seen) => {
+                let imaged = match &mut wells {
+                    Some(wells) => wells.look(begun.elapsed(), &seen, patience.complete),
+                    None => BTreeMap::new(),
+                };
                 let due = watch.look(begun.elapsed(), seen, patience);
-                announce(&kafka, &run, &mut watch, &due, runtime.handle());
+                match &mut wells {
+                    None => announce_ready(&kafka, &run, &mut watch, &due, runtime.handle()),
+                    Some(wells) => {
+                        let told = tell(&kafka, &run, &imaged, &due, runtime.handle());
+                        if !told {
+                            wells.take_back(&imaged);
+                            watch.take_back(&due.iter().map(|ready| ready.plate.clone()).collect::<Vec<_>>());
+                        }
+                    }
+                }
                 if args.until_none_waits && watch.waiting() == 0 {
                     break;
                 }
@@ -271,7 +340,51 @@ fn watch(args: &WatchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready], runtime: &Handle) {
+/// Tells of wells that are imaged and of plates that are complete; whether that could be done.
+fn tell(
+    kafka: &KafkaSettings,
+    run: &Run,
+    imaged: &BTreeMap<Barcode, Vec<WellPosition>>,
+    due: &[Ready],
+    runtime: &Handle,
+) -> bool {
+    let wells = |wells: &Vec<WellPosition>| {
+        let wells = Some(wells.clone());
+        Some(AcquisitionProgress {
+            wells,
+            ..AcquisitionProgress::default()
+        })
+    };
+    let mut events: BTreeMap<Barcode, Option<AcquisitionProgress>> = imaged
+        .iter()
+        .map(|(plate, of)| (plate.clone(), wells(of)))
+        .collect();
+    // What is complete needs no word on its wells.
+    events.extend(due.iter().map(|ready| (ready.plate.clone(), None)));
+    if events.is_empty() {
+        return true;
+    }
+    let told = match submit::submit_imaging(kafka, run, &events, runtime) {
+        Ok(told) => told,
+        Err(error) => {
+            let message = wellspring::error::chain(&error);
+            tracing::error!(message, "plates could not be announced; trying again");
+            return false;
+        }
+    };
+    for (plate, wells) in imaged {
+        if told.contains(plate) && events.get(plate).is_some_and(Option::is_some) {
+            say::line(format_args!(
+                "{plate}\t{} imaged",
+                say::counted(wells.len(), "well")
+            ));
+        }
+    }
+    say_ready(due.iter().filter(|ready| told.contains(&ready.plate)));
+    true
+}
+
+fn announce_ready(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready], runtime: &Handle) {
     if due.is_empty() {
         return;
     }
@@ -284,7 +397,11 @@ fn announce(kafka: &KafkaSettings, run: &Run, watch: &mut Watch, due: &[Ready], 
             return watch.take_back(&plates);
         }
     };
-    for ready in due.iter().filter(|ready| new.contains(&ready.plate)) {
+    say_ready(due.iter().filter(|ready| new.contains(&ready.plate)));
+}
+
+fn say_ready<'a>(ready: impl Iterator<Item = &'a Ready>) {
+    for ready in ready {
         say::line(format_args!("{}\t{} fields", ready.plate, ready.fields));
         for missing in ready.missing.iter().take(MOST_MISSING) {
             say::note(format_args!("announced without: {missing}"));

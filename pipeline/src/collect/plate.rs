@@ -17,6 +17,8 @@ pub(super) type Field = (WellPosition, u32);
 #[derive(Debug, Default)]
 pub(super) struct PlateFields {
     pub(super) planned: Option<Planned>,
+    /// Fields that were planned while the plate was still being imaged.
+    pub(super) imaged: Option<u32>,
     /// Where each field's record lies in the scratch file; empty while the index does too.
     records: BTreeMap<Field, Place>,
     aside: Option<Aside>,
@@ -62,6 +64,11 @@ impl PlateFields {
             failed.filter(|field| !self.records.contains_key(field)).count()
         };
         self.aside.map_or_else(here, |aside| aside.failed)
+    }
+
+    /// Whether work on it has begun, and what belongs to it is not known yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.planned.is_none() && (self.imaged.is_some() || self.done() > 0)
     }
 
     /// Whether each planned field has arrived or failed.

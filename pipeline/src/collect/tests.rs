@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::FailureClass;
-use crate::events::Origin;
+use crate::events::{Origin, WellFields};
 use wellspring_workloads::words::FieldId;
 
 fn features(field: u32) -> TailRecord {
@@ -39,6 +39,7 @@ fn planned(fields_expected: u32, fields_planned: u32, dead_letters: u32) -> Stat
         fields_planned,
         dead_letters,
         shading: None,
+        incomplete: None,
     }
 }
 
@@ -101,6 +102,45 @@ fn a_run_is_complete_when_every_planned_field_arrived_or_failed() {
         .map(|f| f.unwrap().embedding[0])
         .collect();
     assert_eq!(read, vec![0.0, 1.0]);
+}
+
+/// It may be of a plate that was announced by itself, and so be in no list of the run.
+#[test]
+fn a_run_waits_for_a_plate_that_is_still_being_imaged() {
+    let mut collection = collection();
+    collection.submitted.as_mut().unwrap().plates.clear();
+    assert!(collection.complete());
+    let imaging = Status::PlateImaging {
+        run: "r".to_owned(),
+        plate: "P".parse().unwrap(),
+        planned: vec![WellFields {
+            well: "A01".parse().unwrap(),
+            fields: vec![0, 1],
+        }],
+        wells: None,
+        fields_expected: Some(3),
+        deadline_ms: None,
+        shading: None,
+        waits: None,
+    };
+    collection.take_status(imaging).unwrap();
+    assert_eq!(
+        (collection.progress().expected, collection.complete()),
+        (2, false)
+    );
+    for field in 0..2 {
+        collection.take(&features(field)).unwrap();
+    }
+    assert!(!collection.complete());
+    let mut end = planned(3, 2, 0);
+    if let Status::PlatePlanned { incomplete, .. } = &mut end {
+        *incomplete = Some("1 of 3 fields never came".to_owned());
+    }
+    collection.take_status(end).unwrap();
+    assert!(collection.complete());
+    let progress = collection.progress();
+    assert_eq!((progress.expected, progress.done, progress.failed), (3, 2, 1));
+    assert_eq!(collection.incomplete.len(), 1);
 }
 
 /// The status and the letters of a plan are on two topics: a run was once finished without them.

@@ -1,4 +1,4 @@
-//! Plate-ready events as lab automation posts them: CloudEvents 1.0 in structured, batched and binary form, or the event's
+//! Plate-ready and acquisition-progress events as lab automation posts them: CloudEvents 1.0 in structured, batched and binary form, or the event's
 //! bare JSON.
 //!
 //! Headers and body enter, [`PlateReady`] events leave, or the first thing that is wrong with them.
@@ -57,8 +57,8 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Problem> 
         "application/cloudevents-batch+json" => (Form::Batch, batch(json(body)?)?),
         "application/json" if text("ce-specversion").is_some() => {
             let attribute = |name: &str| text(&format!("ce-{name}")).map(str::to_owned);
-            checked(attribute, "ce-")?;
-            (Form::Bare, vec![event(json(body)?, "")?])
+            let kind = checked(attribute, "ce-")?;
+            (Form::Bare, vec![of_kind(event(json(body)?, "")?, &kind, "ce-")?])
         }
         "application/json" => (Form::Bare, vec![event(json(body)?, "")?]),
         _ => {
@@ -109,9 +109,9 @@ fn structured(value: Value, place: &str) -> Result<PlateReady, Problem> {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_an_event", detail).at(place));
     };
     let attribute = |name: &str| attributes.get(name).and_then(Value::as_str).map(str::to_owned);
-    checked(attribute, place)?;
+    let kind = checked(attribute, place)?;
     match attributes.remove("data") {
-        Some(data) => event(data, &format!("{place}data")),
+        Some(data) => of_kind(event(data, &format!("{place}data"))?, &kind, place),
         None => {
             let detail = "the event has no data; data_base64 is not read here";
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_data", detail);
@@ -120,11 +120,24 @@ fn structured(value: Value, place: &str) -> Result<PlateReady, Problem> {
     }
 }
 
-/// The attributes that every event has.
-fn checked(attribute: impl Fn(&str) -> Option<String>, place: &str) -> Result<(), Problem> {
+/// An event that is what its type says.
+fn of_kind(event: PlateReady, kind: &str, place: &str) -> Result<PlateReady, Problem> {
+    if event.kind() == kind {
+        return Ok(event);
+    }
+    let detail = format!(
+        "data with progress is of type {}, data without of type {}; this event says {kind}",
+        PlateReady::PROGRESS_TYPE,
+        PlateReady::TYPE
+    );
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "type", detail).at(format!("{place}type")))
+}
+
+/// The attributes that every event has; its type.
+fn checked(attribute: impl Fn(&str) -> Option<String>, place: &str) -> Result<String, Problem> {
     let wrong = |code, name: &str, detail: String| {
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
-        Err(problem.at(format!("{place}{name}")))
+        Err::<String, _>(problem.at(format!("{place}{name}")))
     };
     for name in ["specversion", "id", "source", "type"] {
         if attribute(name).is_none_or(|value| value.is_empty()) {
@@ -139,21 +152,27 @@ fn checked(attribute: impl Fn(&str) -> Option<String>, place: &str) -> Result<()
             "CloudEvents 1.0 is read here".to_owned(),
         );
     }
-    if !is("type", PlateReady::TYPE) {
-        let detail = format!("events of type {} are taken here", PlateReady::TYPE);
+    let kind = attribute("type").unwrap_or_default();
+    if ![PlateReady::TYPE, PlateReady::PROGRESS_TYPE].contains(&kind.as_str()) {
+        let detail = format!(
+            "events of the types {} and {} are taken here",
+            PlateReady::TYPE,
+            PlateReady::PROGRESS_TYPE
+        );
         return wrong("type", "type", detail);
     }
     if let Some(kind) = attribute("datacontenttype").filter(|kind| !kind.contains("json")) {
         let detail = format!("data of type '{kind}' is not read here; send application/json");
         return wrong("datacontenttype", "datacontenttype", detail);
     }
-    Ok(())
+    Ok(kind)
 }
 
 fn event(value: Value, place: &str) -> Result<PlateReady, Problem> {
     serde_json::from_value(value).map_err(|error| {
-        let detail =
-            format!("no plate-ready event: {error}; it needs a plate, the barcode, and may name a run");
+        let detail = format!(
+            "no plate event: {error}; it needs a plate, the barcode, and may name a run and progress"
+        );
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_plate_ready", detail);
         if place.is_empty() {
             problem
@@ -216,6 +235,38 @@ mod tests {
                 .events,
             binary.events
         );
+    }
+
+    #[test]
+    fn progress_is_an_event_of_its_own_type() {
+        const PROGRESS: &str = r#"{"specversion":"1.0","id":"8","source":"/scheduler",
+            "type":"wellspring.acquisition-progress.v1",
+            "data":{"plate":"BR1","progress":{"wells":["a1"],"fields_expected":96,"deadline_ms":5}}}"#;
+        let read = |text: &str| posted("application/cloudevents+json", &[], text);
+        let event = read(PROGRESS).unwrap().events.remove(0);
+        let progress = event.progress.unwrap();
+        assert_eq!(progress.wells.unwrap()[0].to_string(), "A01");
+        assert_eq!(
+            (progress.fields_expected, progress.deadline_ms),
+            (Some(96), Some(5))
+        );
+        // Nobody is to take the one for the other.
+        for (text, code) in [
+            (PROGRESS.replace("acquisition-progress", "plate-ready"), "type"),
+            (EVENT.replace("plate-ready", "acquisition-progress"), "type"),
+            (PROGRESS.replace("[\"a1\"]", "[]"), "not_plate_ready"),
+            (PROGRESS.replace("[\"a1\"]", "[\"Z99\"]"), "not_plate_ready"),
+            (PROGRESS.replace(":96", ":0"), "not_plate_ready"),
+            (
+                PROGRESS.replace("\"plate\":", "\"lane\":\"batch\",\"plate\":"),
+                "not_plate_ready",
+            ),
+        ] {
+            let said = said(read(&text));
+            assert!(said.contains(&format!(r#""code":"{code}""#)), "{said}");
+        }
+        let bare = posted("application/json", &[], r#"{"plate":"BR1","progress":{}}"#).unwrap();
+        assert!(bare.events[0].progress.is_some());
     }
 
     #[test]

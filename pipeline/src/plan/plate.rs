@@ -11,6 +11,7 @@ use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
 use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
+use super::expected::expected_fields;
 use super::scaling::pooled_scaling;
 use super::{check_planes, count, images, list_plate, read_plate_map};
 use crate::decode::field_image;
@@ -54,7 +55,12 @@ pub struct PlatePlan {
     pub failures: Vec<Failure>,
     /// Hash of the plate's illumination functions and dark-fields, where it has any.
     pub shading: Option<String>,
+    /// Fields that it should have, where the microscope's metadata or the screen say so.
+    pub expected: Option<u32>,
 }
+
+/// A field by its well and number.
+pub(super) type Field = (WellPosition, u32);
 
 impl PlatePlan {
     fn nothing(failures: Vec<Failure>) -> Self {
@@ -62,6 +68,7 @@ impl PlatePlan {
             tasks: Vec::new(),
             failures,
             shading: None,
+            expected: None,
         }
     }
 
@@ -88,7 +95,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn plate(error: StageError) -> Self {
+    pub(super) fn plate(error: StageError) -> Self {
         let (stage, class, message) = (error.stage, error.class, error.chain());
         Self {
             stage,
@@ -118,6 +125,16 @@ impl Failure {
 /// # Errors
 /// The store is away, or something of this program is wrong: nothing is known of the plate.
 pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<PlatePlan, StageError> {
+    plan_rest(source, plate, &BTreeSet::new()).await
+}
+
+/// As [`plan_plate`], for the fields that are not `planned` yet.
+pub(super) async fn plan_rest(
+    source: PlateSource<'_>,
+    plate: &Barcode,
+    planned: &BTreeSet<Field>,
+) -> Result<PlatePlan, StageError> {
+    let is_planned = |well, field| planned.contains(&(well, field));
     let screen = source.screen;
     // What is wrong with the plate as a whole.
     let mut of_plate = Vec::new();
@@ -126,6 +143,11 @@ pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<Plat
     let mut failures = found
         .as_ref()
         .map_or_else(Vec::new, |found| file_failures(found, plate, source.store.uri()));
+    failures.retain(|of| {
+        !of.well
+            .zip(of.field)
+            .is_some_and(|(well, field)| is_planned(well, field))
+    });
     let fields = found.as_ref().and_then(|found| found.plates.get(plate));
     let fields = fields.map_or(&[][..], Vec::as_slice);
     if let Some(found) = &found
@@ -165,15 +187,29 @@ pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<Plat
         failures.extend(unmatched);
         by_well.retain(|well, _| treatments.contains_key(well));
     }
+    let expected = found
+        .as_ref()
+        .zip(treatments.as_ref())
+        .and_then(|(found, (_, treatments))| {
+            expected_fields(found, screen, plate, treatments.len()).map(|expected| expected.fields)
+        });
     let treatments = match treatments {
         Some((_, treatments)) if of_plate.is_empty() => treatments,
         _ => {
             // Every field that could have been worked on is lost once.
             if let Some(first) = of_plate.first_mut() {
-                first.fields_lost = count(by_well.values().map(Vec::len).sum());
+                let fields = by_well.values().flatten();
+                first.fields_lost = count(
+                    fields
+                        .filter(|field| !is_planned(field.well, field.field))
+                        .count(),
+                );
             }
             of_plate.extend(failures);
-            return Ok(PlatePlan::nothing(of_plate));
+            return Ok(PlatePlan {
+                expected,
+                ..PlatePlan::nothing(of_plate)
+            });
         }
     };
 
@@ -183,27 +219,37 @@ pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<Plat
         }
         _ => None,
     };
-    let run = run_id(screen);
-    let tasks = by_well
-        .into_values()
-        .flatten()
-        .map(|field| FieldTask {
-            run: run.clone(),
-            field: FieldId {
-                plate: plate.clone(),
-                well: field.well,
-                field: field.field,
-            },
-            images: images(field),
-            scaling: scaling.clone(),
-            shading: shading.clone(),
-        })
-        .collect();
+    let fields = by_well.into_values().flatten();
+    let fields = fields.filter(|field| !is_planned(field.well, field.field));
     Ok(PlatePlan {
-        tasks,
+        tasks: tasks(screen, plate, fields, scaling.as_deref(), shading.as_deref()),
         failures,
         shading,
+        expected,
     })
+}
+
+/// One task for each field.
+pub(super) fn tasks<'a>(
+    screen: &Screen,
+    plate: &Barcode,
+    fields: impl Iterator<Item = &'a FieldFiles>,
+    scaling: Option<&[(f32, f32)]>,
+    shading: Option<&str>,
+) -> Vec<FieldTask> {
+    let run = run_id(screen);
+    let task = |field: &FieldFiles| FieldTask {
+        run: run.clone(),
+        field: FieldId {
+            plate: plate.clone(),
+            well: field.well,
+            field: field.field,
+        },
+        images: images(field),
+        scaling: scaling.map(<[_]>::to_vec),
+        shading: shading.map(str::to_owned),
+    };
+    fields.map(task).collect()
 }
 
 /// Reads and decodes one field, as a worker would.

@@ -36,7 +36,9 @@ macro_rules! schema {
 /// The texts of a topic's schemas, oldest first.
 pub fn texts(topic: Topic) -> &'static [&'static str] {
     match topic.records() {
-        Topic::Plates | Topic::BatchPlates => &[schema!("plates.v1"), schema!("plates.v2")],
+        Topic::Plates | Topic::BatchPlates => {
+            &[schema!("plates.v1"), schema!("plates.v2"), schema!("plates.v3")]
+        }
         Topic::Tasks | Topic::BatchTasks => &[
             schema!("tasks.v1"),
             schema!("tasks.v2"),
@@ -49,7 +51,12 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
         Topic::Retries => &[],
         Topic::Comparisons => &[schema!("comparisons.v1")],
         Topic::DeadLetters => &[schema!("dead-letters.v1")],
-        Topic::Status => &[schema!("status.v1"), schema!("status.v2"), schema!("status.v3")],
+        Topic::Status => &[
+            schema!("status.v1"),
+            schema!("status.v2"),
+            schema!("status.v3"),
+            schema!("status.v4"),
+        ],
     }
 }
 

@@ -43,6 +43,10 @@ fn samples(topic: Topic) -> Vec<Value> {
             json!({"plate": "BR00117006"}),
             json!({"plate": "BR00117006", "run": "sample-01234567"}),
             json!({"plate": "BR00117006", "run": "sample-01234567", "lane": "batch"}),
+            json!({"plate": "BR00117006", "progress": {}}),
+            json!({"plate": "BR00117006", "progress": {"wells": ["A01", "P24"], "fields_expected": 3456,
+                   "deadline_ms": 1_764_000_000_000u64}}),
+            json!({"plate": "BR00117006", "run": "sample-01234567", "progress": {"passed_ms": 1_764_000_000_000u64}}),
         ],
         Topic::Tasks | Topic::BatchTasks => {
             let task = json!({
@@ -114,6 +118,12 @@ fn samples(topic: Topic) -> Vec<Value> {
             json!({"status": "run_finished", "run": "r", "fields_done": 3, "fields_failed": 1}),
             json!({"status": "plate_queued", "run": "r", "plate": "P"}),
             json!({"status": "run_steered", "run": "r", "action": "paused", "time_ms": 7}),
+            json!({"status": "plate_imaging", "run": "r", "plate": "P", "planned": []}),
+            json!({"status": "plate_imaging", "run": "r", "plate": "P", "planned": [{"well": "A01", "fields": [1, 2]}],
+                   "wells": ["A01"], "fields_expected": 4, "deadline_ms": 1_764_000_000_000u64, "shading": "0123456789ab",
+                   "waits": "scaling by the plate's controls"}),
+            json!({"status": "plate_planned", "run": "r", "plate": "P", "fields_expected": 4, "fields_planned": 3,
+                   "dead_letters": 1, "incomplete": "1 of 4 fields never came"}),
         ],
     }
 }
@@ -392,7 +402,7 @@ fn bytes_that_are_passed_on_stay_as_they_are() {
     assert_eq!(framed(&avro).value, avro);
     assert_eq!(
         framed(&avro).schema.as_deref(),
-        Some("urn:wellspring:schema:plates:2")
+        Some("urn:wellspring:schema:plates:3")
     );
 }
 

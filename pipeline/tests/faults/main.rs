@@ -6,6 +6,7 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod fleet;
+mod imaging;
 mod outside;
 mod records;
 mod steering;

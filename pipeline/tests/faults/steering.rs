@@ -121,6 +121,8 @@ fn a_cancelled_run_is_dropped_and_cannot_be_submitted_again() {
     let fleet = Fleet::new(&models, folder.path(), &bootstrap);
     let _serve = fleet.serve();
     fleet.submit();
+    // A worker that is there before the tasks are would be done at once.
+    wait_for("tasks", || !records(&fleet.kafka, Topic::Tasks).is_empty());
     let mut worker = fleet.slow_worker(&["--until-drained"]);
     fleet.wait_for_a_feature();
     let run = fleet.run_of("small");

@@ -68,6 +68,8 @@ pub struct PlateFiles {
     /// What is known of how the images were taken, per plate and channel in the screen's order; a channel of which
     /// nothing is known is absent.
     pub facts: BTreeMap<Barcode, Vec<ChannelFacts>>,
+    /// Fields per plate that were to be imaged, where the format says so before it begins: the `.HTD` of an ImageXpress.
+    pub to_be_imaged: BTreeMap<Barcode, u32>,
     /// Every problem, in a fixed order. A field appears at most once with [`FileProblem::lost_field`].
     pub problems: Vec<FileProblem>,
     /// How many files were passed over, by reason.
@@ -87,6 +89,7 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
         lost,
         facts,
         fields_per_well,
+        to_be_imaged,
         mut problems,
         mut skipped,
     } = placed;
@@ -234,6 +237,7 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
         why,
         facts: facts.collect(),
         plates,
+        to_be_imaged,
         problems,
         skipped,
     }

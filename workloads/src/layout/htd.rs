@@ -69,6 +69,9 @@ impl MetadataLayout for Htd {
                                 ..ImageFacts::default()
                             },
                         }));
+                    let wells = u32::try_from(plan.wells.len()).unwrap_or(u32::MAX);
+                    let fields = wells.saturating_mul(plan.sites);
+                    described.to_be_imaged.insert(plate.clone(), fields);
                     described.fields_per_well.insert(plate, plan.sites);
                 }
                 Some(Err(reason)) => described.problems.push(unusable(context, &file.path, reason)),

@@ -175,6 +175,8 @@ pub(super) struct Described {
     pub(super) facts: Vec<FactsOf>,
     /// Fields per well by plate, where the metadata say how many there should be.
     pub(super) fields_per_well: BTreeMap<Barcode, u32>,
+    /// Fields by plate that were to be imaged, where the metadata were written before imaging began.
+    pub(super) to_be_imaged: BTreeMap<Barcode, u32>,
     /// Fields that cannot be read because of a file.
     pub(super) lost: Vec<Lost>,
     /// What is wrong with the metadata.

@@ -47,6 +47,7 @@ pub(super) struct Placed {
     pub(super) lost: Vec<Lost>,
     pub(super) facts: Vec<FactsOf>,
     pub(super) fields_per_well: BTreeMap<Barcode, u32>,
+    pub(super) to_be_imaged: BTreeMap<Barcode, u32>,
     pub(super) problems: Vec<FileProblem>,
     pub(super) skipped: BTreeMap<SkipReason, u64>,
 }
@@ -201,6 +202,7 @@ impl Reading {
             folders,
             facts,
             fields_per_well,
+            to_be_imaged,
             lost,
             mut problems,
         } = format.map(|format| format.describe(context)).unwrap_or_default();
@@ -298,6 +300,7 @@ impl Reading {
             lost,
             facts,
             fields_per_well,
+            to_be_imaged,
             problems,
             skipped,
         })

@@ -108,6 +108,9 @@ fn images(plan: &mut Plan, screen: &Screen) {
         count.to_string()
     });
     plan.line("fields per well", &fields);
+    if let Some(minutes) = images.deadline_minutes {
+        plan.line("still imaging", &format!("waited for {minutes} minutes"));
+    }
     let bits = images
         .bit_depth
         .map_or("as the file".to_owned(), |bits| format!("{bits} bits"));

@@ -174,6 +174,8 @@ fn images_settings(report: &mut Report, mut table: Table<'_>) -> Option<ImagesSe
         .and_then(|value| channels(report, value));
     let fields = table.get("fields_per_well");
     let fields_per_well = report.count(fields, 1..=10_000);
+    let minutes = table.get("deadline_minutes");
+    let deadline_minutes = report.count(minutes, 1..=100_000);
     let depth = table.get("bit_depth");
     let bit_depth = report
         .count(depth.clone(), 1..=16)
@@ -210,6 +212,7 @@ fn images_settings(report: &mut Report, mut table: Table<'_>) -> Option<ImagesSe
         plate,
         channels: channels?,
         fields_per_well,
+        deadline_minutes,
         bit_depth,
         z: z.unwrap_or_default(),
         plates,

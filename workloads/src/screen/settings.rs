@@ -213,6 +213,10 @@ pub struct ImagesSettings {
     pub channels: Vec<ChannelSettings>,
     /// Fields of view a well should have; `None`: the most common count of the plate.
     pub fields_per_well: Option<u32>,
+    /// How long a plate that is still being imaged is waited for after the last that was heard of it, in minutes;
+    /// `None`: [`ImagesSettings::DEADLINE_MINUTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_minutes: Option<u32>,
     /// True bit depth of the detector (8, 12, 14, 16); `None`: that of the file.
     pub bit_depth: Option<u8>,
     /// How z stacks become planes.
@@ -220,6 +224,11 @@ pub struct ImagesSettings {
     pub z: ZStack,
     /// The plates to include; empty: all.
     pub plates: Vec<Barcode>,
+}
+
+impl ImagesSettings {
+    /// How long a plate that is still being imaged is waited for where the screen does not say: a day.
+    pub const DEADLINE_MINUTES: u32 = 24 * 60;
 }
 
 impl Default for ImagesSettings {
@@ -232,6 +241,7 @@ impl Default for ImagesSettings {
             plate: None,
             channels: Vec::new(),
             fields_per_well: None,
+            deadline_minutes: None,
             bit_depth: None,
             z: ZStack::default(),
             plates: Vec::new(),

@@ -233,6 +233,7 @@ fn recover(kafka: &KafkaSettings, run: &str, records: usize, printer: &mut Print
             fields_planned: fields,
             dead_letters: 0,
             shading: None,
+            incomplete: None,
         };
         statuses.push(OutRecord::status(format!("{run}/{plate}"), &planned)?);
     }

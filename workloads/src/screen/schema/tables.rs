@@ -94,6 +94,11 @@ pub(super) fn images() -> Value {
             whole(1..=10_000),
         ),
         key(
+            "deadline_minutes",
+            "How long a plate that is still being imaged is waited for after the last that was heard of it. Default: a day.",
+            whole(1..=100_000),
+        ),
+        key(
             "bit_depth",
             "True bits of the detector. Default: the file's.",
             json!({ "type": "integer", "enum": [8, 12, 14, 16] }),

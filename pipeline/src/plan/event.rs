@@ -1,0 +1,261 @@
+//! What is published for one event about one plate of one run.
+//!
+//! The event and what is known of the plate enter; records leave: tasks, dead letters, and the plate's status last. What
+//! fails: a store that may recover; then nothing is published.
+
+use std::collections::BTreeSet;
+
+use wellspring_workloads::screen::ImagesSettings;
+use wellspring_workloads::words::{Barcode, WellPosition};
+
+use super::imaging::{Imaging, SoFar, so_far};
+use super::known::Now;
+use super::plate::plan_rest;
+use super::{Failure, PlatePlan, count};
+use crate::clock::{now_ms, rfc3339};
+use crate::dead_letters::{Place, letter, record};
+use crate::error::{Domain, FailureClass, Stage, StageError};
+use crate::events::{AcquisitionProgress, FieldTask, PlateReady, Status};
+use crate::failures::will_be_tried_again;
+use crate::identity::same_planes;
+use crate::ids;
+use crate::kafka::OutRecord;
+use crate::kafka::topics::Urgency;
+use crate::runs::Run;
+use crate::track::Ticket;
+
+/// Wells that are named in one message.
+const MOST_NAMED: usize = 12;
+
+/// What an event came to.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) records: Vec<OutRecord>,
+    /// Tasks among them.
+    pub(super) tasks: u32,
+    /// What the plate is now, if anything else than before.
+    pub(super) now: Option<Now>,
+}
+
+/// Plans what there is to plan: the whole plate, or what of it is there; `imaging` is what was said of it before.
+pub(super) async fn plan_event(
+    run: &Run,
+    event: &PlateReady,
+    imaging: Option<&Imaging>,
+    lane: Urgency,
+    ticket: &Ticket,
+) -> Result<Made, StageError> {
+    let plate = &event.plate;
+    let planning = Planning {
+        run,
+        plate,
+        lane,
+        ticket,
+    };
+    let Some(progress) = &event.progress else {
+        let why = imaging.map(|_| "it was announced as ready".to_owned());
+        return planning.whole(&imaging.cloned().unwrap_or_default(), why).await;
+    };
+    if let Some(passed) = progress.passed_ms {
+        return match imaging {
+            Some(known) if known.deadline_ms.is_some_and(|deadline| deadline <= passed) => {
+                let why = format!("its deadline passed ({})", rfc3339(passed));
+                planning.whole(known, Some(why)).await
+            }
+            // Another event has put it off since, or ended it.
+            _ => Ok(Made::default()),
+        };
+    }
+    let mut now = imaging.cloned().unwrap_or_default();
+    let minutes = run.screen.images.deadline_minutes;
+    let minutes = minutes.unwrap_or(ImagesSettings::DEADLINE_MINUTES);
+    now.hear(progress, now_ms().saturating_add(u64::from(minutes) * 60_000));
+    let found = so_far(run.into(), plate, &now).await?;
+    if found.complete {
+        let why = "as many fields are there as were expected".to_owned();
+        return planning.whole(&now, Some(why)).await;
+    }
+    planning.some(progress, imaging, now, found)
+}
+
+/// Where the work belongs.
+struct Planning<'a> {
+    run: &'a Run,
+    plate: &'a Barcode,
+    lane: Urgency,
+    ticket: &'a Ticket,
+}
+
+impl Planning<'_> {
+    /// Tasks for what is there of a plate that is still being imaged.
+    fn some(
+        &self,
+        progress: &AcquisitionProgress,
+        before: Option<&Imaging>,
+        mut now: Imaging,
+        found: SoFar,
+    ) -> Result<Made, StageError> {
+        let (run, plate) = (&self.run.id, self.plate);
+        if !found.tasks.is_empty() {
+            same_planes(run, plate, now.shading.as_deref(), found.shading.as_deref())
+                .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))?;
+        }
+        if let Some(waits) = &found.waits {
+            tracing::warn!(%plate, run, waits, "the plate is being imaged, and its fields wait");
+        }
+        let (id, status) = Imaging::status(run, plate, progress, &now, &found);
+        now.take(&status);
+        if found.tasks.is_empty() && before == Some(&now) {
+            return Ok(Made::default());
+        }
+        let mut records = self.task_records(&found.tasks)?;
+        records.push(OutRecord::status(id, &status).map_err(internal)?);
+        Ok(Made {
+            records,
+            tasks: count(found.tasks.len()),
+            now: Some(Now::Imaging(now)),
+        })
+    }
+
+    /// Everything that is published for a plate: tasks for fields that have none, what is wrong with it, and its status.
+    /// `finished`: why a plate that was being imaged is not waited for any more. A failure that is tried again later
+    /// publishes nothing.
+    async fn whole(&self, before: &Imaging, finished: Option<String>) -> Result<Made, StageError> {
+        let Self {
+            run, plate, ticket, ..
+        } = *self;
+        let mut plan = match plan_rest(run.into(), plate, &before.planned).await {
+            Ok(plan) => plan,
+            Err(error) if error.domain == Domain::Internal || will_be_tried_again(ticket, &error) => {
+                return Err(error);
+            }
+            Err(error) => PlatePlan::failed(error),
+        };
+        if !before.planned.is_empty()
+            && !plan.tasks.is_empty()
+            && let Err(error) =
+                same_planes(&run.id, plate, before.shading.as_deref(), plan.shading.as_deref())
+        {
+            let error = StageError::input(Stage::Plan, FailureClass::Configuration, error);
+            plan.failures.push(Failure {
+                fields_lost: count(plan.tasks.len()),
+                ..Failure::plate(error)
+            });
+            plan.tasks.clear();
+        }
+        let planned = count(before.planned.len() + plan.tasks.len());
+        let incomplete = finished.and_then(|why| self.never_came(&mut plan, planned, before.expected, &why));
+        let mut records = self.task_records(&plan.tasks)?;
+        let mut fields_lost = 0;
+        let mut letters = BTreeSet::new();
+        for failure in plan.failures {
+            fields_lost += failure.fields_lost;
+            let place = Place {
+                run: Some(run.id.clone()),
+                plate: Some(plate.clone()),
+                well: failure.well,
+                field: failure.field,
+                fields_lost: failure.fields_lost,
+            };
+            tracing::warn!(%plate, class = %failure.class, message = failure.message, "dead letter");
+            let letter = letter(place, failure.stage, failure.class, failure.message, ticket);
+            records.push(record(&letter)?);
+            letters.insert(letter.id);
+        }
+        let status = Status::PlatePlanned {
+            run: run.id.clone(),
+            plate: plate.clone(),
+            fields_expected: planned + fields_lost,
+            fields_planned: planned,
+            dead_letters: count(letters.len()),
+            shading: plan.shading.clone().or_else(|| before.shading.clone()),
+            incomplete,
+        };
+        let content = ids::content(plan.tasks.iter().map(ids::content_of_task).chain(letters));
+        let id = ids::of_plate(&run.id, plate, "planned", &content);
+        records.push(OutRecord::status(id, &status).map_err(internal)?);
+        Ok(Made {
+            records,
+            tasks: count(plan.tasks.len()),
+            now: (planned > 0).then_some(Now::Planned),
+        })
+    }
+
+    /// What of a plate that was being imaged never came, in words; a dead letter is added that says so.
+    fn never_came(
+        &self,
+        plan: &mut PlatePlan,
+        planned: u32,
+        expected: Option<u32>,
+        why: &str,
+    ) -> Option<String> {
+        let absent =
+            |failure: &&Failure| failure.class == FailureClass::MissingImage && failure.fields_lost > 0;
+        let lost: u32 = plan.failures.iter().map(|failure| failure.fields_lost).sum();
+        let named: u32 = plan
+            .failures
+            .iter()
+            .filter(absent)
+            .map(|failure| failure.fields_lost)
+            .sum();
+        let unnamed = expected
+            .or(plan.expected)
+            .unwrap_or(0)
+            .saturating_sub(planned.saturating_add(lost));
+        let missing = named + unnamed;
+        if missing == 0 {
+            return None;
+        }
+        let wells: BTreeSet<WellPosition> = plan
+            .failures
+            .iter()
+            .filter(absent)
+            .filter_map(|failure| failure.well)
+            .collect();
+        let mut of_wells: Vec<String> = wells
+            .iter()
+            .take(MOST_NAMED)
+            .map(WellPosition::to_string)
+            .collect();
+        if wells.len() > MOST_NAMED {
+            of_wells.push(format!("and {} more", wells.len() - MOST_NAMED));
+        }
+        if unnamed > 0 {
+            of_wells.push(match of_wells.is_empty() {
+                true => "nothing says of which wells".to_owned(),
+                false => format!("and {unnamed} of which nothing says the well"),
+            });
+        }
+        let incomplete = format!(
+            "finished because {why}: {missing} of {} fields never came ({})",
+            planned.saturating_add(lost).saturating_add(unnamed),
+            of_wells.join(", ")
+        );
+        let message = format!(
+            "plate {} was {incomplete}; once their images are there, a run of the screen under a raised [screen] version has              them, and a later deadline waits longer",
+            self.plate
+        );
+        plan.failures.push(Failure {
+            fields_lost: unnamed,
+            ..Failure::plate(StageError::input(
+                Stage::Plan,
+                FailureClass::MissingImage,
+                message,
+            ))
+        });
+        Some(incomplete)
+    }
+
+    fn task_records(&self, tasks: &[FieldTask]) -> Result<Vec<OutRecord>, StageError> {
+        let record = |task: &FieldTask| {
+            let key = format!("{}/{}", self.plate, task.field.well);
+            let id = ids::of_field(&self.run.id, &task.field, "task", &ids::content_of_task(task));
+            OutRecord::new(self.lane.tasks(), key, id, "wellspring.task.v1", task).map_err(internal)
+        };
+        tasks.iter().map(record).collect()
+    }
+}
+
+fn internal(error: crate::kafka::KafkaFailure) -> StageError {
+    StageError::internal(Stage::Plan, error)
+}
