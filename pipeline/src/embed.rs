@@ -1,13 +1,14 @@
-//! Embed: the network turns tiles into one embedding per field.
+//! Embed: the networks turn tiles into one embedding per field.
 //!
 //! [`Measured`] fields enter and [`Embedded`] ones leave, in the same order. The thread that runs this owns its
 //! engines. Fields are put together into batches, one item per tile and channel; tiles are averaged and channels
-//! concatenated. What fails: an embedding that is not finite (that field is a dead letter); an engine that fails
+//! concatenated, and so are networks. What fails: an embedding that is not finite (that field is a dead letter); an engine that fails
 //! otherwise stops the worker.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use wellspring_kernels::Tensor;
 use wellspring_models::{Batch, Engine, EngineChoice, EngineError};
 use wellspring_workloads::screen;
 
@@ -17,7 +18,7 @@ use crate::failures::settle_field;
 use crate::fields::{Embedded, Measured};
 use crate::model_cards::{CardsError, open_model};
 use crate::model_store::weights_path;
-use crate::runs::Run;
+use crate::runs::{Network, Run};
 use crate::track::Tracked;
 
 /// How engines are opened.
@@ -41,10 +42,10 @@ pub struct EngineSettings {
     pub batch_items: usize,
 }
 
-/// Opens the engine of a model; refuses weights that are not the card's.
-pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engine>, CardsError> {
-    let card = &*run.card;
-    let choice = match settings.choice.unwrap_or(run.screen.model.engine) {
+/// Opens the engine of a network; refuses weights that are not the card's.
+pub fn open_engine(network: &Network, settings: &EngineSettings) -> Result<Box<dyn Engine>, CardsError> {
+    let card = &*network.card;
+    let choice = match settings.choice.unwrap_or(network.engine) {
         screen::EngineChoice::Auto => EngineChoice::Auto,
         screen::EngineChoice::Native => EngineChoice::Native,
         screen::EngineChoice::Wgpu => EngineChoice::Wgpu {
@@ -66,60 +67,78 @@ pub fn open_engine(run: &Run, settings: &EngineSettings) -> Result<Box<dyn Engin
     Ok(engine)
 }
 
+/// Engines by the names of their models.
+type Engines = HashMap<String, Box<dyn Engine>>;
+
 /// Runs the stage until its input ends. Blocking; on a thread of its own.
 pub fn run(
     input: &async_channel::Receiver<Tracked<Measured>>,
     output: &async_channel::Sender<Tracked<Embedded>>,
     settings: &EngineSettings,
 ) {
-    let mut engines: HashMap<String, Box<dyn Engine>> = HashMap::new();
+    let mut engines = Engines::new();
     let mut next = None;
     while let Some(first) = next.take().or_else(|| input.recv_blocking().ok()) {
-        // Fields of one model that are waiting already; nothing waits for a batch to fill up.
-        let model = first.value.field.run.card.name.clone();
+        // Fields of the same networks that are waiting already; nothing waits for a batch to fill up.
+        let run = first.value.field.run.clone();
         let mut items = items(&first.value);
         let mut group = vec![first];
         while items < settings.batch_items {
             let Ok(field) = input.try_recv() else { break };
-            if field.value.field.run.card.name != model {
+            if !same_networks(&field.value.field.run, &run) {
                 next = Some(field);
                 break;
             }
             items += self::items(&field.value);
             group.push(field);
         }
-        let run = group[0].value.field.run.clone();
-        let engine = match engines.entry(model) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => match open_engine(&run, settings) {
-                Ok(engine) => entry.insert(engine),
+        for network in &run.networks {
+            if engines.contains_key(&network.card.name) {
+                continue;
+            }
+            match open_engine(network, settings) {
+                Ok(engine) => drop(engines.insert(network.card.name.clone(), engine)),
                 Err(error) => {
                     stop(group, &StageError::internal(Stage::Embed, error));
                     return;
                 }
-            },
-        };
-        if !embed_group(engine.as_mut(), group, output) {
+            }
+        }
+        if !embed_group(&mut engines, &run, group, output) {
             return;
         }
     }
 }
 
+fn same_networks(one: &Run, other: &Run) -> bool {
+    let cards = |run: &Run| {
+        run.networks
+            .iter()
+            .map(|network| network.card.name.clone())
+            .collect::<Vec<_>>()
+    };
+    cards(one) == cards(other)
+}
+
 fn items(field: &Measured) -> usize {
-    let [tiles, channels, ..] = field.tiles.shape();
-    tiles * channels
+    let of = |tiles: &Tensor| {
+        let [tiles, channels, ..] = tiles.shape();
+        tiles * channels
+    };
+    field.tiles.iter().map(of).max().unwrap_or(0)
 }
 
 /// `false` when the worker must stop.
 fn embed_group(
-    engine: &mut dyn Engine,
+    engines: &mut Engines,
+    run: &Run,
     group: Vec<Tracked<Measured>>,
     output: &async_channel::Sender<Tracked<Embedded>>,
 ) -> bool {
     let fields: Vec<&Measured> = group.iter().map(|field| &field.value).collect();
-    match embed_fields(engine, &fields) {
+    match embed_with_all(engines, run, &fields) {
         Ok(embeddings) => {
-            let model = format!("{} {}", engine.card().name, engine.card().version);
+            let model = run.models();
             for (field, embedding) in group.into_iter().zip(embeddings) {
                 let Measured {
                     field: done,
@@ -131,7 +150,8 @@ fn embed_group(
                     settle_field(field.ticket, &done.task, error);
                     continue;
                 }
-                let tiles = u32::try_from(tiles.shape()[0]).unwrap_or(u32::MAX);
+                let tiles = tiles.first().map_or(0, |tiles| tiles.shape()[0]);
+                let tiles = u32::try_from(tiles).unwrap_or(u32::MAX);
                 let embedded = Embedded {
                     task: done.task,
                     run: done.run,
@@ -156,7 +176,7 @@ fn embed_group(
         // One bad field must not take its neighbours along: each goes alone.
         Err(EngineError::NotFinite { .. }) if group.len() > 1 => group
             .into_iter()
-            .all(|field| embed_group(engine, vec![field], output)),
+            .all(|field| embed_group(engines, run, vec![field], output)),
         Err(error @ EngineError::NotFinite { .. }) => {
             for field in group {
                 let task = field.value.field.task;
@@ -179,21 +199,44 @@ fn stop(group: Vec<Tracked<Measured>>, error: &StageError) {
     }
 }
 
+/// One embedding per field: those of the run's networks one after the other.
+fn embed_with_all(
+    engines: &mut Engines,
+    run: &Run,
+    fields: &[&Measured],
+) -> Result<Vec<Vec<f32>>, EngineError> {
+    let mut embeddings = vec![Vec::new(); fields.len()];
+    for network in &run.networks {
+        // Opened before; without one its columns would be missing, which the tables refuse.
+        let Some(engine) = engines.get_mut(&network.card.name) else {
+            continue;
+        };
+        let tiles: Vec<&Tensor> = fields
+            .iter()
+            .filter_map(|field| field.tiles.get(network.tiles))
+            .collect();
+        for (whole, own) in embeddings.iter_mut().zip(embed_tiles(engine.as_mut(), &tiles)?) {
+            whole.extend(own);
+        }
+    }
+    Ok(embeddings)
+}
+
 /// One embedding per field: the mean over its tiles. The card says whether the channels of a tile are embedded one by
 /// one, and the embeddings concatenated, or all together.
-pub fn embed_fields(engine: &mut dyn Engine, fields: &[&Measured]) -> Result<Vec<Vec<f32>>, EngineError> {
+pub fn embed_tiles(engine: &mut dyn Engine, fields: &[&Tensor]) -> Result<Vec<Vec<f32>>, EngineError> {
     let card = engine.card().clone();
     let (height, width) = (card.input.height, card.input.width);
     let plane = height * width;
     let mut embeddings = Vec::with_capacity(fields.len());
     // Fields of as many channels share batches.
-    for group in fields.chunk_by(|a, b| a.tiles.shape()[1] == b.tiles.shape()[1]) {
-        let channels = group[0].tiles.shape()[1];
+    for group in fields.chunk_by(|a, b| a.shape()[1] == b.shape()[1]) {
+        let channels = group[0].shape()[1];
         // A count that the model does not take goes to the engine as it is, which says what it wants.
         let (per_item, items_per_tile) = card.items_for(channels).unwrap_or((channels, 1));
         let data: Vec<f32> = group
             .iter()
-            .flat_map(|field| field.tiles.data().iter().copied())
+            .flat_map(|field| field.data().iter().copied())
             .collect();
         let mut rows: Vec<f32> = Vec::new();
         let per_batch = engine.max_items().max(1);
@@ -205,7 +248,7 @@ pub fn embed_fields(engine: &mut dyn Engine, fields: &[&Measured]) -> Result<Vec
         let per_tile = card.item_width(per_item) * items_per_tile;
         let mut rest = &rows[..];
         for field in group {
-            let tiles = field.tiles.shape()[0];
+            let tiles = field.shape()[0];
             let (own, others) = rest.split_at(tiles * per_tile);
             embeddings.push(mean_over_tiles(own, tiles, per_tile));
             rest = others;

@@ -30,9 +30,11 @@ use crate::zarr;
 const CONCURRENCY: usize = 16;
 /// One permit of the memory limit, in bytes.
 const PERMIT_BYTES: u64 = 1024;
-/// Memory a field takes on its way, per byte of its encoded images: the bytes, `u16` pixels and `f32` tiles, for
-/// uncompressed 8-bit images as the worst common case.
-const BYTES_PER_ENCODED_BYTE: u64 = 7;
+/// Memory a field takes on its way, per byte of its encoded images: the bytes and `u16` pixels, for uncompressed 8-bit
+/// images as the worst common case.
+const BYTES_PER_ENCODED_BYTE: u64 = 3;
+/// What `f32` tiles of one size add to it.
+const TILE_BYTES_PER_ENCODED_BYTE: u64 = 4;
 
 /// The limit on image bytes in memory.
 #[derive(Debug, Clone)]
@@ -52,10 +54,15 @@ impl MemoryLimit {
     }
 
     /// Waits for the field's share. A field larger than the whole limit takes all of it and goes alone.
-    async fn reserve(&self, task: &FieldTask) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
+    async fn reserve(
+        &self,
+        task: &FieldTask,
+        run: &Run,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
         let images = task.images.iter().flat_map(|channel| &channel.planes);
         let encoded = encoded_bytes(images);
-        let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE) / PERMIT_BYTES;
+        let tiles = TILE_BYTES_PER_ENCODED_BYTE * run.tile_sizes.len() as u64;
+        let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE + tiles) / PERMIT_BYTES;
         let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
         self.permits
             .clone()
@@ -124,7 +131,7 @@ pub async fn run(
             continue;
         };
         // Memory is reserved here and not in the spawned task, so that fields get it in the order of the topic.
-        let memory = match memory.reserve(&task).await {
+        let memory = match memory.reserve(&task, &run).await {
             Ok(memory) => memory,
             Err(error) => {
                 settle_field(ticket, &task, error);

@@ -97,8 +97,8 @@ pub struct Prepared {
     pub image: RawImage,
     /// What of each channel's z stack it is.
     pub stacks: Vec<Stack>,
-    /// Tiles x channels x height x width, grey levels 0 to 255.
-    pub tiles: Tensor,
+    /// Tiles x channels x height x width, grey levels 0 to 255; one of each size that the run's networks see.
+    pub tiles: Vec<Tensor>,
 }
 
 /// After quality: the pixels are gone.
@@ -106,8 +106,8 @@ pub struct Prepared {
 pub struct Measured {
     /// The field.
     pub field: Field,
-    /// Tiles x channels x height x width, grey levels 0 to 255.
-    pub tiles: Tensor,
+    /// Tiles x channels x height x width, grey levels 0 to 255; one of each size that the run's networks see.
+    pub tiles: Vec<Tensor>,
     /// Quality per channel.
     pub quality: Vec<ChannelMeasures>,
     /// Whether every channel passed the gates.
@@ -121,14 +121,14 @@ pub struct Embedded {
     pub task: Arc<FieldTask>,
     /// The run.
     pub run: Arc<Run>,
-    /// Name and version of the network.
+    /// Names and versions of the networks.
     pub model: String,
-    /// Tiles averaged per channel.
+    /// Tiles averaged per channel, of the first network.
     pub tiles: u32,
     /// Quality per channel.
     pub quality: Vec<ChannelMeasures>,
     /// Whether every channel passed the gates.
     pub passed: bool,
-    /// Channel embeddings one after the other, then the columns of external steps in the order of the screen.
+    /// Channel embeddings one after the other, network after network, then the columns of external steps in the order of the screen.
     pub embedding: Vec<f32>,
 }

@@ -84,12 +84,13 @@ pub fn finish(
     surroundings: &Surroundings,
     out: &Path,
 ) -> Result<(RunSummary, Compared), StageError> {
+    let model = run.model();
     let mut provenance = Provenance {
         screen: run.screen.name.to_string(),
         run: run.id.clone(),
         screen_sha256: run.screen.hash(),
-        model: run.card.name.clone(),
-        model_sha256: run.card.weights.content_sha256.clone(),
+        model: model.name,
+        model_sha256: model.weights_sha256,
         seed: run.screen.comparison.seed,
         transform_sha256: None,
     };

@@ -10,6 +10,9 @@ use wellspring_workloads::words::Barcode;
 
 use crate::events::{ModelIdentity, RunId};
 
+/// Between what is said of one network and of the next.
+const BESIDE: &str = " + ";
+
 /// A run that would not be one any more.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -60,13 +63,14 @@ pub enum IdentityError {
 }
 
 impl ModelIdentity {
-    /// A card's.
-    pub fn of(card: &ModelCard) -> Self {
+    /// That of networks which see a field one after the other.
+    pub fn of<'c>(cards: impl Iterator<Item = &'c ModelCard> + Clone) -> Self {
+        let all = |of: fn(&ModelCard) -> String| cards.clone().map(of).collect::<Vec<_>>().join(BESIDE);
         Self {
-            name: card.name.clone(),
-            version: card.version.clone(),
-            weights_sha256: card.weights.content_sha256.clone(),
-            card_sha256: card.contract_sha256(),
+            name: all(|card| card.name.clone()),
+            version: all(|card| card.version.clone()),
+            weights_sha256: all(|card| card.weights.content_sha256.clone()),
+            card_sha256: all(ModelCard::contract_sha256),
         }
     }
 
@@ -74,22 +78,27 @@ impl ModelIdentity {
     pub(crate) fn told(&self, other: &Self) -> String {
         let mut told = format!("{} {}", self.name, self.version);
         if self.weights_sha256 != other.weights_sha256 {
-            told.push_str(&format!(" with weights {:.16}", self.weights_sha256));
+            told.push_str(&format!(" with weights {}", begun(&self.weights_sha256)));
         }
         if self.card_sha256 != other.card_sha256 {
-            told.push_str(&format!(" by card {:.16}", self.card_sha256));
+            told.push_str(&format!(" by card {}", begun(&self.card_sha256)));
         }
         told
     }
 }
 
-/// Refuses a network that is not the run's. Runs of earlier versions do not know theirs.
-pub fn same_model(run: &RunId, was: Option<&ModelIdentity>, card: &ModelCard) -> Result<(), IdentityError> {
-    let is = ModelIdentity::of(card);
+/// Enough of digests to tell them apart.
+fn begun(digests: &str) -> String {
+    let each = digests.split(BESIDE).map(|digest| format!("{digest:.16}"));
+    each.collect::<Vec<_>>().join(BESIDE)
+}
+
+/// Refuses networks that are not the run's. Runs of earlier versions do not know theirs.
+pub fn same_model(run: &RunId, was: Option<&ModelIdentity>, is: &ModelIdentity) -> Result<(), IdentityError> {
     match was {
-        Some(was) if *was != is => Err(IdentityError::OtherModel {
+        Some(was) if was != is => Err(IdentityError::OtherModel {
             run: run.clone(),
-            was: was.told(&is),
+            was: was.told(is),
             is: is.told(was),
         }),
         _ => Ok(()),
@@ -201,12 +210,13 @@ phenotype = { role = "disease" }
     fn a_model_is_the_same_by_weights_and_by_what_its_card_says() {
         let run = "lit-0123".to_owned();
         let card = wellspring_models::find_card("efficientnet-lite0").unwrap();
-        let was = ModelIdentity::of(card);
-        same_model(&run, None, card).unwrap();
-        same_model(&run, Some(&was), card).unwrap();
+        let of = |card| ModelIdentity::of(std::iter::once(card));
+        let was = of(card);
+        same_model(&run, None, &was).unwrap();
+        same_model(&run, Some(&was), &of(card)).unwrap();
         let mut other = card.clone();
         other.weights.content_sha256 = "f".repeat(64);
-        let refused = same_model(&run, Some(&was), &other).unwrap_err().to_string();
+        let refused = same_model(&run, Some(&was), &of(&other)).unwrap_err().to_string();
         assert!(refused.contains(&was.weights_sha256[..16]), "{refused}");
         assert!(
             refused.contains(" with weights ffffffffffffffff here"),
@@ -214,11 +224,20 @@ phenotype = { role = "disease" }
         );
         let mut other = card.clone();
         other.input.scale *= 2.0;
-        let refused = same_model(&run, Some(&was), &other).unwrap_err().to_string();
+        let refused = same_model(&run, Some(&was), &of(&other)).unwrap_err().to_string();
         assert!(
             refused.contains(&was.card_sha256[..16]) && !refused.contains("weights"),
             "{refused}"
         );
+        let both = ModelIdentity::of([card, &other].into_iter());
+        assert_eq!(both.name, "efficientnet-lite0 + efficientnet-lite0");
+        let refused = same_model(&run, Some(&was), &both).unwrap_err().to_string();
+        let cards = format!(
+            "by card {:.16} + {:.16}",
+            was.card_sha256,
+            other.contract_sha256()
+        );
+        assert!(refused.contains(&cards), "{refused}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use wellspring_models::{
     Architecture, Base, Engine, EngineChoice, EngineError, ModelCard, cards, complete, complete_head,
     find_card, open, open_head, verify, verify_head,
 };
+use wellspring_workloads::screen::Screen;
 
 use crate::model_store::{PullError, make_folder, read, to_safetensors, weights_path};
 use crate::results::{AtomicFile, WriteError};
@@ -151,6 +152,12 @@ pub fn find(folder: &Path, name: &str) -> Result<Arc<ModelCard>, CardsError> {
         name: name.to_owned(),
         known: all(folder)?.names().join(", "),
     })
+}
+
+/// The cards of a screen's networks, in their order.
+pub fn of_screen(folder: &Path, screen: &Screen) -> Result<Vec<Arc<ModelCard>>, CardsError> {
+    let networks = screen.all_networks();
+    networks.map(|network| find(folder, &network.model)).collect()
 }
 
 /// The added model called `name`, if there is one.

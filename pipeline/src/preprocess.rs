@@ -1,14 +1,13 @@
 //! Preprocess: pixels become the network's input.
 //!
-//! A [`Decoded`] image enters; tiles of grey levels 0 to 255 leave, by one recipe of kernels: dark-field, illumination,
-//! background, resize, scaling, tiles, as the screen says. What fails: an image smaller than a tile, an illumination function
-//! or a dark-field of another size.
+//! A [`Decoded`] image enters; tiles of grey levels 0 to 255 leave, by one recipe of kernels for each size of tile that a network
+//! sees: dark-field, illumination, background, resize, scaling, tiles, as the screen says. What fails: an image smaller than a
+//! tile, an illumination function or a dark-field of another size.
 
 use wellspring_kernels::{
     Background, Device, FlatField, FlatFieldMode, InputShape, PercentileScale, Placement, Recipe, Resize,
     ResizeFilter, ScaleRange, Step, Tile,
 };
-use wellspring_models::ModelCard;
 use wellspring_workloads::screen::{self, ResizeTo, Scaling, Screen, Tiling};
 
 use crate::error::{FailureClass, Stage, StageError};
@@ -27,18 +26,20 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
     shading
         .check_size([image.height(), image.width()])
         .map_err(|error| StageError::input(Stage::Preprocess, FailureClass::Configuration, error))?;
-    let steps = steps(
-        &field.run.screen,
-        &field.run.card,
-        image.shape(),
-        f64::from(image.ceiling()),
-        field.task.scaling.as_deref(),
-        shading,
-    )?;
-    let recipe = Recipe::new(steps, image.shape()).map_err(unfit)?;
-    let tiles = device
-        .run(&recipe, &image)
-        .map_err(|error| StageError::of_kernel(Stage::Preprocess, error))?;
+    let mut tiles = Vec::with_capacity(field.run.tile_sizes.len());
+    for size in &field.run.tile_sizes {
+        let steps = steps(
+            &field.run.screen,
+            *size,
+            image.shape(),
+            f64::from(image.ceiling()),
+            field.task.scaling.as_deref(),
+            shading.clone(),
+        )?;
+        let recipe = Recipe::new(steps, image.shape()).map_err(unfit)?;
+        let cut = device.run(&recipe, &image);
+        tiles.push(cut.map_err(|error| StageError::of_kernel(Stage::Preprocess, error))?);
+    }
     Ok(Prepared {
         field,
         image,
@@ -69,7 +70,7 @@ fn correction(shading: Shading) -> Vec<Step> {
 /// The kernels of a screen, in order.
 fn steps(
     screen: &Screen,
-    card: &ModelCard,
+    (height, width): (usize, usize),
     shape: InputShape,
     ceiling: f64,
     pooled: Option<&[(f32, f32)]>,
@@ -93,7 +94,7 @@ fn steps(
     }
     if let Some(resize) = settings.resize {
         let scaled = |size: usize, factor: f64| ((size as f64 * factor).round() as usize).max(1);
-        let (height, width) = match resize.to {
+        let (rows, columns) = match resize.to {
             ResizeTo::Factor(factor) => (scaled(shape.height, factor), scaled(shape.width, factor)),
             ResizeTo::Size { width, height } => (height as usize, width as usize),
         };
@@ -103,8 +104,8 @@ fn steps(
         };
         steps.push(
             Resize {
-                height,
-                width,
+                height: rows,
+                width: columns,
                 filter,
             }
             .into(),
@@ -140,7 +141,6 @@ fn steps(
         }
         .into(),
     );
-    let (height, width) = (card.input.height, card.input.width);
     let placement = match settings.tiling {
         Tiling::Grid => Placement::Grid,
         Tiling::Centre => Placement::Centre,

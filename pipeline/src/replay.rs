@@ -192,7 +192,10 @@ impl Old {
                 ("[preprocess]", serde_json::to_value(&screen.preprocess)),
                 ("[nuclei]", serde_json::to_value(&screen.nuclei)),
                 ("[model]", serde_json::to_value(&screen.model.name)),
-                ("[[steps]]", serde_json::to_value(&screen.steps)),
+                (
+                    "[[steps]]",
+                    serde_json::to_value((&screen.networks, &screen.steps)),
+                ),
             ]
         };
         for ((part, old), (_, new)) in parts(&self.screen).into_iter().zip(parts(screen)) {

@@ -86,8 +86,8 @@ pub fn rerun(
     }
     let name = screen.name.clone();
     let run = find(kafka, old)?;
-    let card = Run::open(screen.clone()).map_err(ReplayError::from)?.card;
-    let alike = run.same_features(&screen).is_ok() && same_model(old, run.model.as_ref(), &card).is_ok();
+    let model = Run::open(screen.clone()).map_err(ReplayError::from)?.model();
+    let alike = run.same_features(&screen).is_ok() && same_model(old, run.model.as_ref(), &model).is_ok();
     if alike && !embed {
         let done = replay::features(kafka, old, &name, Some(screen), selection, scratch)?;
         return Ok((Anew::Comparison, done));

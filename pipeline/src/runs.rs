@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use wellspring_models::ModelCard;
 use wellspring_workloads::screen::graph::{GraphProblem, StepGraph};
-use wellspring_workloads::screen::{ExternalStep, Screen};
+use wellspring_workloads::screen::{EngineChoice, ExternalStep, Screen};
 
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{RunId, Status, Steering};
+use crate::events::{ModelIdentity, RunId, Status, Steering};
 use crate::heads::{OtherChannels, check_channels};
 use crate::identity::{IdentityError, same_model};
 use crate::kafka::follow::Following;
@@ -38,8 +38,10 @@ pub struct Run {
     pub id: RunId,
     /// The checked screen, with absolute paths.
     pub screen: Screen,
-    /// The network's card.
-    pub card: Arc<ModelCard>,
+    /// All networks, that of `[model]` first; each sees every field.
+    pub networks: Vec<Network>,
+    /// Heights and widths of the tiles that the networks see, each once.
+    pub tile_sizes: Vec<(usize, usize)>,
     /// The screen's steps.
     pub graph: StepGraph,
     /// Names of the values of one field: the network's, then those of external steps in the order of the file.
@@ -48,6 +50,21 @@ pub struct Run {
     pub store: ImageStore,
     /// Dark-fields and illumination functions read so far.
     pub shading: ShadingCache,
+}
+
+/// A network of a run.
+#[derive(Debug)]
+pub struct Network {
+    /// The step's name, which its feature columns begin with.
+    pub name: String,
+    /// Its card.
+    pub card: Arc<ModelCard>,
+    /// Which engine the screen wants for it.
+    pub engine: EngineChoice,
+    /// Values of one field's embedding.
+    pub width: usize,
+    /// Which of the run's tile sizes it sees.
+    pub tiles: usize,
 }
 
 /// Why a screen cannot be run here.
@@ -69,6 +86,14 @@ pub enum RunError {
     /// The model is a head on other channels.
     #[error(transparent)]
     OtherChannels(#[from] OtherChannels),
+    /// Two networks would write the same columns.
+    #[error(
+        "two networks have the name '{name}', so their columns would be the same: give the step another name"
+    )]
+    SameName {
+        /// The name.
+        name: String,
+    },
     /// Its steps make no graph.
     #[error("the screen's steps cannot be put in order")]
     Steps(#[from] GraphProblem),
@@ -100,29 +125,67 @@ impl Run {
             let name = screen.name.to_string();
             return Err(RunError::NoImages { name });
         }
-        let card = models_folder()
+        let cards = models_folder()
             .map_err(CardsError::from)
-            .and_then(|folder| model_cards::find(&folder, &screen.model.name))
+            .and_then(|folder| model_cards::of_screen(&folder, &screen))
             .map_err(|error| RunError::Model(Box::new(error)))?;
-        check_channels(&card, &screen)?;
         let channels = screen.images.channels.len();
-        let width = card.image_width(channels).ok_or_else(|| RunError::Channels {
-            model: card.name.clone(),
-            channels,
-        })?;
+        let mut networks: Vec<Network> = Vec::new();
+        let mut tile_sizes = Vec::new();
+        for (step, card) in screen.all_networks().zip(cards) {
+            if networks.iter().any(|network| network.name == step.name) {
+                return Err(RunError::SameName { name: step.name });
+            }
+            check_channels(&card, &screen)?;
+            let width = card.image_width(channels).ok_or_else(|| RunError::Channels {
+                model: card.name.clone(),
+                channels,
+            })?;
+            let size = (card.input.height, card.input.width);
+            let tiles = tile_sizes.iter().position(|known| *known == size);
+            let tiles = tiles.unwrap_or_else(|| {
+                tile_sizes.push(size);
+                tile_sizes.len() - 1
+            });
+            networks.push(Network {
+                name: step.name,
+                card,
+                engine: step.engine,
+                width,
+                tiles,
+            });
+        }
         let graph = StepGraph::of(&screen)?;
-        let mut names = feature_names(&card.name, width);
+        let of_networks = networks
+            .iter()
+            .flat_map(|network| feature_names(&network.name, network.width));
+        let mut names: Vec<String> = of_networks.collect();
         names.extend(screen.steps.iter().flat_map(ExternalStep::feature_names));
         let store = ImageStore::open(&screen.images.store)?;
         Ok(Self {
+            networks,
+            tile_sizes,
             graph,
             names,
             id: run_id(&screen),
             screen,
-            card,
             store,
             shading: ShadingCache::default(),
         })
+    }
+
+    /// What its features are made with.
+    pub fn model(&self) -> ModelIdentity {
+        ModelIdentity::of(self.networks.iter().map(|network| &*network.card))
+    }
+
+    /// The networks in words, with their versions.
+    pub fn models(&self) -> String {
+        let named = self.networks.iter();
+        let named: Vec<String> = named
+            .map(|network| format!("{} {}", network.card.name, network.card.version))
+            .collect();
+        named.join(" + ")
     }
 
     /// Names of the values of one field, in order.
@@ -288,7 +351,7 @@ impl Runs {
                 run, screen, model, ..
             }) => {
                 let opened = Run::open(*screen).and_then(|opened| {
-                    same_model(&run, model.as_ref(), &opened.card)?;
+                    same_model(&run, model.as_ref(), &opened.model())?;
                     Ok(Arc::new(opened))
                 });
                 let opened = opened.map_err(|error| {

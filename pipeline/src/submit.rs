@@ -13,7 +13,7 @@ use wellspring_workloads::words::Barcode;
 use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::error::StageError;
-use crate::events::{AcquisitionProgress, ModelIdentity, PlateReady, RunId, Status, Steering};
+use crate::events::{AcquisitionProgress, PlateReady, RunId, Status, Steering};
 use crate::identity::{IdentityError, same_model, same_planes, same_screen};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
@@ -139,7 +139,7 @@ impl Begun {
                     model,
                     ..
                 } if of == run.id => {
-                    same_model(&of, model.as_ref(), &run.card)?;
+                    same_model(&of, model.as_ref(), &run.model())?;
                     known.extend(plates);
                 }
                 Status::RunSteered {
@@ -181,7 +181,7 @@ fn submitted(run: &Run, plates: &[Barcode]) -> Result<OutRecord, KafkaFailure> {
         screen: Box::new(run.screen.clone()),
         plates: plates.to_vec(),
         time_ms: now_ms(),
-        model: Some(ModelIdentity::of(&run.card)),
+        model: Some(run.model()),
     };
     let content = ids::content(plates.iter().map(Barcode::as_str));
     OutRecord::status(ids::of_run(&run.id, "submitted", &content), &submitted)

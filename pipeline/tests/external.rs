@@ -4,8 +4,12 @@
 #[path = "external/adapters.rs"]
 mod adapters;
 mod common;
+#[path = "external/networks.rs"]
+mod networks;
 #[path = "external/ready.rs"]
 mod ready;
+#[path = "external/services.rs"]
+mod services;
 
 use std::path::Path;
 use std::process::Command;

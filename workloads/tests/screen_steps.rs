@@ -292,36 +292,97 @@ fn what_a_screen_leaves_out_is_not_in_its_graph() {
     );
 }
 
+/// A network beside the first one.
+const SMALL: &str = "[[steps]]\nname = \"small\"\nkind = \"embed\"\nmodel = \"tiny\"\n";
+
+#[test]
+fn a_network_beside_the_first_is_a_step_and_other_steps_may_take_it() {
+    let screen = parse(&(SMALL.to_owned() + &step("spots", "\"small\""))).unwrap();
+    let network = &screen.networks[0];
+    assert_eq!((network.name.as_str(), network.model.as_str()), ("small", "tiny"));
+    let graph = StepGraph::of(&screen).unwrap();
+    let joined = graph.steps().iter().find(|step| step.name == "features").unwrap();
+    assert_eq!(joined.inputs, ["quality", "embed", "small", "spots"]);
+    assert!(screen.plan_text().contains("embed with tiny"));
+    for (from, to, place, part) in [
+        (
+            "\"small\"",
+            "\"efficientnet-lite0\"",
+            "12:8",
+            "the network of [model]",
+        ),
+        ("\"small\"", "\"quality\"", "12:8", "a built-in step"),
+        (
+            "model",
+            "deadline = \"1s\"\nmodel",
+            "14:1",
+            "unknown key 'deadline'",
+        ),
+        ("model = \"tiny\"\n", "", "11:1", "needs 'model'"),
+        ("\"tiny\"", "\"tin y\"", "14:9", "a model's name has"),
+        (
+            "model",
+            "engine = \"onxn\"\nmodel",
+            "14:10",
+            "did you mean 'onnx'?",
+        ),
+    ] {
+        let errors = parse(&SMALL.replacen(from, to, 1)).unwrap_err();
+        let expected = format!("s.toml:{place}: ");
+        assert!(
+            errors.lines().count() == 1 && errors.starts_with(&expected) && errors.contains(part),
+            "{to:?}: no {expected}...{part} in\n{errors}"
+        );
+    }
+    assert!(
+        parse(&(SMALL.to_owned() + SMALL))
+            .unwrap_err()
+            .contains("holds \"small\" twice")
+    );
+    let text = BASE.to_owned() + SMALL;
+    let errors = Screen::parse_with_models(&text, "s.toml", &["tony"])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        errors.contains("s.toml:14:9: steps[0].model is \"tiny\""),
+        "{errors}"
+    );
+}
+
+/// The keys of each kind of step, as an error about an unknown one lists them.
+fn keys_of(step: &str) -> Vec<String> {
+    let text = BASE.to_owned() + &step.replace("kind", "no_such_key = 1\nkind");
+    let errors = Screen::parse(&text, "s.toml").unwrap_err();
+    let mut known = errors.0.iter().find_map(|error| match &error.problem {
+        ScreenProblem::UnknownKey { known, .. } => Some(known.clone()),
+        _ => None,
+    });
+    let known = known.as_mut().unwrap();
+    known.sort();
+    known.clone()
+}
+
 #[test]
 fn the_schema_knows_every_key_of_a_step() {
-    let text = BASE.to_owned() + &SPOTS.replace("kind", "no_such_key = 1\nkind");
-    let errors = Screen::parse(&text, "s.toml").unwrap_err();
-    let mut known = errors
-        .0
-        .iter()
-        .find_map(|error| match &error.problem {
-            ScreenProblem::UnknownKey { known, .. } => Some(known.clone()),
-            _ => None,
-        })
-        .unwrap();
-    known.sort();
     let schema = json_schema();
-    let keys = schema["properties"]["steps"]["items"]["properties"]
-        .as_object()
-        .unwrap();
-    let mut listed: Vec<String> = keys.keys().cloned().collect();
-    listed.sort();
-    assert_eq!(known, listed);
+    for (index, step) in [SPOTS, SMALL].into_iter().enumerate() {
+        let kind = &schema["properties"]["steps"]["items"]["anyOf"][index];
+        let keys = kind["properties"].as_object().unwrap();
+        let mut listed: Vec<String> = keys.keys().cloned().collect();
+        listed.sort();
+        assert_eq!(keys_of(step), listed);
+    }
     let validator = jsonschema::draft7::new(&schema).unwrap();
-    for (text, valid) in [
-        (BASE.to_owned() + SPOTS, true),
-        (text, false),
-        (
-            BASE.to_owned() + &SPOTS.replace("deadline = \"30s\"\n", ""),
-            false,
-        ),
-        (BASE.to_owned() + &SPOTS.replace("30s", "30 years"), false),
+    for (steps, valid) in [
+        (SPOTS.to_owned(), true),
+        (SMALL.to_owned(), true),
+        (SPOTS.replace("kind", "no_such_key = 1\nkind"), false),
+        (SPOTS.replace("deadline = \"30s\"\n", ""), false),
+        (SPOTS.replace("30s", "30 years"), false),
+        (SMALL.replace("model", "columns = [\"a\"]\nmodel"), false),
+        (SMALL.replace("embed", "embde"), false),
     ] {
+        let text = BASE.to_owned() + &steps;
         let table: toml::Table = toml::from_str(&text).unwrap();
         assert_eq!(
             validator.is_valid(&serde_json::to_value(table).unwrap()),

@@ -102,9 +102,14 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     settings.lanes = vec![Urgency::Live];
     let device = args.compute.open_device(&run.screen.resources)?;
     // Opened once here so that missing or wrong weights are an error now and not after the first fields.
-    let engine = wellspring::embed::open_engine(&run, &settings.engine)?
-        .device()
-        .to_owned();
+    let mut engines = Vec::new();
+    for network in &run.networks {
+        let engine = wellspring::embed::open_engine(network, &settings.engine)?;
+        if !engines.iter().any(|known| known == engine.device()) {
+            engines.push(engine.device().to_owned());
+        }
+    }
+    let engine = engines.join(" + ");
 
     let broker = match args.kafka {
         Some(_) => None,

@@ -42,8 +42,8 @@ pub struct Request {
     pub field: u32,
     /// The images, in the screen's channel order, where the step asks for `images`.
     pub images: Vec<RequestImages>,
-    /// The other inputs by name: `quality` (per channel its measures), `nuclei` (a count), `embed` (a list of numbers), or
-    /// the columns of another step.
+    /// The other inputs by name: `quality` (per channel its measures), `nuclei` (a count), `embed` (a list of numbers, as
+    /// those of other networks), or the columns of another step.
     pub inputs: Map<String, Value>,
     /// The numbers that are wanted.
     pub columns: Vec<String>,
@@ -89,7 +89,7 @@ impl Request {
                         .flat_map(|channel| &channel.measures)
                         .find_map(|(name, count)| (name == crate::quality::NUCLEI).then_some(count))
                 ),
-                EMBED => json!(field.embedding),
+                EMBED => network(field, 0),
                 name => other_step(field, name, answers),
             };
             inputs.insert(input.clone(), value);
@@ -137,7 +137,20 @@ fn quality(field: &Embedded) -> Value {
     Value::Object(channels.collect())
 }
 
+/// The embedding of one of the run's networks.
+fn network(field: &Embedded, index: usize) -> Value {
+    let networks = &field.run.networks;
+    let start: usize = networks.iter().take(index).map(|network| network.width).sum();
+    let width = networks.get(index).map_or(0, |network| network.width);
+    json!(field.embedding.get(start..start + width))
+}
+
 fn other_step(field: &Embedded, name: &str, answers: &[Option<Vec<f32>>]) -> Value {
+    // The first one is called `embed` as an input.
+    let others = field.run.networks.iter().skip(1);
+    if let Some(index) = others.into_iter().position(|network| network.name == name) {
+        return network(field, index + 1);
+    }
     let steps = field.run.screen.steps.iter().zip(answers);
     let found = steps.into_iter().find(|(step, _)| step.name == name);
     let Some((step, Some(values))) = found else {

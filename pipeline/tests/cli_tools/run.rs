@@ -136,8 +136,8 @@ fn run_and_compare(text: &str) -> tempfile::TempDir {
         screen: run.screen.name.to_string(),
         run: run.id.clone(),
         screen_sha256: run.screen.hash(),
-        model: run.card.name.clone(),
-        model_sha256: run.card.weights.content_sha256.clone(),
+        model: run.networks[0].card.name.clone(),
+        model_sha256: run.networks[0].card.weights.content_sha256.clone(),
         seed: run.screen.comparison.seed,
         transform_sha256: None,
     };

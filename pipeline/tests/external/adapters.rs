@@ -149,7 +149,7 @@ fn a_command_and_what_it_started_are_gone_when_it_is_closed() {
 }
 
 /// A Python web service that prints its port.
-fn serve(arguments: &[&str]) -> (Running, String) {
+pub(crate) fn serve(arguments: &[&str]) -> (Running, String) {
     let child = Process::new("python3")
         .args(arguments)
         .stdout(Stdio::piped())

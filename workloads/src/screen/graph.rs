@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::settings::words_of;
-use super::steps::ExternalStep;
+use super::steps::{EmbedStep, ExternalStep};
 use super::{Align, Normalise, Scaling, Screen};
 
 /// The images of a field of view.
@@ -149,7 +149,7 @@ impl StepGraph {
     /// # Errors
     /// The first of [`StepGraph::faults`]; a screen that was read from a file has none.
     pub fn of(screen: &Screen) -> Result<Self, GraphProblem> {
-        if let Some(fault) = Self::faults(&screen.steps, screen.nuclei.is_some())
+        if let Some(fault) = Self::faults(&screen.steps, &screen.networks, screen.nuclei.is_some())
             .into_iter()
             .next()
         {
@@ -160,11 +160,11 @@ impl StepGraph {
     }
 
     /// Everything wrong with the inputs of `[[steps]]`.
-    pub fn faults(steps: &[ExternalStep], nuclei: bool) -> Vec<Fault> {
+    pub fn faults(steps: &[ExternalStep], networks: &[EmbedStep], nuclei: bool) -> Vec<Fault> {
         let mut faults = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             for (at, input) in step.inputs.iter().enumerate() {
-                let problem = fault_of(input, steps, nuclei);
+                let problem = fault_of(input, steps, networks, nuclei);
                 faults.extend(problem.map(|problem| Fault {
                     step: index,
                     input: Some(at),
@@ -280,9 +280,14 @@ fn article(level: Level) -> &'static str {
 }
 
 /// Why an external step cannot be given this.
-fn fault_of(input: &str, steps: &[ExternalStep], nuclei: bool) -> Option<GraphProblem> {
+fn fault_of(
+    input: &str,
+    steps: &[ExternalStep],
+    networks: &[EmbedStep],
+    nuclei: bool,
+) -> Option<GraphProblem> {
     let name = input.to_owned();
-    if steps.iter().any(|step| step.name == input) {
+    if networks.iter().any(|step| step.name == input) || steps.iter().any(|step| step.name == input) {
         return None;
     }
     if input == NUCLEI && !nuclei {
@@ -306,7 +311,10 @@ fn fault_of(input: &str, steps: &[ExternalStep], nuclei: bool) -> Option<GraphPr
                 .iter()
                 .filter(|name| nuclei || **name != NUCLEI)
                 .map(|name| (*name).to_owned());
-            let known = given.chain(steps.iter().map(|step| step.name.clone())).collect();
+            let known = given
+                .chain(networks.iter().map(|step| step.name.clone()))
+                .chain(steps.iter().map(|step| step.name.clone()))
+                .collect();
             Some(GraphProblem::Unknown { input: name, known })
         }
     }
@@ -381,6 +389,11 @@ fn built(screen: &Screen) -> Vec<Step> {
             steps.push(step(NUCLEI, &[IMAGES], &format!("counted in {}", nuclei.channel)));
         }
         steps.push(step(EMBED, &["preprocess"], &screen.model.name));
+        let networks = screen.networks.iter();
+        steps.extend(networks.map(|network| Step {
+            level: Level::Field,
+            ..step(&network.name, &["preprocess"], &network.model)
+        }));
         steps.extend(
             screen
                 .steps
@@ -390,6 +403,7 @@ fn built(screen: &Screen) -> Vec<Step> {
         );
         let mut joined = vec![QUALITY, EMBED];
         joined.extend(screen.nuclei.as_ref().map(|_| NUCLEI));
+        joined.extend(screen.networks.iter().map(|step| step.name.as_str()));
         joined.extend(screen.steps.iter().map(|step| step.name.as_str()));
         steps.push(on(
             "features",

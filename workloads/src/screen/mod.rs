@@ -9,6 +9,7 @@ mod nearest;
 mod nuclei;
 mod plan_text;
 mod read;
+mod read_added;
 mod read_comparison;
 mod read_steps;
 mod schema;
@@ -29,7 +30,7 @@ pub use settings::{
     QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
     Tiling, ZStack,
 };
-pub use steps::{ExternalStep, Service, StepKind, nearest_column};
+pub use steps::{EmbedStep, ExternalStep, Service, StepKind, nearest_column};
 pub use treatments::{TreatmentError, TreatmentErrors};
 
 use std::collections::BTreeMap;
@@ -75,6 +76,9 @@ pub struct Screen {
     pub nuclei: Option<NucleiSettings>,
     /// The network.
     pub model: ModelSettings,
+    /// Networks beside that of `model`, as they stand in the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<EmbedStep>,
     /// Steps outside this program, as they stand in the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<ExternalStep>,
@@ -186,6 +190,16 @@ impl Screen {
         plate: &Barcode,
     ) -> Result<(BTreeMap<WellPosition, Treatment>, Vec<WellPosition>), TreatmentErrors> {
         treatments::of_known_wells(&self.controls, map, plate)
+    }
+
+    /// Every network that sees a field: that of `[model]`, whose step has the model's name, then those of `[[steps]]`.
+    pub fn all_networks(&self) -> impl Iterator<Item = EmbedStep> + '_ {
+        let first = EmbedStep {
+            name: self.model.name.clone(),
+            model: self.model.name.clone(),
+            engine: self.model.engine,
+        };
+        std::iter::once(first).chain(self.networks.iter().cloned())
     }
 
     /// Whether the screen can only be compared, from tables: it has no images.

@@ -239,6 +239,12 @@ fn steps(plan: &mut Plan, screen: &Screen) {
         "embed",
         &format!("{}, engine {}", screen.model.name, screen.model.engine),
     );
+    for step in &screen.networks {
+        plan.line(
+            &step.name,
+            &format!("embed with {}, engine {}", step.model, step.engine),
+        );
+    }
     for step in &screen.steps {
         let seconds = |ms: u64| ms as f64 / 1e3;
         let text = format!(

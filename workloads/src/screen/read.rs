@@ -5,9 +5,9 @@
 use toml::de::{DeTable, DeValue};
 
 use super::nuclei::nuclei;
+use super::read_added::steps;
 use super::read_comparison::{comparison, monitor};
 use super::read_steps::{preprocess, quality};
-use super::steps::steps;
 use super::table::{Report, Table, Value};
 use super::*;
 use crate::layout::{Layout, LayoutError};
@@ -102,7 +102,17 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
     let dose_unit = plate_map.as_ref().and_then(|(_, unit)| unit.as_deref());
     let comparison = comparison(report, value, dose_unit);
     let value = root.get("steps");
-    let steps = steps(report, value, nuclei.is_some(), profiles.is_some());
+    let first = model
+        .as_ref()
+        .map_or_else(|| ModelSettings::default().name, |model| model.name.clone());
+    let steps = steps(
+        report,
+        value,
+        nuclei.is_some(),
+        profiles.is_some(),
+        &first,
+        models,
+    );
     let value = root.get("monitor");
     let monitor = monitor(report, value);
     let table = root.get("resources");
@@ -126,7 +136,8 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
         quality,
         nuclei: nuclei.flatten(),
         model: model.unwrap_or_default(),
-        steps,
+        networks: steps.networks,
+        steps: steps.external,
         comparison,
         monitor,
         resources: resources.unwrap_or_default(),
@@ -433,7 +444,7 @@ fn model(report: &mut Report, mut table: Table<'_>, models: &[&str]) -> ModelSet
 }
 
 /// Reports a name that no model can have, or that none of `models` has.
-fn model_name(report: &mut Report, value: &Value<'_>, name: &str, models: &[&str]) {
+pub(super) fn model_name(report: &mut Report, value: &Value<'_>, name: &str, models: &[&str]) {
     let usable = name.len() <= 64
         && !name.starts_with('.')
         && name

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use wellspring::compare::Planned;
 use wellspring::drift::Watch;
+use wellspring::events::ModelIdentity;
 use wellspring::plan::read_plate_map;
 use wellspring::results::{FeatureColumns, Provenance};
 use wellspring::runs::run_id;
@@ -194,27 +195,27 @@ fn read_tables(
     Tables::read(&reading, screen)
 }
 
-/// As a run writes it, where the features are those of the screen's network.
+/// As a run writes it, where the features are those of the screen's networks.
 fn provenance(screen: &Screen, features: &[String]) -> Provenance {
     let family = features
         .first()
         .and_then(|name| name.rsplit_once('_'))
         .map_or("", |(family, _)| family);
-    // A model that this machine does not know made its features elsewhere.
-    let card = wellspring::model_store::models_folder()
+    // Models that this machine does not know made their features elsewhere.
+    let cards = wellspring::model_store::models_folder()
         .ok()
-        .and_then(|folder| wellspring::model_cards::find(&folder, family).ok())
-        .filter(|card| card.name == screen.model.name);
+        .filter(|_| family == screen.model.name)
+        .and_then(|folder| wellspring::model_cards::of_screen(&folder, screen).ok());
+    let model = cards.map(|cards| ModelIdentity::of(cards.iter().map(|card| &**card)));
     Provenance {
         screen: screen.name.to_string(),
         run: run_id(screen),
         screen_sha256: screen.hash(),
-        model: card
-            .as_ref()
-            .map_or_else(|| "features made elsewhere".to_owned(), |card| card.name.clone()),
-        model_sha256: card
-            .as_ref()
-            .map_or_else(String::new, |card| card.weights.content_sha256.clone()),
+        model: model.as_ref().map_or_else(
+            || "features made elsewhere".to_owned(),
+            |model| model.name.clone(),
+        ),
+        model_sha256: model.map_or_else(String::new, |model| model.weights_sha256),
         seed: screen.comparison.seed,
         transform_sha256: None,
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use wellspring::events::ModelIdentity;
 use wellspring::heads::{self, Controls, HeadsError, Kind, Request, TableKeys};
 use wellspring::identity::same_model;
 use wellspring::model_cards;
@@ -219,8 +220,10 @@ impl Args {
         let bootstrap = bootstrap.context("--run reads from Kafka: say where with --kafka")?;
         let kafka = self.client.settings(bootstrap)?;
         let (screen, model, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
-        let base = model_cards::find(folder, &screen.model.name)?;
-        same_model(&run.to_owned(), model.as_ref(), &base)?;
+        let cards = model_cards::of_screen(folder, &screen)?;
+        let now = ModelIdentity::of(cards.iter().map(|card| &**card));
+        same_model(&run.to_owned(), model.as_ref(), &now)?;
+        let base = cards.into_iter().next().context("a screen has a network")?;
         let map = runtime()?.block_on(read_plate_map(&screen))?;
         let (profiles, left_out) = heads::run_profiles(&screen, &base, &mut collection, &map, controls)?;
         Ok(Found {

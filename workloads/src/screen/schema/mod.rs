@@ -4,6 +4,7 @@
 //! to the reader, key by key: what the one takes the other takes. What needs more than one key (contradictions, a channel
 //! that does not exist, a cycle of steps) only the reader sees. Nothing here fails.
 
+mod comparison;
 mod form;
 mod tables;
 
@@ -81,15 +82,15 @@ fn root() -> Vec<Key> {
         key("model", "The network.", tables::model()),
         key(
             "steps",
-            "Steps outside this program, each under [[steps]].",
+            "Networks beside [model], and steps outside this program, each under [[steps]].",
             tables::steps(),
         ),
         key(
             "comparison",
             "What is asked, and how it is answered.",
-            tables::comparison(),
+            comparison::comparison(),
         ),
-        key("monitor", "The watch over control wells.", tables::monitor()),
+        key("monitor", "The watch over control wells.", comparison::monitor()),
         key("resources", "What a worker may use.", tables::resources()),
         key("output", "What is written besides the tables.", tables::output()),
     ]
