@@ -17,104 +17,250 @@ mod planes;
 mod plate;
 mod room;
 mod scaling;
+mod turns;
 
 pub use deadlines::keep as keep_deadlines;
 pub use listing::{list_plate, list_screen, plates_by_name, plates_of};
 pub use map::read_plate_map;
 pub use planes::check_planes;
 pub use plate::{Failure, PlatePlan, PlateSource, plan_plate, try_field};
-pub use room::Room;
+pub use turns::{Turn, Turns};
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use wellspring_workloads::layout::{FieldFiles, PlaneFile};
 use wellspring_workloads::words::Barcode;
 
 use self::event::plan_event;
-use self::known::{Known, Now};
+use self::known::{Known, Learned, Now};
+use self::room::Room;
 use crate::dead_letters::Place;
 use crate::error::{Stage, StageError};
-use crate::events::{ChannelImages, ImageRef, PlateReady, Status};
+use crate::events::{ChannelImages, ImageRef, PlateReady, RunId, Status};
 use crate::failures::{attempt, parked, settle, settle_deadly};
 use crate::kafka::lane::Inbound;
 use crate::kafka::topics::Urgency;
-use crate::kafka::{KafkaSettings, OutRecord};
+use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::runs::{Course, Run, Runs};
-use crate::track::{Outcome, Tracked};
+use crate::track::{Outcome, Ticket, Tracked};
 use crate::{failpoint, ids};
 
-/// Runs the stage of one lane until its input ends. Blocking; on a thread of its own.
+/// Between two looks at what has changed, while no plate can be planned.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a plate waits for the turn of a run that another planner has, or that is on its way, before it goes first.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The planner of one lane.
 ///
 /// The live planner reads every event, and so is the one that knows whether a plate is new to a run; what the batch lane
-/// is to do it hands over.
-pub fn run(
-    input: &async_channel::Receiver<Tracked<Arc<Inbound>>>,
-    kafka: &KafkaSettings,
-    runs: &Arc<Runs>,
+/// is to do it hands over. The batch planner takes the runs in turns.
+pub struct Planner {
+    kafka: KafkaSettings,
+    runs: Arc<Runs>,
     lane: Urgency,
-    room: &mut Room,
-    runtime: &Handle,
-) {
-    let mut known = Known::of(lane);
-    while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
+    room: Room,
+    runtime: Handle,
+    known: Known,
+    /// Events that wait to be planned, in the order they came in.
+    waiting: Vec<Waiting>,
+    /// Whose turn is waited for, and since when.
+    turn_of: Option<(RunId, Instant)>,
+}
+
+/// An event that waits to be planned.
+struct Waiting {
+    event: PlateReady,
+    /// Those that the plate belongs to.
+    runs: Vec<Arc<Run>>,
+    ticket: Ticket,
+}
+
+impl Planner {
+    /// The planner of this lane, on nothing yet.
+    ///
+    /// # Errors
+    /// No client can be made.
+    pub fn open(
+        kafka: &KafkaSettings,
+        runs: Arc<Runs>,
+        lane: Urgency,
+        runtime: &Handle,
+    ) -> Result<Self, KafkaFailure> {
+        Ok(Self {
+            room: Room::open(kafka, lane)?,
+            kafka: kafka.clone(),
+            runs,
+            lane,
+            runtime: runtime.clone(),
+            known: Known::of(lane),
+            waiting: Vec::new(),
+            turn_of: None,
+        })
+    }
+
+    /// Plans until the input ends. Blocking; on a thread of its own.
+    pub fn run(mut self, input: &async_channel::Receiver<Tracked<Arc<Inbound>>>) {
+        loop {
+            if self.waiting.is_empty() {
+                let Ok(first) = input.recv_blocking() else { return };
+                self.take(first);
+            }
+            while let Ok(next) = input.try_recv() {
+                self.take(next);
+            }
+            // What is held when the planner ends is planned still.
+            match self.next(input.is_closed()) {
+                Ok(Some(index)) => {
+                    let next = self.waiting.remove(index);
+                    self.plan(next);
+                }
+                Ok(None) if self.waiting.is_empty() => {}
+                Ok(None) => std::thread::sleep(LOOK),
+                Err(error) => {
+                    let Waiting { event, ticket, .. } = self.waiting.remove(0);
+                    settle(ticket, place_of(&event), error);
+                }
+            }
+        }
+    }
+
+    /// Reads an event, or settles it as one that cannot be planned.
+    fn take(&mut self, Tracked { value, ticket }: Tracked<Arc<Inbound>>) {
         let parsed = ticket.read::<PlateReady>(Stage::Plan);
         if value.deadly {
             let place = parsed.map_or_else(|_| Place::default(), |event| place_of(&event));
             settle_deadly(ticket, place);
-            continue;
+            return;
         }
         let event = match parsed {
             Ok(event) => event,
             Err(error) => {
                 settle(ticket, Place::default(), error);
-                continue;
+                return;
             }
         };
-        drop(value);
-        let assignment = ticket.position().assignment;
-        let planned = known.catch_up(kafka, assignment).and_then(|()| {
-            let (mut records, mut learned) = (Vec::new(), Vec::new());
-            for run in runs_of(&event, runs)? {
-                let of = (run.id.clone(), event.plate.clone());
-                if known.has(kafka, &of, assignment)? {
-                    tracing::info!(run = run.id, plate = %event.plate, "announced again; it is planned already");
-                    continue;
+        match runs_of(&event, &self.runs) {
+            Ok(runs) => self.waiting.push(Waiting { event, runs, ticket }),
+            Err(error) => settle(ticket, place_of(&event), error),
+        }
+    }
+
+    /// Which event is to be planned now. Of the live lane the first, once there is room for it; of the batch lane one that needs
+    /// no room, or the one whose turn it is.
+    fn next(&mut self, ends: bool) -> Result<Option<usize>, StageError> {
+        let Some(first) = self.waiting.first() else {
+            return Ok(None);
+        };
+        let free = match self.lane {
+            Urgency::Live if self.hands_over(&first.event) => Some(0),
+            Urgency::Live => Some(0).filter(|_| self.is_idle(first)),
+            Urgency::Batch => self.waiting.iter().position(|waiting| self.is_idle(waiting)),
+        };
+        if free.is_some() {
+            return Ok(free);
+        }
+        if !ends && !self.room.is_there()? {
+            return Ok(None);
+        }
+        if self.lane == Urgency::Live || ends {
+            return Ok(Some(0));
+        }
+        let here: Vec<&RunId> = self
+            .waiting
+            .iter()
+            .filter_map(|waiting| waiting.event.run.as_ref())
+            .collect();
+        let run = match self.runs.turn(&here) {
+            Some(Turn::Here(run)) => run,
+            Some(Turn::Elsewhere(run)) => {
+                let since = match &self.turn_of {
+                    Some((of, since)) if *of == run => *since,
+                    _ => Instant::now(),
+                };
+                if since.elapsed() >= PATIENCE {
+                    self.runs.pass_over(&run);
                 }
-                let imaging = known.imaging(&of, assignment);
-                // A plate that is being imaged stays where it was begun.
-                if lane == Urgency::Live && event.lane == Some(Urgency::Batch) && imaging.is_none() {
-                    records.extend(queued(&run, &event.plate)?);
-                    learned.push((of, Now::Planned));
-                    continue;
-                }
-                match room.wait(|| runs.course(&run.id), || input.is_closed())? {
-                    Course::Open => {}
-                    Course::Paused => {
-                        let event = ready(&run, &event, lane)?;
-                        records.push(parked(event, attempt(ticket.record())));
-                        continue;
-                    }
-                    Course::Cancelled => {
-                        tracing::info!(run = run.id, plate = %event.plate, "the run was cancelled");
-                        continue;
-                    }
-                }
-                let made = runtime.block_on(plan_event(&run, &event, imaging, lane, &ticket))?;
-                records.extend(made.records);
-                room.taken(made.tasks);
-                learned.extend(made.now.map(|now| (of, now)));
+                self.turn_of = Some((run, since));
+                return Ok(None);
             }
-            Ok((records, learned))
-        });
+            // The status of what is here has not been read yet.
+            None => return Ok(Some(0)),
+        };
+        self.turn_of = None;
+        Ok(self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.event.run.as_ref() == Some(&run)))
+    }
+
+    /// Whether none of its runs is worked on now.
+    fn is_idle(&self, waiting: &Waiting) -> bool {
+        let mut runs = waiting.runs.iter();
+        runs.all(|run| self.runs.course(&run.id) != Course::Open)
+    }
+
+    /// Whether the event is the batch planner's to plan.
+    fn hands_over(&self, event: &PlateReady) -> bool {
+        self.lane == Urgency::Live && event.lane == Some(Urgency::Batch)
+    }
+
+    /// Plans a plate for its runs.
+    fn plan(&mut self, Waiting { event, runs, ticket }: Waiting) {
+        let planned = self.records(&event, &runs, &ticket);
         failpoint::pass("planner", "plan");
         match planned {
             Ok((records, learned)) => {
-                known.learn(learned, assignment);
+                self.known.learn(learned, ticket.position().assignment);
                 ticket.settle(Outcome::Publish(records));
             }
             Err(error) => settle(ticket, place_of(&event), error),
         }
+    }
+
+    /// Everything that is published for an event, and what becomes of its plates thereby.
+    fn records(
+        &mut self,
+        event: &PlateReady,
+        runs: &[Arc<Run>],
+        ticket: &Ticket,
+    ) -> Result<(Vec<OutRecord>, Learned), StageError> {
+        let assignment = ticket.position().assignment;
+        self.known.catch_up(&self.kafka, assignment)?;
+        let (mut records, mut learned) = (Vec::new(), Vec::new());
+        for run in runs {
+            let of = (run.id.clone(), event.plate.clone());
+            if self.known.has(&self.kafka, &of, assignment)? {
+                tracing::info!(run = run.id, plate = %event.plate, "announced again; it is planned already");
+                continue;
+            }
+            let imaging = self.known.imaging(&of, assignment);
+            // A plate that is being imaged stays where it was begun.
+            if self.hands_over(event) && imaging.is_none() {
+                records.extend(queued(run, &event.plate)?);
+                learned.push((of, Now::Planned));
+                continue;
+            }
+            match self.runs.course(&run.id) {
+                Course::Open => {}
+                Course::Paused => {
+                    let event = ready(run, event, self.lane)?;
+                    records.push(parked(event, attempt(ticket.record())));
+                    continue;
+                }
+                Course::Cancelled => {
+                    tracing::info!(run = run.id, plate = %event.plate, "the run was cancelled");
+                    continue;
+                }
+            }
+            let planning = plan_event(run, event, imaging, self.lane, ticket);
+            let made = self.runtime.block_on(planning)?;
+            records.extend(made.records);
+            self.room.taken(made.tasks);
+            learned.extend(made.now.map(|now| (of, now)));
+        }
+        Ok((records, learned))
     }
 }
 
@@ -157,7 +303,12 @@ fn ready(run: &Run, event: &PlateReady, lane: Urgency) -> Result<OutRecord, Stag
         progress: event.progress.clone(),
     };
     let id = ids::of_plate(&run.id, plate, "ready", &ids::content([plate.as_str()]));
-    OutRecord::new(lane.plates(), plate.as_str(), id, event.kind(), &event)
+    // The plates of a run are in one partition of the batch lane, so that none waits behind those of another run.
+    let key = match lane {
+        Urgency::Live => plate.as_str(),
+        Urgency::Batch => run.id.as_str(),
+    };
+    OutRecord::new(lane.plates(), key, id, event.kind(), &event)
         .map_err(|error| StageError::internal(Stage::Plan, error))
 }
 

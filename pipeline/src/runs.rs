@@ -23,6 +23,7 @@ use crate::kafka::topics::Topic;
 use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 use crate::model_cards::{self, CardsError};
 use crate::model_store::models_folder;
+use crate::plan::{Turn, Turns};
 use crate::results::feature_names;
 use crate::shading::ShadingCache;
 use crate::store::{ImageStore, StoreError};
@@ -223,6 +224,7 @@ struct Known {
     runs: HashMap<RunId, Result<Arc<Run>, Arc<str>>>,
     /// Of runs that an operator has steered.
     courses: HashMap<RunId, Course>,
+    turns: Turns,
     failed: Option<Arc<str>>,
 }
 
@@ -333,6 +335,18 @@ impl Runs {
         self.lock().courses.get(id).copied().unwrap_or_default()
     }
 
+    /// Whose turn it is in the batch lane; `here` are runs with a plate in this process.
+    pub fn turn(&self, here: &[&RunId]) -> Option<Turn> {
+        let known = self.lock();
+        let open = |run: &RunId| known.courses.get(run).copied().unwrap_or_default() == Course::Open;
+        known.turns.next(here, open)
+    }
+
+    /// Others go on without the run, until something is heard of it.
+    pub fn pass_over(&self, run: &RunId) {
+        self.lock().turns.pass_over(run);
+    }
+
     /// Every run known now.
     pub fn all(&self) -> Vec<Arc<Run>> {
         let mut runs: Vec<_> = self
@@ -350,6 +364,7 @@ impl Runs {
             Ok(Status::RunSubmitted {
                 run, screen, model, ..
             }) => {
+                self.lock().turns.weigh(&run, screen.resources.weight);
                 let opened = Run::open(*screen).and_then(|opened| {
                     same_model(&run, model.as_ref(), &opened.model())?;
                     Ok(Arc::new(opened))
@@ -368,6 +383,13 @@ impl Runs {
                 let course = known.courses.entry(run).or_default();
                 *course = course.steered(action);
             }
+            Ok(Status::PlateQueued { run, plate }) => self.lock().turns.queued(&run, &plate),
+            Ok(Status::PlatePlanned {
+                run,
+                plate,
+                fields_planned,
+                ..
+            }) => self.lock().turns.planned(&run, &plate, fields_planned),
             Ok(_) => {}
             Err(error) => {
                 let message = crate::error::chain(&record.unreadable(error));

@@ -29,10 +29,10 @@ use crate::kafka::lane::{Company, Drained, Lane, LaneSettings};
 use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::lanes::Lanes;
-use crate::plan::Room;
+use crate::plan::{Planner, keep_deadlines};
 use crate::runs::Runs;
 use crate::track::{Outcome, Tracked};
-use crate::{decode, embed, failpoint, fetch, plan, preprocess, publish, quality};
+use crate::{decode, embed, failpoint, fetch, preprocess, publish, quality};
 
 /// What a worker may use.
 #[derive(Debug, Clone)]
@@ -109,27 +109,30 @@ pub fn planner(
     urgency: Urgency,
     runtime: &Handle,
 ) -> Result<Role, KafkaFailure> {
-    // A plate's plan is large and planning is quick: few are held at once.
+    // A plate's plan is large and planning is quick, so few are held at once; of the batch lane a few of each run, of which
+    // the one is planned whose turn it is.
+    let (in_flight, per_partition) = match urgency {
+        Urgency::Live => (4, None),
+        Urgency::Batch => (128, Some(4)),
+    };
     let settings = LaneSettings {
         topic: urgency.plates(),
         role: urgency.planner(),
-        in_flight: 4,
+        in_flight,
+        per_partition,
         company: Company::default(),
         until_drained: None,
     };
     let (lane, plates) = Lane::open(kafka, &settings)?;
-    let (handle, kafka) = (runtime.clone(), kafka.clone());
-    let mut room = Room::open(&kafka, urgency)?;
     let mut threads = Vec::new();
     if urgency == Urgency::Live {
         // Without the work itself it would hold the channel open for nobody.
         let (planner, kafka) = (plates.downgrade(), kafka.clone());
         let ended = move || planner.upgrade().is_none_or(|plates| plates.is_closed());
-        threads.push(spawn("deadlines", move || plan::keep_deadlines(&kafka, ended))?);
+        threads.push(spawn("deadlines", move || keep_deadlines(&kafka, ended))?);
     }
-    threads.push(spawn("plan", move || {
-        plan::run(&plates, &kafka, &runs, urgency, &mut room, &handle)
-    })?);
+    let planner = Planner::open(kafka, runs, urgency, runtime)?;
+    threads.push(spawn("plan", move || planner.run(&plates))?);
     Ok(Role {
         lanes: vec![lane],
         threads,
@@ -144,6 +147,7 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
         topic: Topic::Retries,
         role: "retrier",
         in_flight: 256,
+        per_partition: None,
         company: Company::default(),
         until_drained: None,
     };
@@ -188,6 +192,7 @@ pub fn worker(
             topic: urgency.tasks(),
             role: urgency.worker(),
             in_flight: settings.in_flight_fields,
+            per_partition: None,
             company: company.clone(),
             until_drained: settings.until_drained.then_some(drained),
         };

@@ -12,6 +12,7 @@ mod kafka {
     pub(crate) mod registry;
     pub(crate) mod replay;
     pub(crate) mod topics;
+    pub(crate) mod turns;
 }
 
 use std::io::{Read, Write};

@@ -60,6 +60,7 @@ impl Broker {
             topic,
             role,
             in_flight,
+            per_partition: None,
             company: company.clone(),
             until_drained: None,
         };
@@ -73,6 +74,7 @@ impl Broker {
             topic,
             role,
             in_flight,
+            per_partition: None,
             company: Company::default(),
             until_drained: None,
         };
@@ -127,6 +129,52 @@ fn a_lane_without_room_reads_no_more_and_polls_on() {
         tracked.ticket.settle(Outcome::Publish(Vec::new()));
     }
     assert_eq!(lane.assignments(), assignments, "the group rebalanced");
+    end(lane, work);
+}
+
+#[test]
+fn a_full_partition_leaves_room_for_the_others_and_keeps_its_order() {
+    let broker = Broker::start();
+    let of = |partition: i32, count: usize| {
+        (0..count).map(move |i| OutRecord {
+            partition: Some(partition),
+            ..record(Topic::BatchPlates, &format!("{partition}/{i:02}"))
+        })
+    };
+    // A long queue in one partition, and a short one behind it.
+    let all: Vec<OutRecord> = of(0, 40).chain(of(1, 5)).collect();
+    broker.publish(&all);
+    let settings = LaneSettings {
+        topic: Topic::BatchPlates,
+        role: "planner-batch",
+        in_flight: 16,
+        per_partition: Some(2),
+        company: Company::default(),
+        until_drained: None,
+    };
+    let (lane, work) = Lane::open(&broker.kafka, &settings).unwrap();
+    let mut held = Vec::new();
+    let mut seen: [Vec<String>; 2] = Default::default();
+    while seen[0].len() + seen[1].len() < all.len() {
+        while held.len() < 4 && seen[0].len() + seen[1].len() < all.len() {
+            let tracked = work.recv_blocking().unwrap();
+            let key = tracked.value.key.clone();
+            seen[usize::from(key.starts_with('1'))].push(key.clone());
+            held.push((key, tracked));
+            let of_first = held.iter().filter(|(key, _)| key.starts_with('0')).count();
+            assert!(of_first <= 2, "more of a partition than it may have");
+            if seen[1].len() == 5 && of_first == 2 {
+                break;
+            }
+        }
+        let (_, tracked) = held.remove(0);
+        tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    }
+    for (_, tracked) in held {
+        tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    }
+    assert_eq!([seen[0].len(), seen[1].len()], [40, 5]);
+    assert!(seen.iter().all(|keys| keys.is_sorted()), "{seen:?}");
     end(lane, work);
 }
 

@@ -48,6 +48,8 @@ pub struct LaneSettings {
     pub role: &'static str,
     /// Records in flight or held at most.
     pub in_flight: usize,
+    /// The same of one partition. The others go on where one has that many.
+    pub per_partition: Option<usize>,
     /// The lanes that share the stages behind this one.
     pub company: Company,
     /// Whether to stop when every assigned partition is read to its end and settled: here, and in the lanes beside it.
@@ -249,6 +251,8 @@ impl Lane {
             resume_at: limit.div_ceil(4),
             at_end: HashSet::new(),
             read: VecDeque::new(),
+            per_partition: settings.per_partition.unwrap_or(usize::MAX),
+            crowded: BTreeMap::new(),
             waiting: BTreeMap::new(),
             assignments: 0,
         };

@@ -97,8 +97,9 @@ impl Topic {
     /// Partitions made when the topic is created: the most workers that can share it.
     pub(super) fn partitions(self) -> i32 {
         match self {
-            Topic::Tasks | Topic::BatchTasks => 32,
-            Topic::Plates | Topic::BatchPlates => 4,
+            // Of the batch lane's plates, each run has one.
+            Topic::Tasks | Topic::BatchTasks | Topic::BatchPlates => 32,
+            Topic::Plates => 4,
             Topic::Features | Topic::Profiles | Topic::Comparisons => 8,
             Topic::Retries => PARKED + 1,
             // One partition: runs are submitted, planned and finished in one order for every reader.

@@ -25,6 +25,9 @@ pub(super) enum Now {
     Imaging(Imaging),
 }
 
+/// What an event made of plates.
+pub(super) type Learned = Vec<(Of, Now)>;
+
 /// The plates that have tasks already, or wait for them in the batch lane: an event that comes twice is planned once. A
 /// plate of which no field could be planned may be announced again.
 pub(super) struct Known {
@@ -135,7 +138,7 @@ impl Known {
     }
 
     /// Takes what an event made of plates, once it is certain that its records are handed over.
-    pub(super) fn learn(&mut self, learned: Vec<(Of, Now)>, assignment: u64) {
+    pub(super) fn learn(&mut self, learned: Learned, assignment: u64) {
         for (of, now) in learned {
             self.here.insert(of, (assignment, now));
         }

@@ -3,13 +3,12 @@
 //! So the tasks topic stays short, whatever is announced: a run that is paused has few tasks to put aside, and what a plate
 //! is planned with is as new as can be.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::kafka::backlog::Backlog;
 use crate::kafka::topics::Urgency;
 use crate::kafka::{KafkaFailure, KafkaSettings};
-use crate::runs::Course;
 
 /// Tasks that wait for a lane's workers at most, before a further plate is planned: about ten plates of 384 wells, a
 /// thousand for each partition.
@@ -18,10 +17,12 @@ const MOST_WAITING: u64 = 32_768;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Room in a lane for further tasks.
-pub struct Room {
+pub(super) struct Room {
     backlog: Backlog,
     /// Tasks that may be published before the backlog has to be looked at again.
     left: u64,
+    /// When it was looked at last.
+    looked: Option<Instant>,
 }
 
 impl Room {
@@ -29,35 +30,29 @@ impl Room {
     ///
     /// # Errors
     /// No client can be made.
-    pub fn open(kafka: &KafkaSettings, lane: Urgency) -> Result<Self, KafkaFailure> {
+    pub(super) fn open(kafka: &KafkaSettings, lane: Urgency) -> Result<Self, KafkaFailure> {
         Ok(Self {
             backlog: Backlog::open(kafka, lane.tasks(), lane.worker())?,
             left: 0,
+            looked: None,
         })
     }
 
-    /// Waits until there is room, the run is not open any more, or the planner `ends`: what it holds then it plans still.
-    /// Blocking.
-    pub(super) fn wait(
-        &mut self,
-        course: impl Fn() -> Course,
-        ends: impl Fn() -> bool,
-    ) -> Result<Course, StageError> {
-        loop {
-            let course = course();
-            if course != Course::Open || self.left > 0 || ends() {
-                return Ok(course);
-            }
+    /// Whether there is room now. Blocking, for as long as Kafka takes to say.
+    ///
+    /// # Errors
+    /// Kafka cannot be asked.
+    pub(super) fn is_there(&mut self) -> Result<bool, StageError> {
+        if self.left == 0 && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             let waiting = self
                 .backlog
                 .look()
                 .map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?
                 .waiting;
             self.left = MOST_WAITING.saturating_sub(waiting);
-            if self.left == 0 {
-                std::thread::sleep(LOOK);
-            }
+            self.looked = Some(Instant::now());
         }
+        Ok(self.left > 0)
     }
 
     /// So many tasks were published.

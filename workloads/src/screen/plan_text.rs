@@ -56,6 +56,9 @@ pub(super) fn plan_text(screen: &Screen) -> String {
     plan.line("batch", &format!("{} images", resources.batch_size));
     let mebibytes = resources.in_flight_bytes as f64 / f64::from(1 << 20);
     plan.line("in flight", &format!("at most {mebibytes:.0} MiB of images"));
+    if resources.weight != 1 {
+        plan.line("weight", &format!("{} in the batch lane", resources.weight));
+    }
     plan.0
 }
 

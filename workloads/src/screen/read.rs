@@ -474,6 +474,8 @@ fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
     let device = report
         .word(value, DeviceChoice::WORDS)
         .and_then(DeviceChoice::from_word);
+    let value = table.get("weight");
+    let weight = report.count(value, 1..=1_000).unwrap_or(default.weight);
     table.finish(report);
     ResourceSettings {
         decode_threads,
@@ -481,6 +483,7 @@ fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
         batch_size,
         in_flight_bytes,
         device: device.unwrap_or_default(),
+        weight,
     }
 }
 

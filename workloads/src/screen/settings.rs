@@ -516,6 +516,20 @@ pub struct ResourceSettings {
     pub in_flight_bytes: u64,
     /// Where kernels and networks run.
     pub device: DeviceChoice,
+    /// Its part of the batch lane beside other screens: one of weight 2 gets twice as many tasks as one of weight 1.
+    /// Default 1.
+    #[serde(default = "usual_weight", skip_serializing_if = "is_usual_weight")]
+    pub weight: u32,
+}
+
+fn usual_weight() -> u32 {
+    1
+}
+
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_usual_weight(weight: &u32) -> bool {
+    *weight == usual_weight()
 }
 
 impl Default for ResourceSettings {
@@ -526,6 +540,7 @@ impl Default for ResourceSettings {
             batch_size: 16,
             in_flight_bytes: 128 << 20,
             device: DeviceChoice::Auto,
+            weight: usual_weight(),
         }
     }
 }

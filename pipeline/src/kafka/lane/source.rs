@@ -53,6 +53,11 @@ pub(super) struct Source {
     pub(super) at_end: HashSet<i32>,
     /// Read before there was room, each with the assignment it was read under: at most one per partition and poll.
     pub(super) read: VecDeque<(u64, OwnedMessage)>,
+    /// Records of one partition that may be in flight at once.
+    pub(super) per_partition: usize,
+    /// Records of partitions that have as many in flight as they may, in their order, each with its assignment. Such a
+    /// partition is paused.
+    pub(super) crowded: BTreeMap<i32, VecDeque<(u64, OwnedMessage)>>,
     /// Records not due yet, one for each partition that waits.
     pub(super) waiting: BTreeMap<i32, Waiting>,
     /// Assignments up to here are known to be read.
@@ -104,7 +109,7 @@ impl Source {
             if let Some((assignment, message)) = self.next()? {
                 match self.give(assignment, message, permit)? {
                     Given::Begun | Given::Stale => {}
-                    Given::Back(message) => self.read.push_front((assignment, message)),
+                    Given::Back(message) => self.put_back(assignment, message),
                     Given::Closed => break,
                 }
             }
@@ -138,6 +143,40 @@ impl Source {
             .retain(|id, waiting| current(*id, waiting.assignment));
         self.read
             .retain(|(assignment, message)| current(message.partition(), *assignment));
+        self.crowded.retain(|id, records| {
+            records.retain(|(assignment, _)| current(*id, *assignment));
+            !records.is_empty()
+        });
+    }
+
+    /// Whether the partition has as many records in flight as it may.
+    fn is_full(&self, id: i32) -> bool {
+        let held = self.shared.held();
+        held.partitions
+            .get(&id)
+            .is_some_and(|p| p.begun >= self.per_partition)
+    }
+
+    /// The next record of a partition that has room again.
+    fn uncrowded(&mut self) -> Result<Option<(u64, OwnedMessage)>, StageError> {
+        let found = self.crowded.keys().copied().find(|id| !self.is_full(*id));
+        let Some(id) = found else { return Ok(None) };
+        let records = self.crowded.get_mut(&id);
+        let next = records.and_then(VecDeque::pop_front);
+        if self.crowded.get(&id).is_none_or(VecDeque::is_empty) {
+            self.crowded.remove(&id);
+            self.pause_or_resume(id, false)?;
+        }
+        Ok(next)
+    }
+
+    /// Keeps a record that could not be begun: it comes before whatever was read of its partition since.
+    fn put_back(&mut self, assignment: u64, message: OwnedMessage) {
+        let id = message.partition();
+        match self.crowded.get_mut(&id) {
+            Some(records) => records.push_front((assignment, message)),
+            None => self.read.push_front((assignment, message)),
+        }
     }
 
     /// The next record to begin: one that became due, one read before, or one from Kafka.
@@ -152,13 +191,30 @@ impl Source {
             self.pause_or_resume(partition, false)?;
             return Ok(found.map(|waiting| (waiting.assignment, waiting.message)));
         }
+        if let Some(next) = self.uncrowded()? {
+            return Ok(Some(next));
+        }
+        let timeout = if self.crowded.is_empty() {
+            POLL
+        } else {
+            POLL_PAUSED
+        };
         let Some((assignment, message)) = self
             .read
             .pop_front()
-            .map_or_else(|| self.poll(POLL), |read| Ok(Some(read)))?
+            .map_or_else(|| self.poll(timeout), |read| Ok(Some(read)))?
         else {
             return Ok(None);
         };
+        let id = message.partition();
+        if self.crowded.contains_key(&id) || self.is_full(id) {
+            self.pause_or_resume(id, true)?;
+            self.crowded
+                .entry(id)
+                .or_default()
+                .push_back((assignment, message));
+            return Ok(None);
+        }
         let left = due_ms(&message).saturating_sub(now);
         if left > 0 {
             let partition = message.partition();
@@ -394,7 +450,8 @@ impl Source {
     fn resume(&mut self) -> Result<(), StageError> {
         let mut reading = TopicPartitionList::new();
         for partition in self.consumer.assignment().map_err(unreadable)?.elements() {
-            if !self.waiting.contains_key(&partition.partition()) {
+            let id = partition.partition();
+            if !self.waiting.contains_key(&id) && !self.crowded.contains_key(&id) {
                 reading.add_partition(partition.topic(), partition.partition());
             }
         }
@@ -429,7 +486,10 @@ impl Source {
             return since.elapsed() >= NONE_COMES;
         }
         self.without_since = None;
-        self.read.is_empty() && held.partitions.keys().all(|p| self.at_end.contains(p)) && held.is_clear()
+        self.read.is_empty()
+            && self.crowded.is_empty()
+            && held.partitions.keys().all(|p| self.at_end.contains(p))
+            && held.is_clear()
     }
 }
 

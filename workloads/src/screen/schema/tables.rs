@@ -488,6 +488,11 @@ pub(super) fn resources() -> Value {
             "Where kernels run.",
             or_else(word(DeviceChoice::WORDS), usual.device.word()),
         ),
+        key(
+            "weight",
+            "Its part of the batch lane beside other screens: tasks in proportion.",
+            or_else(whole(1..=1_000), usual.weight),
+        ),
     ])
 }
 

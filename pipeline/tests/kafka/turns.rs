@@ -1,0 +1,124 @@
+//! Two runs whose plates wait in the batch lane: they are planned in turns, by their screens' weights.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use wellspring::collector::read_statuses;
+use wellspring::events::{RunId, Status};
+use wellspring::kafka::tail::{Start, read_to_end};
+use wellspring::kafka::topics::{Topic, Urgency};
+use wellspring::kafka::{KafkaFailure, KafkaSettings};
+use wellspring::runs::{Run, Runs};
+use wellspring::submit::submit;
+use wellspring::topology::planner;
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::words::Barcode;
+
+use crate::Broker;
+use crate::common::wait_for;
+
+const PLATES: usize = 24;
+
+fn screen(broker: &Broker, name: &str, weight: u32) -> Screen {
+    let folder = broker.folder.path().display();
+    let text = format!(
+        "[screen]\nname = \"{name}\"\n[images]\nstore = \"{folder}/plates\"\nlayout = \"imagexpress\"\n\
+         channels = [{{ name = \"DNA\", match = \"w1\" }}]\n[plate_map]\nfile = \"{folder}/platemap.csv\"\n\
+         [controls]\nreference = {{ role = \"healthy\" }}\nphenotype = {{ role = \"disease\" }}\n\
+         [resources]\nweight = {weight}\n"
+    );
+    Screen::parse(&text, "turns.toml").unwrap()
+}
+
+fn barcodes() -> Vec<Barcode> {
+    (0..PLATES)
+        .map(|number| format!("P{number:02}").parse().unwrap())
+        .collect()
+}
+
+/// Plates whose images are names only: a planner looks no further.
+fn write_plates(broker: &Broker) {
+    let folder = broker.folder.path();
+    let mut map = "plate,well,compound,dose,role\n".to_owned();
+    for plate in barcodes() {
+        std::fs::create_dir_all(folder.join(format!("plates/{plate}"))).unwrap();
+        for (well, role) in [("A01", "healthy"), ("A02", "disease"), ("A03", "treated")] {
+            let image = folder.join(format!("plates/{plate}/{plate}_{well}_s1_w1.tif"));
+            std::fs::write(image, "pixels").unwrap();
+            map.push_str(&format!("{plate},{well},c,1,{role}\n"));
+        }
+    }
+    std::fs::write(folder.join("platemap.csv"), map).unwrap();
+}
+
+fn counted(kafka: &KafkaSettings, which: fn(&Status) -> bool) -> usize {
+    read_statuses(kafka)
+        .unwrap()
+        .iter()
+        .filter(|status| which(status))
+        .count()
+}
+
+/// The order in which plates of two runs were planned; `None` where both runs have the same partition of the lane, which
+/// happens to one pair in 32.
+fn order(broker: &Broker, names: [&str; 2]) -> Option<[Vec<RunId>; 2]> {
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let handle = broker.runtime.handle();
+    let ids = names.map(|name| {
+        let weight = if name.starts_with("heavy") { 3 } else { 1 };
+        let run = Run::open(screen(broker, name, weight)).unwrap();
+        let new = submit(&kafka, &run, &barcodes(), Urgency::Batch, handle).unwrap();
+        assert_eq!(new.len(), PLATES);
+        run.id
+    });
+    let runs = Runs::follow(&kafka).unwrap();
+    let of_lane = |lane| planner(&kafka, Arc::clone(&runs), lane, handle).unwrap();
+    let live = of_lane(Urgency::Live);
+    let queued = || counted(&kafka, |status| matches!(status, Status::PlateQueued { .. }));
+    wait_for("all plates to wait in the batch lane", || queued() == 2 * PLATES);
+    let mut partitions = BTreeSet::new();
+    read_to_end(&kafka, Topic::BatchPlates, &Start::Beginning, |record| {
+        partitions.insert(record.partition);
+        Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    let batch = of_lane(Urgency::Batch);
+    let planned = || counted(&kafka, |status| matches!(status, Status::PlatePlanned { .. }));
+    wait_for("all plates to be planned", || planned() == 2 * PLATES);
+    for role in [live, batch] {
+        (role.stopper())();
+        role.join().unwrap();
+    }
+    runs.stop();
+    let mut order = Vec::new();
+    for status in read_statuses(&kafka).unwrap() {
+        if let Status::PlatePlanned {
+            run,
+            plate,
+            fields_planned,
+            ..
+        } = status
+        {
+            assert_eq!(fields_planned, 3, "{run} {plate}");
+            order.push(run);
+        }
+    }
+    (partitions.len() == 2).then_some([ids.to_vec(), order])
+}
+
+#[test]
+fn runs_in_the_batch_lane_are_planned_in_turns_by_weight() {
+    let broker = Broker::embedded();
+    write_plates(&broker);
+    let names = ["heavy", "heavy-too", "heavy-again", "heavy-still"];
+    let [ids, order] = names
+        .iter()
+        .find_map(|heavy| order(&broker, ["light", heavy]))
+        .unwrap();
+    let of = |run: &RunId, plates: &[RunId]| plates.iter().filter(|planned| *planned == run).count();
+    assert_eq!([of(&ids[0], &order), of(&ids[1], &order)], [PLATES, PLATES]);
+    // Six and eighteen are due. Four of a run are held at once, and as many may go before the status of the first is read.
+    assert!((14..=22).contains(&of(&ids[1], &order[..24])), "{order:?}");
+}
