@@ -188,7 +188,10 @@ impl Collection {
             }
             Status::PlateImaging { plate, planned, .. } => {
                 let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
-                let imaged = self.plates.entry(plate).or_default().imaged.get_or_insert(0);
+                let plate = self.plates.entry(plate).or_default();
+                // It came to nothing before, and is imaged again.
+                plate.planned = plate.planned.take().filter(|before| before.planned > 0);
+                let imaged = plate.imaged.get_or_insert(0);
                 *imaged = imaged.saturating_add(u32::try_from(fields).unwrap_or(u32::MAX));
             }
             Status::PlatePlanned {

@@ -67,8 +67,12 @@ pub fn open_engine(network: &Network, settings: &EngineSettings) -> Result<Box<d
     Ok(engine)
 }
 
-/// Engines by the names of their models.
-type Engines = HashMap<String, Box<dyn Engine>>;
+/// Engines by their models, and by what was to open them.
+type Engines = HashMap<(String, screen::EngineChoice), Box<dyn Engine>>;
+
+fn key(network: &Network) -> (String, screen::EngineChoice) {
+    (network.card.name.clone(), network.engine)
+}
 
 /// Runs the stage until its input ends. Blocking; on a thread of its own.
 pub fn run(
@@ -93,11 +97,11 @@ pub fn run(
             group.push(field);
         }
         for network in &run.networks {
-            if engines.contains_key(&network.card.name) {
+            if engines.contains_key(&key(network)) {
                 continue;
             }
             match open_engine(network, settings) {
-                Ok(engine) => drop(engines.insert(network.card.name.clone(), engine)),
+                Ok(engine) => drop(engines.insert(key(network), engine)),
                 Err(error) => {
                     stop(group, &StageError::internal(Stage::Embed, error));
                     return;
@@ -111,13 +115,7 @@ pub fn run(
 }
 
 fn same_networks(one: &Run, other: &Run) -> bool {
-    let cards = |run: &Run| {
-        run.networks
-            .iter()
-            .map(|network| network.card.name.clone())
-            .collect::<Vec<_>>()
-    };
-    cards(one) == cards(other)
+    one.networks.iter().map(key).eq(other.networks.iter().map(key))
 }
 
 fn items(field: &Measured) -> usize {
@@ -208,7 +206,7 @@ fn embed_with_all(
     let mut embeddings = vec![Vec::new(); fields.len()];
     for network in &run.networks {
         // Opened before; without one its columns would be missing, which the tables refuse.
-        let Some(engine) = engines.get_mut(&network.card.name) else {
+        let Some(engine) = engines.get_mut(&key(network)) else {
             continue;
         };
         let tiles: Vec<&Tensor> = fields

@@ -60,7 +60,7 @@ impl MemoryLimit {
         run: &Run,
     ) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
         let images = task.images.iter().flat_map(|channel| &channel.planes);
-        let encoded = encoded_bytes(images);
+        let encoded = encoded_bytes(images, run.store.reads_pages());
         let tiles = TILE_BYTES_PER_ENCODED_BYTE * run.tile_sizes.len() as u64;
         let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE + tiles) / PERMIT_BYTES;
         let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
@@ -72,9 +72,9 @@ impl MemoryLimit {
     }
 }
 
-/// About how many bytes the images of a field have. Several may lie in one object, of which they are read alone or as a whole,
-/// once; of an array every plane counts.
-fn encoded_bytes<'a>(images: impl Iterator<Item = &'a ImageRef>) -> u64 {
+/// About how many bytes the images of a field have. Several may lie in one object, of which they are read alone, where the store
+/// `reads_pages`, or as a whole, once; of an array every plane counts.
+fn encoded_bytes<'a>(images: impl Iterator<Item = &'a ImageRef>, reads_pages: bool) -> u64 {
     /// Bytes of an object, and the pages that are wanted of it.
     type Object = (u64, BTreeSet<u32>);
     let mut objects: BTreeMap<(&str, Option<u32>), Object> = BTreeMap::new();
@@ -86,11 +86,11 @@ fn encoded_bytes<'a>(images: impl Iterator<Item = &'a ImageRef>) -> u64 {
     }
     let object = |(bytes, pages): Object| match pages.last() {
         // A file has at least as many pages as the last one counts, and they are of one size but for thumbnails.
-        Some(last) => {
+        Some(last) if reads_pages => {
             let share = u128::from(bytes) * pages.len() as u128 / (u128::from(*last) + 1);
             u64::try_from(share).unwrap_or(bytes)
         }
-        None => bytes,
+        _ => bytes,
     };
     objects.into_values().map(object).sum()
 }
@@ -267,13 +267,15 @@ fn changed_since(images: &[ChannelImages], channels: &[Vec<Encoded>]) -> Vec<(Ch
     let mut changed = Vec::new();
     for (channel, encoded) in images.iter().zip(channels) {
         for (plane, encoded) in channel.planes.iter().zip(encoded) {
-            let Encoded::File(bytes) = encoded else { continue };
-            if bytes.len() as u64 != plane.bytes {
+            let bytes = match encoded {
+                Encoded::File(bytes) => bytes.len() as u64,
+                Encoded::Page(page) => page.object_bytes(),
+                Encoded::Plane(_) => continue,
+            };
+            if bytes != plane.bytes {
                 let text = format!(
-                    "changed: {} has {} bytes, {} when its plate was listed",
-                    plane.path,
-                    bytes.len(),
-                    plane.bytes
+                    "changed: {} has {bytes} bytes, {} when its plate was listed",
+                    plane.path, plane.bytes
                 );
                 changed.push((channel.channel.clone(), text));
             }
@@ -348,7 +350,7 @@ phenotype = { role = "disease" }
             page,
             z: None,
         };
-        let bytes = |images: &[ImageRef]| encoded_bytes(images.iter());
+        let bytes = |images: &[ImageRef]| encoded_bytes(images.iter(), true);
         // Files of one image each, and one that holds both.
         assert_eq!(bytes(&[image("a", 10, None), image("b", 20, None)]), 30);
         assert_eq!(bytes(&[image("a", 10, Some(0)), image("a", 10, Some(1))]), 10);
@@ -357,6 +359,7 @@ phenotype = { role = "disease" }
             bytes(&[image("a", 1000, Some(8)), image("a", 1000, Some(9))]),
             200
         );
+        assert_eq!(encoded_bytes([image("a", 1000, Some(9))].iter(), false), 1000);
         // Of the first page nothing tells how many there are.
         assert_eq!(bytes(&[image("a", 1000, Some(0))]), 1000);
         let of_array = |page| image("a/.zarray", 7, Some(page));

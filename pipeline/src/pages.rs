@@ -55,6 +55,11 @@ impl PageParts {
         (self.page.height() as usize, self.page.width() as usize)
     }
 
+    /// Bytes of the object that the page is part of.
+    pub fn object_bytes(&self) -> u64 {
+        self.parts.length()
+    }
+
     /// Largest grey level of the pixel type.
     pub fn ceiling(&self) -> u16 {
         self.page.ceiling()

@@ -49,6 +49,8 @@ use crate::{failpoint, ids};
 
 /// Between two looks at what has changed, while no plate can be planned.
 const LOOK: Duration = Duration::from_millis(20);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long a plate waits for the turn of a run that another planner has, or that is on its way, before it goes first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -110,8 +112,13 @@ impl Planner {
             while let Ok(next) = input.try_recv() {
                 self.take(next);
             }
-            // What is held when the planner ends is planned still.
-            match self.next(input.is_closed()) {
+            if input.is_closed() {
+                for waiting in self.waiting {
+                    waiting.ticket.settle(Outcome::GivenBack);
+                }
+                return;
+            }
+            match self.next() {
                 Ok(Some(index)) => {
                     let next = self.waiting.remove(index);
                     self.plan(next);
@@ -119,8 +126,9 @@ impl Planner {
                 Ok(None) if self.waiting.is_empty() => {}
                 Ok(None) => std::thread::sleep(LOOK),
                 Err(error) => {
-                    let Waiting { event, ticket, .. } = self.waiting.remove(0);
-                    settle(ticket, place_of(&event), error);
+                    let message = crate::error::chain(&error);
+                    tracing::warn!(message, "how many tasks wait cannot be read now; trying again");
+                    std::thread::sleep(PAUSE);
                 }
             }
         }
@@ -149,7 +157,7 @@ impl Planner {
 
     /// Which event is to be planned now. Of the live lane the first, once there is room for it; of the batch lane one that needs
     /// no room, or the one whose turn it is.
-    fn next(&mut self, ends: bool) -> Result<Option<usize>, StageError> {
+    fn next(&mut self) -> Result<Option<usize>, StageError> {
         let Some(first) = self.waiting.first() else {
             return Ok(None);
         };
@@ -161,10 +169,10 @@ impl Planner {
         if free.is_some() {
             return Ok(free);
         }
-        if !ends && !self.room.is_there()? {
+        if !self.room.is_there()? {
             return Ok(None);
         }
-        if self.lane == Urgency::Live || ends {
+        if self.lane == Urgency::Live {
             return Ok(Some(0));
         }
         let here: Vec<&RunId> = self

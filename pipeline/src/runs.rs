@@ -337,9 +337,7 @@ impl Runs {
 
     /// Whose turn it is in the batch lane; `here` are runs with a plate in this process.
     pub fn turn(&self, here: &[&RunId]) -> Option<Turn> {
-        let known = self.lock();
-        let open = |run: &RunId| known.courses.get(run).copied().unwrap_or_default() == Course::Open;
-        known.turns.next(here, open)
+        self.lock().turns.next(here)
     }
 
     /// Others go on without the run, until something is heard of it.
@@ -380,8 +378,14 @@ impl Runs {
             Ok(Status::RunSteered { run, action, .. }) => {
                 tracing::info!(run, ?action, "an operator steers the run");
                 let mut known = self.lock();
-                let course = known.courses.entry(run).or_default();
-                *course = course.steered(action);
+                let course = known
+                    .courses
+                    .get(&run)
+                    .copied()
+                    .unwrap_or_default()
+                    .steered(action);
+                known.turns.steered(&run, course);
+                known.courses.insert(run, course);
             }
             Ok(Status::PlateQueued { run, plate }) => self.lock().turns.queued(&run, &plate),
             Ok(Status::PlatePlanned {

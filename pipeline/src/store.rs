@@ -15,7 +15,7 @@ pub use self::open::StoreError;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub struct ImageStore {
     /// Whether the last read that was tried to the end failed for a reason that may pass: then one try has to do, so
     /// that a store that is away holds up nobody else's fields.
     away: Arc<AtomicBool>,
+    /// Whether it was seen to give objects no version: then they are read whole, since they could change between two reads.
+    unversioned: Arc<AtomicBool>,
     /// What was read of its image files.
     cache: Arc<ImageCache>,
 }
@@ -86,6 +88,7 @@ impl ImageStore {
             store,
             pages,
             away: Arc::default(),
+            unversioned: Arc::default(),
             cache: ImageCache::of_process(),
         })
     }
@@ -98,6 +101,7 @@ impl ImageStore {
             store,
             pages: None,
             away: Arc::default(),
+            unversioned: Arc::default(),
             cache: Arc::new(ImageCache::new(cache_bytes)),
         }
     }
@@ -267,6 +271,11 @@ impl ImageStore {
         }
     }
 
+    /// Whether single pages of large files are read, as far as it is known.
+    pub fn reads_pages(&self) -> bool {
+        !self.unversioned.load(Ordering::Relaxed)
+    }
+
     /// The first or last bytes of one object, fewer where it has fewer, and what the store says of it.
     pub async fn read_end(&self, path: &str, end: End) -> Result<PartOfObject, StageError> {
         let location = location(path);
@@ -290,7 +299,10 @@ impl ImageStore {
                 }
                 read => read?,
             };
-            let (object_bytes, version) = (read.meta.size, read.meta.e_tag.clone());
+            // A weak tag is the same for objects that differ, and no read can be made on condition of it.
+            let version = read.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+            let object_bytes = read.meta.size;
+            self.unversioned.store(version.is_none(), Ordering::Relaxed);
             let bytes = read.bytes().await?;
             Ok(PartOfObject {
                 bytes,

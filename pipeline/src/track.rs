@@ -37,6 +37,8 @@ pub struct Position {
 pub enum Outcome {
     /// Publish these, then the record is done.
     Publish(Vec<OutRecord>),
+    /// Nothing came of the record: it stays uncommitted, for whoever reads the partition next. For a process that ends.
+    GivenBack,
     /// The worker must stop without committing the record.
     Stop(StageError),
     /// The ticket was lost on the way: a defect, treated like `Stop`.

@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::wait_for;
@@ -16,13 +17,13 @@ use wellspring::clock::now_ms;
 use wellspring::error::{FailureClass, Stage, StageError};
 use wellspring::events::Status;
 use wellspring::failures::{DELAY, DUE};
-use wellspring::kafka::lane::{Company, Lane, LaneSettings, Work};
+use wellspring::kafka::lane::{Company, Inbound, Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::Tail;
 use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use wellspring::runs::{Run, Runs};
-use wellspring::track::Outcome;
+use wellspring::track::{Outcome, Tracked};
 use wellspring_broker::EmbeddedBroker;
 use wellspring_workloads::screen::Screen;
 
@@ -153,22 +154,24 @@ fn a_full_partition_leaves_room_for_the_others_and_keeps_its_order() {
         until_drained: None,
     };
     let (lane, work) = Lane::open(&broker.kafka, &settings).unwrap();
-    let mut held = Vec::new();
+    let mut held: Vec<(bool, Tracked<Arc<Inbound>>)> = Vec::new();
     let mut seen: [Vec<String>; 2] = Default::default();
     while seen[0].len() + seen[1].len() < all.len() {
-        while held.len() < 4 && seen[0].len() + seen[1].len() < all.len() {
+        let of_second = |held: &[(bool, _)], second| held.iter().filter(|(of, _)| *of == second).count();
+        let may_come = of_second(&held, false) < 2 && seen[0].len() < 40
+            || of_second(&held, true) < 2 && seen[1].len() < 5;
+        if may_come {
             let tracked = work.recv_blocking().unwrap();
-            let key = tracked.value.key.clone();
-            seen[usize::from(key.starts_with('1'))].push(key.clone());
-            held.push((key, tracked));
-            let of_first = held.iter().filter(|(key, _)| key.starts_with('0')).count();
-            assert!(of_first <= 2, "more of a partition than it may have");
-            if seen[1].len() == 5 && of_first == 2 {
-                break;
-            }
+            let second = tracked.value.key.starts_with('1');
+            seen[usize::from(second)].push(tracked.value.key.clone());
+            held.push((second, tracked));
+            assert!(
+                of_second(&held, second) <= 2,
+                "more of a partition than it may have"
+            );
+        } else {
+            held.remove(0).1.ticket.settle(Outcome::Publish(Vec::new()));
         }
-        let (_, tracked) = held.remove(0);
-        tracked.ticket.settle(Outcome::Publish(Vec::new()));
     }
     for (_, tracked) in held {
         tracked.ticket.settle(Outcome::Publish(Vec::new()));

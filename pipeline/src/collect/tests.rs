@@ -110,6 +110,9 @@ fn a_run_waits_for_a_plate_that_is_still_being_imaged() {
     let mut collection = collection();
     collection.submitted.as_mut().unwrap().plates.clear();
     assert!(collection.complete());
+    // Its deadline had passed before anything was there.
+    collection.take_status(planned(0, 0, 0)).unwrap();
+    assert!(collection.complete());
     let imaging = Status::PlateImaging {
         run: "r".to_owned(),
         plate: "P".parse().unwrap(),

@@ -122,6 +122,12 @@ fn structured(value: Value, place: &str) -> Result<PlateReady, Problem> {
 
 /// An event that is what its type says.
 fn of_kind(event: PlateReady, kind: &str, place: &str) -> Result<PlateReady, Problem> {
+    let passed = event.progress.as_ref().and_then(|progress| progress.passed_ms);
+    if passed.is_some() {
+        let detail = "passed_ms is said by the planner alone; give deadline_ms";
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_plate_ready", detail);
+        return Err(problem.at(format!("{place}data.progress.passed_ms")));
+    }
     if event.kind() == kind {
         return Ok(event);
     }

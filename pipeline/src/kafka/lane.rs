@@ -248,7 +248,8 @@ impl Lane {
             until_drained: settings.until_drained.clone(),
             without_since: None,
             paused: false,
-            resume_at: limit.div_ceil(4),
+            // What is read ahead of a full partition is kept, so little is lost.
+            resume_at: settings.per_partition.map_or(limit.div_ceil(4), |_| 1),
             at_end: HashSet::new(),
             read: VecDeque::new(),
             per_partition: settings.per_partition.unwrap_or(usize::MAX),

@@ -70,7 +70,14 @@ pub(super) async fn plan_event(
     let minutes = run.screen.images.deadline_minutes;
     let minutes = minutes.unwrap_or(ImagesSettings::DEADLINE_MINUTES);
     now.hear(progress, now_ms().saturating_add(u64::from(minutes) * 60_000));
-    let found = so_far(run.into(), plate, &now).await?;
+    let found = match so_far(run.into(), plate, &now).await {
+        Ok(found) => found,
+        // The plate is known of, and has a deadline, even where its store stays away.
+        Err(error) if error.domain != Domain::Internal && !will_be_tried_again(ticket, &error) => {
+            SoFar::waiting(error.chain())
+        }
+        Err(error) => return Err(error),
+    };
     if found.complete {
         let why = "as many fields are there as were expected".to_owned();
         return planning.whole(&now, Some(why)).await;
@@ -93,12 +100,13 @@ impl Planning<'_> {
         progress: &AcquisitionProgress,
         before: Option<&Imaging>,
         mut now: Imaging,
-        found: SoFar,
+        mut found: SoFar,
     ) -> Result<Made, StageError> {
         let (run, plate) = (&self.run.id, self.plate);
-        if !found.tasks.is_empty() {
-            same_planes(run, plate, now.shading.as_deref(), found.shading.as_deref())
-                .map_err(|error| StageError::input(Stage::Plan, FailureClass::Configuration, error))?;
+        if !found.tasks.is_empty()
+            && let Err(error) = same_planes(run, plate, now.shading.as_deref(), found.shading.as_deref())
+        {
+            found = SoFar::waiting(error.to_string());
         }
         if let Some(waits) = &found.waits {
             tracing::warn!(%plate, run, waits, "the plate is being imaged, and its fields wait");
@@ -177,7 +185,7 @@ impl Planning<'_> {
         Ok(Made {
             records,
             tasks: count(plan.tasks.len()),
-            now: (planned > 0).then_some(Now::Planned),
+            now: Some(if planned > 0 { Now::Planned } else { Now::Nothing }),
         })
     }
 
@@ -198,7 +206,9 @@ impl Planning<'_> {
             .filter(absent)
             .map(|failure| failure.fields_lost)
             .sum();
+        // What was said to come is all that the microscope images.
         let unnamed = expected
+            .map(|expected| expected.saturating_sub(plan.left_out))
             .or(plan.expected)
             .unwrap_or(0)
             .saturating_sub(planned.saturating_add(lost));
@@ -232,7 +242,8 @@ impl Planning<'_> {
             of_wells.join(", ")
         );
         let message = format!(
-            "plate {} was {incomplete}; once their images are there, a run of the screen under a raised [screen] version has              them, and a later deadline waits longer",
+            "plate {} was {incomplete}; once their images are there, a run of the screen under a raised [screen] version has \
+             them, and a later deadline waits longer",
             self.plate
         );
         plan.failures.push(Failure {

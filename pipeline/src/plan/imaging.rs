@@ -157,7 +157,7 @@ pub(super) struct SoFar {
 }
 
 impl SoFar {
-    fn waiting(waits: impl Into<String>) -> Self {
+    pub(super) fn waiting(waits: impl Into<String>) -> Self {
         Self {
             tasks: Vec::new(),
             shading: None,

@@ -23,6 +23,8 @@ pub(super) enum Now {
     Planned,
     /// It is still being imaged.
     Imaging(Imaging),
+    /// It came to nothing, and may be announced again.
+    Nothing,
 }
 
 /// What an event made of plates.
@@ -133,6 +135,7 @@ impl Known {
     pub(super) fn imaging(&self, of: &Of, assignment: u64) -> Option<&Imaging> {
         match self.here.get(of) {
             Some((under, Now::Imaging(imaging))) if *under == assignment => Some(imaging),
+            Some((under, Now::Nothing)) if *under == assignment => None,
             _ => self.imaging.get(of),
         }
     }

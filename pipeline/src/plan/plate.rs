@@ -57,6 +57,8 @@ pub struct PlatePlan {
     pub shading: Option<String>,
     /// Fields that it should have, where the microscope's metadata or the screen say so.
     pub expected: Option<u32>,
+    /// Fields that are there of wells that the screen leaves out.
+    pub left_out: u32,
 }
 
 /// A field by its well and number.
@@ -69,6 +71,7 @@ impl PlatePlan {
             failures,
             shading: None,
             expected: None,
+            left_out: 0,
         }
     }
 
@@ -173,6 +176,7 @@ pub(super) async fn plan_rest(
             None
         });
 
+    let mut left_out = 0;
     let mut by_well: BTreeMap<WellPosition, Vec<&FieldFiles>> = BTreeMap::new();
     for field in fields {
         by_well.entry(field.well).or_default().push(field);
@@ -184,14 +188,22 @@ pub(super) async fn plan_rest(
             .fields_per_well
             .unwrap_or_else(|| most_common_count(&by_well));
         let unmatched = unmatched_wells(&by_well, treatments, map, plate, expected, &failures);
+        let lost: BTreeSet<WellPosition> = unmatched.iter().filter_map(|failure| failure.well).collect();
         failures.extend(unmatched);
-        by_well.retain(|well, _| treatments.contains_key(well));
+        by_well.retain(|well, fields| {
+            let given = treatments.contains_key(well);
+            if !given && !lost.contains(well) {
+                left_out += count(fields.len());
+            }
+            given
+        });
     }
     let expected = found
         .as_ref()
         .zip(treatments.as_ref())
         .and_then(|(found, (_, treatments))| {
-            expected_fields(found, screen, plate, treatments.len()).map(|expected| expected.fields)
+            let expected = expected_fields(found, screen, plate, treatments.len());
+            expected.map(|expected| expected.without(left_out))
         });
     let treatments = match treatments {
         Some((_, treatments)) if of_plate.is_empty() => treatments,
@@ -208,6 +220,7 @@ pub(super) async fn plan_rest(
             of_plate.extend(failures);
             return Ok(PlatePlan {
                 expected,
+                left_out,
                 ..PlatePlan::nothing(of_plate)
             });
         }
@@ -226,6 +239,7 @@ pub(super) async fn plan_rest(
         failures,
         shading,
         expected,
+        left_out,
     })
 }
 

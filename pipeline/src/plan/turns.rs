@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use wellspring_workloads::words::Barcode;
 
 use crate::events::RunId;
+use crate::runs::Course;
 
 /// What is known of the runs' shares.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ struct Share {
     waiting: HashSet<Barcode>,
     /// Tasks planned per weight, as far as they count.
     given: f64,
+    /// Whether an operator has it wait.
+    paused: bool,
     /// Whether others go on without it until it is heard of again.
     passed_over: bool,
 }
@@ -37,8 +40,15 @@ impl Default for Share {
             weight: 1,
             waiting: HashSet::new(),
             given: 0.0,
+            paused: false,
             passed_over: false,
         }
+    }
+}
+
+impl Share {
+    fn waits(&self) -> bool {
+        !self.waiting.is_empty() && !self.paused && !self.passed_over
     }
 }
 
@@ -59,20 +69,31 @@ impl Turns {
 
     /// A plate of the run waits to be planned.
     pub fn queued(&mut self, run: &RunId, plate: &Barcode) {
-        let level = self
-            .runs
-            .values()
-            .filter(|share| !share.waiting.is_empty())
-            .map(|share| share.given)
-            .min_by(f64::total_cmp);
+        let level = self.level();
         let share = self.runs.entry(run.clone()).or_default();
-        if share.waiting.is_empty()
-            && let Some(level) = level
-        {
-            share.given = share.given.max(level);
+        if share.waiting.is_empty() {
+            share.given = share.given.max(level.unwrap_or(0.0));
         }
         share.passed_over = false;
         share.waiting.insert(plate.clone());
+    }
+
+    /// An operator's word to a run is this now.
+    pub fn steered(&mut self, run: &RunId, course: Course) {
+        let level = self.level();
+        let share = self.runs.entry(run.clone()).or_default();
+        match course {
+            Course::Open if share.paused => share.given = share.given.max(level.unwrap_or(0.0)),
+            Course::Open | Course::Paused => {}
+            Course::Cancelled => share.waiting.clear(),
+        }
+        share.paused = course == Course::Paused;
+    }
+
+    /// What the runs that wait have got, of them that which has the fewest.
+    fn level(&self) -> Option<f64> {
+        let waiting = self.runs.values().filter(|share| share.waits());
+        waiting.map(|share| share.given).min_by(f64::total_cmp)
     }
 
     /// A plate of the run was planned, with so many tasks.
@@ -93,12 +114,10 @@ impl Turns {
         }
     }
 
-    /// Whose turn it is, among the runs that wait and are `open`; `here` are those with a plate in this process. `None`: of
-    /// nobody that is known to wait.
-    pub fn next(&self, here: &[&RunId], open: impl Fn(&RunId) -> bool) -> Option<Turn> {
-        let waits = |run: &RunId, share: &Share| {
-            here.contains(&run) || (!share.waiting.is_empty() && !share.passed_over && open(run))
-        };
+    /// Whose turn it is, among the runs that wait; `here` are those with a plate in this process. `None`: of nobody that is
+    /// known to wait.
+    pub fn next(&self, here: &[&RunId]) -> Option<Turn> {
+        let waits = |run: &RunId, share: &Share| here.contains(&run) || share.waits();
         let (run, _) = self
             .runs
             .iter()
@@ -144,7 +163,7 @@ mod tests {
                 .filter(|(_, left)| **left > 0)
                 .map(|(run, _)| run.clone())
                 .collect();
-            let Some(Turn::Here(run)) = turns.next(&here.iter().collect::<Vec<_>>(), |_| true) else {
+            let Some(Turn::Here(run)) = turns.next(&here.iter().collect::<Vec<_>>()) else {
                 break;
             };
             let waiting = left.get_mut(&run).unwrap();
@@ -168,34 +187,57 @@ mod tests {
     }
 
     #[test]
+    fn what_a_run_left_behind_gives_nobody_a_start() {
+        let mut turns = Turns::default();
+        let mut left = HashMap::from([("first".to_owned(), 1_000)]);
+        // Plates of these were never planned: one run was cancelled, one waits for an operator, one is not heard of.
+        for gone in ["cancelled", "paused", "silent"] {
+            queue(&mut turns, gone, 10);
+        }
+        turns.steered(&"cancelled".to_owned(), Course::Cancelled);
+        turns.steered(&"paused".to_owned(), Course::Paused);
+        turns.pass_over(&"silent".to_owned());
+        queue(&mut turns, "first", 1_000);
+        plan(&mut turns, &mut left, 100, 384);
+        queue(&mut turns, "second", 1_000);
+        left.insert("second".to_owned(), 1_000);
+        let got = plan(&mut turns, &mut left, 100, 384);
+        assert_eq!((got["first"], got["second"]), (50, 50));
+        turns.steered(&"paused".to_owned(), Course::Open);
+        left.insert("paused".to_owned(), 10);
+        let got = plan(&mut turns, &mut left, 6, 384);
+        assert_eq!((got["first"], got["second"], got["paused"]), (2, 2, 2));
+    }
+
+    #[test]
     fn a_run_elsewhere_is_waited_for_until_it_is_passed_over() {
         let (here, there) = ("here".to_owned(), "there".to_owned());
         let mut turns = Turns::default();
         queue(&mut turns, "here", 3);
         queue(&mut turns, "there", 2);
-        assert_eq!(turns.next(&[&here], |_| true), Some(Turn::Here(here.clone())));
+        assert_eq!(turns.next(&[&here]), Some(Turn::Here(here.clone())));
         turns.planned(&here, &plate(0), 384);
+        assert_eq!(turns.next(&[&here]), Some(Turn::Elsewhere(there.clone())));
+        turns.steered(&there, Course::Paused);
+        assert_eq!(turns.next(&[&here]), Some(Turn::Here(here.clone())), "paused");
+        turns.steered(&there, Course::Open);
         assert_eq!(
-            turns.next(&[&here], |_| true),
-            Some(Turn::Elsewhere(there.clone()))
-        );
-        assert_eq!(
-            turns.next(&[&here], |run| *run != there),
-            Some(Turn::Here(here.clone())),
-            "paused"
+            turns.next(&[&here]),
+            Some(Turn::Elsewhere(there.clone())),
+            "resumed"
         );
         turns.pass_over(&there);
-        assert_eq!(turns.next(&[&here], |_| true), Some(Turn::Here(here.clone())));
+        assert_eq!(turns.next(&[&here]), Some(Turn::Here(here.clone())));
         turns.planned(&here, &plate(1), 384);
         turns.planned(&there, &plate(0), 384);
         assert_eq!(
-            turns.next(&[&here], |_| true),
+            turns.next(&[&here]),
             Some(Turn::Elsewhere(there.clone())),
             "heard of again"
         );
         turns.planned(&there, &plate(1), 384);
-        assert_eq!(turns.next(&[&here], |_| true), Some(Turn::Here(here.clone())));
-        assert_eq!(Turns::default().next(&[&here], |_| true), None);
+        assert_eq!(turns.next(&[&here]), Some(Turn::Here(here.clone())));
+        assert_eq!(Turns::default().next(&[&here]), None);
     }
 
     proptest! {

@@ -221,6 +221,13 @@ impl Args {
         let kafka = self.client.settings(bootstrap)?;
         let (screen, model, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
         let cards = model_cards::of_screen(folder, &screen)?;
+        if cards.len() > 1 {
+            bail!(
+                "the features of run '{run}' are of {} networks, and a head stands on one: fit it on a run of a screen with \
+                 [model] alone",
+                cards.len()
+            );
+        }
         let now = ModelIdentity::of(cards.iter().map(|card| &**card));
         same_model(&run.to_owned(), model.as_ref(), &now)?;
         let base = cards.into_iter().next().context("a screen has a network")?;

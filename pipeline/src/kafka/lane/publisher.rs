@@ -104,6 +104,7 @@ impl Publisher {
                 }
                 // Otherwise the partition moved on: its new owner does the record again.
             }
+            Outcome::GivenBack => {}
             Outcome::Stop(error) => self.fail(error),
             Outcome::Dropped => {
                 // A stage panicked.
@@ -146,7 +147,7 @@ impl Publisher {
                 .filter_map(|(id, offset)| held.partitions.get(id)?.settled.get(offset))
                 .flat_map(|settled| match &settled.outcome {
                     Outcome::Publish(records) => records.as_slice(),
-                    Outcome::Stop(_) | Outcome::Dropped => &[],
+                    Outcome::GivenBack | Outcome::Stop(_) | Outcome::Dropped => &[],
                 })
                 .collect();
             let published = self
