@@ -213,7 +213,7 @@ mod tests {
     fn a_run_elsewhere_is_waited_for_until_it_is_passed_over() {
         let (here, there) = ("here".to_owned(), "there".to_owned());
         let mut turns = Turns::default();
-        queue(&mut turns, "here", 3);
+        queue(&mut turns, "here", 4);
         queue(&mut turns, "there", 2);
         assert_eq!(turns.next(&[&here]), Some(Turn::Here(here.clone())));
         turns.planned(&here, &plate(0), 384);
@@ -223,12 +223,14 @@ mod tests {
         turns.steered(&there, Course::Open);
         assert_eq!(
             turns.next(&[&here]),
-            Some(Turn::Elsewhere(there.clone())),
-            "resumed"
+            Some(Turn::Here(here.clone())),
+            "level since"
         );
+        turns.planned(&here, &plate(1), 384);
+        assert_eq!(turns.next(&[&here]), Some(Turn::Elsewhere(there.clone())));
         turns.pass_over(&there);
         assert_eq!(turns.next(&[&here]), Some(Turn::Here(here.clone())));
-        turns.planned(&here, &plate(1), 384);
+        turns.planned(&here, &plate(2), 384);
         turns.planned(&there, &plate(0), 384);
         assert_eq!(
             turns.next(&[&here]),
