@@ -31,7 +31,6 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use wellspring_workloads::layout::{FieldFiles, PlaneFile};
-use wellspring_workloads::words::Barcode;
 
 use self::event::plan_event;
 use self::known::{Known, Learned, Now};
@@ -162,8 +161,7 @@ impl Planner {
             return Ok(None);
         };
         let free = match self.lane {
-            Urgency::Live if self.hands_over(&first.event) => Some(0),
-            Urgency::Live => Some(0).filter(|_| self.is_idle(first)),
+            Urgency::Live => Some(0).filter(|_| self.hands_over(&first.event) || self.is_idle(first)),
             Urgency::Batch => self.waiting.iter().position(|waiting| self.is_idle(waiting)),
         };
         if free.is_some() {
@@ -246,7 +244,7 @@ impl Planner {
             let imaging = self.known.imaging(&of, assignment);
             // A plate that is being imaged stays where it was begun.
             if self.hands_over(event) && imaging.is_none() {
-                records.extend(queued(run, &event.plate)?);
+                records.extend(queued(run, event)?);
                 learned.push((of, Now::Planned));
                 continue;
             }
@@ -281,21 +279,16 @@ fn place_of(event: &PlateReady) -> Place {
 }
 
 /// The event of a plate for the batch lane, and the status that says so.
-fn queued(run: &Run, plate: &Barcode) -> Result<[OutRecord; 2], StageError> {
+fn queued(run: &Run, event: &PlateReady) -> Result<[OutRecord; 2], StageError> {
+    let plate = &event.plate;
     let internal = |error| StageError::internal(Stage::Plan, error);
     let id = ids::of_plate(&run.id, plate, "queued", &ids::content([plate.as_str()]));
     let status = Status::PlateQueued {
         run: run.id.clone(),
         plate: plate.clone(),
     };
-    let event = PlateReady {
-        plate: plate.clone(),
-        run: None,
-        lane: None,
-        progress: None,
-    };
     Ok([
-        ready(run, &event, Urgency::Batch)?,
+        ready(run, event, Urgency::Batch)?,
         OutRecord::status(id, &status).map_err(internal)?,
     ])
 }
