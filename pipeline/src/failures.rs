@@ -28,6 +28,8 @@ pub const DELAY: &str = "wellspring-delay-ms";
 pub const ATTEMPT: &str = "wellspring-attempt";
 /// Header: the topic a waiting record goes back to, without the prefix.
 pub const RETURN_TO: &str = "wellspring-return-to";
+/// Header: the record was sent to the partition where its plate is at home.
+pub const SENT_HOME: &str = "wellspring-sent-home";
 /// Header: the class of the last failure.
 pub const CLASS: &str = "wellspring-class";
 /// Header: the stage of the last failure.
@@ -226,6 +228,20 @@ fn forwarded(topic: Topic, original: &Inbound, id: String) -> OutRecord {
     }
 }
 
+/// A record under the key that it belongs under, for its own topic.
+pub fn sent_home(topic: Topic, original: &Inbound, key: &str) -> OutRecord {
+    let id = original.header("ce_id").unwrap_or(key).to_owned();
+    let forwarded = forwarded(topic, original, id);
+    OutRecord {
+        key: key.to_owned(),
+        headers: vec![
+            (SENT_HOME, "1".to_owned()),
+            (ATTEMPT, attempt(original).to_string()),
+        ],
+        ..forwarded
+    }
+}
+
 /// A record that has waited long enough, on its way back; `None` where it does not say where to.
 pub fn returned(record: &Inbound) -> Option<OutRecord> {
     let topic = Topic::from_suffix(record.header(RETURN_TO)?)?;
@@ -274,7 +290,7 @@ mod tests {
                 header(RETURN_TO, "tasks"),
                 header(ATTEMPT, "2"),
             ],
-            deadly: false,
+            ..Inbound::default()
         };
         let back = returned(&record).unwrap();
         assert_eq!((back.topic, back.key.as_str()), (Topic::Tasks, "P/A01"));

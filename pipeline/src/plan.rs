@@ -4,7 +4,8 @@
 //! Listing, names, plate map and controls are compared here, so that a plate that cannot work costs nothing. What
 //! fails: an unreadable event, a store that cannot be listed, a plate map that does not match; each is a dead letter,
 //! and whatever part of the plate can go on does. Of a plate that is still being imaged the fields that are there are planned at
-//! once (`imaging`), each once, whatever is said of it and however often; `deadlines` ends the wait for the others.
+//! once (`imaging`), each once, whatever is said of it and however often; `deadlines` ends the wait for the others. All events
+//! about a plate are planned by the planner that reads its home partition, whichever partition their senders chose.
 
 mod deadlines;
 mod event;
@@ -36,9 +37,10 @@ use self::event::plan_event;
 use self::known::{Known, Learned, Now};
 use self::room::Room;
 use crate::dead_letters::Place;
-use crate::error::{Stage, StageError};
+use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ChannelImages, ImageRef, PlateReady, RunId, Status};
-use crate::failures::{attempt, parked, settle, settle_deadly};
+use crate::failures::{SENT_HOME, attempt, parked, sent_home, settle, settle_deadly};
+use crate::kafka::home::Home;
 use crate::kafka::lane::Inbound;
 use crate::kafka::topics::Urgency;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
@@ -61,6 +63,8 @@ pub struct Planner {
     kafka: KafkaSettings,
     runs: Arc<Runs>,
     lane: Urgency,
+    /// Where plates are at home; in the live lane.
+    home: Option<Home>,
     room: Room,
     runtime: Handle,
     known: Known,
@@ -90,6 +94,11 @@ impl Planner {
         runtime: &Handle,
     ) -> Result<Self, KafkaFailure> {
         Ok(Self {
+            home: match lane {
+                Urgency::Live => Some(Home::open(kafka, lane.plates())?),
+                // Written by live planners alone.
+                Urgency::Batch => None,
+            },
             room: Room::open(kafka, lane)?,
             kafka: kafka.clone(),
             runs,
@@ -110,6 +119,9 @@ impl Planner {
             }
             while let Ok(next) = input.try_recv() {
                 self.take(next);
+            }
+            for stale in self.waiting.extract_if(.., |waiting| waiting.ticket.is_stale()) {
+                stale.ticket.settle(Outcome::GivenBack);
             }
             if input.is_closed() {
                 for waiting in self.waiting {
@@ -148,18 +160,57 @@ impl Planner {
                 return;
             }
         };
+        match self.belongs_elsewhere(&event, &ticket) {
+            Ok(false) => {}
+            Ok(true) => {
+                let record = sent_home(ticket.facts().of, ticket.record(), event.plate.as_str());
+                ticket.settle(Outcome::Publish(vec![record]));
+                return;
+            }
+            Err(error) => {
+                settle(ticket, place_of(&event), error);
+                return;
+            }
+        }
         match runs_of(&event, &self.runs) {
             Ok(runs) => self.waiting.push(Waiting { event, runs, ticket }),
             Err(error) => settle(ticket, place_of(&event), error),
         }
     }
 
-    /// Which event is to be planned now. Of the live lane the first, once there is room for it; of the batch lane one that needs
+    /// Whether another partition is the plate's home. An event that was sent home once stays where it came to: its sender may
+    /// have counted other partitions than there are now.
+    fn belongs_elsewhere(&mut self, event: &PlateReady, ticket: &Ticket) -> Result<bool, StageError> {
+        let Some(home) = &mut self.home else {
+            return Ok(false);
+        };
+        if ticket.record().header(SENT_HOME).is_some() {
+            return Ok(false);
+        }
+        let partitions = home.partitions();
+        let partition = home
+            .of(event.plate.as_str())
+            .map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?;
+        if home.partitions() != partitions {
+            // Plates that were begun elsewhere may be at home here now.
+            self.known.read_again();
+        }
+        Ok(partition != ticket.position().partition)
+    }
+
+    /// Which event is to be planned now: first one that is taken alone, since it may be what ended other processes. Of the live lane the first, once there is room for it; of the batch lane one that needs
     /// no room, or the one whose turn it is.
     fn next(&mut self) -> Result<Option<usize>, StageError> {
         let Some(first) = self.waiting.first() else {
             return Ok(None);
         };
+        let suspect = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.ticket.record().alone);
+        if suspect.is_some() {
+            return Ok(suspect);
+        }
         let free = match self.lane {
             Urgency::Live => Some(0).filter(|_| self.hands_over(&first.event) || self.is_idle(first)),
             Urgency::Batch => self.waiting.iter().position(|waiting| self.is_idle(waiting)),

@@ -6,8 +6,8 @@
 //! committed, only when every lower one is settled.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Weak};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
@@ -77,6 +77,8 @@ pub struct LaneFacts {
 #[derive(Debug)]
 pub struct Ticket {
     position: Position,
+    /// Ends with the assignment.
+    lease: Weak<()>,
     facts: Arc<LaneFacts>,
     record: Arc<Inbound>,
     in_flight: Option<OwnedSemaphorePermit>,
@@ -85,9 +87,10 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// A ticket for `record`, read at `position`; `in_flight` is its share of the limit on work in flight.
+    /// A ticket for `record`, read at `position` under an assignment that lasts as long as `lease`; `in_flight` is its share of the limit on work in flight.
     pub fn new(
         position: Position,
+        lease: Weak<()>,
         facts: Arc<LaneFacts>,
         record: Arc<Inbound>,
         in_flight: OwnedSemaphorePermit,
@@ -95,6 +98,7 @@ impl Ticket {
     ) -> Self {
         Self {
             position,
+            lease,
             facts,
             record,
             in_flight: Some(in_flight),
@@ -127,6 +131,12 @@ impl Ticket {
     /// Which assignment of the partition it was read under.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Whether its partition has moved on since: then whatever it is settled with is dropped, and another process does
+    /// the record again.
+    pub fn is_stale(&self) -> bool {
+        self.lease.strong_count() == 0
     }
 
     /// What the ticket's lane is.
@@ -279,7 +289,14 @@ pub(crate) mod tests {
             of: Topic::Tasks,
             schemas: Schemas::default(),
         };
-        Ticket::new(position, Arc::new(facts), Arc::default(), permit, sender.clone())
+        Ticket::new(
+            position,
+            Weak::new(),
+            Arc::new(facts),
+            Arc::default(),
+            permit,
+            sender.clone(),
+        )
     }
 
     #[test]

@@ -17,6 +17,7 @@ use wellspring::clock::now_ms;
 use wellspring::error::{FailureClass, Stage, StageError};
 use wellspring::events::Status;
 use wellspring::failures::{DELAY, DUE};
+use wellspring::kafka::home::Home;
 use wellspring::kafka::lane::{Company, Inbound, Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::Tail;
@@ -199,6 +200,10 @@ fn a_partition_that_moved_while_it_was_paused_is_read_when_it_comes_back() {
     let held: Vec<_> = (0..32).map(|_| work.recv_blocking().unwrap()).collect();
     let (other, others_work) = broker.other_lane(Topic::Tasks, "worker", 32);
     let unanswered = others_work.recv_blocking().unwrap();
+    let moved = held
+        .iter()
+        .filter(|tracked| tracked.value.key == unanswered.value.key);
+    assert!(moved.map(|tracked| tracked.ticket.is_stale()).eq([true]));
     // This one goes on while some of its partitions are with the other.
     for tracked in held {
         tracked.ticket.settle(Outcome::Publish(Vec::new()));
@@ -222,6 +227,33 @@ fn a_partition_that_moved_while_it_was_paused_is_read_when_it_comes_back() {
         }
         second.len() == 32
     });
+    end(lane, work);
+}
+
+#[test]
+fn a_key_is_at_home_where_the_producers_put_it() {
+    let broker = Broker::start();
+    let keys = [
+        "P",
+        "SQ00014812",
+        "BR00117035__2020-11-08T19_57_47-Measurement1",
+        "платёж 7",
+    ];
+    let records: Vec<OutRecord> = keys.iter().map(|key| record(Topic::Plates, key)).collect();
+    broker.publish(&records);
+    let (lane, work) = broker.lane(Topic::Plates, "planner", 8);
+    let mut home = Home::open(&broker.kafka, Topic::Plates).unwrap();
+    for _ in keys {
+        let tracked = work.recv_blocking().unwrap();
+        let partition = tracked.ticket.position().partition;
+        assert_eq!(
+            home.of(&tracked.value.key).unwrap(),
+            partition,
+            "{}",
+            tracked.value.key
+        );
+        tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    }
     end(lane, work);
 }
 
@@ -304,6 +336,7 @@ fn a_record_that_ends_process_after_process_is_handed_out_as_deadly_at_the_sixth
         let (lane, work) = broker.lane(Topic::Tasks, "worker", 8);
         let tracked = work.recv_blocking().unwrap();
         assert!(!tracked.value.deadly, "attempt {attempt}");
+        assert_eq!(tracked.value.alone, attempt > 3, "attempt {attempt}");
         // What a panic in a stage does.
         drop(tracked);
         drop(work);

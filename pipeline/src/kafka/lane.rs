@@ -91,6 +91,9 @@ pub struct Inbound {
     pub value: Vec<u8>,
     /// Headers with a text value, in order.
     pub headers: Vec<(String, String)>,
+    /// Whether nothing else is in work in the process, because the record may be what ended others. It is not to be kept
+    /// waiting: a process that ends meanwhile would be counted against it.
+    pub alone: bool,
     /// Whether the record ended the processes that worked on it, the last of them while it was alone in them.
     pub deadly: bool,
 }
@@ -149,6 +152,7 @@ impl ConsumerContext for LaneContext {
                     let assignment = self.shared.assignments.fetch_add(1, Ordering::Relaxed);
                     let fresh = HeldPartition {
                         assignment,
+                        lease: Arc::default(),
                         watermark: Watermark::default(),
                         settled: BTreeMap::new(),
                         begun: 0,

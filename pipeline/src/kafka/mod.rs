@@ -3,6 +3,7 @@
 //! - [`topics`] names the topics and creates them; [`admin`] compares them with what they should be, and alters them.
 //! - [`lane`] reads one topic as a group member and publishes what became of each record, offsets included, in
 //!   transactions.
+//! - [`home`] is where the records of a key belong, whoever wrote them.
 //! - [`exchange`] asks external steps by a pair of topics.
 //! - [`tail`] reads whole topics, outside any group; [`follow`] reads on, on a thread of its own.
 //! - [`trace`] is the `traceparent` header.
@@ -11,6 +12,7 @@ pub mod admin;
 pub mod backlog;
 pub mod exchange;
 pub mod follow;
+pub mod home;
 pub mod lane;
 pub mod producer;
 pub mod tail;

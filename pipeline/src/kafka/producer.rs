@@ -18,6 +18,7 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use super::home::PARTITIONER;
 use super::tail::{Start, read_to_end};
 use super::topics::Topic;
 use super::trace::{TRACEPARENT, traceparent};
@@ -479,6 +480,7 @@ impl From<Doing> for &'static str {
 fn client(settings: &KafkaSettings, role: &str) -> Result<ThreadedProducer<Deliveries>, KafkaFailure> {
     let mut config = settings.config();
     config
+        .set("partitioner", PARTITIONER)
         .set("compression.type", "lz4")
         .set("linger.ms", "5")
         .set("queue.buffering.max.kbytes", "32768")

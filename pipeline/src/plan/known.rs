@@ -96,6 +96,11 @@ impl Known {
         Ok(())
     }
 
+    /// Before the next plate the status topic is read again.
+    pub(super) fn read_again(&mut self) {
+        self.assignments.clear();
+    }
+
     /// Whether the plate needs no planning any more.
     pub(super) fn has(
         &mut self,

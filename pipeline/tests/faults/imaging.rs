@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
-use wellspring::kafka::KafkaSettings;
+use wellspring::kafka::backlog::Backlog;
+use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::topics::Topic;
+use wellspring::kafka::{KafkaSettings, OutRecord};
 
 use crate::common::{dead_letters, models, run_json, start_broker, wait_for};
 use crate::fleet::Fleet;
@@ -149,6 +151,59 @@ fn a_plate_told_of_in_steps_has_the_features_of_one_told_of_at_once() {
         ),
         (&0.into(), &0.into(), &0.into())
     );
+}
+
+/// Clients that hash keys by another function, or send none, put events about one plate into other partitions.
+#[test]
+fn a_plate_told_of_in_every_partition_is_planned_once() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
+    let mut microscope = Microscope::before(folder.path());
+    let _serve = fleet.start(&["serve", "--no-worker"]);
+    fleet.announce(&["--progress"]);
+    wait_for("the run", || fleet.shown()["state"] == "imaging");
+
+    let producer = BatchProducer::open(&fleet.kafka, "test").unwrap();
+    let tell = |event: &Value| {
+        let in_partition = |partition| OutRecord {
+            partition: Some(partition),
+            ..OutRecord::of_bytes(
+                Topic::Plates,
+                "",
+                format!("{partition}"),
+                "plate",
+                event.to_string().into_bytes(),
+            )
+        };
+        // As many as the topic is made with.
+        let records: Vec<OutRecord> = (0..4).map(in_partition).collect();
+        assert_eq!(producer.publish(&records).unwrap(), Committed::Yes);
+    };
+    let tasks = || by_subject(&records(&fleet.kafka, Topic::Tasks));
+    let progress = serde_json::json!({"plate": PLATE, "progress": {}});
+    for told in [8, 16] {
+        microscope.image(8);
+        tell(&progress);
+        wait_for("tasks of the fields that are there", || tasks().len() == told);
+    }
+    microscope.image(8);
+    tell(&serde_json::json!({"plate": PLATE}));
+    wait_for("tasks of all fields", || tasks().len() as u64 == FIELDS);
+    tell(&progress);
+    let backlog = Backlog::open(&fleet.kafka, Topic::Plates, "planner").unwrap();
+    wait_for("every event to be planned", || {
+        backlog.look().unwrap().waiting == 0
+    });
+    let once = tasks();
+    assert!(once.values().all(|count| *count == 1), "{once:?}");
+    let planned = records(&fleet.kafka, Topic::Status);
+    let planned = planned
+        .iter()
+        .filter(|status| json(status)["status"] == "plate_planned");
+    assert_eq!(planned.count(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! the next one careful.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -34,6 +35,8 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct HeldPartition {
     pub(super) assignment: u64,
+    /// Lives as long as the assignment; the tickets of its records look at it.
+    pub(super) lease: Arc<()>,
     pub(super) watermark: Watermark,
     pub(super) settled: BTreeMap<i64, Settled>,
     /// Records begun and not committed yet.

@@ -324,7 +324,7 @@ impl Source {
                 return Ok(Given::Back(message));
             }
         }
-        let position = {
+        let (position, lease) = {
             let mut held = self.shared.held();
             let Some(partition) = held
                 .partitions
@@ -339,16 +339,22 @@ impl Source {
             }
             partition.watermark.begin(offset);
             partition.begun += 1;
-            Position {
+            let position = Position {
                 partition: id,
                 assignment,
                 offset,
-            }
+            };
+            (position, Arc::downgrade(&partition.lease))
         };
-        let record = Arc::new(inbound(&message, deadly));
+        let record = Arc::new(Inbound {
+            alone,
+            deadly,
+            ..inbound(&message)
+        });
         failpoint::pass(self.facts.role, "read");
         let ticket = Ticket::new(
             position,
+            lease,
             self.facts.clone(),
             record.clone(),
             permit,
@@ -503,7 +509,7 @@ fn number(message: &OwnedMessage, header: &str) -> Option<u64> {
     std::str::from_utf8(found.value?).ok()?.parse().ok()
 }
 
-fn inbound(message: &OwnedMessage, deadly: bool) -> Inbound {
+fn inbound(message: &OwnedMessage) -> Inbound {
     let text = |header: rdkafka::message::Header<'_, &[u8]>| {
         let value = std::str::from_utf8(header.value?).ok()?;
         Some((header.key.to_owned(), value.to_owned()))
@@ -515,7 +521,8 @@ fn inbound(message: &OwnedMessage, deadly: bool) -> Inbound {
             .headers()
             .map(|headers| headers.iter().filter_map(text).collect())
             .unwrap_or_default(),
-        deadly,
+        alone: false,
+        deadly: false,
     }
 }
 
