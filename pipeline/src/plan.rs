@@ -312,9 +312,9 @@ impl Planner {
                 }
             }
             let planning = plan_event(run, event, imaging, self.lane, ticket);
-            let made = self.runtime.block_on(planning)?;
+            let mut made = self.runtime.block_on(planning)?;
+            self.room.place(&mut made.records, &event.plate);
             records.extend(made.records);
-            self.room.taken(made.tasks);
             learned.extend(made.now.map(|now| (of, now)));
         }
         Ok((records, learned))

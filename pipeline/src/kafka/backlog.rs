@@ -1,11 +1,15 @@
 //! Backlog: how many records of a topic a role has answered, and how many it has not yet.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::topics::Topic;
-use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings};
+use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings, PROPAGATION};
 
 /// How far a role is with its topic, in records; markers between transactions count as records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -40,6 +44,18 @@ impl Backlog {
     /// # Errors
     /// Kafka cannot be asked.
     pub fn look(&self) -> Result<Standing, KafkaFailure> {
+        let standings = self.partitions()?.into_values();
+        Ok(standings.fold(Standing::default(), |all, of| Standing {
+            answered: all.answered + of.answered,
+            waiting: all.waiting + of.waiting,
+        }))
+    }
+
+    /// The same of each partition. Blocking; a few requests, however many partitions there are.
+    ///
+    /// # Errors
+    /// Kafka cannot be asked.
+    pub fn partitions(&self) -> Result<BTreeMap<i32, Standing>, KafkaFailure> {
         let partitions = super::partitions(self.consumer.client(), &self.name, &self.settings)?;
         let mut asked = TopicPartitionList::new();
         for partition in &partitions {
@@ -49,25 +65,69 @@ impl Backlog {
             .consumer
             .committed_offsets(asked, BROKER_TIMEOUT)
             .map_err(self.settings.failed("reading committed offsets"))?;
+        let ends = self.offsets(&partitions, Offset::End)?;
+        let firsts = self.offsets(&partitions, Offset::Beginning)?;
         // What is published in a transaction ends with its marker, in every partition.
         let marker = match self.settings.delivery {
             Delivery::ExactlyOnce => 1,
             Delivery::AtLeastOnce => 0,
         };
-        let mut standing = Standing::default();
-        for partition in partitions {
-            let (first, end) = self
-                .consumer
-                .fetch_watermarks(&self.name, partition, BROKER_TIMEOUT)
-                .map_err(self.settings.failed("reading where a topic ends"))?;
-            let entry = committed.find_partition(&self.name, partition);
+        let standing = |id: i32| {
+            let (first, end) = (firsts.get(&id).copied(), ends.get(&id).copied());
+            let (first, end) = (first.unwrap_or(0), end.unwrap_or(0));
+            let entry = committed.find_partition(&self.name, id);
             let from = match entry.map(|entry| entry.offset()) {
                 Some(Offset::Offset(offset)) => offset.max(first),
                 _ => first,
             };
-            standing.answered += u64::try_from(from).unwrap_or(0);
-            standing.waiting += u64::try_from(end - from - marker).unwrap_or(0);
-        }
-        Ok(standing)
+            Standing {
+                answered: u64::try_from(from).unwrap_or(0),
+                waiting: u64::try_from(end - from - marker).unwrap_or(0),
+            }
+        };
+        Ok(partitions.into_iter().map(|id| (id, standing(id))).collect())
     }
+
+    /// Where partitions begin or end, by one request to each broker.
+    fn offsets(&self, partitions: &[i32], which: Offset) -> Result<BTreeMap<i32, i64>, KafkaFailure> {
+        let ask = || {
+            let mut asked = TopicPartitionList::new();
+            for partition in partitions {
+                // Kafka takes both words for times.
+                asked.add_partition_offset(&self.name, *partition, which)?;
+            }
+            let found = self.consumer.offsets_for_times(asked, BROKER_TIMEOUT)?;
+            let mut offsets = BTreeMap::new();
+            for entry in found.elements() {
+                entry.error()?;
+                if let Offset::Offset(offset) = entry.offset() {
+                    offsets.insert(entry.partition(), offset);
+                }
+            }
+            Ok::<_, KafkaError>(offsets)
+        };
+        let give_up = Instant::now() + PROPAGATION;
+        loop {
+            match ask() {
+                Err(error) if has_no_leader(&error) && Instant::now() < give_up => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                found => {
+                    return found.map_err(self.settings.failed("reading where a topic begins and ends"));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a partition has none for the moment: the topic was just made, or a broker has left.
+fn has_no_leader(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }

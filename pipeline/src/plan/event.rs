@@ -31,8 +31,6 @@ const MOST_NAMED: usize = 12;
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) records: Vec<OutRecord>,
-    /// Tasks among them.
-    pub(super) tasks: u32,
     /// What the plate is now, if anything else than before.
     pub(super) now: Option<Now>,
 }
@@ -120,7 +118,6 @@ impl Planning<'_> {
         records.push(OutRecord::status(id, &status).map_err(internal)?);
         Ok(Made {
             records,
-            tasks: count(found.tasks.len()),
             now: Some(Now::Imaging(now)),
         })
     }
@@ -184,7 +181,6 @@ impl Planning<'_> {
         records.push(OutRecord::status(id, &status).map_err(internal)?);
         Ok(Made {
             records,
-            tasks: count(plan.tasks.len()),
             now: Some(if planned > 0 { Now::Planned } else { Now::Nothing }),
         })
     }

@@ -1,10 +1,13 @@
 //! `wellspring topics` on the embedded broker and on Apache Kafka.
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
+use wellspring::kafka::OutRecord;
 use wellspring::kafka::admin::{Admin, Wanted};
+use wellspring::kafka::backlog::{Backlog, Standing};
 use wellspring::kafka::topics::Topic;
 
 use crate::{Broker, command, features, features_record, publish, text};
@@ -153,5 +156,54 @@ fn topics_are_compared_created_and_altered() {
 fn on_apache_kafka_too_topics_are_compared_created_and_altered() {
     if let Some(kafka) = Broker::apache() {
         topics(&kafka);
+    }
+}
+
+fn backlogs(broker: &Broker) {
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let backlog = Backlog::open(&kafka, Topic::Tasks, "worker").unwrap();
+    assert_eq!(backlog.look().unwrap(), Standing::default());
+    for (partition, records) in [(3, 5), (7, 2)] {
+        let record = |i: usize| OutRecord {
+            partition: Some(partition),
+            ..OutRecord::of_bytes(
+                Topic::Tasks,
+                "P/A01",
+                format!("{partition}/{i}"),
+                "test",
+                Vec::new(),
+            )
+        };
+        publish(&kafka, &(0..records).map(record).collect::<Vec<_>>());
+    }
+    // Three of the five are answered.
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.bootstrap)
+        .set("group.id", kafka.group("worker"))
+        .create()
+        .unwrap();
+    let mut answered = TopicPartitionList::new();
+    let name = Topic::Tasks.name(&kafka.prefix);
+    answered
+        .add_partition_offset(&name, 3, Offset::Offset(3))
+        .unwrap();
+    consumer.commit(&answered, CommitMode::Sync).unwrap();
+    let partitions = backlog.partitions().unwrap();
+    assert_eq!(partitions.len(), 32);
+    let standing = |answered, waiting| Standing { answered, waiting };
+    assert_eq!((partitions[&3], partitions[&7]), (standing(3, 2), standing(0, 2)));
+    assert_eq!(backlog.look().unwrap(), standing(3, 4));
+}
+
+#[test]
+fn a_backlog_is_what_is_not_answered_in_every_partition() {
+    backlogs(&Broker::embedded());
+}
+
+#[test]
+fn on_apache_kafka_too_a_backlog_is_what_is_not_answered_in_every_partition() {
+    if let Some(kafka) = Broker::apache() {
+        backlogs(&kafka);
     }
 }
