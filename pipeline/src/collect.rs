@@ -24,7 +24,10 @@ use plate::{Field, Planned, PlateFields};
 #[derive(Debug)]
 pub struct Collection {
     run: RunId,
-    submitted: Option<Submitted>,
+    /// When it was first submitted, in milliseconds since 1970 UTC.
+    submitted_ms: Option<u64>,
+    /// Its plates: those it was submitted with, and those that were announced to it since, once its planner says so.
+    members: BTreeSet<Barcode>,
     plates: BTreeMap<Barcode, PlateFields>,
     /// By id, each with its offset: a failure that comes again has the same id.
     letters: BTreeMap<String, (i64, DeadLetter)>,
@@ -45,16 +48,10 @@ pub struct Collection {
     schemas: Schemas,
 }
 
-#[derive(Debug)]
-struct Submitted {
-    plates: BTreeSet<Barcode>,
-    time_ms: u64,
-}
-
 /// How far a run is, in fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Plates announced with the run.
+    /// Plates of the run.
     pub plates: usize,
     /// Plates planned.
     pub plates_planned: usize,
@@ -80,7 +77,8 @@ impl Collection {
     pub fn open(run: &RunId, folder: &Path, retried: BTreeSet<i64>) -> Result<Self, StageError> {
         Ok(Self {
             run: run.clone(),
-            submitted: None,
+            submitted_ms: None,
+            members: BTreeSet::new(),
             plates: BTreeMap::new(),
             letters: BTreeMap::new(),
             retried,
@@ -174,23 +172,22 @@ impl Collection {
     fn take_status(&mut self, status: Status) -> Result<(), StageError> {
         match status {
             Status::RunSubmitted { plates, time_ms, .. } => {
-                let submitted = self.submitted.get_or_insert(Submitted {
-                    plates: BTreeSet::new(),
-                    time_ms,
-                });
-                let before = submitted.plates.len();
-                submitted.plates.extend(plates);
-                if submitted.plates.len() > before {
-                    // With them the comparisons become others.
-                    self.comparisons_published = 0;
-                    self.finished = false;
+                self.submitted_ms.get_or_insert(time_ms);
+                for plate in plates {
+                    let before = self.plates.get_mut(&plate);
+                    // What came to nothing is announced again.
+                    if before.is_some_and(PlateFields::forget_nothing) {
+                        self.add_anew(&plate);
+                    }
+                    self.add(&plate);
                 }
             }
+            Status::PlateQueued { plate, .. } => self.add(&plate),
             Status::PlateImaging { plate, planned, .. } => {
+                self.add_anew(&plate);
                 let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
                 let plate = self.plates.entry(plate).or_default();
-                // It came to nothing before, and is imaged again.
-                plate.planned = plate.planned.take().filter(|before| before.planned > 0);
+                plate.forget_nothing();
                 let imaged = plate.imaged.get_or_insert(0);
                 *imaged = imaged.saturating_add(u32::try_from(fields).unwrap_or(u32::MAX));
             }
@@ -202,6 +199,9 @@ impl Collection {
                 incomplete,
                 ..
             } => {
+                if fields_planned > 0 {
+                    self.add_anew(&plate);
+                }
                 self.incomplete
                     .extend(incomplete.map(|incomplete| (plate.clone(), incomplete)));
                 let planned = Planned {
@@ -230,9 +230,7 @@ impl Collection {
             }
             Status::RunFinished { .. } => {
                 // One that was written while plates were being added does not speak of them.
-                self.finished = self.submitted.as_ref().is_none_or(|submitted| {
-                    submitted.plates.iter().all(|plate| self.profiled.contains(plate))
-                });
+                self.finished = self.members.is_subset(&self.profiled);
                 if !self.finished {
                     self.comparisons_published = 0;
                 }
@@ -243,30 +241,40 @@ impl Collection {
                 plates,
                 ..
             } => self.take_retried(offsets, &plates)?,
-            Status::PlateQueued { .. } | Status::RunSteered { .. } | Status::LettersResolved { .. } => {}
+            Status::RunSteered { .. } | Status::LettersResolved { .. } => {}
         }
         Ok(())
     }
 
-    /// Whether every announced plate is planned and each of its fields has arrived or failed, and no other plate is still
-    /// being imaged.
+    /// A plate is one of the run. With a new one the comparisons become others.
+    fn add(&mut self, plate: &Barcode) {
+        if self.members.insert(plate.clone()) {
+            self.comparisons_published = 0;
+            self.finished = false;
+        }
+    }
+
+    /// The same of a plate of which something is there now: what was published of it before was of nothing.
+    fn add_anew(&mut self, plate: &Barcode) {
+        self.add(plate);
+        if self.profiled.remove(plate) {
+            self.comparisons_published = 0;
+            self.finished = false;
+        }
+    }
+
+    /// Whether every plate is planned and each of its fields has arrived or failed.
     pub fn complete(&self) -> bool {
-        !self.plates.values().any(PlateFields::is_open)
-            && self.submitted.as_ref().is_some_and(|submitted| {
-                submitted
-                    .plates
-                    .iter()
-                    .all(|plate| self.plates.get(plate).is_some_and(PlateFields::complete))
-            })
+        let complete = |plate: &Barcode| self.plates.get(plate).is_some_and(PlateFields::complete);
+        self.submitted_ms.is_some()
+            && self.members.iter().all(complete)
+            && !self.plates.values().any(PlateFields::is_open)
     }
 
     /// How far the run is.
     pub fn progress(&self) -> Progress {
         let mut progress = Progress {
-            plates: self
-                .submitted
-                .as_ref()
-                .map_or(0, |submitted| submitted.plates.len()),
+            plates: self.members.len(),
             dead_letters: self.letters.len(),
             ..Progress::default()
         };
@@ -293,7 +301,7 @@ impl Collection {
 
     /// When the run was first submitted, in milliseconds since 1970 UTC; `None` where that was not read yet.
     pub fn submitted_ms(&self) -> Option<u64> {
-        Some(self.submitted.as_ref()?.time_ms)
+        self.submitted_ms
     }
 
     /// The plates, in order.

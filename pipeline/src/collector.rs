@@ -137,7 +137,8 @@ impl Collector {
         self.open.remove(run)
     }
 
-    /// Whether a finished run is made unfinished: plates were added to it or released, or dead letters are being tried again.
+    /// Whether a finished run is made unfinished: plates were added to it, announced to it or released, or dead letters are
+    /// being tried again.
     fn is_reopened(&self, run: &RunId, record: &TailRecord) -> bool {
         self.wanted == Wanted::Unfinished
             && self.closed.contains(run)
@@ -145,6 +146,12 @@ impl Collector {
             && matches!(
                 record.read(),
                 Ok(Status::RunSubmitted { .. }
+                    | Status::PlateQueued { .. }
+                    | Status::PlateImaging { .. }
+                    | Status::PlatePlanned {
+                        fields_planned: 1..,
+                        ..
+                    }
                     | Status::PlateReleased { .. }
                     | Status::LettersResolved {
                         action: LetterAction::Retried,
@@ -157,7 +164,7 @@ impl Collector {
     fn start_over(&mut self, run: &RunId) -> Result<(), StageError> {
         tracing::info!(
             run,
-            "plates were added or released, or dead letters are tried again: the run is open again"
+            "plates were added, announced or released, or dead letters are tried again: the run is open again"
         );
         self.past = Past::read(&self.kafka).map_err(network)?;
         self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
@@ -215,7 +222,9 @@ fn network(error: KafkaFailure) -> StageError {
 /// What is known of a run's end.
 #[derive(Default)]
 struct Ending {
-    submitted: HashSet<Barcode>,
+    members: HashSet<Barcode>,
+    /// Those of them that came to nothing.
+    nothing: HashSet<Barcode>,
     profiled: HashSet<Barcode>,
     released: HashSet<Barcode>,
     finished: bool,
@@ -230,7 +239,28 @@ impl Past {
             past.end = past.end.max(offset + 1);
             let run = runs.entry(status.run().clone()).or_default();
             match status {
-                Status::RunSubmitted { plates, .. } => run.submitted.extend(plates),
+                Status::RunSubmitted { plates, .. } => {
+                    for plate in plates {
+                        // It is announced again.
+                        if run.nothing.remove(&plate) {
+                            run.profiled.remove(&plate);
+                        }
+                        run.members.insert(plate);
+                    }
+                }
+                Status::PlateQueued { plate, .. } => _ = run.members.insert(plate),
+                // What was published of the plate before was of nothing.
+                Status::PlateImaging { plate, .. }
+                | Status::PlatePlanned {
+                    plate,
+                    fields_planned: 1..,
+                    ..
+                } => {
+                    run.profiled.remove(&plate);
+                    run.nothing.remove(&plate);
+                    run.members.insert(plate);
+                }
+                Status::PlatePlanned { plate, .. } => _ = run.nothing.insert(plate),
                 Status::PlateProfiled { plate, .. } => _ = run.profiled.insert(plate),
                 Status::PlateReleased { plate, .. } => {
                     if run.released.insert(plate.clone()) {
@@ -253,10 +283,7 @@ impl Past {
                     action: Steering::Cancelled,
                     ..
                 } => run.cancelled = true,
-                Status::PlateQueued { .. }
-                | Status::RunSteered { .. }
-                | Status::PlateImaging { .. }
-                | Status::PlatePlanned { .. }
+                Status::RunSteered { .. }
                 | Status::ComparisonsPublished { .. }
                 | Status::LettersResolved { .. } => {}
             }
@@ -264,7 +291,7 @@ impl Past {
         // A run that was finished while plates were being added to it is not: it has not seen them.
         let finished = runs
             .into_iter()
-            .filter(|(_, run)| run.cancelled || run.finished && run.submitted.is_subset(&run.profiled));
+            .filter(|(_, run)| run.cancelled || run.finished && run.members.is_subset(&run.profiled));
         past.finished = finished.map(|(id, _)| id).collect();
         Ok(past)
     }

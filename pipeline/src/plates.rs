@@ -132,7 +132,7 @@ pub struct KnownRun {
     pub screen: String,
     /// When it was first submitted, in milliseconds since 1970 UTC.
     pub submitted_ms: u64,
-    /// Plates announced with it.
+    /// Its plates: those it was submitted with, and those that were announced to it since and its planner knows of.
     pub plates: BTreeSet<Barcode>,
     /// Fields with features, and fields that failed, when it was last finished.
     pub finished: Option<(u32, u32)>,
@@ -140,6 +140,13 @@ pub struct KnownRun {
 }
 
 impl KnownRun {
+    /// A plate that is added makes it unfinished.
+    fn add(&mut self, plate: Barcode) {
+        if self.plates.insert(plate) {
+            self.finished = None;
+        }
+    }
+
     /// How far it is.
     pub fn state(&self) -> RunState {
         match (self.course, self.finished) {
@@ -238,6 +245,20 @@ impl Board {
         }
     }
 
+    /// A plate is one of the run, as its planner says.
+    fn add(&mut self, run: &RunId, plate: &Barcode) {
+        // Where its fields are there only now, what the run ended with was nothing.
+        let known = self.plates.get(plate).and_then(|plate| plate.runs.get(run));
+        let was_nothing =
+            known.is_some_and(|known| known.state == PlateState::Profiled && known.fields_planned == 0);
+        if let Some(run) = self.runs.get_mut(run) {
+            run.add(plate.clone());
+            if was_nothing {
+                run.finished = None;
+            }
+        }
+    }
+
     fn told(&mut self, status: Status) {
         match status {
             Status::RunSubmitted {
@@ -250,20 +271,19 @@ impl Board {
                 for plate in &plates {
                     self.plates.entry(plate.clone()).or_default().in_run(&run);
                 }
-                let known = self.runs.entry(run).or_insert_with(|| KnownRun {
+                self.runs.entry(run.clone()).or_insert_with(|| KnownRun {
                     screen: screen.name.to_string(),
                     submitted_ms: time_ms,
                     plates: BTreeSet::new(),
                     finished: None,
                     course: Course::Open,
                 });
-                // Plates that are added make it unfinished.
-                if plates.iter().any(|plate| !known.plates.contains(plate)) {
-                    known.finished = None;
+                for plate in &plates {
+                    self.add(&run, plate);
                 }
-                known.plates.extend(plates);
             }
             Status::PlateQueued { run, plate } => {
+                self.add(&run, &plate);
                 self.plates.entry(plate).or_default().in_run(&run).state = PlateState::Queued;
             }
             Status::PlateImaging {
@@ -275,6 +295,7 @@ impl Board {
                 waits,
                 ..
             } => {
+                self.add(&run, &plate);
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
                 let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
                 let fields = u32::try_from(fields).unwrap_or(u32::MAX);
@@ -293,6 +314,9 @@ impl Board {
                 incomplete,
                 ..
             } => {
+                if fields_planned > 0 {
+                    self.add(&run, &plate);
+                }
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
                 *entry = InRun {
                     state: PlateState::Planned,

@@ -158,12 +158,15 @@ pub(crate) fn find(kafka: &KafkaSettings, run: &str) -> Result<Old, ReplayError>
             Status::PlatePlanned {
                 run: of,
                 plate,
-                shading: Some(shading),
+                fields_planned,
+                shading,
                 ..
             } if of == run => {
-                if let Some(old) = &mut found {
-                    old.shadings.insert(plate, shading);
+                let Some(old) = &mut found else { continue };
+                if fields_planned > 0 {
+                    old.plates.insert(plate.clone());
                 }
+                old.shadings.extend(shading.map(|shading| (plate, shading)));
             }
             _ => {}
         }

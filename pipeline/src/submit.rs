@@ -114,7 +114,7 @@ pub fn submit_imaging(
 
 /// What was submitted of a run before.
 struct Begun {
-    /// Plates announced with it.
+    /// Plates that were announced to it.
     plates: BTreeSet<Barcode>,
     /// Plates that are planned as a whole.
     whole: BTreeSet<Barcode>,
@@ -159,8 +159,15 @@ impl Begun {
                         planned.insert(plate.clone(), shading);
                     }
                     match fields_planned {
-                        0 => _ = whole.remove(&plate),
-                        _ => _ = whole.insert(plate),
+                        // It came to nothing, and may be announced again.
+                        0 => {
+                            known.remove(&plate);
+                            whole.remove(&plate);
+                        }
+                        _ => {
+                            known.insert(plate.clone());
+                            whole.insert(plate);
+                        }
                     }
                 }
                 _ => {}

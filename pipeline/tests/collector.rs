@@ -36,16 +36,29 @@ impl Log {
         self.producer.publish_once(3, &[record]).unwrap();
     }
 
-    /// Submits a plate, and does all the work on it.
-    fn submit(&mut self, plate: &str) {
+    fn submitted(&mut self, plate: &str) {
         let screen = Screen::parse(SCREEN, "late.toml").unwrap();
         self.tell(&json!({
             "status": "run_submitted", "run": "late-1", "screen": screen, "plates": [plate], "time_ms": 1
         }));
+    }
+
+    fn planned(&mut self, plate: &str, fields: u32) {
         self.tell(&json!({
             "status": "plate_planned", "run": "late-1", "plate": plate,
-            "fields_expected": 1, "fields_planned": 1, "dead_letters": 0
+            "fields_expected": fields, "fields_planned": fields, "dead_letters": 0
         }));
+    }
+
+    /// Submits a plate, and does all the work on it.
+    fn submit(&mut self, plate: &str) {
+        self.submitted(plate);
+        self.announce(plate);
+    }
+
+    /// The same of a plate that is announced to the run.
+    fn announce(&mut self, plate: &str) {
+        self.planned(plate, 1);
         let features: FieldFeatures = serde_json::from_value(json!({
             "run": "late-1", "plate": plate, "well": "A01", "field": 1, "model": "m", "tiles": 1, "passed": true,
             "quality": [], "embedding": "AACAPw=="
@@ -115,6 +128,24 @@ fn plates_that_come_after_the_end_of_a_run_are_gathered() {
     let mut later = open(&kafka, folder.path());
     log.submit("P4");
     gather(&mut later, 4);
+    log.profiled("P4");
+    log.finished(4);
+
+    // Announced to the run, by whatever way, and nothing else is said of it.
+    log.announce("P5");
+    gather(&mut later, 5);
+    log.profiled("P5");
+    log.finished(5);
+    // One of which nothing was there at first.
+    log.submitted("P6");
+    log.planned("P6", 0);
+    gather(&mut later, 5);
+    log.profiled("P6");
+    log.finished(5);
+    assert!(later.step(Duration::from_millis(500)).unwrap().is_empty());
+    log.announce("P6");
+    gather(&mut later, 6);
+    gather(&mut open(&kafka, folder.path()), 6);
     drop((collector, later, log));
     runtime.block_on(broker.shutdown()).unwrap();
 }

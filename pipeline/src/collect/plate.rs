@@ -66,6 +66,11 @@ impl PlateFields {
         self.aside.map_or_else(here, |aside| aside.failed)
     }
 
+    /// Forgets a plan that came to nothing, since another one follows; whether there was one.
+    pub(super) fn forget_nothing(&mut self) -> bool {
+        self.planned.take_if(|planned| planned.planned == 0).is_some()
+    }
+
     /// Whether work on it has begun, and what belongs to it is not known yet.
     pub(super) fn is_open(&self) -> bool {
         self.planned.is_none() && (self.imaged.is_some() || self.done() > 0)

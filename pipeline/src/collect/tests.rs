@@ -50,10 +50,8 @@ fn screen() -> wellspring_workloads::screen::Screen {
 
 fn collection() -> Collection {
     let mut collection = Collection::open(&"r".to_owned(), &std::env::temp_dir(), BTreeSet::new()).unwrap();
-    collection.submitted = Some(Submitted {
-        plates: BTreeSet::from(["P".parse().unwrap()]),
-        time_ms: 5,
-    });
+    collection.submitted_ms = Some(5);
+    collection.members.insert("P".parse().unwrap());
     collection
 }
 
@@ -108,7 +106,7 @@ fn a_run_is_complete_when_every_planned_field_arrived_or_failed() {
 #[test]
 fn a_run_waits_for_a_plate_that_is_still_being_imaged() {
     let mut collection = collection();
-    collection.submitted.as_mut().unwrap().plates.clear();
+    collection.members.clear();
     assert!(collection.complete());
     // Its deadline had passed before anything was there.
     collection.take_status(planned(0, 0, 0)).unwrap();
@@ -224,18 +222,51 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
         plate: "P".parse().unwrap(),
         held: None,
     };
-    for late in [true, false] {
+    let run = || "r".to_owned();
+    let plate = || "Q".parse().unwrap();
+    let ways: [&dyn Fn() -> Status; 4] = [
+        &|| submitted(&["Q"]),
+        // Announced to it, as its planner says.
+        &|| Status::PlateQueued {
+            run: run(),
+            plate: plate(),
+        },
+        &|| Status::PlateImaging {
+            run: run(),
+            plate: plate(),
+            planned: Vec::new(),
+            wells: None,
+            fields_expected: None,
+            deadline_ms: None,
+            shading: None,
+            waits: None,
+        },
+        &|| Status::PlatePlanned {
+            run: run(),
+            plate: plate(),
+            fields_expected: 1,
+            fields_planned: 1,
+            dead_letters: 0,
+            shading: None,
+            incomplete: None,
+        },
+    ];
+    for (late, way) in [true, false]
+        .into_iter()
+        .flat_map(|late| ways.map(|way| (late, way)))
+    {
         let mut collection = collection();
         let mut take = |status| collection.take_status(status).unwrap();
         take(submitted(&["P"]));
         take(profiled());
         if late {
             take(finished());
-            take(submitted(&["Q"]));
+            take(way());
         } else {
-            take(submitted(&["Q"]));
+            take(way());
             take(finished());
         }
+        assert!(!collection.complete(), "its work is not done");
         assert!(!collection.finished && collection.comparisons_published == 0);
         // The same plates again change nothing.
         collection
