@@ -50,6 +50,7 @@ impl PlateReady {
 /// How far the imaging of a plate is. Events of one plate may come repeatedly and in any order: wells add up, and of counts and
 /// deadlines the largest holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AcquisitionProgress {
     /// Wells whose images are all there. When absent, every field is taken that has all channels, no empty file and as many
     /// planes as the fullest field.
@@ -82,8 +83,10 @@ impl AcquisitionProgress {
     }
 }
 
-/// A [`PlateReady`] as it may be written.
+/// A [`PlateReady`] as it may be written. A key that is none, in JSON, is refused: with a misspelt `progress` the plate would be
+/// taken for complete.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Announcement {
     plate: Barcode,
     #[serde(default)]

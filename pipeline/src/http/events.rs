@@ -175,15 +175,20 @@ fn checked(attribute: impl Fn(&str) -> Option<String>, place: &str) -> Result<St
 }
 
 fn event(value: Value, place: &str) -> Result<PlateReady, Problem> {
-    serde_json::from_value(value).map_err(|error| {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let within = error.path().to_string();
+        let error = error.into_inner();
         let detail = format!(
             "no plate event: {error}; it needs a plate, the barcode, and may name a run and progress"
         );
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_plate_ready", detail);
-        if place.is_empty() {
-            problem
-        } else {
-            problem.at(place)
+        // The event as a whole is ".".
+        let places = [place, &within]
+            .into_iter()
+            .filter(|part| !matches!(*part, "" | "."));
+        match places.collect::<Vec<_>>().join(".") {
+            place if place.is_empty() => problem,
+            place => problem.at(place),
         }
     })
 }
@@ -280,8 +285,26 @@ mod tests {
         for (kind, body, code, field) in [
             ("text/plain", "{}", "content_type", "content-type"),
             ("application/json", "{", "not_json", ""),
-            ("application/json", r#"{"barcode":"BR1"}"#, "not_plate_ready", ""),
-            ("application/json", r#"{"plate":""}"#, "not_plate_ready", ""),
+            ("application/json", r#"{"run":"r"}"#, "not_plate_ready", ""),
+            ("application/json", r#"{"plate":""}"#, "not_plate_ready", "plate"),
+            (
+                "application/json",
+                r#"{"plate":"BR1","progres":{}}"#,
+                "not_plate_ready",
+                "progres",
+            ),
+            (
+                "application/json",
+                r#"{"plate":"BR1","progress":{"wels":["A01"]}}"#,
+                "not_plate_ready",
+                "progress.wels",
+            ),
+            (
+                "application/json",
+                r#"{"plate":"BR1","progress":{"wells":["A01","Z99"]}}"#,
+                "not_plate_ready",
+                "progress.wells[1]",
+            ),
             ("application/cloudevents+json", "[]", "not_an_event", ""),
             (
                 "application/cloudevents+json",
@@ -312,7 +335,7 @@ mod tests {
                 "application/cloudevents-batch+json",
                 &format!("[{EVENT},{}]", EVENT.replace("plate\":", "barcode\":")),
                 "not_plate_ready",
-                "1.data",
+                "1.data.barcode",
             ),
         ] {
             let said = said(posted(kind, &[], body));

@@ -5,7 +5,7 @@
 //! cut short, go on, or are no value of the schema; a value that the type refuses.
 
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::error::SchemaError;
@@ -228,9 +228,34 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
         self.deserialize_seq(visitor)
     }
 
+    /// A newer writer may know fields that the type does not, even one that takes no such key in JSON, where it would be a
+    /// slip of the pen.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, SchemaError> {
+        let Self { input, shape } = self;
+        match shape {
+            Shape::Union(branches) => {
+                let shape = branch(input, branches)?;
+                Decoder { input, shape }.deserialize_struct("", known, visitor)
+            }
+            Shape::Record(record) => {
+                let mut fields = Fields::new(input, record);
+                fields.known = Some(known);
+                let value = visitor.visit_map(&mut fields)?;
+                fields.finish()?;
+                Ok(value)
+            }
+            shape => Decoder { input, shape }.deserialize_any(visitor),
+        }
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        map struct identifier ignored_any
+        map identifier ignored_any
     }
 }
 
@@ -238,6 +263,8 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
 struct Fields<'i, 'de, 's> {
     input: &'i mut &'de [u8],
     record: &'s RecordShape,
+    /// The fields of the type, where they are known.
+    known: Option<&'static [&'static str]>,
     next: usize,
     /// The shape of the value whose name was given out.
     value: Option<&'s Shape>,
@@ -248,6 +275,7 @@ impl<'i, 'de, 's> Fields<'i, 'de, 's> {
         Self {
             input,
             record,
+            known: None,
             next: 0,
             value: None,
         }
@@ -255,7 +283,6 @@ impl<'i, 'de, 's> Fields<'i, 'de, 's> {
 
     /// Passes over what the visitor did not ask for.
     fn finish(mut self) -> Result<(), SchemaError> {
-        use serde::de::IgnoredAny;
         while self.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
@@ -272,6 +299,14 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de, '_> {
                 shape => shape,
             };
             if matches!(shape, Shape::Null) {
+                continue;
+            }
+            if self
+                .known
+                .is_some_and(|known| !known.contains(&field.name.as_str()))
+            {
+                let input = &mut *self.input;
+                IgnoredAny::deserialize(Decoder { input, shape })?;
                 continue;
             }
             self.value = Some(shape);

@@ -211,6 +211,13 @@ pub fn encode<E: Serialize>(topic: Topic, event: &E) -> Result<Vec<u8>, SchemaEr
     Ok(value)
 }
 
+/// The data of a CloudEvent in structured form.
+fn data_of(json: &[u8]) -> Option<serde_json::Value> {
+    let mut event: serde_json::Value = serde_json::from_slice(json).ok()?;
+    event.get("specversion")?;
+    event.get_mut("data").map(serde_json::Value::take)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -307,7 +314,9 @@ impl Schemas {
         match value {
             [] => Err(Unreadable::Empty),
             [CONFLUENT, rest @ ..] => self.read_confluent(topic, rest),
-            json => serde_json::from_slice(json).map_err(|source| Unreadable::Json { source }),
+            json => serde_json::from_slice(json)
+                .or_else(|source| data_of(json).map_or(Err(source), serde_json::from_value))
+                .map_err(|source| Unreadable::Json { source }),
         }
     }
 

@@ -304,6 +304,24 @@ fn fields_that_come_and_go_are_no_hindrance() {
 }
 
 #[test]
+fn in_json_a_misspelt_key_is_refused_and_a_structured_cloud_event_is_read() {
+    let schemas = Schemas::default();
+    let read = |event: Value| schemas.read::<PlateReady>(Topic::Plates, event.to_string().as_bytes());
+    for event in [
+        json!({"plate": "P", "progres": {}}),
+        json!({"plate": "P", "progress": {"wels": ["A01"]}}),
+    ] {
+        let Err(Unreadable::Json { source }) = read(event) else {
+            panic!("it was read");
+        };
+        assert!(source.to_string().contains("unknown field"), "{source}");
+    }
+    let event = json!({"specversion": "1.0", "id": "7", "source": "/scheduler", "type": "wellspring.plate-ready.v1",
+        "data": {"plate": "P", "run": "r"}});
+    assert_eq!(read(event).unwrap().run.as_deref(), Some("r"));
+}
+
+#[test]
 fn a_type_that_its_schema_does_not_describe_is_an_error_that_names_the_field() {
     let more = json!({"plate": "P", "colour": "blue"});
     let error = encode(Topic::Plates, &more).unwrap_err();
