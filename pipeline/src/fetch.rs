@@ -27,7 +27,7 @@ use crate::track::Tracked;
 use crate::zarr;
 
 /// Fields fetched at once at most.
-const CONCURRENCY: usize = 16;
+pub const CONCURRENCY: usize = 16;
 /// One permit of the memory limit, in bytes.
 const PERMIT_BYTES: u64 = 1024;
 /// Memory a field takes on its way, per byte of its encoded images: the bytes and `u16` pixels, for uncompressed 8-bit

@@ -34,6 +34,9 @@ use crate::runs::Runs;
 use crate::track::{Outcome, Tracked};
 use crate::{decode, embed, failpoint, fetch, preprocess, publish, quality};
 
+/// Fields that wait between two stages, so that neither idles; the limit on bytes bounds what they hold.
+pub const BETWEEN_STAGES: usize = 2;
+
 /// What a worker may use.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
@@ -175,6 +178,36 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
     })
 }
 
+/// Opens the lanes of a worker, and joins what they read to one input. `in_flight` is of each.
+///
+/// # Errors
+/// No client can be made.
+pub fn task_lanes(
+    kafka: &KafkaSettings,
+    urgencies: &[Urgency],
+    in_flight: usize,
+    until_drained: bool,
+) -> Result<(Vec<Lane>, Lanes), KafkaFailure> {
+    // Not with the planner's: it waits for room, which only workers make.
+    let company = Company::default();
+    let mut lanes = Vec::new();
+    let mut tasks = Vec::new();
+    for (urgency, drained) in urgencies.iter().zip(Drained::together(urgencies.len())) {
+        let lane = LaneSettings {
+            topic: urgency.tasks(),
+            role: urgency.worker(),
+            in_flight,
+            per_partition: None,
+            company: company.clone(),
+            until_drained: until_drained.then_some(drained),
+        };
+        let (lane, work) = Lane::open(kafka, &lane)?;
+        lanes.push(lane);
+        tasks.push((*urgency, work));
+    }
+    Ok((lanes, Lanes::new(tasks)))
+}
+
 /// Starts a worker: tasks become features.
 pub fn worker(
     kafka: &KafkaSettings,
@@ -183,33 +216,20 @@ pub fn worker(
     settings: &WorkerSettings,
     runtime: &Handle,
 ) -> Result<Role, KafkaFailure> {
-    // Not with the planner's: it waits for room, which only workers make.
-    let company = Company::default();
-    let mut lanes = Vec::new();
-    let mut tasks = Vec::new();
-    for (urgency, drained) in settings.lanes.iter().zip(Drained::together(settings.lanes.len())) {
-        let lane = LaneSettings {
-            topic: urgency.tasks(),
-            role: urgency.worker(),
-            in_flight: settings.in_flight_fields,
-            per_partition: None,
-            company: company.clone(),
-            until_drained: settings.until_drained.then_some(drained),
-        };
-        let (lane, work) = Lane::open(kafka, &lane)?;
-        lanes.push(lane);
-        tasks.push((*urgency, work));
-    }
-
-    // Between two stages a few fields wait, so that neither idles; the limit on bytes bounds what they hold.
-    let (fetched_in, fetched) = bounded(2);
-    let (decoded_in, decoded) = bounded(2);
-    let (prepared_in, prepared) = bounded(2);
+    let (lanes, tasks) = task_lanes(
+        kafka,
+        &settings.lanes,
+        settings.in_flight_fields,
+        settings.until_drained,
+    )?;
+    let (fetched_in, fetched) = bounded(BETWEEN_STAGES);
+    let (decoded_in, decoded) = bounded(BETWEEN_STAGES);
+    let (prepared_in, prepared) = bounded(BETWEEN_STAGES);
     let (measured_in, measured) = bounded(settings.engine.batch_items.max(2));
     let (embedded_in, embedded) = bounded(settings.engine.batch_items.max(2));
 
     let memory = MemoryLimit::new(settings.in_flight_bytes);
-    let fetching = runtime.spawn(fetch::run(Lanes::new(tasks), fetched_in, runs, memory));
+    let fetching = runtime.spawn(fetch::run(tasks, fetched_in, runs, memory));
     let mut threads = Vec::new();
     for _ in 0..settings.decode_threads.max(1) {
         threads.push(stage(Stage::Decode, &fetched, &decoded_in, decode::decode_field)?);

@@ -15,6 +15,7 @@ mod lanes;
 mod listing;
 mod pipeline;
 mod process;
+mod scale;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -58,6 +59,8 @@ enum Bench {
     Delivery(delivery::Args),
     /// How long a live plate takes beside a rerun, and alone.
     Lanes(lanes::Args),
+    /// A fleet of up to hundreds of virtual workers on a real broker: throughput, latency of live plates, faults.
+    Scale(scale::Args),
     /// Feature records as bytes, through a Kafka and back, and into a collector.
     Kafka(kafka::Args),
     /// A flat bucket of many objects: how long until it is listed, and until the first field is in flight.
@@ -164,6 +167,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Delivery(args) => delivery::execute(&args, &mut printer),
         Bench::Faults(args) => faults::execute(&args, &mut printer),
         Bench::Lanes(args) => lanes::execute(&args, &mut printer),
+        Bench::Scale(args) => scale::execute(&args, &mut printer),
         Bench::Kafka(args) => kafka::execute(&args, &mut printer),
         Bench::Listing(args) => listing::execute(&args, &mut printer),
     };

@@ -29,7 +29,8 @@ pub(crate) struct Args {
     /// The screen file.
     #[arg(value_name = "SCREEN.toml")]
     screen: PathBuf,
-    /// Also list the image store, compare it with the plate map and the controls, and decode one field of every plate.
+    /// Also list the image store, compare it with the plate map and the controls, which are read in any case, and decode one
+    /// field of every plate.
     #[arg(long)]
     images: bool,
     /// Look at these plates only, with their images.
@@ -165,8 +166,27 @@ impl Checked {
                     };
                     common::runtime()?.block_on(checked.look_at(source, &args.plates));
                 }
-                Err(error) => checked.problem(Problem::text("image store", chain(&error))),
+                Err(error) => {
+                    checked.problem(Problem::text("image store", chain(&error)));
+                    common::runtime()?.block_on(checked.look_at_map(&screen, &args.plates));
+                }
             }
+        } else if !screen.is_of_profiles() {
+            let absent = |what: &str, at: &str| {
+                let local = !at.contains("://") && !Path::new(at).exists();
+                local.then(|| format!("{what} {at} is not there yet"))
+            };
+            let map = absent("the plate map", &screen.plate_map.file);
+            if map.is_none() {
+                common::runtime()?.block_on(checked.look_at_map(&screen, &[]));
+            }
+            checked.remarks.extend(map);
+            checked
+                .remarks
+                .extend(absent("the image store", &screen.images.store));
+            checked
+                .remarks
+                .push("images were not looked at; --images does".to_owned());
         }
         Ok(checked)
     }
@@ -227,21 +247,33 @@ impl Checked {
                     self.problem(Problem { plate, ..text });
                 }
             }
-            (None, Some(map)) => {
-                for plate in plates {
-                    for error in screen
-                        .treatments(&map, &plate)
-                        .err()
-                        .into_iter()
-                        .flat_map(|errors| errors.0)
-                    {
-                        let text = Problem::text("plate_map", error.to_string());
-                        let plate = Some(plate.clone());
-                        self.problem(Problem { plate, ..text });
-                    }
-                }
-            }
+            (None, Some(map)) => self.controls(screen, &map, plates),
             (None, None) => {}
+        }
+    }
+
+    /// The plate map by itself: whether it can be read, and has the controls.
+    async fn look_at_map(&mut self, screen: &Screen, asked: &[Barcode]) {
+        match read_plate_map(screen).await {
+            Ok(map) => {
+                let plates = match (asked, screen.images.plates.as_slice()) {
+                    ([], []) => map.plates().cloned().collect(),
+                    ([], plates) | (plates, _) => plates.to_vec(),
+                };
+                self.controls(screen, &map, plates);
+            }
+            Err(error) => self.problem(Problem::text(&error.class.to_string(), error.chain())),
+        }
+    }
+
+    fn controls(&mut self, screen: &Screen, map: &PlateMap, plates: Vec<Barcode>) {
+        for plate in plates {
+            let errors = screen.treatments(map, &plate).err();
+            for error in errors.into_iter().flat_map(|errors| errors.0) {
+                let text = Problem::text("plate_map", error.to_string());
+                let plate = Some(plate.clone());
+                self.problem(Problem { plate, ..text });
+            }
         }
     }
 

@@ -477,7 +477,8 @@ pub(crate) async fn plates_of(run: &Run) -> anyhow::Result<Vec<Barcode>> {
     let found = plan::list_screen(&run.store, &run.screen).await?;
     if found.plates.is_empty() {
         bail!(
-            "no plate was found in '{}' (layout {}: {}); check images.store, images.layout and images.pattern",
+            "no plate was found in '{}' (layout {}: {}); check images.store, images.layout and images.pattern, or, where the \
+             plates are still to come, announce each when it does (`wellspring plates announce PLATE --screen SCREEN.toml`)",
             run.store.uri(),
             found.layout,
             found.why

@@ -207,7 +207,17 @@ fn announce(args: AnnounceArgs) -> anyhow::Result<()> {
             submit::submit_imaging(&kafka, run, &plates.collect(), runtime.handle())?.len()
         }
     };
-    say::line(format_args!("{} announced", say::counted(announced, "plate")));
+    let known = match plates.len().saturating_sub(announced) {
+        0 => String::new(),
+        known => format!(
+            "; {} was planned before, which is done once",
+            say::counted(known, "plate")
+        ),
+    };
+    say::line(format_args!(
+        "{} announced{known}",
+        say::counted(announced, "plate")
+    ));
     Ok(())
 }
 

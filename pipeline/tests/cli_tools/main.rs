@@ -232,6 +232,27 @@ fn check_accepts_what_simulate_wrote_and_finds_what_was_broken() {
     assert_eq!(broken["plates"][0]["fields"], 93);
     let output = wellspring(folder.path(), &["check", "p/screen.toml", "--images"]);
     assert!(stdout(&output).contains("3 problems"), "{}", stdout(&output));
+
+    // The plate map is read without them too; one that is not there yet is no problem of the file.
+    let rename = |map: &str| std::fs::write(folder.path().join("p/platemap.csv"), map).unwrap();
+    rename(&map.replace("healthy", "helthy"));
+    let output = wellspring(folder.path(), &["check", "p/screen.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output).contains("controls.reference"),
+        "{}",
+        stdout(&output)
+    );
+    std::fs::remove_file(folder.path().join("p/platemap.csv")).unwrap();
+    let text = ok(folder.path(), &["check", "p/screen.toml"]);
+    assert!(
+        text.contains("platemap.csv is not there yet") && text.contains("--images"),
+        "{text}"
+    );
+    // An image store that cannot be opened does not hide what is wrong with the map.
+    std::fs::remove_dir_all(folder.path().join("p/images")).unwrap();
+    let output = wellspring(folder.path(), &["check", "p/screen.toml", "--images"]);
+    assert!(stdout(&output).contains("2 problems"), "{}", stdout(&output));
 }
 
 /// The problems of a check, as (kind, well, message).

@@ -171,16 +171,6 @@ struct Installation {
     fields: usize,
 }
 
-impl Process {
-    fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
-        let id = libc::pid_t::try_from(self.0.id())?;
-        // SAFETY: the child is ours and was not waited for, so the id is still its own.
-        let sent = unsafe { libc::kill(id, signal) };
-        ensure!(sent == 0, "a signal could not be sent");
-        Ok(())
-    }
-}
-
 impl Installation {
     fn start(&self, arguments: &[&str], log: &str) -> anyhow::Result<Process> {
         let log = std::fs::File::create(self.folder.join(format!("{log}.log")))?;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use wellspring_workloads::simulate::{GeneratedCompounds, Simulation, SimulationSettings, Stain};
 
 use crate::cli::simulate::cores;
@@ -21,6 +21,17 @@ pub(super) fn this_program() -> anyhow::Result<Command> {
 
 /// A child process that ends with its handle.
 pub(super) struct Process(pub(super) Child);
+
+impl Process {
+    /// Sends a signal.
+    pub(super) fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
+        let id = libc::pid_t::try_from(self.0.id())?;
+        // SAFETY: the child is ours and was not waited for, so the id is still its own.
+        let sent = unsafe { libc::kill(id, signal) };
+        ensure!(sent == 0, "a signal could not be sent");
+        Ok(())
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
