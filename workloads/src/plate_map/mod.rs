@@ -5,6 +5,7 @@
 
 mod dose;
 mod error;
+mod extent;
 mod gallery;
 mod read;
 mod table;

@@ -5,19 +5,16 @@
 
 use std::io::{Cursor, Read};
 
-use calamine::{Data, DataRef, Reader as _, Sheets, open_workbook_auto_from_rs};
+use calamine::{Data, Reader as _, Sheets, open_workbook_auto_from_rs};
 
 use super::error::{PlateMapError, PlateMapProblem};
+use super::extent;
 use crate::layout::text_of;
 
 /// The largest plate map that is read, in bytes: 1000 plates of 1536 wells fit.
 pub const MAX_PLATE_MAP_BYTES: usize = 128 << 20;
 /// What a sheet may unpack to, in bytes.
 const MAX_UNPACKED_BYTES: u64 = 512 << 20;
-
-/// Cells between the first and the last of a sheet, with anything in them or not: so many are kept in memory. 682 plates of 384
-/// wells and eight columns fit.
-const MAX_CELLS: u64 = 2 << 20;
 
 /// A header and the rows below it.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +115,7 @@ fn sheet_rows(bytes: &[u8], sheet: Option<&str>) -> Result<Vec<(u64, Vec<String>
     if bytes.starts_with(b"PK") {
         check_unpacked(bytes).map_err(broken)?;
     }
+    extent::before_opening(bytes).map_err(broken)?;
     let mut workbook: Sheets<_> =
         open_workbook_auto_from_rs(Cursor::new(bytes)).map_err(|error| broken(error.to_string()))?;
     let names = workbook.sheet_names();
@@ -133,7 +131,7 @@ fn sheet_rows(bytes: &[u8], sheet: Option<&str>) -> Result<Vec<(u64, Vec<String>
     };
     // Without a choice, the first sheet with anything on it.
     for name in wanted {
-        check_extent(&mut workbook, &name).map_err(broken)?;
+        extent::of_sheet(&mut workbook, &name).map_err(broken)?;
         let range = workbook
             .worksheet_range(&name)
             .map_err(|error| broken(error.to_string()))?;
@@ -147,46 +145,6 @@ fn sheet_rows(bytes: &[u8], sheet: Option<&str>) -> Result<Vec<(u64, Vec<String>
             .collect());
     }
     Ok(Vec::new())
-}
-
-/// A sheet becomes a rectangle of cells, and one of two cells in opposite corners is as large as any. What else is wrong is told by
-/// who reads the sheet. Excel's old format and LibreOffice's are rectangles already when they are opened.
-fn check_extent(workbook: &mut Sheets<Cursor<&[u8]>>, name: &str) -> Result<(), String> {
-    let (mut first, mut last) = ((u32::MAX, u32::MAX), (0, 0));
-    let mut add = |(row, column): (u32, u32), value: &DataRef<'_>| {
-        if !matches!(value, DataRef::Empty) {
-            first = (row.min(first.0), column.min(first.1));
-            last = (row.max(last.0), column.max(last.1));
-        }
-    };
-    match workbook {
-        Sheets::Xlsx(workbook) => {
-            let Ok(mut cells) = workbook.worksheet_cells_reader(name) else {
-                return Ok(());
-            };
-            while let Ok(Some(cell)) = cells.next_cell() {
-                add(cell.get_position(), cell.get_value());
-            }
-        }
-        Sheets::Xlsb(workbook) => {
-            let Ok(mut cells) = workbook.worksheet_cells_reader(name) else {
-                return Ok(());
-            };
-            while let Ok(Some(cell)) = cells.next_cell() {
-                add(cell.get_position(), cell.get_value());
-            }
-        }
-        Sheets::Xls(_) | Sheets::Ods(_) => {}
-    }
-    let side = |first: u32, last: u32| u64::from(last.saturating_sub(first)) + 1;
-    let (rows, columns) = (side(first.0, last.0), side(first.1, last.1));
-    if rows * columns > MAX_CELLS {
-        return Err(format!(
-            "what is on its sheet '{name}' is spread over {rows} rows and {columns} columns, and at most {MAX_CELLS} cells are \
-             read; take away what lies far from the table, or save the table as CSV"
-        ));
-    }
-    Ok(())
 }
 
 /// A zip archive names the size of what it holds; what is larger than it says ends with an error when it is read.
