@@ -343,6 +343,7 @@ mod tests {
                 bytes: 1,
                 page: None,
                 z: Some(10 + plane as u32),
+                version: None,
             });
             names.collect::<Vec<_>>()
         };

@@ -165,6 +165,10 @@ pub struct ImageRef {
     /// The z plane as name or metadata number it; only for planes of a stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub z: Option<u32>,
+    /// What told the object's state from others when it was listed: its entity tag without quotation marks, or, in a store
+    /// without tags, `@` and when it was last written, in milliseconds since 1970 UTC. Absent where the store said neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Box<str>>,
 }
 
 /// One field of view to embed. Topic `tasks`, keyed by plate and well so that one plate spreads over all workers.

@@ -3,13 +3,15 @@
 //! Tasks enter, [`Fetched`] bytes leave. Many fields are fetched at once, bounded by the limit on image bytes in
 //! memory. What fails: an object that is gone, refused access, a store that stays unreachable.
 
+mod changed;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use wellspring_workloads::words::Channel;
 
+use self::changed::{Changed, changed_since};
 use crate::dead_letters::Place;
 use crate::decode::unreadable;
 use crate::error::{FailureClass, Stage, StageError};
@@ -22,7 +24,7 @@ use crate::lanes::Lanes;
 use crate::pages::{Pages, PagesError, read_pages};
 use crate::runs::{Run, Runs};
 use crate::shading::Shading;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, State, Whole};
 use crate::track::Tracked;
 use crate::zarr;
 
@@ -143,8 +145,7 @@ pub async fn run(
         fetching.spawn(async move {
             let fetched = fetch(&run, &task).await;
             match fetched.and_then(|fetched| failpoint::after(Stage::Fetch, &task.field).map(|()| fetched)) {
-                Ok((channels, shading)) => {
-                    let changed = changed_since(&task.images, &channels);
+                Ok((FieldImages { channels, changed }, shading)) => {
                     let field = Field {
                         task,
                         run,
@@ -179,15 +180,20 @@ async fn known_run(runs: &Arc<Runs>, id: &RunId) -> Result<Arc<Run>, StageError>
         .map_err(|error| StageError::internal(Stage::Fetch, error))?
 }
 
-type FieldBytes = (Vec<Vec<Encoded>>, Shading);
+/// The images of a field as they are now.
+#[derive(Debug)]
+struct FieldImages {
+    channels: Vec<Vec<Encoded>>,
+    changed: Changed,
+}
 
-async fn fetch(run: &Run, task: &FieldTask) -> Result<FieldBytes, StageError> {
-    let channels = read_channels(&run.store, &task.images).await?;
+async fn fetch(run: &Run, task: &FieldTask) -> Result<(FieldImages, Shading), StageError> {
+    let images = read(&run.store, &task.images, false).await?;
     let plate = &task.field.plate;
     let shading = run.shading.get(&run.screen, plate).await?;
     same_planes(&run.id, plate, task.shading.as_deref(), shading.digest.as_deref())
         .map_err(|error| StageError::input(Stage::Fetch, FailureClass::Configuration, error))?;
-    Ok((channels, shading))
+    Ok((images, shading))
 }
 
 /// The encoded planes of every channel of one field; planes of one object share its bytes.
@@ -195,7 +201,7 @@ pub async fn read_channels(
     store: &ImageStore,
     images: &[ChannelImages],
 ) -> Result<Vec<Vec<Encoded>>, StageError> {
-    read(store, images, false).await
+    Ok(read(store, images, false).await?.channels)
 }
 
 /// As [`read_channels`], of images that will be asked for again: they are kept where there is room.
@@ -203,14 +209,10 @@ pub async fn read_channels_first(
     store: &ImageStore,
     images: &[ChannelImages],
 ) -> Result<Vec<Vec<Encoded>>, StageError> {
-    read(store, images, true).await
+    Ok(read(store, images, true).await?.channels)
 }
 
-async fn read(
-    store: &ImageStore,
-    images: &[ChannelImages],
-    keep: bool,
-) -> Result<Vec<Vec<Encoded>>, StageError> {
+async fn read(store: &ImageStore, images: &[ChannelImages], keep: bool) -> Result<FieldImages, StageError> {
     let of_arrays = images.iter().flat_map(|channel| {
         let planes = channel
             .planes
@@ -229,6 +231,7 @@ async fn read(
     };
     let of_files = read_files(store, images).await?;
     let mut channels = Vec::with_capacity(images.len());
+    let mut changed = Changed::new();
     for channel in images {
         let mut planes = Vec::with_capacity(channel.planes.len());
         for plane in &channel.planes {
@@ -237,74 +240,62 @@ async fn read(
                 continue;
             }
             let page = match (of_files.get(plane.path.as_str()), plane.page) {
-                (Some(Pages::Of(pages)), Some(page)) => pages.get(&page).cloned().map(Encoded::Page),
-                (Some(Pages::Whole(bytes)), Some(_)) => Some(Encoded::File(bytes.clone())),
+                (Some((Pages::Of(pages), state)), Some(page)) => pages
+                    .get(&page)
+                    .map(|page| (Encoded::Page(page.clone()), state.clone())),
+                (Some((Pages::Whole(bytes), state)), Some(_)) => {
+                    Some((Encoded::File(bytes.clone()), state.clone()))
+                }
                 _ => None,
             };
-            planes.push(match page {
+            let (encoded, state) = match page {
                 Some(page) => page,
                 None => {
+                    let version = plane.version.as_deref();
                     let read = match keep {
-                        true => store.read_and_keep(&plane.path).await,
-                        false => store.read_or_recall(&plane.path).await,
+                        true => store.read_and_keep(&plane.path, version, u64::MAX).await,
+                        false => store.read_or_recall(&plane.path, version).await,
                     };
-                    Encoded::File(read.map_err(|error| of_channel(channel, error))?)
+                    let Whole { bytes, state } = read.map_err(|error| of_channel(channel, error))?;
+                    (Encoded::File(bytes), state)
                 }
-            });
+            };
+            let text = changed_since(store, plane, &encoded, &state).await;
+            changed.extend(text.map(|text| (channel.channel.clone(), text)));
+            planes.push(encoded);
         }
         channels.push(planes);
     }
-    Ok(channels)
+    Ok(FieldImages { channels, changed })
 }
 
 fn of_channel(channel: &ChannelImages, error: StageError) -> StageError {
     error.of(format!("channel {}", channel.channel))
 }
 
-/// Images that have another size now than when their plate was listed, with their channel. They are read as they are now: a
-/// file that was put right is read so too. What is written again with the same size is not noticed.
-fn changed_since(images: &[ChannelImages], channels: &[Vec<Encoded>]) -> Vec<(Channel, String)> {
-    let mut changed = Vec::new();
-    for (channel, encoded) in images.iter().zip(channels) {
-        for (plane, encoded) in channel.planes.iter().zip(encoded) {
-            let bytes = match encoded {
-                Encoded::File(bytes) => bytes.len() as u64,
-                Encoded::Page(page) => page.object_bytes(),
-                Encoded::Plane(_) => continue,
-            };
-            if bytes != plane.bytes {
-                let text = format!(
-                    "changed: {} has {bytes} bytes, {} when its plate was listed",
-                    plane.path, plane.bytes
-                );
-                changed.push((channel.channel.clone(), text));
-            }
-        }
-    }
-    changed
-}
-
 /// Files of which a field has one or several images, each read once.
 async fn read_files<'a>(
     store: &ImageStore,
     images: &'a [ChannelImages],
-) -> Result<HashMap<&'a str, Pages>, StageError> {
+) -> Result<HashMap<&'a str, (Pages, State)>, StageError> {
     let planes = images
         .iter()
         .flat_map(|channel| channel.planes.iter().map(move |plane| (channel, plane)))
         .filter(|(_, plane)| !zarr::is_document(&plane.path));
-    let mut wanted: BTreeMap<&str, (u64, BTreeMap<u32, _>)> = BTreeMap::new();
+    /// An object as it was listed, and its pages that are wanted.
+    type Wanted<'a, P> = ((u64, Option<&'a str>), BTreeMap<u32, P>);
+    let mut wanted: BTreeMap<&str, Wanted<'_, _>> = BTreeMap::new();
     for (channel, plane) in planes {
         if let Some(page) = plane.page {
-            let (bytes, pages) = wanted.entry(&plane.path).or_default();
-            *bytes = plane.bytes;
+            let (listed, pages) = wanted.entry(&plane.path).or_default();
+            *listed = (plane.bytes, plane.version.as_deref());
             pages.entry(page).or_insert((channel, plane));
         }
     }
     let mut files = HashMap::new();
-    for (path, (bytes, pages)) in wanted {
+    for (path, (listed, pages)) in wanted {
         let numbers: BTreeSet<u32> = pages.keys().copied().collect();
-        let read = read_pages(store, path, bytes, &numbers).await;
+        let read = read_pages(store, path, listed, &numbers).await;
         let read = read.map_err(|error| match error {
             PagesError::Store(error) => match pages.values().next() {
                 Some((channel, _)) => of_channel(channel, error),
@@ -349,6 +340,7 @@ phenotype = { role = "disease" }
             bytes,
             page,
             z: None,
+            version: None,
         };
         let bytes = |images: &[ImageRef]| encoded_bytes(images.iter(), true);
         // Files of one image each, and one that holds both.

@@ -29,7 +29,7 @@ pub(crate) fn digits(hash: Sha256) -> String {
         .collect()
 }
 
-/// What a field's work is made from: its images as listed, its scaling, and its plate's planes.
+/// What a field's work is made from: its images as listed, with their versions, its scaling, and its plate's planes.
 pub fn content_of_task(task: &FieldTask) -> String {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for channel in &task.images {
@@ -39,6 +39,9 @@ pub fn content_of_task(task: &FieldTask) -> String {
             parts.push(plane.bytes.to_le_bytes().to_vec());
             // Images of their own files have the ids that they always had.
             parts.extend(plane.page.map(|page| format!("page {page}").into_bytes()));
+            // So do images of which the store does not tell one state from another.
+            let version = plane.version.as_ref();
+            parts.extend(version.map(|version| format!("version {version}").into_bytes()));
         }
     }
     for (low, high) in task.scaling.iter().flatten() {
@@ -89,6 +92,7 @@ mod tests {
                     bytes: 9,
                     page: None,
                     z: None,
+                    version: None,
                 }],
             }],
             scaling,
@@ -117,5 +121,13 @@ mod tests {
         let mut numbered = task("P/a.tif", None);
         numbered.images[0].planes[0].z = Some(4);
         assert_eq!(one, content_of_task(&numbered));
+        // Written again, with the same size.
+        let version = |version: &str| {
+            let mut task = task("P/a.tif", None);
+            task.images[0].planes[0].version = Some(version.into());
+            content_of_task(&task)
+        };
+        assert_eq!(version("0a1b"), version("0a1b"));
+        assert!(version("0a1b") != one && version("0a1b") != version("0a1c"));
     }
 }

@@ -16,7 +16,7 @@ use wellspring_images::tiff::{Page, Tiff};
 use wellspring_images::{ImageError, Limits, Source};
 
 use crate::error::{FailureClass, Stage, StageError};
-use crate::store::{Data, End, ImageStore, Object, Parts};
+use crate::store::{Data, End, ImageStore, MOST_WHOLE, Object, Parts, State, Whole};
 
 /// A file of so few bytes is read whole: the requests for its parts would take longer.
 const SMALL: u64 = 4 << 20;
@@ -98,28 +98,36 @@ struct Short {
     expected: u64,
 }
 
-/// Reads what `pages` of the object need; `listed` is its size as listed.
+/// A server that sent parts of an object before.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: the server answered with the whole file where part of it was asked for")]
+struct WholeSent {
+    what: String,
+}
+
+/// Reads what `pages` of the object need; `listed` is its size and version as listed. Also what the store says of the object that
+/// was read.
 ///
 /// # Errors
 /// See [`PagesError`].
-pub async fn read_pages(
+pub(crate) async fn read_pages(
     store: &ImageStore,
     path: &str,
-    listed: u64,
+    listed: (u64, Option<&str>),
     pages: &BTreeSet<u32>,
-) -> Result<Pages, PagesError> {
+) -> Result<(Pages, State), PagesError> {
     let key = store.key(path);
     let slot = store.cache().slot(&key);
     let mut object = slot.lock().await;
-    store.look_again(path, &mut object).await;
-    let found = find(store, path, listed, &mut object, pages).await;
+    store.look_again(path, &mut object, listed.1).await;
+    let found = find(store, path, listed.0, &mut object, pages).await;
     if found.is_err() {
         *object = None;
     }
     let wanted = match found {
-        Ok(Found::Whole(bytes)) => {
+        Ok(Found::Whole(Whole { bytes, state })) => {
             store.cache().settle(&key, &slot, object.as_ref());
-            return Ok(Pages::Whole(bytes));
+            return Ok((Pages::Whole(bytes), state));
         }
         Ok(Found::Pages(wanted)) => wanted,
         Err(error) => {
@@ -175,17 +183,19 @@ pub async fn read_pages(
         };
         (number, parts)
     };
-    Ok(Pages::Of(wanted.pages.into_iter().map(of_page).collect()))
+    let pages = wanted.pages.into_iter().map(of_page).collect();
+    Ok((Pages::Of(pages), wanted.state))
 }
 
 enum Found {
-    Whole(Bytes),
+    Whole(Whole),
     Pages(Wanted),
 }
 
 /// Pages whose directories are read.
 struct Wanted {
     version: String,
+    state: State,
     pages: Vec<(u32, Page)>,
     /// What is here of their strips.
     known: Parts,
@@ -202,9 +212,9 @@ async fn find(
     pages: &BTreeSet<u32>,
 ) -> Result<Found, PagesError> {
     if object.is_none() && listed > SMALL {
-        let first = store.read_end(path, End::First(FIRST)).await?;
         // What has no version could change between two reads and nobody would know.
-        if let Some(version) = first.version
+        if let Some(first) = store.ranged_end(path, End::First(FIRST)).await?
+            && let Some(version) = first.version
             && first.object_bytes > SMALL
             && is_tiff(&first.bytes)
         {
@@ -212,16 +222,22 @@ async fn find(
             parts.insert(0, first.bytes);
             *object = Some(Object {
                 version,
+                modified_ms: first.state.modified_ms,
                 checked: Instant::now(),
                 data: Data::Parts(parts),
             });
         }
     }
-    let Some(Object { version, data, .. }) = object else {
+    let Some(known) = object else {
         return whole(store, path, object).await;
     };
+    let state = known.state();
+    let Object { version, data, .. } = known;
     let parts = match data {
-        Data::Whole(bytes) => return Ok(Found::Whole(bytes.clone())),
+        Data::Whole(bytes) => {
+            let bytes = bytes.clone();
+            return Ok(Found::Whole(Whole { bytes, state }));
+        }
         Data::Parts(parts) => parts,
     };
     let version = version.clone();
@@ -266,6 +282,7 @@ async fn find(
     }
     Ok(Found::Pages(Wanted {
         version,
+        state,
         pages: described,
         known,
         missing,
@@ -273,8 +290,9 @@ async fn find(
 }
 
 async fn whole(store: &ImageStore, path: &str, object: &mut Option<Object>) -> Result<Found, PagesError> {
+    let limit = if store.sends_parts() { u64::MAX } else { MOST_WHOLE };
     // Another version than that of the parts is as good: nothing of them is used.
-    Ok(Found::Whole(store.read_into(path, object).await?))
+    Ok(Found::Whole(store.read_into(path, object, limit).await?))
 }
 
 /// Part of the object, as long as it is still the same.
@@ -285,10 +303,15 @@ async fn part(
     version: &str,
 ) -> Result<(u64, Bytes), StageError> {
     let (start, expected) = (range.start, range.end - range.start);
-    let bytes = store.read_range_of(path, range, Some(version)).await?;
+    let what = || format!("{}/{path}", store.uri());
+    // Who tries again reads it whole.
+    let Some(bytes) = store.ranged_of(path, range, Some(version)).await? else {
+        let sent = WholeSent { what: what() };
+        return Err(StageError::external(Stage::Fetch, FailureClass::Network, sent));
+    };
     if bytes.len() as u64 != expected {
         let short = Short {
-            what: format!("{}/{path}", store.uri()),
+            what: what(),
             found: bytes.len(),
             expected,
         };

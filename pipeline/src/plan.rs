@@ -388,6 +388,7 @@ pub fn images(field: &FieldFiles) -> Vec<ChannelImages> {
         bytes: plane.file.size,
         page: plane.page,
         z: plane.plane.filter(|_| of_stack),
+        version: plane.file.version.clone(),
     };
     field
         .channels

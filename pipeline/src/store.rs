@@ -7,25 +7,32 @@
 mod cache;
 mod listing;
 mod open;
+mod parts;
 mod retry;
+mod version;
 
 pub(crate) use self::cache::{Data, Key, Object};
 pub use self::cache::{ImageCache, Parts, USUAL_CACHE_BYTES};
 pub use self::open::StoreError;
+pub(crate) use self::parts::MOST_WHOLE;
+pub use self::parts::{End, PartOfObject};
+pub(crate) use self::version::State;
 
-use std::ops::Range;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use self::listing::Pages;
 use self::open::Opened;
+use self::parts::TooLarge;
 use self::retry::retrying;
+use self::version::same_time;
 use crate::error::{FailureClass, Stage, StageError};
 
 /// A place with images.
@@ -39,6 +46,14 @@ pub struct ImageStore {
     away: Arc<AtomicBool>,
     /// Whether it was seen to give objects no version: then they are read whole, since they could change between two reads.
     unversioned: Arc<AtomicBool>,
+    /// Whether it was seen to send whole objects where parts were asked for.
+    whole_only: Arc<AtomicBool>,
+    /// Whether it was seen to give an object one entity tag where it lists it, and another one where it sends it.
+    two_tags: Arc<AtomicBool>,
+    /// Whether an object was seen to have the version that it was listed with.
+    one_tag: Arc<AtomicBool>,
+    /// Whether objects are told apart by time alone: see [`State::version`].
+    by_time: bool,
     /// What was read of its image files.
     cache: Arc<ImageCache>,
 }
@@ -52,26 +67,18 @@ pub struct Listed {
     pub bytes: u64,
     /// When it was last written, as the store tells it, in milliseconds since 1970 UTC.
     pub modified_ms: i64,
+    /// What tells this state of the object from others: its entity tag without quotation marks, or `@` and the time of where
+    /// there is none. `None` where the store says neither.
+    pub version: Option<Box<str>>,
 }
 
-/// Which end of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// So many bytes from its beginning.
-    First(u64),
-    /// So many bytes up to its end.
-    Last(u64),
-}
-
-/// Part of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartOfObject {
-    /// The part.
-    pub bytes: Bytes,
-    /// Size of the whole object in bytes.
-    pub object_bytes: u64,
-    /// The object's entity tag: another one when it is written again. Not every store has them.
-    pub version: Option<String>,
+/// An object as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Whole {
+    /// All of it.
+    pub(crate) bytes: Bytes,
+    /// What the store says of its state.
+    pub(crate) state: State,
 }
 
 impl ImageStore {
@@ -82,14 +89,16 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError`]: a folder that is not there, settings that do not fit together.
     pub fn open(uri: &str) -> Result<Self, StoreError> {
-        let Opened { store, pages } = open::open(uri)?;
-        Ok(Self {
-            uri: uri.into(),
+        let Opened {
             store,
             pages,
-            away: Arc::default(),
-            unversioned: Arc::default(),
+            by_time,
+        } = open::open(uri)?;
+        Ok(Self {
+            by_time,
+            pages,
             cache: ImageCache::of_process(),
+            ..Self::new(uri, store)
         })
     }
 
@@ -97,12 +106,23 @@ impl ImageStore {
     #[cfg(test)]
     pub(crate) fn of(store: Arc<dyn ObjectStore>, cache_bytes: u64) -> Self {
         Self {
-            uri: "test://store".into(),
+            cache: Arc::new(ImageCache::new(cache_bytes)),
+            ..Self::new("test://store", store)
+        }
+    }
+
+    fn new(uri: &str, store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            uri: uri.into(),
             store,
             pages: None,
             away: Arc::default(),
             unversioned: Arc::default(),
-            cache: Arc::new(ImageCache::new(cache_bytes)),
+            whole_only: Arc::default(),
+            two_tags: Arc::default(),
+            one_tag: Arc::default(),
+            by_time: false,
+            cache: ImageCache::of_process(),
         }
     }
 
@@ -120,6 +140,11 @@ impl ImageStore {
         &self.uri
     }
 
+    /// The address of an object.
+    pub fn address(&self, path: &str) -> String {
+        format!("{}/{path}", self.uri.trim_end_matches('/'))
+    }
+
     /// Every object below the folder `prefix` (the whole store when `None`), in path order.
     pub async fn list(&self, prefix: Option<&str>) -> Result<Vec<Listed>, StageError> {
         if self.pages.is_some() {
@@ -131,7 +156,7 @@ impl ImageStore {
             self.store.list(prefix.as_ref()).try_collect::<Vec<_>>().await
         })
         .await?;
-        Ok(in_order(listed, ""))
+        Ok(self.in_order(listed, ""))
     }
 
     /// Every object whose path begins with `start`, in path order. Of a folder or a web server the whole folder is listed
@@ -144,7 +169,7 @@ impl ImageStore {
             return Ok(listed);
         };
         let listed = pages.list(start, &self.uri, &self.away).await?;
-        Ok(in_order(listed, &pages.root))
+        Ok(self.in_order(listed, &pages.root))
     }
 
     /// Whether [`ImageStore::next_name`] can be asked for.
@@ -167,50 +192,14 @@ impl ImageStore {
             self.store.list_with_delimiter(None).await
         })
         .await?;
-        Ok(in_order(listed.objects, ""))
+        Ok(self.in_order(listed.objects, ""))
     }
 
-    /// Part of the bytes of one object.
-    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StageError> {
-        let location = location(path);
-        let what = format!("{}/{path}", self.uri);
-        retrying(Stage::Fetch, &what, &self.away, || async {
-            self.store.get_range(&location, range.clone()).await
-        })
-        .await
-    }
-
-    /// Part of the bytes of one object, as long as it is still the version that [`ImageStore::read_end`] saw.
-    pub async fn read_range_of(
-        &self,
-        path: &str,
-        range: Range<u64>,
-        version: Option<&str>,
-    ) -> Result<Bytes, StageError> {
-        let location = location(path);
-        let what = format!("{}/{path}", self.uri);
-        let options = GetOptions::new()
-            .with_range(Some(range.clone()))
-            .with_if_match(version.map(str::to_owned));
-        retrying(Stage::Fetch, &what, &self.away, || async {
-            let read = self.store.get_opts(&location, options.clone()).await?;
-            // Not every web server knows conditions, but it may say what it sends.
-            if let (Some(wanted), Some(found)) = (version, &read.meta.e_tag)
-                && wanted != found
-            {
-                return Err(object_store::Error::Precondition {
-                    path: location.to_string(),
-                    source: format!("its entity tag was {wanted} and is {found}").into(),
-                });
-            }
-            read.bytes().await
-        })
-        .await
-    }
-
-    /// Makes sure that what the cache has of an object is still what the store has; forgets it otherwise.
-    pub(crate) async fn look_again(&self, path: &str, object: &mut Option<Object>) {
-        let Some(known) = object.as_mut().filter(|known| known.is_old()) else {
+    /// Makes sure that what the cache has of an object is still what the store has; forgets it otherwise. What is not `listed` as
+    /// it is known is looked at at once.
+    pub(crate) async fn look_again(&self, path: &str, object: &mut Option<Object>, listed: Option<&str>) {
+        let suspect = |known: &Object| listed.is_some_and(|version| known.state().differs(version));
+        let Some(known) = object.as_mut().filter(|known| known.is_old() || suspect(known)) else {
             return;
         };
         let now = self.store.head(&location(path)).await;
@@ -221,40 +210,45 @@ impl ImageStore {
         }
     }
 
-    /// The bytes of one object, which `object` has from then on, if the store tells its versions apart.
+    /// One object of `limit` bytes at most, which `object` has from then on, if the store tells its versions apart.
     pub(crate) async fn read_into(
         &self,
         path: &str,
         object: &mut Option<Object>,
-    ) -> Result<Bytes, StageError> {
-        let location = location(path);
-        let what = format!("{}/{path}", self.uri);
-        let (bytes, version) = retrying(Stage::Fetch, &what, &self.away, || async {
-            let read = self.store.get(&location).await?;
-            let version = read.meta.e_tag.clone();
-            Ok((read.bytes().await?, version))
-        })
-        .await?;
-        *object = version.map(|version| Object {
+        limit: u64,
+    ) -> Result<Whole, StageError> {
+        let whole = self.read_whole(path, limit).await?;
+        *object = whole.state.e_tag.clone().map(|version| Object {
             version,
+            modified_ms: whole.state.modified_ms,
             checked: Instant::now(),
-            data: Data::Whole(bytes.clone()),
+            data: Data::Whole(whole.bytes.clone()),
         });
-        Ok(bytes)
+        Ok(whole)
     }
 
-    /// The bytes of one object, which are kept for whoever asks next.
-    pub async fn read_and_keep(&self, path: &str) -> Result<Bytes, StageError> {
+    /// One object of `limit` bytes at most, which is kept for whoever asks next; `listed`: the version that it was listed with.
+    pub(crate) async fn read_and_keep(
+        &self,
+        path: &str,
+        listed: Option<&str>,
+        limit: u64,
+    ) -> Result<Whole, StageError> {
         let key = self.key(path);
         let slot = self.cache.slot(&key);
         let mut object = slot.lock().await;
-        self.look_again(path, &mut object).await;
+        self.look_again(path, &mut object, listed).await;
         let read = match &*object {
-            Some(Object {
-                data: Data::Whole(bytes),
-                ..
-            }) => Ok(bytes.clone()),
-            _ => self.read_into(path, &mut object).await,
+            Some(
+                known @ Object {
+                    data: Data::Whole(bytes),
+                    ..
+                },
+            ) => Ok(Whole {
+                bytes: bytes.clone(),
+                state: known.state(),
+            }),
+            _ => self.read_into(path, &mut object, limit).await,
         };
         if read.is_err() {
             *object = None;
@@ -263,98 +257,105 @@ impl ImageStore {
         read
     }
 
-    /// The bytes of one object, from the cache where somebody kept them.
-    pub async fn read_or_recall(&self, path: &str) -> Result<Bytes, StageError> {
+    /// One object, from the cache where somebody kept it; `listed`: the version that it was listed with.
+    pub(crate) async fn read_or_recall(&self, path: &str, listed: Option<&str>) -> Result<Whole, StageError> {
         match self.cache.known(&self.key(path)) {
-            Some(_) => self.read_and_keep(path).await,
-            None => self.read(path).await,
+            Some(_) => self.read_and_keep(path, listed, u64::MAX).await,
+            None => self.read_whole(path, u64::MAX).await,
         }
     }
 
     /// Whether single pages of large files are read, as far as it is known.
     pub fn reads_pages(&self) -> bool {
-        !self.unversioned.load(Ordering::Relaxed)
+        !self.unversioned.load(Ordering::Relaxed) && self.sends_parts()
     }
 
-    /// The first or last bytes of one object, fewer where it has fewer, and what the store says of it.
-    pub async fn read_end(&self, path: &str, end: End) -> Result<PartOfObject, StageError> {
-        let location = location(path);
-        let what = format!("{}/{path}", self.uri);
-        retrying(Stage::Fetch, &what, &self.away, || async {
-            let range = match end {
-                End::First(bytes) => GetRange::Bounded(0..bytes),
-                End::Last(bytes) => GetRange::Suffix(bytes),
-            };
-            let options = GetOptions::new().with_range(Some(range));
-            let read = match self.store.get_opts(&location, options).await {
-                // Azure has no suffixes: the size has to be asked for first.
-                Err(object_store::Error::NotSupported { .. }) => {
-                    let size = self.store.head(&location).await?.size;
-                    let range = match end {
-                        End::First(bytes) => 0..bytes.min(size),
-                        End::Last(bytes) => size.saturating_sub(bytes)..size,
-                    };
-                    let options = GetOptions::new().with_range(Some(range));
-                    self.store.get_opts(&location, options).await?
-                }
-                read => read?,
-            };
-            // A weak tag is the same for objects that differ, and no read can be made on condition of it.
-            let version = read.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
-            let object_bytes = read.meta.size;
-            self.unversioned.store(version.is_none(), Ordering::Relaxed);
-            let bytes = read.bytes().await?;
-            Ok(PartOfObject {
-                bytes,
-                object_bytes,
-                version,
-            })
-        })
-        .await
+    /// Whether an object that was read in this state was written again since it was listed as `version`.
+    pub(crate) async fn was_written_again(&self, path: &str, version: &str, read: &State) -> bool {
+        if !read.differs(version) {
+            self.one_tag.store(true, Ordering::Relaxed);
+            return false;
+        }
+        if self.by_time || version.starts_with('@') {
+            return true;
+        }
+        if self.two_tags.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Where a listing of one object is a listing of its folder, one object that is as it was listed has to do.
+        if self.pages.is_none() && self.one_tag.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Ok(now) = self.list_beginning(path).await else {
+            return true;
+        };
+        let same = now.iter().any(|object| {
+            object.path == path
+                && object.version.as_deref() == Some(version)
+                && same_time(object.modified_ms, read.modified_ms)
+        });
+        self.two_tags.fetch_or(same, Ordering::Relaxed);
+        if same && self.is_news("two tags") {
+            tracing::warn!(
+                store = &*self.uri,
+                "the store lists objects with other entity tags than it sends them with, so that it is not noticed when an image \
+                 is written again with the same size after its plate was listed"
+            );
+        }
+        !same
     }
 
     /// The bytes of one object that has at most `limit`; none of a larger one.
     pub async fn read_at_most(&self, path: &str, limit: u64) -> Result<Bytes, StageError> {
-        let location = location(path);
-        let what = format!("{}/{path}", self.uri);
-        let read = retrying(Stage::Fetch, &what, &self.away, || async {
-            let read = self.store.get(&location).await?;
-            let size = read.meta.size;
-            if size > limit {
-                return Ok(Err(size));
-            }
-            read.bytes().await.map(Ok)
-        });
-        read.await?.map_err(|bytes| {
-            let error = TooLarge { what, bytes, limit };
-            StageError::input(Stage::Fetch, FailureClass::BadImage, error)
-        })
+        Ok(self.read_whole(path, limit).await?.bytes)
     }
 
     /// The bytes of one object.
     pub async fn read(&self, path: &str) -> Result<Bytes, StageError> {
+        self.read_at_most(path, u64::MAX).await
+    }
+
+    async fn read_whole(&self, path: &str, limit: u64) -> Result<Whole, StageError> {
         let location = location(path);
         let what = format!("{}/{path}", self.uri);
-        retrying(Stage::Fetch, &what, &self.away, || async {
-            self.store.get(&location).await?.bytes().await
-        })
-        .await
+        let read = retrying(Stage::Fetch, &what, &self.away, || async {
+            let read = self.store.get(&location).await?;
+            let (size, state) = (read.meta.size, State::of(&read.meta));
+            if size > limit {
+                return Ok(Err(size));
+            }
+            let bytes = read.bytes().await?;
+            Ok(Ok(Whole { bytes, state }))
+        });
+        Ok(read.await?.map_err(|bytes| TooLarge { what, bytes, limit })?)
     }
-}
 
-/// Objects in path order, by their paths below `root`.
-fn in_order(listed: Vec<ObjectMeta>, root: &str) -> Vec<Listed> {
-    let listed = listed.into_iter().map(|meta| {
-        let path = String::from(meta.location);
-        Listed {
-            path: path.strip_prefix(root).map(str::to_owned).unwrap_or(path),
-            bytes: meta.size,
-            modified_ms: meta.last_modified.timestamp_millis(),
-        }
-    });
-    let mut listed: Vec<Listed> = listed.collect();
-    listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    listed
+    /// Whether nobody of this process has said this of the store yet. It may be open several times.
+    fn is_news(&self, what: &'static str) -> bool {
+        static SAID: Mutex<BTreeSet<(Arc<str>, &str)>> = Mutex::new(BTreeSet::new());
+        let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert((self.uri.clone(), what))
+    }
+
+    /// Objects in path order, by their paths below `root`.
+    fn in_order(&self, listed: Vec<ObjectMeta>, root: &str) -> Vec<Listed> {
+        let listed = listed.into_iter().map(|meta| {
+            let path = String::from(meta.location);
+            let state = State {
+                e_tag: meta.e_tag,
+                modified_ms: meta.last_modified.timestamp_millis(),
+            };
+            Listed {
+                path: path.strip_prefix(root).map(str::to_owned).unwrap_or(path),
+                bytes: meta.size,
+                modified_ms: state.modified_ms,
+                version: state.version(self.by_time),
+            }
+        });
+        let mut listed: Vec<Listed> = listed.collect();
+        listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        listed
+    }
 }
 
 /// The name of an object as it was listed. What is no such name is made one.
@@ -369,15 +370,6 @@ pub async fn read_uri(uri: &str) -> Result<Bytes, StageError> {
     let store = ImageStore::open(folder)
         .map_err(|error| StageError::input(Stage::Fetch, FailureClass::Configuration, error))?;
     store.read(name).await
-}
-
-/// An object that is larger than what it should hold.
-#[derive(Debug, thiserror::Error)]
-#[error("'{what}' has {bytes} bytes; at most {limit} are read of such an object")]
-struct TooLarge {
-    what: String,
-    bytes: u64,
-    limit: u64,
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ fn listing(paths: &[&str]) -> Vec<ListedFile> {
     let file = |path: &&str| ListedFile {
         path: (*path).to_owned(),
         size: 1,
+        version: None,
     };
     paths.iter().map(file).collect()
 }
@@ -306,7 +307,11 @@ fn shared(folder: &str) -> Option<Vec<ListedFile>> {
             } else {
                 let size = path.metadata().unwrap().len();
                 let path = path.strip_prefix(&base).unwrap().to_str().unwrap().to_owned();
-                files.push(ListedFile { path, size });
+                files.push(ListedFile {
+                    path,
+                    size,
+                    version: None,
+                });
             }
         }
     }

@@ -22,6 +22,8 @@ const PAGES: u32 = 40;
 #[derive(Debug, Default)]
 struct Counting {
     inner: InMemory,
+    /// Whether it answers as a server that knows no ranges.
+    whole_only: bool,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
@@ -68,6 +70,12 @@ impl ObjectStore for Counting {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let head = options.head;
+        if self.whole_only && options.range.is_some() {
+            // In the words of the client of real servers, which a test with one reads (`tests/stores`).
+            return Err(object_store::Error::NotSupported {
+                source: format!("Range request not supported by {location}").into(),
+            });
+        }
         let read = self.inner.get_opts(location, options).await?;
         if !head {
             let bytes = read.range.end - read.range.start;
@@ -151,7 +159,11 @@ fn stack(directories_first: bool) -> Vec<u8> {
 }
 
 fn open(cache: u64) -> (Arc<Counting>, ImageStore) {
-    let counting = Arc::new(Counting::default());
+    open_as(Counting::default(), cache)
+}
+
+fn open_as(counting: Counting, cache: u64) -> (Arc<Counting>, ImageStore) {
+    let counting = Arc::new(counting);
     (counting.clone(), ImageStore::of(counting, cache))
 }
 
@@ -162,6 +174,7 @@ fn field(path: &str, bytes: usize, pages: &[Option<u32>]) -> Vec<ChannelImages> 
         bytes: bytes as u64,
         page: *page,
         z: None,
+        version: None,
     };
     vec![ChannelImages {
         channel: "DNA".parse().unwrap(),
@@ -341,4 +354,75 @@ async fn what_is_wrong_with_a_page_names_file_and_channel() {
         (Stage::Decode, FailureClass::BadImage)
     );
     let _ = counting.taken();
+}
+
+#[tokio::test]
+async fn of_a_server_that_knows_no_ranges_a_file_is_read_whole_and_once() {
+    let plain = Counting {
+        whole_only: true,
+        ..Counting::default()
+    };
+    let (counting, store) = open_as(plain, 64 << 20);
+    let file = stack(true);
+    let size = file.len() as u64;
+    counting.write("a.tif", file.clone()).await;
+    for page in [9, 30, 9] {
+        let images = field("a.tif", file.len(), &[Some(page)]);
+        assert_eq!(levels(&store, &images).await.unwrap(), [page as u16]);
+    }
+    // One question for part of it, and the file.
+    assert_eq!(counting.taken(), (2, size));
+    assert!(!store.reads_pages());
+    // Nobody asks for parts of other files.
+    counting.write("b.tif", file.clone()).await;
+    let part = store.read_range("b.tif", 8..12).await.unwrap();
+    assert_eq!(part, file[8..12]);
+    let last = store.read_end("b.tif", End::Last(4)).await.unwrap();
+    assert_eq!(
+        (last.bytes.as_ref(), last.object_bytes),
+        (&file[file.len() - 4..], size)
+    );
+    let version = last.version.as_deref();
+    let part = store
+        .read_range_of("b.tif", size - 2..size + 9, version)
+        .await
+        .unwrap();
+    assert_eq!(part, file[file.len() - 2..]);
+    assert_eq!(counting.taken(), (1, size));
+    let error = store
+        .read_range_of("b.tif", 0..4, Some("\"another\""))
+        .await
+        .unwrap_err();
+    assert!(error.chain().contains("written again"), "{}", error.chain());
+    let _ = counting.taken();
+}
+
+#[tokio::test]
+async fn what_was_kept_of_a_file_is_not_used_for_a_newer_listing() {
+    let (counting, store) = open(64 << 20);
+    let file = stack(true);
+    let listed = |path: &'static str| {
+        let store = store.clone();
+        let bytes = file.len();
+        async move {
+            let version = store.list(None).await.unwrap();
+            let version = version.into_iter().find(|object| object.path == path);
+            let mut images = field(path, bytes, &[Some(2)]);
+            images[0].planes[0].version = version.unwrap().version;
+            images
+        }
+    };
+    counting.write("a.tif", file.clone()).await;
+    let before = listed("a.tif").await;
+    assert_eq!(levels(&store, &before).await.unwrap(), [2]);
+    // With the same size, and other directories.
+    counting.write("a.tif", stack(false)).await;
+    let after = listed("a.tif").await;
+    assert_ne!(before, after);
+    counting.taken();
+    assert_eq!(levels(&store, &after).await.unwrap(), [2]);
+    assert!(counting.taken().0 > 1);
+    // Once it is known as it is listed now, nobody has to ask.
+    assert_eq!(levels(&store, &after).await.unwrap(), [2]);
+    assert_eq!(counting.taken().0, 0);
 }

@@ -130,6 +130,7 @@ async fn assembled(
     let files = listed.into_iter().map(|object| ListedFile {
         path: object.path,
         size: object.bytes,
+        version: object.version,
     });
     let mut reading = Reading::new(files.collect(), &screen.images, plate);
     for _ in 0..MAX_ROUNDS {

@@ -44,6 +44,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
             schema!("tasks.v2"),
             schema!("tasks.v3"),
             schema!("tasks.v4"),
+            schema!("tasks.v5"),
         ],
         Topic::Features => &[schema!("features.v1")],
         Topic::Profiles => &[schema!("profiles.v1")],

@@ -59,7 +59,9 @@ fn samples(topic: Topic) -> Vec<Value> {
             paged["images"][0]["planes"][0]["page"] = json!(7);
             let mut of_stack = task.clone();
             of_stack["images"][0]["planes"][0]["z"] = json!(3);
-            vec![task, scaled, paged, of_stack]
+            let mut versioned = task.clone();
+            versioned["images"][0]["planes"][0]["version"] = json!("d41d8cd98f00b204e9800998ecf8427e-2");
+            vec![task, scaled, paged, of_stack, versioned]
         }
         Topic::Features => vec![
             json!({

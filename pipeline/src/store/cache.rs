@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use wellspring_images::{ImageError, Source};
 
+use super::version::State;
+
 /// For so long an object is taken for the one it was without asking the store.
 const TRUSTED: Duration = Duration::from_secs(10);
 
@@ -95,6 +97,8 @@ pub(crate) enum Data {
 pub(crate) struct Object {
     /// Its entity tag.
     pub(crate) version: String,
+    /// When it was last written, in milliseconds since 1970 UTC.
+    pub(crate) modified_ms: i64,
     /// When the store last said so.
     pub(crate) checked: Instant,
     pub(crate) data: Data,
@@ -104,6 +108,14 @@ impl Object {
     /// Whether the store has to be asked whether it is still the same.
     pub(crate) fn is_old(&self) -> bool {
         self.checked.elapsed() >= TRUSTED
+    }
+
+    /// What the store said of it.
+    pub(crate) fn state(&self) -> State {
+        State {
+            e_tag: Some(self.version.clone()),
+            modified_ms: self.modified_ms,
+        }
     }
 
     fn bytes(&self) -> u64 {
@@ -246,6 +258,7 @@ mod tests {
         let slot = cache.slot(&key(path));
         let object = Object {
             version: "1".to_owned(),
+            modified_ms: 0,
             checked: Instant::now(),
             data: Data::Whole(vec![0; bytes].into()),
         };

@@ -85,6 +85,8 @@ pub(super) struct Opened {
     pub(super) store: Arc<dyn ObjectStore>,
     /// Lists it page by page, where it has pages.
     pub(super) pages: Option<Pages>,
+    /// Whether its objects are told apart by the time of their last change alone.
+    pub(super) by_time: bool,
 }
 
 /// The store of a URI.
@@ -111,6 +113,7 @@ fn local(uri: &str, folder: &str) -> Result<Opened, StoreError> {
     Ok(Opened {
         store: Arc::new(store),
         pages: None,
+        by_time: true,
     })
 }
 
@@ -132,6 +135,7 @@ fn below(store: impl ObjectStore + PaginatedListStore + Clone, prefix: &str, ord
     let prefix = Path::from(prefix);
     let empty = prefix.as_ref().is_empty();
     Opened {
+        by_time: false,
         pages: Some(Pages {
             store: Arc::new(store.clone()),
             root: if empty {
@@ -236,6 +240,7 @@ fn http(uri: &str, rest: &str) -> Result<Opened, StoreError> {
     Ok(Opened {
         store: Arc::new(store),
         pages: None,
+        by_time: false,
     })
 }
 

@@ -51,7 +51,7 @@ where
 }
 
 /// What a failed read means: an object that is absent or refused stays so, anything else may pass.
-fn failure(stage: Stage, what: &str, tried: u32, source: object_store::Error) -> StageError {
+pub(super) fn failure(stage: Stage, what: &str, tried: u32, source: object_store::Error) -> StageError {
     let text = crate::error::chain(&source);
     let (class, advice) = meaning(stage, what, &source, &text);
     let source = ReadError {

@@ -98,6 +98,7 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
             ("_D02_s1_w2", web::Answer::Forbidden),
             ("_E02_s1_w1", web::Answer::Loop),
             ("_F02_s1_w1", web::Answer::Longer),
+            ("_H02_s1_w1", web::Answer::Rewritten),
         ],
     );
     let screen = screen(&plates, &server);
@@ -174,8 +175,11 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
     assert_eq!(rows.len() as u64, FIELDS - expected.len() as u64);
     let size = std::fs::metadata(path("F02", 1)).unwrap().len();
     let changed = format!(
-        "changed: SMALL0001/SMALL0001_F02_s1_w1.tif has {} bytes, {size} when its plate was listed",
+        "changed: {server}/SMALL0001/SMALL0001_F02_s1_w1.tif has {} bytes, {size} when its plate was listed",
         size + 100
+    );
+    let again = format!(
+        "changed: {server}/SMALL0001/SMALL0001_H02_s1_w1.tif was written again after its plate was listed"
     );
     for row in &rows {
         let (well, flags) = (
@@ -185,6 +189,7 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
         let wrong = match well.as_str().unwrap() {
             "D01" | "E01" => "empty",
             "F02" => changed.as_str(),
+            "H02" => again.as_str(),
             _ => "",
         };
         assert!(
@@ -197,6 +202,32 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
     }
     for told in ["SMALL0001_A03_s1_w9.tif", "overview.tif"] {
         assert!(said.contains(told), "{told} is told by nobody: {said}");
+    }
+}
+
+/// A server that knows no ranges, and lists its files with other tags than it sends them with: both are said once, and cost
+/// nothing.
+#[test]
+fn a_plate_on_a_plain_web_server_is_read_whole_file_by_whole_file() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plates = few_wells(folder.path(), "\"DNA\"");
+    let server = web::serve(plates.join("images"), &[("_s1_", web::Answer::Plain)]);
+    let screen = screen(&plates, &server);
+    let out = folder.path().join("out");
+    let output = run(&models, &screen, &out).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for once in [
+        "answers requests for parts of files with whole files",
+        "with other entity tags than it sends",
+    ] {
+        assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
+    }
+    let rows = rows_of(&out.join("features.parquet"));
+    assert_eq!(rows.len() as u64, FIELDS);
+    for row in &rows {
+        assert_eq!(row["Metadata_quality_flags"], "", "{row}");
     }
 }
 

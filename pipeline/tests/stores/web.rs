@@ -23,6 +23,10 @@ pub(crate) enum Answer {
     BusyOnce,
     /// A hundred bytes more than are listed.
     Longer,
+    /// As many bytes as are listed, but written since.
+    Rewritten,
+    /// From a plain server: everything where part is asked for, and another entity tag than is listed.
+    Plain,
 }
 
 struct Server {
@@ -97,6 +101,9 @@ fn reply(connection: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -
 }
 
 const WRITTEN: &str = "ETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
+const REWRITTEN: &str = "ETag: \"2\"\r\nLast-Modified: Fri, 02 Jan 2026 00:00:00 GMT\r\n";
+/// The tag that it is listed with is 1.
+const PLAIN: &str = "ETag: \"1-gzip\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
 
 fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str, range: Range) -> Option<()> {
     if method == "PROPFIND" {
@@ -109,7 +116,10 @@ fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str,
         );
     }
     let fault = server.faults.iter().find(|(part, _)| path.contains(part));
-    let (mut cut, mut longer) = (false, 0);
+    let (mut cut, mut longer, mut written, mut range) = (false, 0, WRITTEN, range);
+    if let Some((_, Answer::Plain)) = fault {
+        (range, written) = (None, PLAIN);
+    }
     // The planner reads beginnings of files only; faults are for those who read them whole.
     if let Some((part, fault)) = fault.filter(|_| range.is_none()) {
         let first = server.done.lock().unwrap().insert(part);
@@ -121,7 +131,8 @@ fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str,
             Answer::BusyOnce if first => return reply(connection, "503 Service Unavailable", "", b"later"),
             Answer::CutOnce => cut = first,
             Answer::Longer => longer = 100,
-            Answer::ResetOnce | Answer::BusyOnce => {}
+            Answer::Rewritten => written = REWRITTEN,
+            Answer::Plain | Answer::ResetOnce | Answer::BusyOnce => {}
         }
     }
     let Ok(mut bytes) = std::fs::read(server.root.join(path.trim_start_matches('/'))) else {
@@ -131,7 +142,7 @@ fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str,
     if let Some((from, to)) = range {
         let to = (to + 1).min(bytes.len());
         let headers = format!(
-            "{WRITTEN}Content-Range: bytes {from}-{}/{}\r\n",
+            "{written}Content-Range: bytes {from}-{}/{}\r\n",
             to - 1,
             bytes.len()
         );
@@ -139,14 +150,14 @@ fn answer(connection: &mut TcpStream, server: &Server, method: &str, path: &str,
     }
     if cut {
         let head = format!(
-            "HTTP/1.1 200 OK\r\n{WRITTEN}Content-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n{written}Content-Length: {}\r\nConnection: close\r\n\r\n",
             bytes.len()
         );
         connection.write_all(head.as_bytes()).ok()?;
         connection.write_all(&bytes[..bytes.len() / 2]).ok()?;
         return connection.shutdown(Shutdown::Both).ok();
     }
-    reply(connection, "200 OK", WRITTEN, &bytes)
+    reply(connection, "200 OK", written, &bytes)
 }
 
 /// All files below a folder of the root as WebDAV tells them.

@@ -107,6 +107,7 @@ pub fn layout(target: &str, input: &[u8]) -> Option<PlateFiles> {
     let listing = files.iter().map(|(path, bytes)| ListedFile {
         path: path.clone(),
         size: bytes.len() as u64,
+        version: None,
     });
     let mut reading = Reading::new(listing.collect(), images, None);
     for _ in 0..MAX_ROUNDS {

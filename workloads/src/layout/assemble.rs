@@ -21,6 +21,9 @@ pub struct ListedFile {
     pub path: String,
     /// Size in bytes.
     pub size: u64,
+    /// What tells this state of the file from others, where the store says: another text when it is written again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Box<str>>,
 }
 
 /// One plane of one channel of a field.

@@ -344,6 +344,7 @@ impl<'a> PlateReader<'a> {
                 file: ListedFile {
                     path: file.path.clone(),
                     size: document.plane_bytes(),
+                    version: file.version.clone(),
                 },
                 page: Some(page),
             });

@@ -48,10 +48,12 @@ impl Store {
         let memory = self.memory.iter().map(|(path, bytes)| ListedFile {
             path: path.clone(),
             size: bytes.as_ref().map_or(1, Vec::len) as u64,
+            version: None,
         });
         let disk = self.disk.iter().map(|(path, file)| ListedFile {
             path: path.clone(),
             size: file.metadata().unwrap().len(),
+            version: None,
         });
         memory.chain(disk).collect()
     }
