@@ -37,6 +37,8 @@ pub struct Collection {
     pub released: BTreeSet<Barcode>,
     /// What never came of plates that were finished while they were being imaged.
     pub incomplete: BTreeMap<Barcode, String>,
+    /// What was passed over of plates' files.
+    pub remarks: BTreeMap<Barcode, Vec<String>>,
     /// Plates whose profiles are on their topic already.
     pub profiled: BTreeSet<Barcode>,
     /// How many comparisons are on their topic already.
@@ -84,6 +86,7 @@ impl Collection {
             retried,
             released: BTreeSet::new(),
             incomplete: BTreeMap::new(),
+            remarks: BTreeMap::new(),
             profiled: BTreeSet::new(),
             comparisons_published: 0,
             finished: false,
@@ -197,10 +200,15 @@ impl Collection {
                 fields_planned,
                 dead_letters,
                 incomplete,
+                remarks,
                 ..
             } => {
                 if fields_planned > 0 {
                     self.add_anew(&plate);
+                }
+                self.remarks.remove(&plate);
+                if !remarks.is_empty() {
+                    self.remarks.insert(plate.clone(), remarks);
                 }
                 self.incomplete
                     .extend(incomplete.map(|incomplete| (plate.clone(), incomplete)));

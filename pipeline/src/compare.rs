@@ -34,6 +34,9 @@ use crate::transforms::read_transform;
 use fields::FieldReader;
 use kept::KeptWriter;
 
+/// Remarks on files that were passed over that the report has: those of more are counted.
+const MOST_REMARKS: usize = 12;
+
 pub use findings::{Finding, Findings, FindingsWriter};
 pub use found::{FoundError, Profiled, Shown, compare_plates};
 pub use kept::KeptProfiles;
@@ -109,6 +112,7 @@ pub fn compare(
     let mut left_out = facts.left_out;
     let incomplete = collection.incomplete.iter();
     left_out.extend(incomplete.map(|(plate, incomplete)| format!("plate {plate} was {incomplete}")));
+    left_out.extend(remarks(collection));
     left_out.extend(drift.left_out.iter().cloned());
     let comparison = compare_kept(run, &mut planned, &profiles, provenance, out)?;
     Ok(Compared {
@@ -122,6 +126,18 @@ pub fn compare(
         left_out,
         drift,
     })
+}
+
+/// What was passed over of plates' files, in words. Of a screen whose every plate has such files, the first.
+fn remarks(collection: &Collection) -> Vec<String> {
+    let all = collection.remarks.values().flatten();
+    let mut told: Vec<String> = all.clone().take(MOST_REMARKS).cloned().collect();
+    if let Some(more @ 1..) = all.count().checked_sub(MOST_REMARKS) {
+        told.push(format!(
+            "{more} more remarks on files that were passed over; `wellspring plates list` has all of them"
+        ));
+    }
+    told
 }
 
 /// The comparison's tables, empty where the screen cannot be compared.

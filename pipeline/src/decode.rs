@@ -152,6 +152,8 @@ pub struct Stack {
     /// The number of the plane that was taken alone, as name or metadata give it, else counted from 1; `None` where there is
     /// no stack, or all of its planes were taken.
     pub taken: Option<u32>,
+    /// Which of its images that is, from 0; the first where none was taken alone.
+    pub index: usize,
 }
 
 impl Stack {
@@ -164,6 +166,7 @@ impl Stack {
                 let numbered = images.get(taken).and_then(|image| image.z);
                 numbered.unwrap_or_else(|| number(taken + 1))
             }),
+            index: if one { taken } else { 0 },
         }
     }
 }
@@ -393,7 +396,11 @@ mod tests {
         assert_eq!(highest.plane(0), expected);
         assert_eq!(highest.plane(1), flat(7));
         let (_, taken) = stacks(&channels, &settings).unwrap();
-        let stack = |planes, taken| Stack { planes, taken };
+        let stack = |planes, taken: Option<u32>| Stack {
+            planes,
+            taken,
+            index: taken.map_or(0, |number| number as usize - 10),
+        };
         assert_eq!(taken, [stack(3, None), stack(1, None)]);
 
         settings.z = ZStack::BestFocus;

@@ -199,6 +199,9 @@ pub struct ChannelMeasures {
     pub measures: Vec<(String, f64)>,
     /// Flags with metric, value and limit in words; empty when the channel passes.
     pub flags: Vec<String>,
+    /// Address of the channel's image; of a z stack that of the plane that was taken, else of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
 }
 
 /// The features of one field. Topic `features`, keyed by plate.
@@ -392,6 +395,10 @@ pub enum Status {
         /// What of a plate that was still being imaged never came, where it was finished without.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         incomplete: Option<String>,
+        /// What was passed over of its files, such as files that belong to no image, in words: how many, the first of them, and
+        /// why. No field is lost by it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        remarks: Vec<String>,
     },
     /// A plate's profiles are published; written in one transaction with them.
     PlateProfiled {

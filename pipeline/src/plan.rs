@@ -10,6 +10,7 @@
 mod deadlines;
 mod event;
 mod expected;
+mod files;
 mod imaging;
 mod known;
 mod listing;

@@ -73,6 +73,9 @@ pub struct InRun {
     /// While it is being imaged: why fields that are there wait. After that: what never came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// What was passed over of its files: nothing is lost by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// What is known of a plate.
@@ -96,6 +99,7 @@ impl Plate {
             held: None,
             deadline_ms: None,
             incomplete: None,
+            remarks: Vec::new(),
         })
     }
 }
@@ -312,6 +316,7 @@ impl Board {
                 fields_planned,
                 dead_letters,
                 incomplete,
+                remarks,
                 ..
             } => {
                 if fields_planned > 0 {
@@ -326,6 +331,7 @@ impl Board {
                     held: None,
                     deadline_ms: None,
                     incomplete,
+                    remarks,
                 };
             }
             Status::PlateProfiled { run, plate, held } => {

@@ -44,10 +44,14 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
             }
             let changed = field.changed.iter().filter(|(of, _)| *of == channel.name);
             let changed = changed.map(|(_, text)| text.clone());
+            let taken = stacks.get(index).map_or(0, |stack| stack.index);
+            let planes = field.task.images.get(index).map(|images| &images.planes);
+            let image = planes.and_then(|planes| planes.get(taken).or_else(|| planes.first()));
             Ok(ChannelMeasures {
                 channel: channel.name.clone(),
                 measures,
                 flags: flags.into_iter().map(|flag| flag.text).chain(changed).collect(),
+                uri: image.map(|image| field.run.store.address(&image.path)),
             })
         })
         .collect::<Result<_, StageError>>()?;

@@ -495,6 +495,7 @@ fn take_over<'a>(
         dead_letters: count(plan_letters.len()),
         shading,
         incomplete: collection.incomplete.get(plate).cloned(),
+        remarks: collection.remarks.get(plate).cloned().unwrap_or_default(),
     };
     let planned_id = ids::of_plate(run, plate, "planned", &content);
     batch.push(OutRecord::status(planned_id, &planned)?);

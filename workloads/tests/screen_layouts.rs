@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use wellspring_workloads::layout::{
-    FileProblem, ImageKey, Layout, LayoutError, ListedFile, Parsed, PlateFiles, SkipReason, assemble,
+    FileProblem, ImageKey, Layout, LayoutError, ListedFile, Parsed, PlateFiles, Reading, SkipReason, assemble,
 };
 use wellspring_workloads::screen::{ImagesSettings, LayoutChoice, Screen};
 
@@ -222,7 +222,7 @@ fn every_problem_of_a_listing_is_reported_and_the_rest_goes_on() {
         "plate P1 well A01 field 2: no file for channel",
         "plate P1 well A02 field 1 channel DNA: 2 files for one plane",
         "1 files of channel 'w9'",
-        "1 image files whose names are not imagexpress names (for example P1/odd.tif)",
+        "1 image files whose names are not imagexpress names: P1/odd.tif",
     ] {
         assert!(
             problems.iter().any(|problem| problem.contains(part)),
@@ -471,4 +471,69 @@ fn the_real_plate_of_the_ready_file_is_complete() {
     assert_eq!(phenotype.compound.as_deref(), Some("isoproterenol"));
     assert_eq!(phenotype.disease.as_deref(), Some("beta-arrestin translocation"));
     assert_eq!(phenotype.dose, Some(30.0));
+}
+
+/// Of a plate that is asked for, files that belong to no image are told as its own; what lies beside the plates is nobody's, and what
+/// microscopes and people keep beside images is no such file.
+#[test]
+fn files_that_belong_to_no_image_are_told_with_their_plate() {
+    let told = |paths: &[&str], settings: &ImagesSettings| -> Vec<String> {
+        let plate = "P1".parse().unwrap();
+        let mut reading = Reading::new(listing(paths), settings, Some(&plate));
+        loop {
+            let wanted = reading.wanted();
+            if wanted.is_empty() {
+                break;
+            }
+            for file in wanted {
+                reading.answer(&file, Err("it is not there".to_owned()));
+            }
+        }
+        let problems = reading.assemble().unwrap().problems.into_iter();
+        let of_plate = problems.filter(|problem| problem.is_remark() && problem.plate() == Some(&plate));
+        of_plate.map(|problem| problem.to_string()).collect()
+    };
+    let mut paths = vec![
+        "P1/P1_A01_s1_w1.tif",
+        "P1/P1_A01_s1_w1.tif",
+        "P1/P1_A01_s1_w1_thumb.tif",
+        "P1/P1_A01_s1_w2.tif",
+        "P1/a.czi",
+        "P1/P1_A01_s2_w1.tif.part",
+        "P1/notes.txt",
+        "P1/P1.HTD",
+        "P1/Thumbs.db",
+        "P1/.hidden",
+        "overview.tif",
+        "P2/odd.tif",
+    ];
+    let odd: Vec<String> = (10..25).map(|n| format!("P1/odd{n}.tif")).collect();
+    paths.extend(odd.iter().map(String::as_str));
+    assert_eq!(
+        told(&paths, &images(TWO)),
+        [
+            format!(
+                "plate P1: 15 image files whose names are not imagexpress names: {} and 3 more",
+                odd[..12].join(", ")
+            ),
+            "plate P1: 2 files whose suffixes are those of no image or metadata that are read: \
+             P1/P1_A01_s2_w1.tif.part, P1/a.czi"
+                .to_owned(),
+        ]
+    );
+    // Of a flat bucket the plate's name is the beginning of its files.
+    let flat = images(
+        "layout = \"pattern\"\npattern = '^(?<plate>[^_]+)_(?<well>[A-P][0-9]+)_(?<channel>w[0-9])'\n\
+         channels = [{ name = \"DNA\", match = \"w1\" }]",
+    );
+    let paths = [
+        "P1_A01_w1.tif",
+        "P1_overview.tif",
+        "P10_overview.tif",
+        "overview.tif",
+    ];
+    assert_eq!(
+        told(&paths, &flat),
+        ["plate P1: 1 image files whose names are not pattern names: P1_overview.tif"]
+    );
 }

@@ -270,7 +270,11 @@ fn list(board: &Board) {
                 Some(state @ (RunState::Paused | RunState::Cancelled)) => state.to_string(),
                 Some(RunState::Open | RunState::Finished) => of_run.state.to_string(),
             };
-            let reasons = of_run.held.iter().chain(&of_run.incomplete);
+            let reasons = of_run
+                .held
+                .iter()
+                .chain(&of_run.incomplete)
+                .chain(&of_run.remarks);
             let reasons: String = reasons.map(|reason| format!("\t{reason}")).collect();
             say::line(format_args!(
                 "{run}\t{plate}\t{}\t{} of {} fields planned{}",

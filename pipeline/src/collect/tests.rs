@@ -40,6 +40,7 @@ fn planned(fields_expected: u32, fields_planned: u32, dead_letters: u32) -> Stat
         dead_letters,
         shading: None,
         incomplete: None,
+        remarks: Vec::new(),
     }
 }
 
@@ -249,6 +250,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
             dead_letters: 0,
             shading: None,
             incomplete: None,
+            remarks: Vec::new(),
         },
     ];
     for (late, way) in [true, false]

@@ -141,6 +141,11 @@ impl<'a> FieldReader<'a> {
             quality: verdict,
             values: measures(features),
             stacks: stacks(features),
+            uris: features
+                .quality
+                .iter()
+                .map(|channel| channel.uri.clone())
+                .collect(),
             nuclei,
         });
         if role == Role::Reference {

@@ -19,6 +19,8 @@ pub(super) struct FieldRow {
     pub(super) values: Vec<Option<f64>>,
     /// By channel, each in the order of [`OF_STACKS`](crate::quality::OF_STACKS).
     pub(super) stacks: Vec<[Option<f64>; 2]>,
+    /// By channel, the address of its image.
+    pub(super) uris: Vec<Option<String>>,
     pub(super) nuclei: Option<f64>,
 }
 
@@ -48,6 +50,7 @@ pub(super) fn write(rows: &[FieldRow], table: &mut QualityTable) -> Result<(), W
             quality: &row.quality,
             values: &row.values,
             stacks: &row.stacks,
+            uris: &row.uris,
             nuclei: row.nuclei,
         })
     })
@@ -118,6 +121,7 @@ mod tests {
                 },
                 values,
                 stacks: Vec::new(),
+                uris: Vec::new(),
                 nuclei: None,
             }
         };

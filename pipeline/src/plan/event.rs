@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use wellspring_workloads::layout::PlateFiles;
 use wellspring_workloads::screen::ImagesSettings;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -52,13 +53,14 @@ pub(super) async fn plan_event(
     };
     let Some(progress) = &event.progress else {
         let why = imaging.map(|_| "it was announced as ready".to_owned());
-        return planning.whole(&imaging.cloned().unwrap_or_default(), why).await;
+        let before = imaging.cloned().unwrap_or_default();
+        return planning.whole(&before, why, None).await;
     };
     if let Some(passed) = progress.passed_ms {
         return match imaging {
             Some(known) if known.deadline_ms.is_some_and(|deadline| deadline <= passed) => {
                 let why = format!("its deadline passed ({})", rfc3339(passed));
-                planning.whole(known, Some(why)).await
+                planning.whole(known, Some(why), None).await
             }
             // Another event has put it off since, or ended it.
             _ => Ok(Made::default()),
@@ -68,7 +70,7 @@ pub(super) async fn plan_event(
     let minutes = run.screen.images.deadline_minutes;
     let minutes = minutes.unwrap_or(ImagesSettings::DEADLINE_MINUTES);
     now.hear(progress, now_ms().saturating_add(u64::from(minutes) * 60_000));
-    let found = match so_far(run.into(), plate, &now).await {
+    let mut found = match so_far(run.into(), plate, &now).await {
         Ok(found) => found,
         // The plate is known of, and has a deadline, even where its store stays away.
         Err(error) if error.domain != Domain::Internal && !will_be_tried_again(ticket, &error) => {
@@ -76,9 +78,9 @@ pub(super) async fn plan_event(
         }
         Err(error) => return Err(error),
     };
-    if found.complete {
+    if let Some(files) = found.complete.take() {
         let why = "as many fields are there as were expected".to_owned();
-        return planning.whole(&now, Some(why)).await;
+        return planning.whole(&now, Some(why), Some(files)).await;
     }
     planning.some(progress, imaging, now, found)
 }
@@ -123,13 +125,18 @@ impl Planning<'_> {
     }
 
     /// Everything that is published for a plate: tasks for fields that have none, what is wrong with it, and its status.
-    /// `finished`: why a plate that was being imaged is not waited for any more. A failure that is tried again later
-    /// publishes nothing.
-    async fn whole(&self, before: &Imaging, finished: Option<String>) -> Result<Made, StageError> {
+    /// `finished`: why a plate that was being imaged is not waited for any more; `files`: its files, where they have just been
+    /// listed. A failure that is tried again later publishes nothing.
+    async fn whole(
+        &self,
+        before: &Imaging,
+        finished: Option<String>,
+        files: Option<PlateFiles>,
+    ) -> Result<Made, StageError> {
         let Self {
             run, plate, ticket, ..
         } = *self;
-        let mut plan = match plan_rest(run.into(), plate, &before.planned).await {
+        let mut plan = match plan_rest(run.into(), plate, &before.planned, files).await {
             Ok(plan) => plan,
             Err(error) if error.domain == Domain::Internal || will_be_tried_again(ticket, &error) => {
                 return Err(error);
@@ -175,6 +182,7 @@ impl Planning<'_> {
             dead_letters: count(letters.len()),
             shading: plan.shading.clone().or_else(|| before.shading.clone()),
             incomplete,
+            remarks: plan.remarks,
         };
         let content = ids::content(plan.tasks.iter().map(ids::content_of_task).chain(letters));
         let id = ids::of_plate(&run.id, plate, "planned", &content);

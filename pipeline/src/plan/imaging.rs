@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wellspring_workloads::layout::FieldFiles;
+use wellspring_workloads::layout::{FieldFiles, PlateFiles};
 use wellspring_workloads::screen::Scaling;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
@@ -152,8 +152,8 @@ pub(super) struct SoFar {
     pub(super) shading: Option<String>,
     /// Why fields wait that are there.
     pub(super) waits: Option<String>,
-    /// Whether as many fields are there as were expected.
-    pub(super) complete: bool,
+    /// The plate's files, where as many fields are there as were expected.
+    pub(super) complete: Option<PlateFiles>,
 }
 
 impl SoFar {
@@ -162,7 +162,7 @@ impl SoFar {
             tasks: Vec::new(),
             shading: None,
             waits: Some(waits.into()),
-            complete: false,
+            complete: None,
         }
     }
 }
@@ -200,11 +200,11 @@ pub(super) async fn so_far(
         },
     };
     if complete {
-        let nothing = SoFar::waiting(String::new());
         return Ok(SoFar {
-            complete,
+            tasks: Vec::new(),
+            shading: None,
             waits: None,
-            ..nothing
+            complete: Some(found),
         });
     }
     if matches!(screen.preprocess.scaling, Scaling::Controls { .. }) {
@@ -221,7 +221,7 @@ pub(super) async fn so_far(
         tasks: tasks(screen, plate, new.copied(), None, shading.as_deref()),
         shading,
         waits: None,
-        complete,
+        complete: None,
     })
 }
 

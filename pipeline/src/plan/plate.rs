@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wellspring_workloads::layout::{FieldFiles, FileProblem, PlateFiles};
+use wellspring_workloads::layout::{FieldFiles, PlateFiles};
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::{Role, Treatment};
 use wellspring_workloads::screen::{Scaling, Screen};
 use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
 use super::expected::expected_fields;
+use super::files::{file_failures, no_image, remarks};
 use super::scaling::pooled_scaling;
 use super::{check_planes, count, images, list_plate, read_plate_map};
 use crate::decode::field_image;
@@ -23,7 +24,7 @@ use crate::shading::ShadingCache;
 use crate::store::ImageStore;
 
 /// Wells or plates that are named in one message.
-const MOST_NAMED: usize = 12;
+pub(super) const MOST_NAMED: usize = 12;
 
 /// What a plate is planned from. Nothing of the network: what else is wrong is found where that is not at hand.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,8 @@ pub struct PlatePlan {
     pub expected: Option<u32>,
     /// Fields that are there of wells that the screen leaves out.
     pub left_out: u32,
+    /// What was passed over of the plate's files, in words: a person should know, and no field is lost by it.
+    pub remarks: Vec<String>,
 }
 
 /// A field by its well and number.
@@ -72,6 +75,7 @@ impl PlatePlan {
             shading: None,
             expected: None,
             left_out: 0,
+            remarks: Vec::new(),
         }
     }
 
@@ -110,7 +114,7 @@ impl Failure {
         }
     }
 
-    fn well(class: FailureClass, well: WellPosition, fields_lost: u32, message: String) -> Self {
+    pub(super) fn well(class: FailureClass, well: WellPosition, fields_lost: u32, message: String) -> Self {
         Self {
             stage: Stage::Plan,
             class,
@@ -128,20 +132,24 @@ impl Failure {
 /// # Errors
 /// The store is away, or something of this program is wrong: nothing is known of the plate.
 pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<PlatePlan, StageError> {
-    plan_rest(source, plate, &BTreeSet::new()).await
+    plan_rest(source, plate, &BTreeSet::new(), None).await
 }
 
-/// As [`plan_plate`], for the fields that are not `planned` yet.
+/// As [`plan_plate`], for the fields that are not `planned` yet; `listed`: its files, where they have just been listed.
 pub(super) async fn plan_rest(
     source: PlateSource<'_>,
     plate: &Barcode,
     planned: &BTreeSet<Field>,
+    listed: Option<PlateFiles>,
 ) -> Result<PlatePlan, StageError> {
     let is_planned = |well, field| planned.contains(&(well, field));
     let screen = source.screen;
     // What is wrong with the plate as a whole.
     let mut of_plate = Vec::new();
-    let found = kept(list_plate(source.store, screen, plate).await, &mut of_plate)?;
+    let found = match listed {
+        Some(found) => Some(found),
+        None => kept(list_plate(source.store, screen, plate).await, &mut of_plate)?,
+    };
     let map = kept(read_plate_map(screen).await, &mut of_plate)?;
     let mut failures = found
         .as_ref()
@@ -151,6 +159,9 @@ pub(super) async fn plan_rest(
             .zip(of.field)
             .is_some_and(|(well, field)| is_planned(well, field))
     });
+    let remarks = found
+        .as_ref()
+        .map_or_else(Vec::new, |found| remarks(found, plate, source.store.uri()));
     let fields = found.as_ref().and_then(|found| found.plates.get(plate));
     let fields = fields.map_or(&[][..], Vec::as_slice);
     if let Some(found) = &found
@@ -221,6 +232,7 @@ pub(super) async fn plan_rest(
             return Ok(PlatePlan {
                 expected,
                 left_out,
+                remarks,
                 ..PlatePlan::nothing(of_plate)
             });
         }
@@ -240,6 +252,7 @@ pub(super) async fn plan_rest(
         shading,
         expected,
         left_out,
+        remarks,
     })
 }
 
@@ -288,26 +301,6 @@ fn kept<T>(found: Result<T, StageError>, of_plate: &mut Vec<Failure>) -> Result<
     }
 }
 
-fn no_image(found: &PlateFiles, screen: &Screen, plate: &Barcode) -> Failure {
-    let mut message = format!("no image of plate {plate} was found in {}", screen.images.store);
-    // What was found instead is the reason: another channel's text, another layout, another name.
-    let of_plate = |problem: &&FileProblem| problem.plate().is_none_or(|of| of == plate);
-    for problem in found.problems.iter().filter(of_plate) {
-        message.push_str(&format!("; {problem}"));
-    }
-    let others: Vec<&str> = found
-        .plates
-        .keys()
-        .take(MOST_NAMED)
-        .map(Barcode::as_str)
-        .collect();
-    if !others.is_empty() {
-        message.push_str(&format!("; there are images of {}", others.join(", ")));
-    }
-    let error = StageError::input(Stage::Plan, FailureClass::MissingImage, message);
-    Failure::plate(error)
-}
-
 /// Controls of a plate none of whose wells has images: nothing of the plate could be compared.
 fn controls_without_images(
     by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>,
@@ -334,57 +327,6 @@ fn controls_without_images(
         Some(Failure::plate(error))
     });
     lacking.collect()
-}
-
-fn file_failures(found: &PlateFiles, plate: &Barcode, store: &str) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    for problem in &found.problems {
-        let message = problem.to_string();
-        match problem {
-            FileProblem::MissingChannel { field, .. }
-            | FileProblem::AbsentFile { field, .. }
-            | FileProblem::UnusableImage { field, .. }
-            | FileProblem::DuplicateFile { field, .. }
-                if field.plate == *plate =>
-            {
-                let class = match problem {
-                    FileProblem::DuplicateFile { .. } => FailureClass::BadImage,
-                    FileProblem::UnusableImage { .. } => FailureClass::BadMetadata,
-                    _ => FailureClass::MissingImage,
-                };
-                failures.push(Failure {
-                    field: Some(field.field),
-                    ..Failure::well(class, field.well, 1, format!("{message} (in {store})"))
-                });
-            }
-            // Names were used instead, so that no field is lost by it alone.
-            FileProblem::Metadata { plate: of, .. } if of.as_ref().is_none_or(|of| of == plate) => {
-                failures.push(Failure {
-                    stage: Stage::Plan,
-                    class: FailureClass::BadMetadata,
-                    well: None,
-                    field: None,
-                    fields_lost: 0,
-                    message,
-                });
-            }
-            FileProblem::FewerFields {
-                plate: of,
-                well,
-                found,
-                expected,
-            } if of == plate => {
-                let lost = expected.saturating_sub(*found);
-                failures.push(Failure::well(FailureClass::MissingImage, *well, lost, message));
-            }
-            // These cost no field of this plate, but a person should know.
-            problem if problem.is_remark() && problem.plate().is_none_or(|of| of == plate) => {
-                tracing::warn!(%plate, message, "files passed over");
-            }
-            _ => {}
-        }
-    }
-    failures
 }
 
 fn most_common_count(by_well: &BTreeMap<WellPosition, Vec<&FieldFiles>>) -> u32 {

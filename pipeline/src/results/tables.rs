@@ -304,13 +304,15 @@ pub struct QualityRow<'a> {
     pub values: &'a [Option<f64>],
     /// By channel, each in the order of [`OF_STACKS`]; `None` where there is no z stack.
     pub stacks: &'a [[Option<f64>; 2]],
+    /// By channel, the address of its image; `None` where it is not known.
+    pub uris: &'a [Option<String>],
     /// Nuclei, in a table that has them; `None` where not counted.
     pub nuclei: Option<f64>,
 }
 
 /// `quality.parquet`: one row per field, with `ImageQuality_<measure>_<channel>` columns, those of z stacks
-/// (`ImageQuality_Planes_<channel>`, how many there are, `ImageQuality_FocusPlane_<channel>`, the one that was taken) last, and
-/// `Count_Nuclei` where nuclei are counted.
+/// (`ImageQuality_Planes_<channel>`, how many there are, `ImageQuality_FocusPlane_<channel>`, the one that was taken) behind them,
+/// `URL_Orig<channel>`, the image's address, last, and `Count_Nuclei` where nuclei are counted.
 #[derive(Debug)]
 pub struct QualityTable {
     table: TableWriter,
@@ -350,6 +352,8 @@ impl QualityTable {
                 Column::optional(format!("ImageQuality_{measure}_{channel}"), ColumnKind::Float64)
             })
         }));
+        let address = |channel| Column::optional(format!("URL_Orig{channel}"), ColumnKind::Text);
+        columns.extend(channels.iter().map(address));
         let table = TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs())?;
         Ok(Self { table, nuclei })
     }
@@ -372,6 +376,7 @@ impl QualityTable {
         cells.extend(self.nuclei.then(|| Cell::number(row.nuclei)));
         cells.extend(row.values.iter().map(|value| Cell::number(*value)));
         cells.extend(row.stacks.iter().flatten().map(|value| Cell::number(*value)));
+        cells.extend(row.uris.iter().map(|uri| Cell::text(uri.as_deref())));
         self.table.push(&cells, &[])
     }
 

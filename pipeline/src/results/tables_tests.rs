@@ -127,6 +127,7 @@ fn quality_has_a_column_per_measure_and_channel() {
             quality: &quality,
             values: &values,
             stacks: &[[Some(5.0), Some(3.0)], [None, None]],
+            uris: &[Some("s3://plates/P/a.tif".to_owned()), None],
             nuclei: Some(12.0),
         })
         .unwrap();
@@ -135,6 +136,7 @@ fn quality_has_a_column_per_measure_and_channel() {
         quality: &quality,
         values: &values[..3],
         stacks: &[[None; 2]; 2],
+        uris: &[None, None],
         nuclei: None,
     });
     assert!(short.unwrap_err().to_string().contains("columns"));
@@ -151,13 +153,16 @@ fn quality_has_a_column_per_measure_and_channel() {
             "ImageQuality_Planes_DNA DOUBLE",
             "ImageQuality_FocusPlane_DNA DOUBLE",
             "ImageQuality_Planes_ER DOUBLE",
-            "ImageQuality_FocusPlane_ER DOUBLE"
+            "ImageQuality_FocusPlane_ER DOUBLE",
+            "URL_OrigDNA BYTE_ARRAY",
+            "URL_OrigER BYTE_ARRAY"
         ]
     );
     assert!(
         rows[0].contains("Slope_DNA: -1.5")
             && rows[0].contains("PercentSaturated_ER: null")
             && rows[0].contains("FocusPlane_DNA: 3.0")
+            && rows[0].contains(r#"URL_OrigDNA: "s3://plates/P/a.tif", URL_OrigER: null"#)
             && rows[0].contains("Planes_ER: null"),
         "{}",
         rows[0]

@@ -46,7 +46,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
             schema!("tasks.v4"),
             schema!("tasks.v5"),
         ],
-        Topic::Features => &[schema!("features.v1")],
+        Topic::Features => &[schema!("features.v1"), schema!("features.v2")],
         Topic::Profiles => &[schema!("profiles.v1")],
         // Records of other topics, as they were.
         Topic::Retries => &[],
@@ -57,6 +57,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
             schema!("status.v2"),
             schema!("status.v3"),
             schema!("status.v4"),
+            schema!("status.v5"),
         ],
     }
 }

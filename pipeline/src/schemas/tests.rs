@@ -72,6 +72,11 @@ fn samples(topic: Topic) -> Vec<Value> {
                 "embedding": EMBEDDING,
             }),
             json!({
+                "run": "r", "plate": "P", "well": "A01", "field": 1, "model": "m-1", "tiles": 4, "passed": true,
+                "quality": [{"channel": "DNA", "measures": [], "flags": [], "uri": "s3://plates/P/P_A01_s1_w1.tif"}],
+                "embedding": EMBEDDING,
+            }),
+            json!({
                 "run": "r", "plate": "P", "well": "A01", "field": 0, "model": "m-1", "tiles": 1, "passed": true,
                 "quality": [], "embedding": "",
             }),
@@ -126,6 +131,8 @@ fn samples(topic: Topic) -> Vec<Value> {
                    "waits": "scaling by the plate's controls"}),
             json!({"status": "plate_planned", "run": "r", "plate": "P", "fields_expected": 4, "fields_planned": 3,
                    "dead_letters": 1, "incomplete": "1 of 4 fields never came"}),
+            json!({"status": "plate_planned", "run": "r", "plate": "P", "fields_expected": 4, "fields_planned": 4,
+                   "dead_letters": 0, "remarks": ["plate P: 1 image files whose names are not phenix names: P/x.tif"]}),
         ],
     }
 }

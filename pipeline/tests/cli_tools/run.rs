@@ -78,6 +78,7 @@ fn features(run: &Run, plate: &Barcode, index: u32, map: &PlateMap) -> FieldFeat
                 None => Vec::new(),
             },
             flags: Vec::new(),
+            uri: None,
         }],
         embedding: embedding.collect(),
     }

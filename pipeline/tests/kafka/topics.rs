@@ -140,7 +140,7 @@ fn topics(broker: &Broker) {
     let features = described.iter().find(|line| line["topic"] == "features").unwrap();
     assert_eq!(
         (&features["schema"], &features["partitions"]),
-        (&1.into(), &8.into())
+        (&2.into(), &8.into())
     );
     assert!(features["records"].as_i64().unwrap() >= 2);
     let table = command(&kafka, &["topics", "describe"]);

@@ -90,6 +90,10 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
     write(&images.join("SMALL0001_A03_s1_w1_thumb.tif"), b"small");
     write(&images.join("SMALL0001_A03_s1_w9.tif"), b"another channel");
     write(&images.join("overview.tif"), b"no name");
+    write(
+        &images.join("SMALL0001_A03_s1_w1.tif.part"),
+        b"an upload that broke off",
+    );
 
     let server = web::serve(
         plates.join("images"),
@@ -200,9 +204,43 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
         assert_eq!(row["Metadata_quality"], passed, "{well}: {flags}");
         assert!(wrong.is_empty() || flags.contains("DNA"), "{well}: {flags}");
     }
-    for told in ["SMALL0001_A03_s1_w9.tif", "overview.tif"] {
-        assert!(said.contains(told), "{told} is told by nobody: {said}");
+    // What judges a field says of which images.
+    for row in rows_of(&out.join("quality.parquet")) {
+        let well = row["Metadata_Well"].as_str().unwrap();
+        for (channel, number) in [("DNA", 1), ("AGP", 2)] {
+            let address = format!("{server}/SMALL0001/SMALL0001_{well}_s1_w{number}.tif");
+            assert_eq!(row[format!("URL_Orig{channel}")], address, "{row}");
+        }
     }
+    // Files that belong to nothing are told with the plate, and cost it nothing.
+    let notes = std::fs::read_to_string(out.join("run.json")).unwrap();
+    let notes: Value = serde_json::from_str(&notes).unwrap();
+    let notes: Vec<&str> = notes["notes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    for (reason, file) in [
+        ("1 files of channel 'w9'", "SMALL0001_A03_s1_w9.tif"),
+        (
+            "1 image files whose names are not imagexpress names",
+            "overview.tif",
+        ),
+        ("1 files whose suffixes are", "SMALL0001_A03_s1_w1.tif.part"),
+    ] {
+        let told = notes.iter().find(|note| note.contains(reason));
+        let told = told.unwrap_or_else(|| panic!("{reason} is told by nobody: {notes:#?}"));
+        for part in ["plate SMALL0001: ", &server, file] {
+            assert!(told.contains(part), "{told} lacks {part}");
+        }
+    }
+    assert!(
+        !notes
+            .iter()
+            .any(|note| note.contains("notes.txt") || note.contains("_thumb")),
+        "{notes:#?}"
+    );
 }
 
 /// A server that knows no ranges, and lists its files with other tags than it sends them with: both are said once, and cost

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{ChannelFacts, ImageFacts};
 use super::metadata::{FactsOf, Found, Lost};
-use super::reading::{Placed, Tally, tally};
+use super::reading::{Placed, tally};
 use super::{FileProblem, ImageKey, SkipReason};
 use crate::screen::{ImagesSettings, LayoutChoice};
 use crate::words::{Barcode, Channel, FieldId, WellPosition};
@@ -214,23 +214,21 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
         }
     }
     let unknown = unknown.into_iter();
-    problems.extend(unknown.map(|((plate, channel_text), Tally { files, example })| {
-        FileProblem::UnknownChannel {
+    problems.extend(
+        unknown.map(|((plate, channel_text), tally)| FileProblem::UnknownChannel {
             plate,
             channel_text,
-            files,
-            example,
-        }
-    }));
+            files: tally.files,
+            example: tally.example(),
+        }),
+    );
     let later = later.into_iter();
-    problems.extend(later.map(
-        |((plate, first), Tally { files, example })| FileProblem::LaterTimePoints {
-            plate,
-            first,
-            files,
-            example,
-        },
-    ));
+    problems.extend(later.map(|((plate, first), tally)| FileProblem::LaterTimePoints {
+        plate,
+        first,
+        files: tally.files,
+        example: tally.example(),
+    }));
     let facts = plates.keys().filter_map(|plate| {
         let facts = channels.facts(plate, &facts);
         (!facts.is_empty()).then(|| (plate.clone(), facts))

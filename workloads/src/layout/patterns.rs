@@ -64,6 +64,22 @@ pub(super) fn of(choice: LayoutChoice) -> &'static str {
 
 const IMAGE_EXTENSIONS: [&str; 5] = ["tif", "tiff", "png", "jp2", "jpx"];
 
+/// Suffixes of what microscopes, schedulers and people keep beside images: metadata, tables, logs, documents, checksums,
+/// previews, illumination functions, archives.
+const COMPANIONS: [&str; 54] = [
+    "htd", "xml", "mlf", "mrf", "mes", "wpi", "wpp", "icp", "ptl", "ome", "xdce", "acq", "dat", "kw", "flat",
+    "dark", "csv", "tsv", "txt", "log", "json", "jsonl", "ndjson", "yaml", "yml", "toml", "ini", "cfg",
+    "conf", "md", "rtf", "pdf", "html", "doc", "docx", "xls", "xlsx", "xlsb", "ods", "npy", "npz", "parquet",
+    "db", "sqlite", "md5", "sha1", "sha256", "jpg", "jpeg", "bmp", "gif", "ppt", "gz", "zip",
+];
+
+/// Whether it is usual for such a file to lie beside images, by its suffix.
+pub(super) fn is_companion(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+    COMPANIONS.iter().any(|known| suffix.eq_ignore_ascii_case(known))
+}
+
 /// Why a file is passed over, whatever the layout.
 pub(super) fn skip(path: &str) -> Option<SkipReason> {
     if path.split('/').any(|part| part.starts_with('.')) {

@@ -42,14 +42,31 @@ pub enum FileProblem {
         example: String,
     },
     /// Image files whose names the layout does not know.
-    #[error("{files} image files whose names are not {layout} names (for example {example})")]
+    #[error("{}{files} image files whose names are not {layout} names: {}", of_plate(plate), first_of(paths, *files))]
     Unrecognised {
+        /// The plate, where one was asked for and its folder has them.
+        plate: Option<Barcode>,
         /// The layout in use.
         layout: LayoutChoice,
         /// How many files.
         files: u64,
-        /// The first of them.
-        example: String,
+        /// The first of them, 12 at most.
+        paths: Vec<String>,
+    },
+    /// Files that are no images by their suffix, and that neither microscopes nor people are known to keep beside them: parts of
+    /// uploads, images in formats that are not read.
+    #[error(
+        "{}{files} files whose suffixes are those of no image or metadata that are read: {}",
+        of_plate(plate),
+        first_of(paths, *files)
+    )]
+    UnknownFiles {
+        /// The plate, where one was asked for and its folder has them.
+        plate: Option<Barcode>,
+        /// How many files.
+        files: u64,
+        /// The first of them, 12 at most.
+        paths: Vec<String>,
     },
     /// A well has fewer fields than expected; those it has are processed.
     #[error("plate {plate} well {well}: {found} fields of {expected}")]
@@ -133,7 +150,8 @@ pub enum FileProblem {
     },
     /// Image files that the metadata of their plate do not list; they are not processed.
     #[error(
-        "plate {plate}: {files} image files that {metadata} does not list are not processed (for example {example})"
+        "plate {plate}: {files} image files that {metadata} does not list are not processed: {}",
+        first_of(paths, *files)
     )]
     NotListed {
         /// The plate.
@@ -142,8 +160,8 @@ pub enum FileProblem {
         metadata: String,
         /// How many files.
         files: u64,
-        /// The first of them.
-        example: String,
+        /// The first of them, 12 at most.
+        paths: Vec<String>,
     },
     /// A metadata file that cannot be used; what it would have said is taken from file names where these say it.
     #[error("metadata file {path} cannot be used: {reason}")]
@@ -232,8 +250,10 @@ impl FileProblem {
             | Self::WellsWithoutFiles { plate, .. }
             | Self::WellsNotSelected { plate, .. }
             | Self::ChannelsWithoutFiles { plate, .. } => Some(plate),
-            Self::Metadata { plate, .. } => plate.as_ref(),
-            Self::Unrecognised { .. } | Self::NoWell { .. } => None,
+            Self::Metadata { plate, .. }
+            | Self::Unrecognised { plate, .. }
+            | Self::UnknownFiles { plate, .. } => plate.as_ref(),
+            Self::NoWell { .. } => None,
         }
     }
 
@@ -242,6 +262,7 @@ impl FileProblem {
         match self {
             Self::UnknownChannel { .. }
             | Self::Unrecognised { .. }
+            | Self::UnknownFiles { .. }
             | Self::LaterTimePoints { .. }
             | Self::LaterAcquisitions { .. }
             | Self::AbsentChunks { .. }
@@ -259,6 +280,24 @@ impl FileProblem {
             | Self::Metadata { .. } => false,
         }
     }
+}
+
+/// Files that are named in one message.
+pub(super) const MOST_NAMED_FILES: usize = 12;
+
+/// The first files, and how many more there are.
+fn first_of(paths: &[String], files: u64) -> String {
+    let named = paths.join(", ");
+    match files.saturating_sub(paths.len() as u64) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn of_plate(plate: &Option<Barcode>) -> String {
+    plate
+        .as_ref()
+        .map_or_else(String::new, |plate| format!("plate {plate}: "))
 }
 
 /// The first wells in words.

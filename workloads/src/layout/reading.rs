@@ -18,7 +18,7 @@ use super::ome_tiff::OmeTiff;
 use super::ome_zarr::OmeZarr;
 use super::{
     FileProblem, Layout, LayoutError, ListedFile, Parsed, PlateFiles, SkipReason, assemble as fields,
-    patterns,
+    patterns, problem::MOST_NAMED_FILES,
 };
 use crate::screen::{ImagesSettings, LayoutChoice};
 use crate::words::Barcode;
@@ -52,20 +52,26 @@ pub(super) struct Placed {
     pub(super) skipped: BTreeMap<SkipReason, u64>,
 }
 
-/// A count and the first path in path order.
+/// A count and the first paths in path order.
+#[derive(Default)]
 pub(super) struct Tally {
     pub(super) files: u64,
-    pub(super) example: String,
+    pub(super) paths: Vec<String>,
+}
+
+impl Tally {
+    /// The first path.
+    pub(super) fn example(self) -> String {
+        self.paths.into_iter().next().unwrap_or_default()
+    }
 }
 
 pub(super) fn tally<K: Ord>(tallies: &mut BTreeMap<K, Tally>, key: K, path: &str) {
-    tallies
-        .entry(key)
-        .and_modify(|tally| tally.files += 1)
-        .or_insert_with(|| Tally {
-            files: 1,
-            example: path.to_owned(),
-        });
+    let tally = tallies.entry(key).or_default();
+    tally.files += 1;
+    if tally.paths.len() < MOST_NAMED_FILES {
+        tally.paths.push(path.to_owned());
+    }
 }
 
 /// Groups listed files into fields of view, by their names alone.
@@ -92,6 +98,8 @@ impl Reading {
     /// Of a listing in any order; `only` is the plate asked for, where it is one: metadata of others are not read.
     pub fn new(mut listing: Vec<ListedFile>, images: &ImagesSettings, only: Option<&Barcode>) -> Self {
         listing.sort_unstable();
+        // A server that lists whole trees where it is asked for a folder has files several times.
+        listing.dedup_by(|a, b| a.path == b.path);
         Self {
             listing,
             images: images.clone(),
@@ -214,7 +222,22 @@ impl Reading {
 
         let mut skipped = BTreeMap::new();
         let mut skip = |reason| *skipped.entry(reason).or_insert(0) += 1;
-        let mut not_listed = BTreeMap::new();
+        // Files of the plate that is asked for are told from those that belong to none or to others.
+        let begins = self.only.as_ref().and_then(|only| {
+            let paths = patterns::PlatePaths::of(&self.images)?;
+            paths.tell_plates_apart().then(|| paths.of_plate(only))
+        });
+        let of_only = |path: &str| {
+            let only = self.only.as_ref()?;
+            let is_of = match &begins {
+                Some(begins) => path.starts_with(begins),
+                None => patterns::plate_of(path, &self.images).as_ref() == Some(only),
+            };
+            is_of.then_some(only)
+        };
+        // The objects of an array have no suffixes.
+        let of_arrays = format.is_some_and(|format| format.choice() == LayoutChoice::OmeZarr);
+        let (mut not_listed, mut unknown) = (BTreeMap::new(), BTreeMap::new());
         let mut rest = Vec::new();
         for file in &self.listing {
             if spoken.contains(file.path.as_str()) {
@@ -222,6 +245,11 @@ impl Reading {
             }
             if let Some(reason) = patterns::skip(&file.path) {
                 skip(reason);
+                let is_read = || self.answers.contains_key(&(file.path.clone(), Part::Whole));
+                let unusual = !patterns::is_companion(&file.path) && !is_read();
+                if reason == SkipReason::NotAnImage && !of_arrays && unusual {
+                    tally(&mut unknown, of_only(&file.path), &file.path);
+                }
                 continue;
             }
             match above(&file.path).find_map(|folder| folders.get(folder)) {
@@ -234,12 +262,12 @@ impl Reading {
             }
         }
         problems.extend(not_listed.into_iter().map(|((plate, metadata), tally)| {
-            let Tally { files, example } = tally;
+            let Tally { files, paths } = tally;
             FileProblem::NotListed {
                 plate: plate.clone(),
                 metadata: metadata.clone(),
                 files,
-                example,
+                paths,
             }
         }));
 
@@ -263,7 +291,7 @@ impl Reading {
                     page: None,
                 }),
                 Parsed::Skip(reason) => skip(reason),
-                Parsed::Unrecognised => tally(&mut unrecognised, (), &file.path),
+                Parsed::Unrecognised => tally(&mut unrecognised, of_only(&file.path), &file.path),
             }
         }
         // What most images were read by.
@@ -282,15 +310,19 @@ impl Reading {
         if let Some(format) = format {
             problems.extend(format.compare(context, &named));
         }
-        problems.extend(
-            unrecognised
-                .into_values()
-                .map(|tally: Tally| FileProblem::Unrecognised {
-                    layout,
-                    files: tally.files,
-                    example: tally.example,
-                }),
-        );
+        problems.extend(unrecognised.into_iter().map(|(plate, tally)| {
+            let (plate, Tally { files, paths }) = (plate.cloned(), tally);
+            FileProblem::Unrecognised {
+                plate,
+                layout,
+                files,
+                paths,
+            }
+        }));
+        problems.extend(unknown.into_iter().map(|(plate, tally)| {
+            let (plate, Tally { files, paths }) = (plate.cloned(), tally);
+            FileProblem::UnknownFiles { plate, files, paths }
+        }));
         found.extend(named);
         Ok(Placed {
             layout,

@@ -163,6 +163,7 @@ fn features(width: usize, run: &str) -> Vec<FieldFeatures> {
                 channel,
                 measures: measures.collect(),
                 flags: Vec::new(),
+                uri: Some("s3://plates/2026-11/BENCH/BENCH_A01_s1_w1.tif".to_owned()),
             }],
             embedding: (0..width).map(|_| random.unit() as f32).collect(),
         });
@@ -234,6 +235,7 @@ fn recover(kafka: &KafkaSettings, run: &str, records: usize, printer: &mut Print
             dead_letters: 0,
             shading: None,
             incomplete: None,
+            remarks: Vec::new(),
         };
         statuses.push(OutRecord::status(format!("{run}/{plate}"), &planned)?);
     }
