@@ -373,6 +373,9 @@ pub enum Status {
         /// When it is waited for no longer, in milliseconds since 1970 UTC.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_ms: Option<u64>,
+        /// `Some(false)` where no event has said the deadline, and the screen's minutes after the last event hold.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_said: Option<bool>,
         /// Why fields that are there wait until the plate is complete, where they do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         waits: Option<String>,

@@ -122,6 +122,7 @@ fn a_run_waits_for_a_plate_that_is_still_being_imaged() {
         wells: None,
         fields_expected: Some(3),
         deadline_ms: None,
+        deadline_said: None,
         shading: None,
         waits: None,
     };
@@ -239,6 +240,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
             wells: None,
             fields_expected: None,
             deadline_ms: None,
+            deadline_said: None,
             shading: None,
             waits: None,
         },

@@ -95,7 +95,8 @@ fn passed(((run, plate), deadline): &(Of, u64)) -> Result<OutRecord, KafkaFailur
 /// Plates that are being imaged, with their deadlines.
 #[derive(Debug, Default)]
 struct Waiting {
-    deadlines: BTreeMap<Of, u64>,
+    /// Whether an event has said it, and the deadline: the largest of these pairs holds.
+    deadlines: BTreeMap<Of, (bool, u64)>,
     /// Deadlines that were said to have passed.
     told: BTreeMap<Of, u64>,
 }
@@ -107,10 +108,11 @@ impl Waiting {
                 run,
                 plate,
                 deadline_ms: Some(deadline),
+                deadline_said,
                 ..
             } => {
                 let latest = self.deadlines.entry((run, plate)).or_default();
-                *latest = deadline.max(*latest);
+                *latest = (deadline_said.unwrap_or(true), deadline).max(*latest);
             }
             Status::PlatePlanned { run, plate, .. } => self.forget(&run, Some(&plate)),
             Status::RunSteered {
@@ -130,10 +132,10 @@ impl Waiting {
 
     /// Deadlines that have passed and were not said to have.
     fn due(&self, now_ms: u64) -> Vec<(Of, u64)> {
+        let deadlines = self.deadlines.iter().map(|(of, (_, deadline))| (of, *deadline));
         let due =
-            |(of, deadline): &(&Of, &u64)| **deadline <= now_ms && self.told.get(*of) != Some(*deadline);
-        let due = self.deadlines.iter().filter(due);
-        due.map(|(of, deadline)| (of.clone(), *deadline)).collect()
+            deadlines.filter(|(of, deadline)| *deadline <= now_ms && self.told.get(of) != Some(deadline));
+        due.map(|(of, deadline)| (of.clone(), deadline)).collect()
     }
 
     fn told(&mut self, due: Vec<(Of, u64)>) {
@@ -153,6 +155,7 @@ mod tests {
             wells: None,
             fields_expected: None,
             deadline_ms: Some(deadline_ms),
+            deadline_said: None,
             shading: None,
             waits: None,
         }
@@ -169,6 +172,13 @@ mod tests {
         let due = waiting.due(50);
         assert_eq!(due.len(), 1);
         waiting.told(due);
+        assert!(waiting.due(60).is_empty());
+        // What no event has said puts nothing off.
+        let mut usual = imaging("P", 500);
+        if let Status::PlateImaging { deadline_said, .. } = &mut usual {
+            *deadline_said = Some(false);
+        }
+        waiting.learn(usual);
         assert!(waiting.due(60).is_empty());
         waiting.learn(imaging("P", 70));
         assert!(waiting.due(69).is_empty());

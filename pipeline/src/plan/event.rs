@@ -58,7 +58,7 @@ pub(super) async fn plan_event(
     };
     if let Some(passed) = progress.passed_ms {
         return match imaging {
-            Some(known) if known.deadline_ms.is_some_and(|deadline| deadline <= passed) => {
+            Some(known) if known.deadline_ms().is_some_and(|deadline| deadline <= passed) => {
                 let why = format!("its deadline passed ({})", rfc3339(passed));
                 planning.whole(known, Some(why), None).await
             }

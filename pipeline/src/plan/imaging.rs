@@ -28,8 +28,9 @@ pub(super) struct Imaging {
     every_well: bool,
     /// Fields that the plate will have, as was said.
     pub(super) expected: Option<u32>,
-    /// When it is waited for no longer, in milliseconds since 1970 UTC.
-    pub(super) deadline_ms: Option<u64>,
+    /// When it is waited for no longer, in milliseconds since 1970 UTC, and before that whether an event has said so: what was
+    /// said holds, and of several the latest.
+    deadline: Option<(bool, u64)>,
     /// Hash of the planes that its tasks were made with.
     pub(super) shading: Option<String>,
     /// Why fields wait that are there.
@@ -47,7 +48,11 @@ impl Imaging {
         } = progress;
         self.add_wells(wells.as_deref());
         self.expected = self.expected.max(*fields_expected);
-        self.deadline_ms = self.deadline_ms.max(deadline_ms.or(Some(otherwise_ms)));
+        let deadline = match deadline_ms {
+            Some(said) => (true, *said),
+            None => (false, otherwise_ms),
+        };
+        self.deadline = self.deadline.max(Some(deadline));
     }
 
     /// Takes one of the plate's statuses.
@@ -57,6 +62,7 @@ impl Imaging {
             wells,
             fields_expected,
             deadline_ms,
+            deadline_said,
             shading,
             waits,
             ..
@@ -71,11 +77,17 @@ impl Imaging {
         self.planned.extend(planned.iter().flat_map(of_well));
         self.add_wells(wells.as_deref());
         self.expected = self.expected.max(*fields_expected);
-        self.deadline_ms = self.deadline_ms.max(*deadline_ms);
+        let deadline = deadline_ms.map(|deadline| (deadline_said.unwrap_or(true), deadline));
+        self.deadline = self.deadline.max(deadline);
         if shading.is_some() {
             self.shading.clone_from(shading);
         }
         self.waits.clone_from(waits);
+    }
+
+    /// When it is waited for no longer, in milliseconds since 1970 UTC.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        self.deadline.map(|(_, deadline)| deadline)
     }
 
     fn add_wells(&mut self, wells: Option<&[WellPosition]>) {
@@ -106,13 +118,14 @@ impl Imaging {
                 .collect(),
             wells: progress.wells.clone(),
             fields_expected: now.expected,
-            deadline_ms: now.deadline_ms,
+            deadline_ms: now.deadline_ms(),
+            deadline_said: now.deadline.map(|(said, _)| said),
             shading: found.shading.clone(),
             waits: found.waits.clone(),
         };
         let of_event = format!(
             "{progress:?} {:?} {:?} {:?}",
-            now.expected, now.deadline_ms, found.waits
+            now.expected, now.deadline, found.waits
         );
         let content = ids::content(found.tasks.iter().map(ids::content_of_task).chain([of_event]));
         (ids::of_plate(run, plate, "imaging", &content), status)

@@ -127,7 +127,7 @@ fn samples(topic: Topic) -> Vec<Value> {
             json!({"status": "run_steered", "run": "r", "action": "paused", "time_ms": 7}),
             json!({"status": "plate_imaging", "run": "r", "plate": "P", "planned": []}),
             json!({"status": "plate_imaging", "run": "r", "plate": "P", "planned": [{"well": "A01", "fields": [1, 2]}],
-                   "wells": ["A01"], "fields_expected": 4, "deadline_ms": 1_764_000_000_000u64, "shading": "0123456789ab",
+                   "wells": ["A01"], "fields_expected": 4, "deadline_said": false, "deadline_ms": 1_764_000_000_000u64, "shading": "0123456789ab",
                    "waits": "scaling by the plate's controls"}),
             json!({"status": "plate_planned", "run": "r", "plate": "P", "fields_expected": 4, "fields_planned": 3,
                    "dead_letters": 1, "incomplete": "1 of 4 fields never came"}),
