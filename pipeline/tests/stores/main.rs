@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use clouds::Cloud;
-use common::{dead_letters, few_wells, models, run_json, wellspring};
+use common::{dead_letters, few_wells, models, rows_of, run_json, wellspring};
 use serde_json::Value;
 
 /// Fields of [`few_wells`].
@@ -183,6 +183,10 @@ fn a_plate_is_read_from_every_kind_of_bucket_and_what_is_wrong_with_one_is_said(
             (0, &Value::from(FIELDS)),
             "{store}: {summary}"
         );
+        // Images have the versions that they were listed with.
+        for row in rows_of(&out.join("features.parquet")) {
+            assert_eq!(row["Metadata_quality_flags"], "", "{store}: {row}");
+        }
         if server.tells_absent_buckets() {
             let said = said_by(server.with(&mut check(&server.uri("wellspring-absent"))));
             assert!(said.contains("there is no such bucket"), "{said}");
