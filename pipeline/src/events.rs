@@ -632,7 +632,7 @@ mod tests {
     #[test]
     fn a_plate_event_of_an_unknown_version_is_refused() {
         for version in ["1", "1.0", "\"1\"", "\"v1\"", "null"] {
-            let event = format!(r#"{{"plate":"BR1","version":{version},"new":[1]}}"#);
+            let event = format!(r#"{{"plate":"BR1","version":{version}}}"#);
             let read: PlateReady = serde_json::from_str(&event).unwrap();
             assert_eq!(read.plate.as_str(), "BR1");
         }
