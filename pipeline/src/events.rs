@@ -5,9 +5,12 @@
 //! add some); missing required fields are an error that names them. Fields stand in the order of their schema. Ids are
 //! deterministic: the same work has the same id, whichever worker did it and however often.
 
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{Comparison, CompoundSummary};
-use wellspring_workloads::screen::Screen;
+use wellspring_workloads::screen::{Screen, nearest};
 use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 
 use crate::error::{FailureClass, Stage};
@@ -83,10 +86,9 @@ impl AcquisitionProgress {
     }
 }
 
-/// A [`PlateReady`] as it may be written. A key that is none, in JSON, is refused: with a misspelt `progress` the plate would be
-/// taken for complete.
+/// A [`PlateReady`] as it may be written. It may hold more than is known here, but no key that is nearly one of these: with a
+/// misspelt `progress` the plate would be taken for complete.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Announcement {
     plate: Barcode,
     #[serde(default)]
@@ -97,6 +99,8 @@ struct Announcement {
     progress: Option<AcquisitionProgress>,
     #[serde(default)]
     version: Option<Version>,
+    #[serde(flatten)]
+    more: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +120,16 @@ impl TryFrom<Announcement> for PlateReady {
             lane,
             progress,
             version,
+            more,
         } = written;
+        const KEYS: [&str; 5] = ["plate", "run", "lane", "progress", "version"];
+        for key in more.keys() {
+            if let Some(meant) = nearest(key, KEYS) {
+                return Err(format!(
+                    "'{key}' is no key of a plate event; did you mean '{meant}'?"
+                ));
+            }
+        }
         if let Some(problem) = progress.as_ref().and_then(|progress| progress.problem(lane)) {
             return Err(problem.to_owned());
         }
@@ -632,7 +645,7 @@ mod tests {
     #[test]
     fn a_plate_event_of_an_unknown_version_is_refused() {
         for version in ["1", "1.0", "\"1\"", "\"v1\"", "null"] {
-            let event = format!(r#"{{"plate":"BR1","version":{version}}}"#);
+            let event = format!(r#"{{"plate":"BR1","version":{version},"new":[1]}}"#);
             let read: PlateReady = serde_json::from_str(&event).unwrap();
             assert_eq!(read.plate.as_str(), "BR1");
         }

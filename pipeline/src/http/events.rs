@@ -291,7 +291,7 @@ mod tests {
                 "application/json",
                 r#"{"plate":"BR1","progres":{}}"#,
                 "not_plate_ready",
-                "progres",
+                "",
             ),
             (
                 "application/json",
@@ -335,7 +335,7 @@ mod tests {
                 "application/cloudevents-batch+json",
                 &format!("[{EVENT},{}]", EVENT.replace("plate\":", "barcode\":")),
                 "not_plate_ready",
-                "1.data.barcode",
+                "1.data",
             ),
         ] {
             let said = said(posted(kind, &[], body));

@@ -2,7 +2,7 @@
 
 /// The nearest of `known` by edit distance, if it is near enough to be a slip: at most a third of the longer name,
 /// at least 1. Case is ignored; ties go to the earlier name.
-pub(crate) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // A name this long is no slip of a known one, and the table below would be large.
     if written.chars().count() > 64 {
         return None;
