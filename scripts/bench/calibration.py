@@ -4,9 +4,11 @@ Made screens enter `wellspring compare`, seed after seed; a Markdown table leave
 the first screen of a seed is inactive; the second has the same plates with two rescuers and two toxic compounds as well,
 so that calls and false discoveries are counted beside true ones. Needs numpy and pyarrow.
 
-    python scripts/bench/calibration.py BINARY [SEEDS]
+    python scripts/bench/calibration.py BINARY [SEEDS] [--first SEED] [--disease X] [--rescue X] [--toxicity X] [--design N]
+        [--spoilt SHARE]
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -41,18 +43,24 @@ DESIGNS = [
 ]
 
 
-def screen(seed, plates, controls, compounds, features, tails, active):
-    """Wells on plates with shifts and scales of their own; the disease lies 0.75 noise lengths away."""
+def screen(seed, plates, controls, compounds, features, tails, active, sizes):
+    """Wells on plates with shifts and scales of their own.
+
+    `sizes`: how far the disease lies from healthy in noise lengths, the share of it that rescuers take away at most,
+    how far toxic compounds reach beside it in noise lengths, and the share of the first plate's controls of each kind
+    that hold debris, 30 noise lengths away.
+    """
+    disease, rescue, toxicity, spoilt = sizes
     random = np.random.default_rng([seed, plates, controls, features, tails])
 
     def noise(*shape):
         return random.standard_t(tails, shape) if tails else random.normal(size=shape)
 
-    def direction():
+    def direction(length):
         vector = random.normal(size=features)
-        return vector / np.linalg.norm(vector) * 0.75 * np.sqrt(features)
+        return vector / np.linalg.norm(vector) * length * np.sqrt(features)
 
-    axis, harm = direction(), 2 * direction()
+    axis, harm = direction(disease), direction(toxicity)
     kinds = ["rescue"] * 2 + ["toxic"] * 2 if active else []
     kinds += ["none"] * (compounds - len(kinds))
     wells, rows = [], []
@@ -62,9 +70,14 @@ def screen(seed, plates, controls, compounds, features, tails, active):
         for number, kind in enumerate(kinds):
             for dose in DOSES:
                 reached = dose / (dose + 0.5)
-                mean = axis * (1 - reached) if kind == "rescue" else axis
+                mean = axis * (1 - rescue * reached) if kind == "rescue" else axis
                 mean = axis + harm * reached if kind == "toxic" else mean
                 given.append(("treated", f"{kind}-{number:02}", dose, mean))
+        if plate == 0 and spoilt:
+            debris = 30 * np.random.default_rng(seed).normal(size=features)
+            for first in (0, controls):
+                for well in range(first, first + round(spoilt * controls)):
+                    given[well] = (*given[well][:3], given[well][3] + debris)
         shift = random.normal(size=features)
         scale = np.exp(0.1 * random.normal(size=features))
         for place, (role, compound, dose, mean) in zip(random.permutation(384), given):
@@ -94,16 +107,28 @@ def compared(binary, folder, table, seed):
 
 
 def main():
-    binary, seeds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    parser = argparse.ArgumentParser(description="Calibration of calls on made screens")
+    parser.add_argument("binary")
+    parser.add_argument("seeds", type=int, nargs="?", default=20, help="screens of each design")
+    parser.add_argument("--first", type=int, default=1, help="first seed")
+    parser.add_argument("--disease", type=float, default=0.75, help="distance of the disease, in noise lengths")
+    parser.add_argument("--rescue", type=float, default=1.0, help="share of it that rescuers take away at most")
+    parser.add_argument("--toxicity", type=float, default=1.5, help="distance of toxic compounds, in noise lengths")
+    parser.add_argument("--design", type=int, help="one of the designs only, from 0")
+    parser.add_argument("--spoilt", type=float, default=0.0, help="share of the first plate's controls with debris")
+    given = parser.parse_args()
+    binary, seeds = given.binary, given.seeds
+    sizes = given.disease, given.rescue, given.toxicity, given.spoilt
+    designs = DESIGNS if given.design is None else [DESIGNS[given.design]]
     print("| design | rows | p < 0.05 | p < 0.01 | beside: p < 0.05 | largest gap to even | screens with a false q < 0.05 "
           "| false hits | false toxic | rescuers found | toxic found | false share of q < 0.05 |")
     print("|---|" + "---|" * 11)
-    for name, *design in DESIGNS:
+    for name, *design in designs:
         p, beside, any_false, hits, toxic = [], [], 0, 0, 0
         found, toxic_found, false, discovered = 0, 0, 0, 0
-        for seed in range(1, seeds + 1):
+        for seed in range(given.first, given.first + seeds):
             with tempfile.TemporaryDirectory() as folder:
-                rows, compounds = compared(binary, Path(folder), screen(seed, *design, False), seed)
+                rows, compounds = compared(binary, Path(folder), screen(seed, *design, False, sizes), seed)
             treated = [row for row in rows if row["compound"] != "DMSO"]
             p += [row["p_value"] for row in treated]
             beside += [row["p_off"] for row in treated]
@@ -111,7 +136,7 @@ def main():
             hits += sum(row["call"] == "rescue_hit" for row in compounds)
             toxic += sum(row["call"] == "toxic" for row in compounds)
             with tempfile.TemporaryDirectory() as folder:
-                rows, compounds = compared(binary, Path(folder), screen(seed, *design, True), seed)
+                rows, compounds = compared(binary, Path(folder), screen(seed, *design, True, sizes), seed)
             for row in compounds:
                 kind = row["compound"].split("-")[0]
                 found += kind == "rescue" and row["call"] == "rescue_hit"

@@ -136,7 +136,7 @@ impl Signatures {
             .iter()
             .map(|well| (well.well, &well.treatment))
             .collect();
-        gatherer.plate(plate.plate, &wells, &values_of(plate)?)?;
+        gatherer.plate_with_outliers(plate.plate, &wells, &values_of(plate)?, plate.outliers)?;
         self.plates += 1;
         Ok(())
     }

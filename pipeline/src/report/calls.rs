@@ -240,6 +240,17 @@ fn verdict(z_prime: Option<f64>) -> (&'static str, &'static str) {
     }
 }
 
+/// How many control wells, and how many of them lie far from the others.
+fn wells(wells: usize, outliers: Option<usize>, trimmed: bool) -> String {
+    match outliers {
+        Some(outliers) if outliers > 0 => {
+            let trimmed = if trimmed { ", trimmed" } else { "" };
+            format!("{wells} ({outliers} far{trimmed})")
+        }
+        _ => wells.to_string(),
+    }
+}
+
 /// One row per plate and disease.
 pub(super) fn windows(out: &mut String, windows: &[AssayWindow]) {
     let diseases = windows.iter().any(|window| window.disease.is_some());
@@ -267,8 +278,22 @@ pub(super) fn windows(out: &mut String, windows: &[AssayWindow]) {
         if diseases {
             text(out, window.disease.as_deref());
         }
-        number(out, &window.n_reference.to_string());
-        number(out, &window.n_phenotype.to_string());
+        number(
+            out,
+            &wells(
+                window.n_reference,
+                window.reference_outliers,
+                window.reference_trimmed,
+            ),
+        );
+        number(
+            out,
+            &wells(
+                window.n_phenotype,
+                window.phenotype_outliers,
+                window.phenotype_trimmed,
+            ),
+        );
         for value in [
             window.z_prime,
             window.robust_z_prime,
@@ -284,6 +309,12 @@ pub(super) fn windows(out: &mut String, windows: &[AssayWindow]) {
     }
     out.push_str("</tbody></table></div>");
     shortened(out, MOST_COMPOUNDS, windows.len(), "window");
+    if windows.iter().any(|w| w.reference_trimmed || w.phenotype_trimmed) {
+        out.push_str(
+            "<p class=\"note\">Trimmed: more than 5 % of the wells of that side lie far from the others, and their mean \
+             was taken without the lowest and highest tenth of each feature.</p>",
+        );
+    }
     if windows
         .iter()
         .any(|w| w.n_reference.min(w.n_phenotype) < ENOUGH_CONTROLS)

@@ -205,6 +205,10 @@ fn comparison(compound: &str) -> ScreenComparison {
         phenotype_cv: Some(8.0),
         verdict: WindowVerdict::Warn,
         axis_length: 3.0,
+        reference_outliers: Some(1),
+        phenotype_outliers: Some(0),
+        reference_trimmed: true,
+        phenotype_trimmed: false,
         reference_edge: None,
         phenotype_edge: None,
     };

@@ -307,6 +307,10 @@ impl WindowTable {
             number("reference_edge_p"),
             number("phenotype_edge_effect"),
             number("phenotype_edge_p"),
+            Column::optional("reference_outliers", ColumnKind::Int64),
+            Column::optional("phenotype_outliers", ColumnKind::Int64),
+            Column::required("reference_trimmed", ColumnKind::Text),
+            Column::required("phenotype_trimmed", ColumnKind::Text),
         ];
         TableWriter::create(&dir.join(Self::FILE), columns, &[], &provenance.pairs()).map(Self)
     }
@@ -338,6 +342,10 @@ impl WindowTable {
             reference.map(|edge| edge.p_value).into(),
             phenotype.map(|edge| edge.effect).into(),
             phenotype.map(|edge| edge.p_value).into(),
+            row.reference_outliers.map_or(Cell::Missing, count),
+            row.phenotype_outliers.map_or(Cell::Missing, count),
+            truth(row.reference_trimmed),
+            truth(row.phenotype_trimmed),
         ];
         self.0.push(&cells, &[])
     }

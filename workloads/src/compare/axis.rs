@@ -3,6 +3,7 @@
 //! Controls are scored leave-one-out: each on an axis built without it, because a control that helps to build the
 //! axis lies on it by construction. There is no axis (`None`) where both sides have the same mean.
 
+pub use super::centre::{Centre, Centres, mean};
 use super::window::median_in_place;
 
 /// 0 at the reference mean, 1 at the phenotype mean.
@@ -143,24 +144,20 @@ pub struct ControlScores {
     pub phenotype: Vec<ControlScore>,
 }
 
-/// Builds the axis and scores every control on an axis built without it, where its side has another well.
-/// `None` when a side is empty, or when the axis (or one without one well) has no length.
-pub fn score_controls(reference: &[&[f64]], phenotype: &[&[f64]]) -> Option<ControlScores> {
-    let h = mean(reference)?;
-    let d = mean(phenotype)?;
+/// Builds the axis between the sides' centres and scores every control on an axis built without it, where its side has
+/// another well. `None` when a side is empty, or when the axis (or one without one well) has no length.
+pub fn score_controls(reference: &[&[f64]], phenotype: &[&[f64]], centres: Centres) -> Option<ControlScores> {
+    let h = centres.reference.of(reference)?;
+    let d = centres.phenotype.of(phenotype)?;
     let axis = Axis::between(&h, &d)?;
-    let score = |side: &[&[f64]], side_mean: &[f64], is_reference: bool| -> Option<Vec<ControlScore>> {
+    let score = |side: &[&[f64]], rests: Vec<Vec<f64>>, is_reference: bool| -> Option<Vec<ControlScore>> {
         side.iter()
-            .map(|x| {
-                let own = if side.len() < 2 {
-                    None
-                } else {
-                    let rest = without(side_mean, side.len(), x);
-                    Some(if is_reference {
-                        Axis::between(&rest, &d)?
-                    } else {
-                        Axis::between(&h, &rest)?
-                    })
+            .enumerate()
+            .map(|(i, x)| {
+                let own = match rests.get(i) {
+                    None => None,
+                    Some(rest) if is_reference => Some(Axis::between(rest, &d)?),
+                    Some(rest) => Some(Axis::between(&h, rest)?),
                 };
                 let used = own.as_ref().unwrap_or(&axis);
                 let scaled = used.scaled(x);
@@ -174,28 +171,26 @@ pub fn score_controls(reference: &[&[f64]], phenotype: &[&[f64]]) -> Option<Cont
             .collect()
     };
     Some(ControlScores {
-        reference: score(reference, &h, true)?,
-        phenotype: score(phenotype, &d, false)?,
+        reference: score(reference, centres.reference.of_others(reference, &h), true)?,
+        phenotype: score(phenotype, centres.phenotype.of_others(phenotype, &d), false)?,
         axis,
     })
 }
 
-/// Reference wells around their own mean, each around the mean of the others; 1 is the median distance of a reference
-/// well. `None` with fewer than two rows or where they do not differ.
-pub fn score_around(reference: &[&[f64]]) -> Option<ControlScores> {
+/// Reference wells around their own centre, each around the centre of the others; 1 is the median distance of a
+/// reference well. `None` with fewer than two rows or where they do not differ.
+pub fn score_around(reference: &[&[f64]], centre: Centre) -> Option<ControlScores> {
     if reference.len() < 2 {
         return None;
     }
-    let centre = mean(reference)?;
+    let middle = centre.of(reference)?;
     let differences: Vec<Vec<f64>> = reference
         .iter()
-        .map(|x| {
-            let rest = without(&centre, reference.len(), x);
-            x.iter().zip(&rest).map(|(x, m)| x - m).collect()
-        })
+        .zip(centre.of_others(reference, &middle))
+        .map(|(x, rest)| x.iter().zip(&rest).map(|(x, m)| x - m).collect())
         .collect();
     let mut distances: Vec<f64> = differences.iter().map(|row| norm(row)).collect();
-    let axis = Axis::around(centre, median_in_place(&mut distances)?)?;
+    let axis = Axis::around(middle, median_in_place(&mut distances)?)?;
     let reference = differences
         .into_iter()
         .map(|row| {
@@ -212,27 +207,6 @@ pub fn score_around(reference: &[&[f64]]) -> Option<ControlScores> {
         reference,
         phenotype: Vec::new(),
     })
-}
-
-/// The mean of `n` rows without one of them.
-fn without(mean: &[f64], n: usize, x: &[f64]) -> Vec<f64> {
-    let n = n as f64;
-    mean.iter().zip(x).map(|(m, x)| (n * m - x) / (n - 1.0)).collect()
-}
-
-/// Column means; `None` without rows.
-pub fn mean(rows: &[&[f64]]) -> Option<Vec<f64>> {
-    let mut sum = rows.first()?.to_vec();
-    for row in &rows[1..] {
-        for (sum, x) in sum.iter_mut().zip(*row) {
-            *sum += x;
-        }
-    }
-    let n = rows.len() as f64;
-    for sum in &mut sum {
-        *sum /= n;
-    }
-    Some(sum)
 }
 
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -37,6 +37,8 @@ pub struct PlateRows<'a> {
     pub rows: &'a [Vec<f64>],
     /// Whether they are aligned: their columns are then no features.
     pub aligned: bool,
+    /// One per well: whether it is an outlier among the controls; empty where none was judged.
+    pub outliers: &'a [bool],
 }
 
 /// Takes what a comparison finds, as it is found.
@@ -146,16 +148,24 @@ where
             .map(|(wells, place)| {
                 let framed = match frame.frame(place, wells, settings) {
                     Ok(framed) => framed,
-                    Err(note) => return (Vec::new(), vec![note], (Vec::new(), false), Vec::new()),
+                    Err(note) => {
+                        return (
+                            Vec::new(),
+                            vec![note],
+                            (Vec::new(), false, Vec::new()),
+                            Vec::new(),
+                        );
+                    }
                 };
                 let (panels, notes) = plates::score(wells, &framed, settings);
+                let outliers = framed.outliers.unwrap_or_default();
                 let aligned = framed.aligned.is_some();
                 let rows = framed.aligned.unwrap_or(framed.rows);
                 let effects = activity::effects(place, wells, &rows, &panels, settings);
-                (panels, notes, (rows, aligned), effects)
+                (panels, notes, (rows, aligned, outliers), effects)
             })
             .collect();
-        for ((place, wells), (panels, notes, (rows, aligned), effects)) in
+        for ((place, wells), (panels, notes, (rows, aligned, outliers), effects)) in
             places.clone().zip(&sorted).zip(scored)
         {
             for note in notes {
@@ -170,6 +180,7 @@ where
                     wells,
                     rows: &rows,
                     aligned,
+                    outliers: &outliers,
                 })
                 .map_err(StreamError::Caller)?;
             }

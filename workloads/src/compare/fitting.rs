@@ -15,6 +15,7 @@ use super::design::Design;
 use super::engine::{StreamError, batches, checked};
 use super::frames::{Alignable, FEWEST_ALIGNED, Frame, fitted_wells, raw_rows};
 use super::harmonised::Harmonised;
+use super::outliers::UsualControls;
 use super::scale::Scaler;
 use super::{
     Align, CompareError, ComparisonSettings, Normalise, Note, NoteKind, Question, Select, selecting,
@@ -40,8 +41,8 @@ impl Frame {
     /// Fits the space that `settings` ask for. `features`: the columns' names. `earlier`: an alignment fitted before,
     /// which is used as it is; `settings.align` is not looked at then.
     ///
-    /// `read` as of [`super::stream()`]; it is called for each plate once per pass, and not at all where nothing is
-    /// fitted over plates.
+    /// `read` as of [`super::stream()`]; it is called for some plates to learn what is usual among controls, and then for each
+    /// plate once per pass of what is fitted over plates.
     ///
     /// # Errors
     /// [`StreamError::Caller`] with what `read` failed with; [`StreamError::Compare`] where settings are out of range,
@@ -96,6 +97,7 @@ impl Frame {
             frame.notes.push(selecting::note(&selection, features.len()));
             frame.select(selection);
         }
+        frame.usual = UsualControls::fit(&frame, design, settings, &mut width, &mut read)?;
         let kept = frame
             .selection
             .as_ref()

@@ -9,8 +9,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::axis::Centre;
 use super::engine::Sorted;
 use super::harmonised::Harmonised;
+use super::outliers::UsualControls;
 use super::percentile::Percentiles;
 use super::scale::Scaler;
 use super::scaling::Scaling;
@@ -35,6 +37,10 @@ pub(super) struct Framed {
     pub(super) aligned: Option<Vec<Vec<f64>>>,
     /// How the plate's columns were scaled.
     pub(super) scaling: Option<Scaling>,
+    /// On how many wells.
+    pub(super) fitted: usize,
+    /// Which wells are outliers among the controls; `None` where the screen's controls are too few to tell.
+    pub(super) outliers: Option<Vec<bool>>,
     /// The first column without spread where it was scaled, counted among all columns of the profiles, and its name.
     pub(super) first_flat: Option<(usize, String)>,
 }
@@ -52,6 +58,8 @@ pub struct Frame {
     pub(super) positions: Option<WellPositionMeans>,
     /// The columns that are compared, where not all are.
     pub(super) selection: Option<Selection>,
+    /// What is usual among the screen's controls.
+    pub(super) usual: Option<UsualControls>,
     /// Names of all columns; none where the caller gave none.
     pub(super) features: Vec<String>,
     pub(super) notes: Vec<Note>,
@@ -140,7 +148,8 @@ impl Frame {
             other => other,
         };
         let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-        match self.scaling(place, rows, &on, normalise, &spread(rows, normalise))? {
+        let all: Vec<usize> = (0..wells.len()).collect();
+        match self.scaling(place, rows, &on, normalise, &spread(rows, &all, normalise))? {
             Scaling::Linear(scaler) => Some(scaler),
             Scaling::Percentile(_) => None,
         }
@@ -179,8 +188,17 @@ impl Frame {
         let raw = self
             .raw_rows(place, wells, settings)
             .map_err(|error| unscored(wells, error))?;
-        let on: Vec<usize> = fitted_wells(wells, settings.fit_on).collect();
-        let spread = spread(&raw, settings.normalise);
+        let outliers = self.usual.as_ref().map(|usual| usual.outliers(wells, &raw));
+        let far = outliers.as_deref().unwrap_or_default();
+        // Outliers whose side is centred without them do not set the units either: they would leave the features that they
+        // happen to spare, and the axis with these few.
+        let on = without_many(far, fitted_wells(wells, settings.fit_on));
+        let of_role = |role| (0..wells.len()).filter(move |&i| wells[i].treatment.role == role);
+        let mut usable = without_many(far, of_role(Role::Reference));
+        usable.extend(without_many(far, of_role(Role::Phenotype)));
+        usable.extend(of_role(Role::Treated));
+        usable.sort_unstable();
+        let spread = spread(&raw, &usable, settings.normalise);
         let fitted = |on: &[usize]| self.scaling(place, &raw, on, settings.normalise, &spread);
         let scaling = fitted(&on);
         // Where the wells of the fit are also what treatments are compared with, each is scaled by the others: scaled
@@ -222,6 +240,8 @@ impl Frame {
                 Some((column, name.map_or_else(|| column.to_string(), String::clone)))
             }),
             scaling,
+            fitted: on.len(),
+            outliers,
         })
     }
 }
@@ -353,10 +373,20 @@ pub(super) fn fitted_wells(wells: &[&WellProfile], fit_on: FitOn) -> impl Iterat
     (0..wells.len()).filter(move |&i| fit_on == FitOn::All || wells[i].treatment.role == Role::Reference)
 }
 
-/// The spread of a plate's columns over all of its wells, where they are divided by one.
-fn spread(rows: &FeatureMatrix, normalise: Normalise) -> Option<Scaler> {
+/// Wells by their places, without those that are `far` where these are too many for a mean ([`Centre::with`]).
+fn without_many(far: &[bool], wells: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut wells: Vec<usize> = wells.collect();
+    let is_far = |i: &usize| far.get(*i) == Some(&true);
+    if Centre::with(wells.iter().filter(|i| is_far(i)).count(), wells.len()).is_trimmed() {
+        wells.retain(|i| !is_far(i));
+    }
+    wells
+}
+
+/// The spread of a plate's columns over its wells `of`, where they are divided by one.
+fn spread(rows: &FeatureMatrix, of: &[usize], normalise: Normalise) -> Option<Scaler> {
     matches!(normalise, Normalise::Standardise | Normalise::RobustMad)
-        .then(|| Scaler::standardise(&rows.rows().collect::<Vec<_>>()))
+        .then(|| Scaler::standardise(&of.iter().map(|&i| rows.row(i)).collect::<Vec<_>>()))
 }
 
 /// Fits how columns are scaled on the rows `on`.

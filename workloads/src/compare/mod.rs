@@ -6,8 +6,9 @@
 //! `f64`; the same profiles in any order, on any number of threads, give the same bytes.
 //!
 //! The flow is the file list: [`design`] (which plates carry what, and the order to read them), `input` (what a profile
-//! must be), [`Frame`] and [`scale`] (the space of the comparison, fitted over all plates by `fitting`), `plates` and [`axis`] (0 at the reference, 1 at the
-//! phenotype; controls are scored on an axis built without them), [`window`] (Z′, SSMD), `series` (wells of a treatment
+//! must be), [`Frame`] and [`scale`] (the space of the comparison, fitted over all plates by `fitting`), `outliers` (controls unlike the others of their plate), `plates` and
+//! [`axis`] (0 at the reference, 1 at the phenotype, between means that `centre` trims where outliers are many; controls
+//! are scored on an axis built without them), [`window`] (Z′, SSMD), `series` (wells of a treatment
 //! over its plates; `scores` of controls on every plate), [`null`] and `pool` (p-values), `finished` and `spool` (until the screen is complete),
 //! [`activity`] (replicates among controls, whole profiles), [`multiple`] (false discovery rate), [`curve`] (dose response), `call` (what a biologist reads). `engine` carries
 //! plates through them.
@@ -19,6 +20,7 @@ pub mod activity;
 pub mod axis;
 pub mod buscar;
 mod call;
+mod centre;
 pub mod curve;
 pub mod design;
 mod engine;
@@ -31,6 +33,7 @@ mod harmonised;
 mod input;
 pub mod multiple;
 pub mod null;
+mod outliers;
 pub mod percentile;
 mod plates;
 mod pool;

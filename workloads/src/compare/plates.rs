@@ -4,24 +4,26 @@
 
 use std::collections::BTreeMap;
 
-use super::axis::{self, Axis, ControlScore, Position};
+use super::axis::{self, Axis, Centre, Centres, ControlScore, Position};
 use super::design::Kind;
 use super::design::counter_screen;
 use super::fisher;
-use super::frames::{self, Framed};
+use super::frames::Framed;
 use super::position::{self, EdgeEffects};
 use super::series::effect;
 use super::window::{
     WindowVerdict, area_under_curve, coefficient_of_variation, median_and_mad, median_in_place,
     robust_separation, separation, signal_to_noise,
 };
-use super::{AssayWindow, ComparisonSettings, Note, NoteKind, Question, WellScore};
+use super::{AssayWindow, ComparisonSettings, Normalise, Note, NoteKind, Question, WellScore};
 use crate::position::plate_format;
 use crate::profile::{Role, WellProfile};
 use crate::words::Barcode;
 
 /// Fewer reference wells than this per plate scale features unreliably (SCIENCE 5.1).
 const FEW_CONTROLS: usize = 16;
+/// Outliers that a note names.
+const MOST_NAMED: usize = 8;
 /// Fewest null controls whose spread gives a robust z.
 const FEWEST_FOR_Z: usize = 3;
 
@@ -69,6 +71,10 @@ pub(super) struct ScoredPlate<'a> {
     pub(super) counter: Vec<ScoredWell<'a>>,
     /// Positions of reference and phenotype wells on Fisher's direction.
     pub(super) discriminant: Option<(Vec<f64>, Vec<f64>)>,
+    /// What the axis runs between.
+    pub(super) centres: Centres,
+    /// Outliers among reference and phenotype wells; `None` where no well was judged.
+    outliers: Option<(usize, usize)>,
     pub(super) edge: EdgeEffects,
 }
 
@@ -78,6 +84,14 @@ impl<'a> ScoredPlate<'a> {
         match question {
             Question::Rescue => &self.phenotype,
             Question::Response | Question::Activity => &self.reference,
+        }
+    }
+
+    /// What [`Self::null_wells`] are measured from.
+    pub(super) fn null_centre(&self, question: Question) -> Centre {
+        match question {
+            Question::Rescue => self.centres.phenotype,
+            Question::Response | Question::Activity => self.centres.reference,
         }
     }
 
@@ -176,6 +190,10 @@ impl<'a> ScoredPlate<'a> {
             phenotype_cv: coefficient_of_variation(&phenotype),
             verdict: WindowVerdict::of(robust.z_prime, plain.ssmd, reference.len().min(phenotype.len())),
             axis_length: self.axis.length(),
+            reference_outliers: self.outliers.map(|(reference, _)| reference),
+            phenotype_outliers: self.outliers.map(|(_, phenotype)| phenotype),
+            reference_trimmed: self.centres.reference.is_trimmed(),
+            phenotype_trimmed: self.centres.phenotype.is_trimmed(),
             reference_edge: self.edge.reference,
             phenotype_edge: self.edge.phenotype,
         }
@@ -196,16 +214,22 @@ pub(super) fn score<'a>(
         notes: Vec::new(),
     };
     if wells.iter().any(|well| well.treatment.role == Role::Reference) {
-        note_scaling(&mut notes, wells, framed, settings);
+        note_scaling(&mut notes, framed);
     }
-    let mut plates = score_rows(wells, &framed.rows, settings, &mut notes);
+    let mut plates = score_rows(
+        wells,
+        &framed.rows,
+        framed.outliers.as_deref(),
+        settings,
+        &mut notes,
+    );
     if let Some(aligned) = &framed.aligned {
         // What is missing in one space is missing in the other, but for an axis: it is noted once.
         let mut unsaid = Notes {
             plate: &first.plate,
             notes: Vec::new(),
         };
-        let mut there = score_rows(wells, aligned, settings, &mut unsaid);
+        let mut there = score_rows(wells, aligned, framed.outliers.as_deref(), settings, &mut unsaid);
         plates.retain_mut(|plate| {
             let Some(at) = there.iter().position(|there| there.disease == plate.disease) else {
                 let text =
@@ -229,6 +253,7 @@ pub(super) fn score<'a>(
 fn score_rows<'a>(
     wells: &[&'a WellProfile],
     rows: &[Vec<f64>],
+    outliers: Option<&[bool]>,
     settings: &ComparisonSettings,
     notes: &mut Notes<'_>,
 ) -> Vec<ScoredPlate<'a>> {
@@ -282,10 +307,23 @@ fn score_rows<'a>(
             continue;
         }
         let of = |side: &[usize]| -> Vec<&[f64]> { side.iter().map(|&i| rows[i].as_slice()).collect() };
+        let far = |side: &[usize]| -> Vec<usize> {
+            let is_far = |i: &usize| outliers.is_some_and(|outliers| outliers.get(*i) == Some(&true));
+            side.iter().copied().filter(is_far).collect()
+        };
+        let (far_reference, far_phenotype) = (far(&reference), far(&phenotype));
+        let centres = Centres {
+            reference: Centre::with(far_reference.len(), reference.len()),
+            phenotype: if around {
+                Centre::Mean
+            } else {
+                Centre::with(far_phenotype.len(), phenotype.len())
+            },
+        };
         let scores = if around {
-            axis::score_around(&of(&reference))
+            axis::score_around(&of(&reference), centres.reference)
         } else {
-            axis::score_controls(&of(&reference), &of(&phenotype))
+            axis::score_controls(&of(&reference), &of(&phenotype), centres)
         };
         let Some(controls) = scores else {
             let why = if around {
@@ -312,6 +350,28 @@ fn score_rows<'a>(
                     "well {well} is the only {name} well: it was scored on an axis it defines, and gives no spread{untested}"
                 );
                 notes.add(NoteKind::SingleControl, disease, Some(well), None, text);
+            }
+        }
+        for (name, centre, far, side) in [
+            ("reference", centres.reference, &far_reference, &reference),
+            ("phenotype", centres.phenotype, &far_phenotype, &phenotype),
+        ] {
+            if centre.is_trimmed() {
+                let first = far.first().map(|&i| wells[i].well);
+                let named = far.iter().take(MOST_NAMED).map(|&i| wells[i].well.to_string());
+                let named = named.collect::<Vec<_>>().join(", ");
+                let more = if far.len() > MOST_NAMED { " and others" } else { "" };
+                let scaled = match settings.normalise {
+                    Normalise::None => "",
+                    _ => ", and features are scaled without these wells",
+                };
+                let text = format!(
+                    "{} of {} {name} wells lie far from the others ({named}{more}): the {name} mean is taken without the \
+                     lowest and highest tenth of each feature{scaled}",
+                    far.len(),
+                    side.len()
+                );
+                notes.add(NoteKind::ControlOutliers, disease, first, None, text);
             }
         }
         let control = |side: &[usize], scores: Vec<ControlScore>| -> Vec<ScoredWell<'a>> {
@@ -369,6 +429,8 @@ fn score_rows<'a>(
                 control(&phenotype, controls.phenotype)
             },
             axis: controls.axis,
+            centres,
+            outliers: outliers.map(|_| (far_reference.len(), far_phenotype.len())),
             aligned: None,
             edge: EdgeEffects::default(),
         });
@@ -432,13 +494,8 @@ fn null_spread(scores: &[f64]) -> Option<(f64, f64)> {
     median_and_mad(scores).filter(|&(_, mad)| mad > 0.0)
 }
 
-fn note_scaling(
-    notes: &mut Notes<'_>,
-    wells: &[&WellProfile],
-    framed: &Framed,
-    settings: &ComparisonSettings,
-) {
-    let fitted = frames::fitted_wells(wells, settings.fit_on).count();
+fn note_scaling(notes: &mut Notes<'_>, framed: &Framed) {
+    let fitted = framed.fitted;
     let scaling = framed.scaling.as_ref();
     if scaling.is_some() && fitted < FEW_CONTROLS {
         let text = format!(

@@ -423,6 +423,17 @@ pub struct AssayWindow {
     pub verdict: WindowVerdict,
     /// Length of the axis in normalised feature units.
     pub axis_length: f64,
+    /// Reference wells that lie far from the others of their kind on the plate: where one in a million does, by the
+    /// Mahalanobis distance among the screen's controls (SCIENCE 6, 8). `None` where these are too few to tell, or compared by
+    /// ranks; of fewer than three wells none is judged.
+    pub reference_outliers: Option<usize>,
+    /// The same of the phenotype wells.
+    pub phenotype_outliers: Option<usize>,
+    /// Whether more than 5 % of the reference wells are outliers: their mean was then taken without the lowest and highest
+    /// tenth of each feature ([`super::axis::Centre::Trimmed`]).
+    pub reference_trimmed: bool,
+    /// The same of the phenotype wells.
+    pub phenotype_trimmed: bool,
     /// Whether reference wells on the rim of the plate lie elsewhere along the axis than those inside; `None` without
     /// reference wells on both. The plate is taken as [`crate::position::plate_format`] of its wells.
     pub reference_edge: Option<EdgeEffect>,
@@ -477,6 +488,8 @@ pub enum NoteKind {
     SingleControl,
     /// Too few reference wells to scale by reliably.
     FewControls,
+    /// So many control wells of a plate are outliers that their mean was trimmed.
+    ControlOutliers,
     /// Too few controls for any p-value to reach the limit.
     Underpowered,
     /// Feature columns without spread on a plate.

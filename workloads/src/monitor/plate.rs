@@ -197,7 +197,7 @@ fn window(
     let (healthy, ill) = (scaled(healthy), scaled(ill));
     let healthy: Vec<&[f64]> = healthy.iter().map(Vec::as_slice).collect();
     let ill: Vec<&[f64]> = ill.iter().map(Vec::as_slice).collect();
-    let Some(controls) = axis::score_controls(&healthy, &ill) else {
+    let Some(controls) = axis::score_controls(&healthy, &ill, axis::Centres::default()) else {
         return (None, None);
     };
     let positions = |scores: &[axis::ControlScore]| -> Vec<f64> {

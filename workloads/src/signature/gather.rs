@@ -17,6 +17,7 @@ use super::reservoir::Reservoir;
 use super::rows::EffectVectors;
 use super::vectors::Vectors;
 use super::{SignatureError, SignatureSettings, TreatedCells};
+use crate::compare::axis::Centre;
 use crate::compare::null::seed_for;
 use crate::compare::{Design, Spool};
 use crate::matrix::FeatureMatrix;
@@ -143,7 +144,33 @@ impl<S: Spool> SignatureGatherer<S> {
         wells: &[(WellPosition, &Treatment)],
         rows: &FeatureMatrix,
     ) -> Result<(), SignatureError> {
+        self.plate_with_outliers(plate, wells, rows, &[])
+    }
+
+    /// As [`SignatureGatherer::plate`]; `outliers[i]`: whether well `i` lies far from the other controls of its kind. The
+    /// mean of controls with too many of them is trimmed ([`Centre::with`]). Without entries there are none.
+    ///
+    /// # Errors
+    /// As [`SignatureGatherer::plate`].
+    pub fn plate_with_outliers(
+        &mut self,
+        plate: &Barcode,
+        wells: &[(WellPosition, &Treatment)],
+        rows: &FeatureMatrix,
+        outliers: &[bool],
+    ) -> Result<(), SignatureError> {
         let order = self.checked(plate, wells, rows)?;
+        let mean = |rows: &FeatureMatrix, of: &[usize]| -> Option<Vec<f64>> {
+            let far = of.iter().filter(|&&i| outliers.get(i) == Some(&true)).count();
+            match Centre::with(far, of.len()) {
+                Centre::Mean => mean(rows, of),
+                trimmed => {
+                    let wide = |&i: &usize| rows.row(i).iter().map(|&v| f64::from(v)).collect();
+                    let wide: Vec<Vec<f64>> = of.iter().map(wide).collect();
+                    trimmed.of(&wide.iter().map(Vec::as_slice).collect::<Vec<_>>())
+                }
+            }
+        };
         let side = |role: Role, wanted: &dyn Fn(Option<&str>) -> bool| -> Vec<usize> {
             let of = |i: &usize| {
                 let treatment = wells[*i].1;

@@ -145,7 +145,7 @@ fn plate_controls(wells: &[Row], rows: &[Vec<f64>], plate: &str) -> (ControlScor
     let (reference, phenotype) = (of("healthy", "healthy"), of("disease", own_disease(plate)));
     let slices = |side: &[usize]| side.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>();
     (
-        score_controls(&slices(&reference), &slices(&phenotype)).unwrap(),
+        score_controls(&slices(&reference), &slices(&phenotype), axis::Centres::default()).unwrap(),
         phenotype,
     )
 }

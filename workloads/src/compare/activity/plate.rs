@@ -1,6 +1,7 @@
 //! One plate, moved to its origin: scored wells and their rows enter, treated wells and controls leave, each treated well
 //! with how far the controls of its plate are from it. Nothing fails.
 
+use super::super::axis::Centre;
 use super::super::plates::ScoredPlate;
 use super::super::{ComparisonSettings, null};
 use crate::profile::WellProfile;
@@ -125,7 +126,8 @@ pub(crate) fn effects(
                 .iter()
                 .filter_map(|well| Some((well.profile, row_of(well.profile)?)))
                 .collect();
-            of_disease(place, panel, &controls, &treated, settings.seed)
+            let centre = panel.null_centre(settings.question);
+            of_disease(place, panel, &controls, centre, &treated, settings.seed)
         })
         .collect()
 }
@@ -134,6 +136,7 @@ fn of_disease(
     place: usize,
     panel: &ScoredPlate<'_>,
     controls: &[(&WellProfile, &[f64])],
+    centre: Centre,
     treated: &[(&WellProfile, &[f64])],
     seed: u64,
 ) -> PlateEffects {
@@ -145,7 +148,7 @@ fn of_disease(
     };
     let rows: Vec<&[f64]> = controls.iter().map(|(_, row)| *row).collect();
     // Without controls there is no origin, and nothing to say.
-    let (Some(origin), false) = (super::super::axis::mean(&rows), treated.is_empty()) else {
+    let (Some(origin), false) = (centre.of(&rows), treated.is_empty()) else {
         return effects;
     };
     let moved = |row: &[f64]| -> Direction {
