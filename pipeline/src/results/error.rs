@@ -119,6 +119,16 @@ pub enum ReadError {
         /// The first columns of the file.
         found: String,
     },
+    /// A file of another kind.
+    #[error("{} is {format}, and tables are Parquet, CSV or TSV, gzipped or not: {advice}", path.display())]
+    NotATable {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        format: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     /// Two columns have one name.
     #[error("{} has two columns named {column}", path.display())]
     DuplicateColumn {

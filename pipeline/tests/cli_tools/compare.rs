@@ -307,3 +307,31 @@ fn compare_writes_the_bytes_that_a_run_writes_from_its_own_tables() {
     assert_eq!(mixed.status.code(), Some(2));
     assert!(stderr(&mixed).contains("results of a run"), "{}", stderr(&mixed));
 }
+
+#[test]
+fn files_that_are_no_tables_are_named_as_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    treatments(folder.path());
+    for (beginning, name, format) in [
+        (&b"SQLite format 3\0"[..], "BR1.sqlite", "SQLite"),
+        (b"\x89HDF\r\n\x1a\n", "cells.h5", "HDF5"),
+        (b"ARROW1\0\0", "profiles.feather", "Feather"),
+        (b"PK\x03\x04\x14\0\0\0", "A01_1.npz", "DeepProfilerData"),
+    ] {
+        std::fs::write(folder.path().join(name), beginning).unwrap();
+        let arguments = [
+            "compare",
+            "--features",
+            name,
+            "--screen",
+            "screen.toml",
+            "--out",
+            "out",
+        ];
+        let output = wellspring(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.contains(format) && said.contains(name), "{said}");
+        assert!(said.contains("Parquet, CSV or TSV"), "{said}");
+    }
+}

@@ -9,12 +9,24 @@ use crate::results::error::ReadError;
 
 /// Prefixes of object measurements (CellProfiler, pycytominer).
 const COMPARTMENTS: [&str; 3] = ["Cells_", "Nuclei_", "Cytoplasm_"];
+/// What CellProfiler's modules measure: beginnings of columns in the tables that it writes for each kind of object
+/// (`Nuclei.csv`), which do not name the kind.
+const MEASUREMENTS: [&str; 7] = [
+    "AreaShape_",
+    "Correlation_",
+    "Granularity_",
+    "Intensity_",
+    "Neighbors_",
+    "RadialDistribution_",
+    "Texture_",
+];
 
 /// Which columns are features.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum FeatureColumns {
     /// Object measurements (`Cells_*`, `Nuclei_*`, `Cytoplasm_*`, without numbers and positions of objects) where there
-    /// are any, else the largest family of columns numbered `<name>_<i>`, such as an embedding's.
+    /// are any. Else measurements of CellProfiler's modules without a kind of object (`AreaShape_*`, `Intensity_*` and
+    /// so on), or the largest family of columns numbered `<name>_<i>`, such as an embedding's: whichever are more.
     #[default]
     Auto,
     /// Columns whose name matches one of these patterns; `*` stands for any text. A text without `*` is a prefix.
@@ -46,7 +58,9 @@ impl FeatureColumns {
 
     fn describe(&self) -> String {
         match self {
-            Self::Auto => "Cells_*, Nuclei_*, Cytoplasm_* or <name>_<number>".to_owned(),
+            Self::Auto => {
+                "Cells_*, Nuclei_*, Cytoplasm_*, CellProfiler's AreaShape_*, Intensity_* and the like, or <name>_<number>".to_owned()
+            }
             Self::Matching(patterns) => patterns.join(", "),
             Self::None => "nothing".to_owned(),
         }
@@ -114,9 +128,13 @@ fn automatic<'a>(columns: &'a [Found], reserved: &[String]) -> HashSet<&'a str> 
             families.entry(stem).or_default().insert(name);
         }
     }
-    // Ties go to the first name of the alphabet, so that the choice does not hang on the order of columns.
+    let measured = candidates()
+        .filter(|name| MEASUREMENTS.iter().any(|m| name.starts_with(m)) && !is_place_of_object(name))
+        .collect();
+    // Ties go to measurements, then to the first name of the alphabet, so that the choice does not hang on the order of
+    // columns.
     families.into_values().fold(
-        HashSet::new(),
+        measured,
         |best, next| if next.len() > best.len() { next } else { best },
     )
 }
@@ -129,16 +147,22 @@ fn is_identifier(name: &str) -> bool {
         "TableNumber",
         "Number_Object_Number",
     ];
-    const BEGINNINGS: [&str; 4] = [
-        "Parent_",
-        "Location_",
-        "AreaShape_Center_",
-        "AreaShape_BoundingBoxM",
-    ];
+    const BEGINNINGS: [&str; 2] = ["Parent_", "Location_"];
     COMPARTMENTS
         .iter()
         .filter_map(|compartment| name.strip_prefix(compartment))
-        .any(|rest| NAMES.contains(&rest) || BEGINNINGS.iter().any(|beginning| rest.starts_with(beginning)))
+        .any(|rest| {
+            NAMES.contains(&rest)
+                || is_place_of_object(rest)
+                || BEGINNINGS.iter().any(|beginning| rest.starts_with(beginning))
+        })
+}
+
+/// Whether a measurement says where in the image an object is.
+fn is_place_of_object(measurement: &str) -> bool {
+    ["AreaShape_Center_", "AreaShape_BoundingBoxM"]
+        .iter()
+        .any(|beginning| measurement.starts_with(beginning))
 }
 
 /// The first columns, for messages.
@@ -299,6 +323,14 @@ mod tests {
                  Cells_AreaShape_BoundingBoxMinimum_X Cells_AreaShape_BoundingBoxArea Nuclei_Number_Object_Number",
                 "Cells_AreaShape_BoundingBoxArea",
             ),
+            (
+                "ImageNumber ObjectNumber Metadata_Well AreaShape_Area AreaShape_Center_X AreaShape_Zernike_0_0 \
+                 AreaShape_Zernike_1_1 Children_Cells_Count Intensity_MeanIntensity_DNA Location_Center_X \
+                 Number_Object_Number Parent_Nuclei Texture_Contrast_DNA_3_00_256",
+                "AreaShape_Area AreaShape_Zernike_0_0 AreaShape_Zernike_1_1 Intensity_MeanIntensity_DNA \
+                 Texture_Contrast_DNA_3_00_256",
+            ),
+            ("well AreaShape_Area net_0 net_1", "net_0 net_1"),
             (
                 "well_id experiment plate site_1 feature_0 feature_1",
                 "feature_0 feature_1",

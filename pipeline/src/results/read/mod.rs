@@ -7,6 +7,7 @@
 
 mod columns;
 mod delimited;
+mod foreign;
 mod parquet;
 mod pread;
 mod roles;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use super::error::ReadError;
 use columns::Columns;
 pub use columns::FeatureColumns;
+use foreign::{Foreign, foreign};
 pub use roles::{PlaceError, Role, RoleNames, Roles, RowPlace};
 
 /// Rows of a table that follow each other.
@@ -60,22 +62,25 @@ impl ProfileFile {
     /// Opens a table and sorts its columns. Columns named in `reserved` are never features.
     ///
     /// # Errors
-    /// The file cannot be read, is neither Parquet nor CSV, has two columns of one name, or no feature column where
+    /// The file cannot be read, is neither Parquet nor CSV (of other formats that people have profiles in it is said which), has two columns of one name, or no feature column where
     /// features are wanted.
     pub fn open(path: &Path, features: &FeatureColumns, reserved: &[String]) -> Result<Self, ReadError> {
         let io = |source| ReadError::Io {
             path: path.to_owned(),
             source,
         };
-        let mut magic = Vec::with_capacity(4);
+        let mut magic = Vec::with_capacity(foreign::TELLING);
         File::open(path)
             .map_err(io)?
-            .take(4)
+            .take(foreign::TELLING as u64)
             .read_to_end(&mut magic)
             .map_err(io)?;
-        let (columns, source) = if magic == b"PAR1" {
+        let (columns, source) = if magic.starts_with(b"PAR1") {
             let (columns, table) = parquet::Table::open(path, features, reserved)?;
             (columns, Source::Parquet(table))
+        } else if let Some(Foreign { format, advice }) = foreign(&magic) {
+            let path = path.to_owned();
+            return Err(ReadError::NotATable { path, format, advice });
         } else {
             let gzipped = magic.starts_with(&[0x1f, 0x8b]);
             let (columns, table) = delimited::Table::open(path, gzipped, features, reserved)?;
