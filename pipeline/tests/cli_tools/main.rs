@@ -17,6 +17,7 @@ mod made_up;
 mod oracles;
 mod relate;
 mod residuals;
+mod rows_of_wells;
 mod run;
 mod select;
 mod tables;

@@ -99,6 +99,15 @@ impl GivenColumns {
     }
 }
 
+/// Whether two cells of a column of doses say the same in the screen's unit: `300 nM` and `0.3 uM`. Cells that cannot be
+/// read do not.
+pub fn same_dose(a: &str, b: &str, column: &str, unit: &str) -> bool {
+    let (name, _) = columns::plain(column);
+    let of_column = dose::named_unit(&name).map(|(_, unit)| unit);
+    let read = |text: &str| dose::parse_in(text, of_column, unit, None);
+    matches!((read(a), read(b)), (Ok(a), Ok(b)) if (a - b).abs() <= 1e-9 * a.max(b))
+}
+
 /// The column of a role under a usual name; that of doses may end with a unit.
 fn usual(plain: &Plain, role: usize) -> Option<usize> {
     let (name, names) = USUAL[role];

@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Missing,
     /// Wells that occur twice.
     Twice,
+    /// Wells whose rows say that they were given different things.
+    Contradicted,
     /// Counts of cells that are none.
     Counts,
     /// Plates.
@@ -36,6 +38,7 @@ impl Kind {
             Self::Unmatched => "rows have no metadata and are left out",
             Self::Missing => "rows with a missing or infinite feature are left out",
             Self::Twice => "wells occur twice and are left out",
+            Self::Contradicted => "wells have rows that contradict each other and are left out",
             Self::Counts => "cell counts are not used",
             Self::Plates => "plates are left out, or some of their wells",
             Self::Wells => "wells are left out",

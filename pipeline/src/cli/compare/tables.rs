@@ -6,8 +6,10 @@
 //! every row that still misses one; a well that occurs twice, and a barcode of two plates. Nothing is imputed.
 
 mod common;
+mod contradictions;
 mod field;
 mod layout;
+mod objects;
 mod reader;
 mod rows;
 mod unusable;
@@ -27,6 +29,7 @@ use super::scratch::{Place, Scratch};
 use common::common_features;
 use layout::role_names;
 use reader::Reader;
+use rows::Other;
 pub(super) use rows::{Label, PlateRows, Row};
 
 /// How tables are read.
@@ -130,6 +133,10 @@ impl Tables {
             all.rows.extend(part.rows.into_iter().map(|row| Row {
                 label: row.label + before,
                 ..row
+            }));
+            all.others.extend(part.others.into_iter().map(|other| Other {
+                label: other.label + before,
+                ..other
             }));
             all.labels.extend(part.labels);
         }

@@ -3,9 +3,10 @@
 //! The tables' rows and the screen enter; treatments of one plate at a time leave, because those of a large screen need
 //! not lie in memory together. Wells and plates without a usable treatment are left out with the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wellspring_workloads::plate_map::{GivenColumns, PlateMap, usual_columns};
+use wellspring_workloads::columns::is_missing;
+use wellspring_workloads::plate_map::{GivenColumns, PlateMap, same_dose, usual_columns};
 use wellspring_workloads::profile::Treatment;
 use wellspring_workloads::screen::{PlateMapSettings, Screen};
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -218,8 +219,10 @@ fn from_columns(
     rows: &PlateRows,
     left_out: &mut LeftOut,
 ) -> Given {
+    let contradicted = contradicted(screen, settings, tables, plate, rows, left_out);
     let wells = rows.rows.chunk_by(|a, b| a.well == b.well);
     let mut wells: Vec<&Row> = wells.filter_map(<[Row]>::first).collect();
+    wells.retain(|row| !contradicted.contains(&row.well));
     while !wells.is_empty() {
         let errors = match map_text(tables, plate, rows, &wells) {
             Ok(text) => match PlateMap::parse(&text, OWN_COLUMNS, settings) {
@@ -263,6 +266,36 @@ fn from_columns(
         wells = kept.map(|(_, row)| row).collect();
     }
     Given::new()
+}
+
+/// The wells whose rows differ in what the screen reads of them: compound, dose, disease, and the columns of its
+/// controls.
+fn contradicted(
+    screen: &Screen,
+    settings: &PlateMapSettings,
+    tables: &Tables,
+    plate: &Barcode,
+    rows: &PlateRows,
+    left_out: &mut LeftOut,
+) -> BTreeSet<WellPosition> {
+    let names = &tables.label_names;
+    let given = GivenColumns::of(names, settings);
+    let at = |name: &str| names.iter().position(|other| other == name);
+    let dose = given.dose.as_deref().and_then(at);
+    let read = [&given.compound, &given.dose, &given.disease]
+        .into_iter()
+        .flatten();
+    let read = read.map(String::as_str).chain(screen.controls.columns());
+    let read: BTreeSet<usize> = read.filter_map(at).collect();
+    let read: Vec<usize> = read.into_iter().collect();
+    let same = |column: usize, a: &str, b: &str| {
+        let (a, b) = (a.trim(), b.trim());
+        a == b
+            || (is_missing(a) && is_missing(b))
+            || (Some(column) == dose && same_dose(a, b, &names[column], &settings.dose_unit))
+            || matches!((a.parse::<f64>(), b.parse::<f64>()), (Ok(a), Ok(b)) if a == b)
+    };
+    tables.contradicted(plate, rows, &read, same, left_out)
 }
 
 /// The labels of wells as a plate map, without the columns that no table has.

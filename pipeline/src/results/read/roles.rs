@@ -298,6 +298,11 @@ impl Roles {
             .map(|(_, at)| *at)
     }
 
+    /// Takes a role from its column, which turned out not to have it.
+    pub fn forget(&mut self, role: Role) {
+        self.found.retain(|(other, _)| *other != role);
+    }
+
     /// For people: what the rows' places are read from, as role and columns.
     pub fn described(&self) -> Vec<(&'static str, String)> {
         let name = |at: &usize| self.names[*at].clone();

@@ -16,7 +16,8 @@ use super::super::left_out::{Kind, LeftOut};
 use super::super::scratch::{Place, ScratchWriter};
 use super::field::{Field, Found, site_hash};
 use super::layout::Layout;
-use super::rows::{Label, PlateRows, Row};
+use super::objects;
+use super::rows::{Label, Other, PlateRows, Row};
 use super::{PlateIndex, Reading, Tables};
 
 /// Most of its rows in which a feature may be missing before it is dropped (SCIENCE 3.2, 5.5).
@@ -66,6 +67,19 @@ struct Gathered {
     labels: HashMap<Label, u32>,
 }
 
+impl Gathered {
+    /// The place of a label among those of the plate.
+    fn label(&mut self, label: Label) -> u32 {
+        if let Some(known) = self.labels.get(&label) {
+            return *known;
+        }
+        let next = self.rows.labels.len() as u32;
+        self.rows.labels.push(label.clone());
+        self.labels.insert(label, next);
+        next
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Of tables with these features; what is known to be left out so far.
     pub(super) fn new(
@@ -104,15 +118,18 @@ impl<'a> Reader<'a> {
         join: Option<&Join>,
         names: &RoleNames,
     ) -> anyhow::Result<()> {
-        let layout = Layout::find(self.reading, &mut self.label_columns, &file, join, names)?;
-        if self.places.is_empty() {
-            self.places = layout.roles.described();
-            self.metadata = layout.columns.clone();
-        }
+        let mut layout = Layout::find(self.reading, &mut self.label_columns, &file, join, names)?;
         let number = u16::try_from(number).context("more than 65,535 tables")?;
         let mut field: Option<Field> = None;
+        let mut first = true;
         for block in file.blocks(&layout.decoded) {
             let block = block?;
+            objects::check(&mut layout, &block, first)?;
+            if first && self.places.is_empty() {
+                self.places = layout.roles.described();
+                self.metadata = layout.columns.clone();
+            }
+            first = false;
             let width = self.features.len();
             for row in 0..block.rows {
                 self.rows_read += 1;
@@ -122,7 +139,7 @@ impl<'a> Reader<'a> {
                     continue;
                 };
                 if layout.roles.column(ColumnRole::Object).is_none() {
-                    self.keep(found, values)?;
+                    self.keep(found, Vec::new(), values)?;
                     continue;
                 }
                 let same = |field: &Field| {
@@ -132,10 +149,15 @@ impl<'a> Reader<'a> {
                 if !field.as_ref().is_some_and(same) {
                     self.end_field(field.take())?;
                 }
-                let cells = found.row.cells;
-                field
-                    .get_or_insert_with(|| Field::new(found, width))
-                    .push(cells, values);
+                let (cells, number) = (found.row.cells, found.row.row);
+                match &mut field {
+                    Some(field) => field.push(&found.label, number, cells, values),
+                    None => {
+                        let label = found.label.clone();
+                        let field = field.insert(Field::new(found, width));
+                        field.push(&label, number, cells, values);
+                    }
+                }
             }
         }
         self.end_field(field)
@@ -233,11 +255,11 @@ impl<'a> Reader<'a> {
 
     fn end_field(&mut self, field: Option<Field>) -> anyhow::Result<()> {
         let Some(field) = field else { return Ok(()) };
-        let (found, values) = field.mean();
-        self.keep(found, &values)
+        let (found, others, values) = field.mean();
+        self.keep(found, others, &values)
     }
 
-    fn keep(&mut self, found: Found, values: &[f32]) -> anyhow::Result<()> {
+    fn keep(&mut self, found: Found, others: Vec<(Label, u64)>, values: &[f32]) -> anyhow::Result<()> {
         self.records += 1;
         let finite = values.iter().all(|value| value.is_finite());
         if !finite {
@@ -259,15 +281,16 @@ impl<'a> Reader<'a> {
             rows: PlateRows::default(),
             labels: HashMap::new(),
         });
-        let label = match gathered.labels.get(&found.label) {
-            Some(label) => *label,
-            None => {
-                let next = gathered.rows.labels.len() as u32;
-                gathered.rows.labels.push(found.label.clone());
-                gathered.labels.insert(found.label, next);
-                next
-            }
-        };
+        let label = gathered.label(found.label);
+        for (other, row) in others {
+            let label = gathered.label(other);
+            gathered.rows.others.push(Other {
+                well: found.row.well,
+                label,
+                row,
+                file: found.row.file,
+            });
+        }
         gathered.rows.rows.push(Row {
             record,
             finite,

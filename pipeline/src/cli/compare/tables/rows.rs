@@ -30,12 +30,23 @@ pub(in crate::cli::compare) struct Row {
 /// Cells of the label columns.
 pub(in crate::cli::compare) type Label = Vec<Option<String>>;
 
+/// What a cell says its well was given, where the first cell of its field says something else.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Other {
+    pub(super) well: WellPosition,
+    /// As in [`Row::label`].
+    pub(super) label: u32,
+    pub(super) row: u64,
+    pub(super) file: u16,
+}
+
 /// Rows of one plate.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::cli::compare) struct PlateRows {
     /// By well, then in the order of reading.
     pub(in crate::cli::compare) rows: Vec<Row>,
     pub(in crate::cli::compare) labels: Vec<Label>,
+    pub(super) others: Vec<Other>,
     /// Wells with rows in the tables, those whose rows cannot be used too; in order.
     #[serde(skip)]
     pub(in crate::cli::compare) wells: Vec<WellPosition>,
