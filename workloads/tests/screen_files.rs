@@ -281,6 +281,7 @@ fn what_a_screen_file_cannot_be_is_refused() {
         (deep.as_str(), "not TOML"),
         ("", "the file needs 'screen'"),
         ("\u{feff}[screen]\nname = \"a\"", "the file needs 'images'"),
+        ("[screen]\nname = \"a\"", "or [profiles]"),
         ("screen = 3", "screen is a whole number: expected a table"),
     ] {
         let errors = Screen::parse(text, "a.toml").unwrap_err();
@@ -291,6 +292,48 @@ fn what_a_screen_file_cannot_be_is_refused() {
         let text = MINIMAL.replace("\"small\"", &format!("\"{name}\""));
         assert_eq!(Screen::parse(&text, "a.toml").unwrap_err().0.len(), 1, "{name}");
     }
+}
+
+#[test]
+fn the_unit_of_doses_is_a_known_one() {
+    let with = |unit: &str| {
+        let text = MINIMAL.replace("[controls]", &format!("dose_unit = \"{unit}\"\n[controls]"));
+        assert_ne!(text, MINIMAL);
+        Screen::parse(&text, "a.toml")
+    };
+    for unit in [
+        "nM",
+        "µM",
+        "um",
+        "mM",
+        "M",
+        "pM",
+        "ug/mL",
+        "mg/ml",
+        "ng/mL",
+        "nmol/L",
+        "micromolar",
+        "%",
+        "Gy",
+    ] {
+        assert_eq!(with(unit).unwrap().plate_map.dose_unit, unit);
+    }
+    for (unit, part) in [
+        (
+            "bananas",
+            "plate_map.dose_unit is \"bananas\": known are nM, uM, mM",
+        ),
+        ("ug/mLL", "did you mean 'ug/mL'?"),
+        ("xM", "did you mean 'nM'?"),
+    ] {
+        let errors = with(unit).unwrap_err();
+        assert_eq!(errors.0.len(), 1, "{errors}");
+        assert!(errors.to_string().contains(part), "{errors}");
+        assert!(errors.0[0].line > 1, "{errors}");
+    }
+    let own = format!("{MINIMAL}\n[comparison]\ndose_unit = \"bananas\"\n");
+    let errors = Screen::parse(&own, "a.toml").unwrap_err().to_string();
+    assert!(errors.contains("comparison.dose_unit is \"bananas\""), "{errors}");
 }
 
 #[test]

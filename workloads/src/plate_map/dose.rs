@@ -28,6 +28,23 @@ const KINDS: [&[(&str, f64)]; 2] = [
     &[("mg/ml", 1.0), ("ug/ml", 1e-3), ("ng/ml", 1e-6), ("pg/ml", 1e-9)],
 ];
 
+/// Units of what has neither moles nor grams; doses in them are not turned into others.
+const OF_THEIR_OWN: [&str; 5] = ["%", "U/mL", "IU/mL", "Gy", "MOI"];
+
+/// The units of the two kinds as people write them, and those of their own: what messages suggest.
+pub(super) fn usual_units() -> impl Iterator<Item = &'static str> {
+    let kinds = [
+        "nM", "uM", "mM", "M", "pM", "fM", "ng/mL", "ug/mL", "mg/mL", "pg/mL", "mol/L", "mmol/L", "umol/L",
+        "nmol/L", "pmol/L",
+    ];
+    kinds.into_iter().chain(OF_THEIR_OWN)
+}
+
+/// Whether doses can be in this unit.
+pub(super) fn is_unit(unit: &str) -> bool {
+    kind_of(unit).is_some() || OF_THEIR_OWN.iter().any(|own| plain(own) == plain(unit))
+}
+
 /// Units as they stand at the end of a column's plain name.
 const IN_NAMES: [(&str, &str); 12] = [
     ("pm", "pM"),

@@ -108,6 +108,16 @@ pub fn same_dose(a: &str, b: &str, column: &str, unit: &str) -> bool {
     matches!((read(a), read(b)), (Ok(a), Ok(b)) if (a - b).abs() <= 1e-9 * a.max(b))
 }
 
+/// Whether doses can be in this unit: of moles or grams per volume, or one of a few others.
+pub fn is_dose_unit(unit: &str) -> bool {
+    dose::is_unit(unit)
+}
+
+/// Units of doses as people write them, for messages.
+pub fn usual_dose_units() -> impl Iterator<Item = &'static str> {
+    dose::usual_units()
+}
+
 /// The column of a role under a usual name; that of doses may end with a unit.
 fn usual(plain: &Plain, role: usize) -> Option<usize> {
     let (name, names) = USUAL[role];

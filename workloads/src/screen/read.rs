@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::nuclei::nuclei;
 use super::read_added::steps;
-use super::read_comparison::{comparison, monitor};
+use super::read_comparison::{check_dose_unit, comparison, monitor};
 use super::read_steps::{preprocess, quality};
 use super::table::{Report, Table, Value};
 use super::*;
@@ -55,7 +55,11 @@ fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Optio
     let value = if profiles.is_some() {
         root.get("images")
     } else {
-        root.need(report, "images", "a table with store and channels")
+        root.need(
+            report,
+            "images",
+            "a table with store and channels; or [profiles], for tables of features made elsewhere",
+        )
     };
     let images = match (value, &profiles) {
         (None, Some(_)) => Some(ImagesSettings::default()),
@@ -330,7 +334,15 @@ fn plate_map_settings(
     };
     let compound = constant("compound");
     let disease = constant("disease");
-    let unit = constant("dose_unit");
+    let unit_value = table.get("dose_unit");
+    let unit = report.text(unit_value.clone());
+    if let (Some(unit), Some(value)) = (&unit, &unit_value) {
+        check_dose_unit(report, &value.key, value.at, unit);
+    }
+    let mut constant = |key| {
+        let value = table.get(key);
+        report.text(value)
+    };
     let sheet = constant("sheet");
     let external = constant("external");
     table.finish(report);

@@ -13,6 +13,7 @@ use super::ScreenProblem;
 use super::table::{Report, Value};
 use crate::compare::{CompareError, ComparisonSettings};
 use crate::monitor::{MonitorSettings, SettingRange};
+use crate::plate_map::{is_dose_unit, usual_dose_units};
 
 pub(super) fn comparison(
     report: &mut Report,
@@ -30,6 +31,9 @@ pub(super) fn comparison(
             None => report.wrong_type(value, "a table"),
         }
     }
+    if let Some(at) = own_unit {
+        check_dose_unit(report, "comparison.dose_unit", at, &settings.dose_unit);
+    }
     match (plate_map_unit, own_unit) {
         (Some(unit), None) => settings.dose_unit = unit.to_owned(),
         (Some(unit), Some(at)) if unit != settings.dose_unit => {
@@ -43,6 +47,14 @@ pub(super) fn comparison(
         _ => {}
     }
     settings
+}
+
+/// A unit that no dose can be in would stand in every result.
+pub(super) fn check_dose_unit(report: &mut Report, key: &str, at: usize, unit: &str) {
+    if !is_dose_unit(unit) {
+        let known: Vec<&str> = usual_dose_units().collect();
+        report.unknown_word(key, unit, at, &known);
+    }
 }
 
 pub(super) fn monitor(report: &mut Report, value: Option<Value<'_>>) -> MonitorSettings {
