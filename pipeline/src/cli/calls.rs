@@ -8,6 +8,8 @@ use wellspring_workloads::compare::{
 
 /// Compounds shown per disease; the rest is in the files.
 const SHOWN: usize = 30;
+/// Of those beyond, the most that are shown for what they were called.
+const MOST_CALLED: usize = 200;
 /// What stands for a number that does not exist.
 const NONE: &str = "-";
 
@@ -27,11 +29,12 @@ pub(crate) fn table(comparison: &ScreenComparison) -> String {
         if let Some(name) = &first.disease {
             text.push_str(&format!("{name}\n"));
         }
-        text.push_str(&compounds(comparison, disease, unit));
-        if disease.len() > SHOWN {
+        let shown = shown(disease);
+        text.push_str(&compounds(comparison, &shown, unit));
+        if disease.len() > shown.len() {
             text.push_str(&format!(
-                "  and {} more in comparisons.parquet\n",
-                disease.len() - SHOWN
+                "  and {} more in compounds.parquet\n",
+                disease.len() - shown.len()
             ));
         }
         text.push('\n');
@@ -43,7 +46,14 @@ pub(crate) fn table(comparison: &ScreenComparison) -> String {
     text
 }
 
-fn compounds(comparison: &ScreenComparison, disease: &[CompoundSummary], unit: &str) -> String {
+/// The first compounds by rank, and those further down that somebody must see: a toxic one ranks low.
+fn shown(disease: &[CompoundSummary]) -> Vec<&CompoundSummary> {
+    let (first, rest) = disease.split_at(disease.len().min(SHOWN));
+    let called = rest.iter().filter(|summary| summary.call.is_finding());
+    first.iter().chain(called.take(MOST_CALLED)).collect()
+}
+
+fn compounds(comparison: &ScreenComparison, disease: &[&CompoundSummary], unit: &str) -> String {
     // A response screen asks how far a treatment goes along the axis, a rescue screen how far back.
     let response = comparison
         .compounds
@@ -67,7 +77,7 @@ fn compounds(comparison: &ScreenComparison, disease: &[CompoundSummary], unit: &
         ("EC50", Side::Right),
         ("curve", Side::Left),
     ]);
-    for summary in disease.iter().take(SHOWN) {
+    for summary in disease {
         let at_best = comparison.rows.iter().find(|row| {
             row.disease == summary.disease
                 && row.compound == summary.compound
@@ -334,7 +344,14 @@ mod tests {
             .map(|rank| CompoundSummary { rank, ..one.clone() })
             .collect();
         let text = table(&many);
-        assert!(text.contains("and 7 more in comparisons.parquet"), "{text}");
+        assert!(text.contains("and 7 more in compounds.parquet"), "{text}");
+        // Of what was called nothing is cut.
+        many.compounds[SHOWN + 2].call = wellspring_workloads::compare::Call::Toxic;
+        many.compounds[SHOWN + 2].compound = Some("poison".to_owned());
+        let text = table(&many);
+        assert!(text.contains("and 6 more in compounds.parquet"), "{text}");
+        let poison = text.lines().find(|line| line.contains("poison")).unwrap();
+        assert!(poison.contains("toxic") && poison.contains("33"), "{text}");
     }
 
     #[test]

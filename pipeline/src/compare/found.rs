@@ -33,6 +33,8 @@ const GIVE_BACK_ROWS: usize = 8 << 10;
 /// Most of each kind that the report is given; it shows fewer.
 const MOST_ROWS: usize = 4_000;
 const MOST_COMPOUNDS: usize = 1_000;
+/// Of compounds beyond, those that were called something.
+const MOST_CALLED: usize = 1_000;
 const MOST_WELLS: usize = 4_000;
 const MOST_WINDOWS: usize = 1_000;
 const MOST_NOTES: usize = 200;
@@ -163,7 +165,7 @@ impl Found {
         let beyond = (self.compounds > self.shown.compounds.len()).then(|| {
             let calls = self.calls.iter().map(|(call, count)| format!("{count} {call}"));
             format!(
-                "This page was given the first {} of {} compounds; compounds.parquet has all: {}",
+                "This page was given {} of {} compounds; compounds.parquet has all: {}",
                 self.shown.compounds.len(),
                 self.compounds,
                 calls.collect::<Vec<_>>().join(", ")
@@ -257,7 +259,9 @@ impl Sink for Found {
         {
             self.most_harmful = Some(summary.clone());
         }
-        keep(&mut self.shown.compounds, MOST_COMPOUNDS, summary);
+        // By rank within a disease: what is toxic comes last.
+        let most = MOST_COMPOUNDS + if summary.call.is_finding() { MOST_CALLED } else { 0 };
+        keep(&mut self.shown.compounds, most, summary);
         Ok(())
     }
 

@@ -100,11 +100,11 @@ fn text(out: &mut String, text: Option<&str>) {
 }
 
 /// What was left out of a table, where something was.
-fn shortened(out: &mut String, shown: usize, of: usize, what: &str) {
+fn shortened(out: &mut String, shown: usize, of: usize, what: &str, file: &str) {
     if shown < of {
         put!(
             out,
-            "<p class=\"note\">The first {shown} of {}; <code>comparisons.parquet</code> holds all.</p>",
+            "<p class=\"note\">{shown} of {}; <code>{file}</code> holds all.</p>",
             counted(of as u64, what)
         );
     }
@@ -134,7 +134,13 @@ pub(super) fn compounds(out: &mut String, comparison: &ScreenComparison, unit: &
         ("Score", true),
     ]);
     head(out, &columns);
-    for summary in comparison.compounds.iter().take(MOST_COMPOUNDS) {
+    // A toxic compound ranks low: of what was called nothing is cut.
+    let (first, rest) = comparison
+        .compounds
+        .split_at(comparison.compounds.len().min(MOST_COMPOUNDS));
+    let called = rest.iter().filter(|summary| summary.call.is_finding());
+    let shown: Vec<&CompoundSummary> = first.iter().chain(called).collect();
+    for summary in &shown {
         put!(
             out,
             "<tr><td class=\"n\">{}</td><th scope=\"row\">{}</th>",
@@ -165,7 +171,13 @@ pub(super) fn compounds(out: &mut String, comparison: &ScreenComparison, unit: &
         out.push_str("</tr>");
     }
     out.push_str("</tbody></table></div>");
-    shortened(out, MOST_COMPOUNDS, comparison.compounds.len(), "compound");
+    shortened(
+        out,
+        shown.len(),
+        comparison.compounds.len(),
+        "compound",
+        "compounds.parquet",
+    );
 }
 
 /// One row per compound, dose and disease, control wells included.
@@ -201,7 +213,8 @@ pub(super) fn rows(out: &mut String, comparison: &ScreenComparison, unit: &str) 
         one_row(out, row, diseases);
     }
     out.push_str("</tbody></table></div>");
-    shortened(out, MOST_ROWS, comparison.rows.len(), "row");
+    let shown = comparison.rows.len().min(MOST_ROWS);
+    shortened(out, shown, comparison.rows.len(), "row", "comparisons.parquet");
     out.push_str("</details>");
 }
 
@@ -308,7 +321,8 @@ pub(super) fn windows(out: &mut String, windows: &[AssayWindow]) {
         put!(out, "<td><span class=\"call{class}\">{words}</span></td></tr>");
     }
     out.push_str("</tbody></table></div>");
-    shortened(out, MOST_COMPOUNDS, windows.len(), "window");
+    let shown = windows.len().min(MOST_COMPOUNDS);
+    shortened(out, shown, windows.len(), "window", "windows.parquet");
     if windows.iter().any(|w| w.reference_trimmed || w.phenotype_trimmed) {
         out.push_str(
             "<p class=\"note\">Trimmed: more than 5 % of the wells of that side lie far from the others, and their mean \

@@ -410,6 +410,36 @@ fn compounds_are_shown_against_every_disease_model_however_many() {
     }
 }
 
+/// A toxic compound ranks low: of what was called nothing is cut.
+#[test]
+fn a_long_list_of_compounds_keeps_what_was_called() {
+    let mut many = comparison("c");
+    let one = many.compounds[0].clone();
+    many.compounds = (1..=450)
+        .map(|rank| CompoundSummary {
+            rank,
+            compound: Some(format!("c{rank}")),
+            call: Call::Inactive,
+            ..one.clone()
+        })
+        .collect();
+    many.compounds[429].call = Call::Toxic;
+    let run = facts();
+    let page = render(&ReportInput {
+        comparison: Some(&many),
+        ..input(&run)
+    })
+    .unwrap();
+    assert!(page.contains("401 of 450 compounds; <code>compounds.parquet</code>"));
+    for (name, shown) in [("c400", true), ("c401", false), ("c430", true)] {
+        assert_eq!(
+            page.contains(&format!("<th scope=\"row\">{name}</th>")),
+            shown,
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn text_from_outside_is_escaped_everywhere() {
     let mut run = facts();

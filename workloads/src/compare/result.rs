@@ -38,6 +38,11 @@ pub enum Call {
 }
 
 impl Call {
+    /// Whether somebody must see it wherever it ranks: a hit, or harm.
+    pub fn is_finding(self) -> bool {
+        matches!(self, Self::RescueHit | Self::Toxic | Self::Mimic)
+    }
+
     /// The snake_case text of tables and files.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -508,6 +513,8 @@ pub enum NoteKind {
     Selection,
     /// Wells have no profile without what follows the number of cells.
     NoResiduals,
+    /// Profiles without what follows the cell count were written beside the comparison.
+    Residuals,
 }
 
 /// Something a reader of the results must know.
