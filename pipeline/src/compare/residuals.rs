@@ -108,6 +108,15 @@ impl Residuals {
             );
             self.notes = vec![Note::of_screen(NoteKind::NoResiduals, text)];
         }
+        if self.table.is_some() {
+            let text = format!(
+                "{} has the wells' profiles without what follows the number of cells; what of the calls is left there says \
+                 a comparison of it with reference = {{ role = \"reference\" }}, phenotype = {{ role = \"phenotype\" }}, \
+                 no plate_map.columns, and normalise and align = \"none\"",
+                ResidualTable::FILE
+            );
+            self.notes.insert(0, Note::of_screen(NoteKind::Residuals, text));
+        }
         Ok((self.table.map(ResidualTable::close).transpose()?, self.notes))
     }
 }

@@ -350,6 +350,15 @@ fn compounds_wells_and_windows_keep_every_component() {
             .collect();
         rows
     };
+    // What a column holds stands in the README.
+    let readme = include_str!("../../../README.md");
+    for file in [ComparisonTable::FILE, CompoundTable::FILE] {
+        let reader = SerializedFileReader::new(File::open(dir.path().join(file)).unwrap()).unwrap();
+        for column in reader.metadata().file_metadata().schema_descr().columns() {
+            let name = column.name();
+            assert!(readme.contains(&format!("`{name}`")), "{file}: {name}");
+        }
+    }
     let compounds = rows(CompoundTable::FILE);
     assert_eq!(compounds.len(), 1);
     let summary = &found.compounds[0];
