@@ -162,6 +162,45 @@ fn a_planted_rescuer_ranks_first_and_a_planted_toxic_compound_is_called_toxic() 
     }
 }
 
+/// With one well to a dose no curve can beat a constant: the effect that was measured ranks, and a note says so.
+#[test]
+fn single_replicates_are_ranked_by_what_was_measured() {
+    for seed in 1..=5 {
+        let both = rescue_screen(seed);
+        let one: Vec<_> = (both.iter().filter(|well| well.plate.as_str() == "P1"))
+            .cloned()
+            .collect();
+        let result = compare(&one, &plain()).unwrap();
+        let of = |name: &str| {
+            let mut all = result.compounds.iter();
+            all.find(|c| c.compound.as_deref() == Some(name)).unwrap()
+        };
+        let curve = of("rescuer").curve.as_ref().unwrap();
+        assert!(curve.is_open() && curve.points.len() == DOSES.len());
+        assert_eq!((of("rescuer").rank, of("partial").rank), (1, 2), "{seed}");
+        // 0.909 and 0.971 of the full effect at the two highest doses.
+        let highest = curve.at_highest_doses().unwrap();
+        assert!((highest - 0.94).abs() < 0.15, "{highest}");
+        let kept = 1.0 - (of("rescuer").best_off_z.unwrap() / 10.0).clamp(0.0, 1.0);
+        assert!((of("rescuer").score - highest * kept).abs() < 1e-12);
+        let note = |result: &ScreenComparison| {
+            let mut notes = result.notes.iter();
+            notes
+                .find(|note| note.kind == NoteKind::OpenCurves)
+                .map(|note| note.text.clone())
+        };
+        assert!(
+            note(&result)
+                .unwrap()
+                .contains("8 of 8 compounds have too few wells")
+        );
+        let two = compare(&both, &plain()).unwrap();
+        assert_eq!(note(&two), None);
+        let top = two.compounds.iter().find(|c| c.rank == 1).unwrap();
+        assert!(top.score <= top.top);
+    }
+}
+
 #[test]
 fn a_rescuer_that_harms_at_the_top_dose_is_a_hit_with_a_therapeutic_window() {
     let mut wells = rescue_screen(2);

@@ -7,6 +7,7 @@
 
 use wellspring_workloads::compare::curve::{CurveSettings, fit_curve, fit_values};
 use wellspring_workloads::compare::{CurveLoss, CurveModel, DoseCurve, DosePoint, Measure};
+use wellspring_workloads::words::WellPosition;
 
 const DOSES: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
@@ -148,4 +149,41 @@ fn masked_wells_do_not_pull_the_curve_down() {
     let curve = fit_curve(Measure::Rescue, few, &settings()).unwrap();
     assert!(curve.points.iter().all(|point| !point.masked));
     assert_eq!(curve.tested, (0.01, 30.0));
+}
+
+/// How many wells the form of a curve needs: below, even residuals of 5 % of the variance leave it open.
+#[test]
+fn few_points_leave_the_form_open() {
+    let curve = |doses: usize, wells: usize, noise: f64| {
+        let points: Vec<DosePoint> = (0..wells)
+            .map(|at| DosePoint {
+                plate: "P1".parse().unwrap(),
+                well: WellPosition::new(1, at as u8 + 1).unwrap(),
+                dose: 0.01 * 3f64.powi((at % doses) as i32),
+                value: 0.5 + noise * [1.0, -1.0, 0.5, -0.5, 0.7, -0.7, 0.2][at % 7],
+                masked: false,
+            })
+            .collect();
+        fit_curve(Measure::Rescue, points, &settings()).unwrap()
+    };
+    for (doses, wells, open) in [
+        (4, 4, true),
+        (6, 6, true),
+        (6, 7, true),
+        (6, 8, false),
+        (4, 8, false),
+        (8, 8, true),
+        (9, 9, false),
+    ] {
+        let flat = curve(doses, wells, 0.1);
+        assert!(
+            matches!(flat.model, CurveModel::Zero | CurveModel::Constant),
+            "{flat:?}"
+        );
+        assert_eq!(flat.is_open(), open, "{doses} doses, {wells} wells");
+        let highest = flat.at_highest_doses().unwrap();
+        assert!((highest - 0.5).abs() < 0.1, "{highest}");
+    }
+    // A curve without points, as off-axis curves are, is not.
+    assert!(!fitted(&planted(|_| 0.0, 0.1), &settings()).is_open());
 }

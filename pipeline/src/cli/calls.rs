@@ -181,6 +181,7 @@ fn curve(curve: Option<&DoseCurve>) -> String {
         return NONE.to_owned();
     };
     let model = match curve.model {
+        _ if curve.is_open() => "too few wells",
         CurveModel::Zero => "flat at 0",
         CurveModel::Constant => "flat",
         CurveModel::Hill => "Hill",

@@ -59,6 +59,7 @@ pub(super) fn curve_words(summary: &CompoundSummary, unit: &str) -> String {
     };
     let unit = unit_text(unit);
     let mut words = match curve.model {
+        _ if curve.is_open() => "too few wells to tell a dose curve".to_owned(),
         CurveModel::Zero | CurveModel::Constant => "no dose dependence".to_owned(),
         CurveModel::Hill | CurveModel::GainLoss => {
             let interval = ec50_interval(summary).map_or_else(String::new, |interval| format!("{interval} "));

@@ -118,6 +118,9 @@ fn summary(treated: &[Row], phenotype: &[Row], settings: &ComparisonSettings) ->
         &judged_by(cutoff(&with_phenotype)),
     );
     let top = curve.as_ref().map_or(best.effect, |curve| curve.top);
+    // A constant that was kept for want of points says nothing of the effect: it would rank a rescuer below noise.
+    let open = curve.as_ref().filter(|curve| curve.is_open());
+    let ranked = open.and_then(DoseCurve::at_highest_doses).unwrap_or(top);
     let side_curve = |measure, cutoff: f64, value: fn(&WellEffect) -> Option<f64>| {
         let wells = treated
             .iter()
@@ -163,7 +166,7 @@ fn summary(treated: &[Row], phenotype: &[Row], settings: &ComparisonSettings) ->
         compound: best.row.compound.clone(),
         call: Call::Untested,
         rank: 0,
-        score: top * (1.0 - penalty),
+        score: ranked * (1.0 - penalty),
         n_doses: doses.len(),
         best_dose: best.row.dose,
         best_rescue: best.row.rescue,

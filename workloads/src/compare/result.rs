@@ -215,7 +215,8 @@ pub struct CompoundSummary {
     pub call: Call,
     /// Place within the disease, 1 is best: by `score`, ties by EC50, then by name.
     pub rank: usize,
-    /// `top · (1 − clip(off_z/10, 0, 1))` with `off_z` at the best dose (SCIENCE 6.7).
+    /// `top · (1 − clip(off_z/10, 0, 1))` with `off_z` at the best dose (SCIENCE 6.7). Where too few wells leave the form
+    /// of the curve open ([`DoseCurve::is_open`]), the mean effect at the highest doses stands for `top`.
     pub score: f64,
     /// Doses tested.
     pub n_doses: usize,
@@ -501,6 +502,8 @@ pub enum NoteKind {
     ConstantFeatures,
     /// Fewer than four doses: no curve.
     FewDoses,
+    /// Too few wells to tell a dose curve from a constant: ranked by the mean effect at the highest doses.
+    OpenCurves,
     /// Treatments without replicates, or with more than are compared.
     FewReplicates,
     /// There is no disease signature to compare with.

@@ -1,7 +1,7 @@
 //! What a reader of a disease's rows must know, counted as they pass. Rows and summaries enter, notes leave.
 
 use super::series::Row;
-use super::{CompoundSummary, Note, NoteKind, Thresholds};
+use super::{CompoundSummary, DoseCurve, Note, NoteKind, Thresholds};
 
 /// Counts of one disease.
 #[derive(Debug, Default)]
@@ -11,6 +11,7 @@ pub(super) struct Tally {
     best: Option<f64>,
     compounds: usize,
     few: usize,
+    open: usize,
 }
 
 impl Tally {
@@ -23,6 +24,7 @@ impl Tally {
         }
         self.compounds += 1;
         self.few += usize::from(summary.curve.is_none());
+        self.open += usize::from(summary.curve.as_ref().is_some_and(DoseCurve::is_open));
     }
 
     /// The notes of the disease.
@@ -53,6 +55,16 @@ impl Tally {
                     self.few,
                     self.compounds,
                     super::curve::FEWEST_DOSES
+                ),
+            );
+        }
+        if self.open > 0 {
+            add(
+                NoteKind::OpenCurves,
+                format!(
+                    "{} of {} compounds have too few wells to tell a dose curve from a constant, and are ranked by their \
+                     mean effect at the highest third of the doses",
+                    self.open, self.compounds
                 ),
             );
         }

@@ -8,6 +8,7 @@ mod hit_call;
 mod interval;
 mod loss;
 mod models;
+mod open;
 
 pub use loss::CurveLoss;
 
