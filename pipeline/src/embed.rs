@@ -83,12 +83,18 @@ pub fn run(
     let mut engines = Engines::new();
     let mut next = None;
     while let Some(first) = next.take().or_else(|| input.recv_blocking().ok()) {
+        let Some(first) = first.unless_stale() else {
+            continue;
+        };
         // Fields of the same networks that are waiting already; nothing waits for a batch to fill up.
         let run = first.value.field.run.clone();
         let mut items = items(&first.value);
         let mut group = vec![first];
         while items < settings.batch_items {
             let Ok(field) = input.try_recv() else { break };
+            let Some(field) = field.unless_stale() else {
+                continue;
+            };
             if !same_networks(&field.value.field.run, &run) {
                 next = Some(field);
                 break;

@@ -105,10 +105,13 @@ pub async fn run(
     memory: MemoryLimit,
 ) {
     let mut fetching = JoinSet::new();
-    while let Some(Tracked { value, ticket }) = input.next().await {
+    while let Some(task) = input.next().await {
         while fetching.len() >= CONCURRENCY {
             fetching.join_next().await;
         }
+        let Some(Tracked { value, ticket }) = task.unless_stale() else {
+            continue;
+        };
         if value.deadly {
             let place = place_of_task(&ticket);
             settle_deadly(ticket, place);

@@ -280,7 +280,10 @@ where
 {
     let (input, output) = (input.clone(), output.clone());
     spawn(&stage.to_string(), move || {
-        while let Ok(Tracked { value, ticket }) = input.recv_blocking() {
+        while let Ok(field) = input.recv_blocking() {
+            let Some(Tracked { value, ticket }) = field.unless_stale() else {
+                continue;
+            };
             let task = value.task().clone();
             match step(value).and_then(|done| failpoint::after(stage, &task.field).map(|()| done)) {
                 Ok(done) => {

@@ -194,6 +194,15 @@ pub struct Tracked<T> {
 }
 
 impl<T> Tracked<T> {
+    /// The work, unless its partition has moved on since: then it is given back, and no more time is spent on it.
+    pub fn unless_stale(self) -> Option<Self> {
+        if self.ticket.is_stale() {
+            self.ticket.settle(Outcome::GivenBack);
+            return None;
+        }
+        Some(self)
+    }
+
     /// The same obligation for the next form of the work.
     pub fn with<U>(self, value: U) -> Tracked<U> {
         Tracked {

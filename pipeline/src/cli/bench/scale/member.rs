@@ -99,10 +99,13 @@ async fn work(tasks: Lanes, delays: Delays) {
 /// As the real stage: a limited number at once, in the order in which the lanes give them.
 async fn fetch(mut tasks: Lanes, output: Sender<Tracked<Arc<FieldTask>>>, read: Duration) {
     let mut fetching = JoinSet::new();
-    while let Some(Tracked { ticket, .. }) = tasks.next().await {
+    while let Some(task) = tasks.next().await {
         while fetching.len() >= CONCURRENCY {
             fetching.join_next().await;
         }
+        let Some(Tracked { ticket, .. }) = task.unless_stale() else {
+            continue;
+        };
         let task: Arc<FieldTask> = match ticket.read(Stage::Source) {
             Ok(task) => Arc::new(task),
             Err(error) => {
@@ -132,11 +135,11 @@ async fn hand_on<T>(input: Receiver<T>, output: Sender<T>) {
 /// As the real stage: a batch of what is there, and the next while it is answered.
 async fn embed(input: Receiver<Tracked<Arc<FieldTask>>>, delays: Delays) {
     while let Ok(first) = input.recv().await {
-        let mut batch = vec![first];
+        let mut batch = Vec::from_iter(first.unless_stale());
         while batch.len() < delays.batch
             && let Ok(next) = input.try_recv()
         {
-            batch.push(next);
+            batch.extend(next.unless_stale());
         }
         tokio::time::sleep(delays.engine * u32::try_from(batch.len()).unwrap_or(u32::MAX)).await;
         for Tracked { value: task, ticket } in batch {
