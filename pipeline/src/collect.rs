@@ -177,15 +177,10 @@ impl Collection {
             Status::RunSubmitted { plates, time_ms, .. } => {
                 self.submitted_ms.get_or_insert(time_ms);
                 for plate in plates {
-                    let before = self.plates.get_mut(&plate);
-                    // What came to nothing is announced again.
-                    if before.is_some_and(PlateFields::forget_nothing) {
-                        self.add_anew(&plate);
-                    }
-                    self.add(&plate);
+                    self.announced(&plate);
                 }
             }
-            Status::PlateQueued { plate, .. } => self.add(&plate),
+            Status::PlateQueued { plate, .. } => self.announced(&plate),
             Status::PlateImaging { plate, planned, .. } => {
                 self.add_anew(&plate);
                 let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
@@ -252,6 +247,15 @@ impl Collection {
             Status::RunSteered { .. } | Status::LettersResolved { .. } => {}
         }
         Ok(())
+    }
+
+    /// A plate is announced; once more, if it came to nothing before.
+    fn announced(&mut self, plate: &Barcode) {
+        let before = self.plates.get_mut(plate);
+        match before.is_some_and(PlateFields::forget_nothing) {
+            true => self.add_anew(plate),
+            false => self.add(plate),
+        }
     }
 
     /// A plate is one of the run. With a new one the comparisons become others.

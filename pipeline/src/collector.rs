@@ -41,13 +41,17 @@ pub struct Collector {
     last_letter: Option<i64>,
     /// Offset of the last one that was read.
     letter_read: Option<i64>,
+    /// How far statuses have been read.
+    status_read: i64,
 }
 
 /// What the status topic said when the collector began to read.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     /// Runs that were finished, with all their plates, or cancelled.
-    finished: HashSet<RunId>,
+    ended: HashSet<RunId>,
+    /// Those that were cancelled: nothing opens them again.
+    cancelled: HashSet<RunId>,
     /// Offsets of dead letters that were tried again.
     pub(crate) retried: BTreeSet<i64>,
     /// Where it ended.
@@ -66,7 +70,7 @@ impl Collector {
         let past = Past::read(kafka).map_err(network)?;
         let closed = match wanted {
             Wanted::One(_) => HashSet::new(),
-            Wanted::Unfinished => past.finished.clone(),
+            Wanted::Unfinished => past.ended.clone(),
         };
         Ok(Self {
             last_letter: last_letter(kafka).map_err(network)?,
@@ -78,6 +82,7 @@ impl Collector {
             kafka: kafka.clone(),
             past,
             letter_read: None,
+            status_read: 0,
         })
     }
 
@@ -87,8 +92,10 @@ impl Collector {
         for _ in 0..1_000 {
             match self.tail.poll(wait).map_err(network)? {
                 Polled::Record(record) => {
-                    if record.topic == Topic::DeadLetters {
-                        self.letter_read = Some(record.offset);
+                    match record.topic {
+                        Topic::DeadLetters => self.letter_read = Some(record.offset),
+                        Topic::Status => self.status_read = record.offset + 1,
+                        _ => {}
                     }
                     let run = match record.read() {
                         Ok(OfRun { run }) => run,
@@ -114,12 +121,12 @@ impl Collector {
                 Polled::Nothing => break,
             }
         }
-        // Topics are not in one order: letters that were there before belong to the run as its features do.
-        let letters_read = self.letter_read >= self.last_letter;
+        // Topics are not in one order: statuses and letters that were there before belong to the run as its features do.
+        let is_read = self.status_read >= self.past.end && self.letter_read >= self.last_letter;
         Ok(self
             .open
             .values()
-            .filter(|run| letters_read && run.complete())
+            .filter(|run| is_read && run.complete())
             .map(|run| run.run().clone())
             .collect())
     }
@@ -142,6 +149,7 @@ impl Collector {
     fn is_reopened(&self, run: &RunId, record: &TailRecord) -> bool {
         self.wanted == Wanted::Unfinished
             && self.closed.contains(run)
+            && !self.past.cancelled.contains(run)
             && record.offset >= self.past.end
             && matches!(
                 record.read(),
@@ -171,7 +179,8 @@ impl Collector {
         self.open.clear();
         self.last_letter = last_letter(&self.kafka).map_err(network)?;
         self.letter_read = None;
-        self.closed = self.past.finished.clone();
+        self.status_read = 0;
+        self.closed = self.past.ended.clone();
         Ok(())
     }
 
@@ -184,6 +193,7 @@ impl Collector {
                 format!("run '{run}' was cancelled; raise [screen] version for a new run of the screen"),
             ));
         }
+        self.past.cancelled.insert(run.clone());
         self.close(run);
         Ok(())
     }
@@ -231,6 +241,26 @@ struct Ending {
     cancelled: bool,
 }
 
+impl Ending {
+    /// A plate is announced; once more, if it came to nothing before.
+    fn announced(&mut self, plate: Barcode) {
+        if self.nothing.contains(&plate) {
+            self.begun(plate);
+        } else if self.members.insert(plate) {
+            self.finished = false;
+        }
+    }
+
+    /// Fields of a plate are there: what was published of it before was of nothing.
+    fn begun(&mut self, plate: Barcode) {
+        self.nothing.remove(&plate);
+        let anew = self.profiled.remove(&plate);
+        if self.members.insert(plate) || anew {
+            self.finished = false;
+        }
+    }
+}
+
 impl Past {
     /// Reads the status topic to its end. Blocking.
     pub(crate) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
@@ -240,26 +270,15 @@ impl Past {
             let run = runs.entry(status.run().clone()).or_default();
             match status {
                 Status::RunSubmitted { plates, .. } => {
-                    for plate in plates {
-                        // It is announced again.
-                        if run.nothing.remove(&plate) {
-                            run.profiled.remove(&plate);
-                        }
-                        run.members.insert(plate);
-                    }
+                    plates.into_iter().for_each(|plate| run.announced(plate))
                 }
-                Status::PlateQueued { plate, .. } => _ = run.members.insert(plate),
-                // What was published of the plate before was of nothing.
+                Status::PlateQueued { plate, .. } => run.announced(plate),
                 Status::PlateImaging { plate, .. }
                 | Status::PlatePlanned {
                     plate,
                     fields_planned: 1..,
                     ..
-                } => {
-                    run.profiled.remove(&plate);
-                    run.nothing.remove(&plate);
-                    run.members.insert(plate);
-                }
+                } => run.begun(plate),
                 Status::PlatePlanned { plate, .. } => _ = run.nothing.insert(plate),
                 Status::PlateProfiled { plate, .. } => _ = run.profiled.insert(plate),
                 Status::PlateReleased { plate, .. } => {
@@ -268,7 +287,8 @@ impl Past {
                         run.finished = false;
                     }
                 }
-                Status::RunFinished { .. } => run.finished = true,
+                // One that was written while plates were being added does not speak of them.
+                Status::RunFinished { .. } => run.finished = run.members.is_subset(&run.profiled),
                 Status::LettersResolved {
                     action: LetterAction::Retried,
                     offsets,
@@ -288,11 +308,14 @@ impl Past {
                 | Status::LettersResolved { .. } => {}
             }
         }
-        // A run that was finished while plates were being added to it is not: it has not seen them.
-        let finished = runs
-            .into_iter()
-            .filter(|(_, run)| run.cancelled || run.finished && run.members.is_subset(&run.profiled));
-        past.finished = finished.map(|(id, _)| id).collect();
+        for (id, run) in runs {
+            if run.cancelled {
+                past.cancelled.insert(id.clone());
+            }
+            if run.cancelled || run.finished {
+                past.ended.insert(id);
+            }
+        }
         Ok(past)
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{Comparison, CompoundSummary};
-use wellspring_workloads::screen::{Screen, nearest};
+use wellspring_workloads::screen::{Screen, edits};
 use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 
 use crate::error::{FailureClass, Stage};
@@ -86,8 +86,8 @@ impl AcquisitionProgress {
     }
 }
 
-/// A [`PlateReady`] as it may be written. It may hold more than is known here, but no key that is nearly one of these: with a
-/// misspelt `progress` the plate would be taken for complete.
+/// A [`PlateReady`] as it may be written. It may hold more than is known here, but no misspelt `progress`: the plate would be
+/// taken for complete.
 #[derive(Deserialize)]
 struct Announcement {
     plate: Barcode,
@@ -122,13 +122,10 @@ impl TryFrom<Announcement> for PlateReady {
             version,
             more,
         } = written;
-        const KEYS: [&str; 5] = ["plate", "run", "lane", "progress", "version"];
-        for key in more.keys() {
-            if let Some(meant) = nearest(key, KEYS) {
-                return Err(format!(
-                    "'{key}' is no key of a plate event; did you mean '{meant}'?"
-                ));
-            }
+        if let Some(key) = more.keys().find(|key| edits(key, "progress") <= 1) {
+            return Err(format!(
+                "'{key}' is no key of a plate event; did you mean 'progress'?"
+            ));
         }
         if let Some(problem) = progress.as_ref().and_then(|progress| progress.problem(lane)) {
             return Err(problem.to_owned());

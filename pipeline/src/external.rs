@@ -175,6 +175,9 @@ pub async fn run(
     });
     let mut asking = JoinSet::new();
     while let Ok(field) = input.recv().await {
+        let Some(field) = field.unless_stale() else {
+            continue;
+        };
         if field.value.run.screen.steps.is_empty() {
             // Closed: the worker stops, and the ticket, dropped here, keeps the record uncommitted.
             let _closed = output.send(field).await;

@@ -161,22 +161,26 @@ impl Planner {
                 return;
             }
         };
-        match self.belongs_elsewhere(&event, &ticket) {
-            Ok(false) => {}
-            Ok(true) => {
-                let record = sent_home(ticket.facts().of, ticket.record(), event.plate.as_str());
-                ticket.settle(Outcome::Publish(vec![record]));
-                return;
-            }
-            Err(error) => {
-                settle(ticket, place_of(&event), error);
-                return;
-            }
-        }
+        let Some(ticket) = self.unless_elsewhere(&event, ticket) else {
+            return;
+        };
         match runs_of(&event, &self.runs) {
             Ok(runs) => self.waiting.push(Waiting { event, runs, ticket }),
             Err(error) => settle(ticket, place_of(&event), error),
         }
+    }
+
+    /// The ticket, unless the event is sent home.
+    fn unless_elsewhere(&mut self, event: &PlateReady, ticket: Ticket) -> Option<Ticket> {
+        match self.belongs_elsewhere(event, &ticket) {
+            Ok(false) => return Some(ticket),
+            Ok(true) => {
+                let record = sent_home(ticket.facts().of, ticket.record(), event.plate.as_str());
+                ticket.settle(Outcome::Publish(vec![record]));
+            }
+            Err(error) => settle(ticket, place_of(event), error),
+        }
+        None
     }
 
     /// Whether another partition is the plate's home. An event that was sent home once stays where it came to: its sender may
@@ -266,6 +270,10 @@ impl Planner {
 
     /// Plans a plate for its runs.
     fn plan(&mut self, Waiting { event, runs, ticket }: Waiting) {
+        // Partitions may have been added while it waited.
+        let Some(ticket) = self.unless_elsewhere(&event, ticket) else {
+            return;
+        };
         let planned = self.records(&event, &runs, &ticket);
         failpoint::pass("planner", "plan");
         match planned {
@@ -288,6 +296,11 @@ impl Planner {
         self.known.catch_up(&self.kafka, assignment)?;
         let (mut records, mut learned) = (Vec::new(), Vec::new());
         for run in runs {
+            let course = self.runs.course(&run.id);
+            if course == Course::Cancelled {
+                tracing::info!(run = run.id, plate = %event.plate, "the run was cancelled");
+                continue;
+            }
             let of = (run.id.clone(), event.plate.clone());
             if self.known.has(&self.kafka, &of, assignment)? {
                 tracing::info!(run = run.id, plate = %event.plate, "announced again; it is planned already");
@@ -300,17 +313,10 @@ impl Planner {
                 learned.push((of, Now::Planned));
                 continue;
             }
-            match self.runs.course(&run.id) {
-                Course::Open => {}
-                Course::Paused => {
-                    let event = ready(run, event, self.lane)?;
-                    records.push(parked(event, attempt(ticket.record())));
-                    continue;
-                }
-                Course::Cancelled => {
-                    tracing::info!(run = run.id, plate = %event.plate, "the run was cancelled");
-                    continue;
-                }
+            if course == Course::Paused {
+                let event = ready(run, event, self.lane)?;
+                records.push(parked(event, attempt(ticket.record())));
+                continue;
             }
             let planning = plan_event(run, event, imaging, self.lane, ticket);
             let mut made = self.runtime.block_on(planning)?;

@@ -146,6 +146,13 @@ fn plates_that_come_after_the_end_of_a_run_are_gathered() {
     log.announce("P6");
     gather(&mut later, 6);
     gather(&mut open(&kafka, folder.path()), 6);
+    log.profiled("P6");
+    log.finished(6);
+    // A process that dies between the last profile and the end leaves the run open for the next one.
+    log.announce("P7");
+    gather(&mut later, 7);
+    log.profiled("P7");
+    gather(&mut open(&kafka, folder.path()), 7);
     drop((collector, later, log));
     runtime.block_on(broker.shutdown()).unwrap();
 }

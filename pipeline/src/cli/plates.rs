@@ -209,10 +209,7 @@ fn announce(args: AnnounceArgs) -> anyhow::Result<()> {
     };
     let known = match plates.len().saturating_sub(announced) {
         0 => String::new(),
-        known => format!(
-            "; {} was planned before, which is done once",
-            say::counted(known, "plate")
-        ),
+        known => format!("; {} before, which is enough", say::counted(known, "plate")),
     };
     say::line(format_args!(
         "{} announced{known}",

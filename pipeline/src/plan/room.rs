@@ -22,12 +22,17 @@ const MOST_WAITING: u64 = 32_768;
 /// Between two looks at a backlog.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How long a partition that was added gets no tasks: the producer hears of it later, and refuses one it does not know.
+const UNHEARD: Duration = Duration::from_secs(15);
+
 /// Room in a lane for further tasks.
 pub(super) struct Room {
     backlog: Backlog,
     tasks: Topic,
     /// Tasks that wait in each partition: when it was looked at, and those placed since.
     waiting: BTreeMap<i32, u64>,
+    /// When partitions were seen first that were not there at the first look.
+    added: BTreeMap<i32, Instant>,
     /// When it was looked at last.
     looked: Option<Instant>,
 }
@@ -42,6 +47,7 @@ impl Room {
             backlog: Backlog::open(kafka, lane.tasks(), lane.worker())?,
             tasks: lane.tasks(),
             waiting: BTreeMap::new(),
+            added: BTreeMap::new(),
             looked: None,
         })
     }
@@ -55,8 +61,14 @@ impl Room {
             let found = self.backlog.partitions();
             let found =
                 found.map_err(|error| StageError::external(Stage::Plan, FailureClass::Network, error))?;
+            let now = Instant::now();
+            if self.looked.is_some() {
+                let new = found.keys().filter(|id| !self.waiting.contains_key(*id));
+                self.added.extend(new.map(|id| (*id, now)));
+            }
+            self.added.retain(|_, seen| seen.elapsed() < UNHEARD);
             self.waiting = found.into_iter().map(|(id, of)| (id, of.waiting)).collect();
-            self.looked = Some(Instant::now());
+            self.looked = Some(now);
         }
         Ok(self.waiting.values().sum::<u64>() < MOST_WAITING)
     }
@@ -71,6 +83,7 @@ impl Room {
         let mut shortest: BinaryHeap<_> = self
             .waiting
             .iter()
+            .filter(|(id, _)| !self.added.contains_key(id))
             .map(|(id, waiting)| Reverse((*waiting, rank(*id), *id)))
             .collect();
         for together in records.chunk_by_mut(|one, next| one.topic == next.topic && one.key == next.key) {
@@ -118,5 +131,11 @@ mod tests {
             "{others:?}"
         );
         assert_eq!(others.iter().sum::<u64>(), 52);
+
+        // A partition that was just added is not known to the producer yet.
+        room.waiting.insert(4, 0);
+        room.added.insert(4, Instant::now());
+        room.place(&mut records, &plate);
+        assert_eq!(room.waiting[&4], 0);
     }
 }

@@ -329,7 +329,7 @@ fn in_json_a_misspelt_key_is_refused_and_a_structured_cloud_event_is_read() {
         assert!(source.to_string().contains(said), "{source}");
     }
     // What else a microscope says of a plate is passed over.
-    assert!(read(json!({"plate": "P", "operator": "x", "objective": {"na": 0.75}})).is_ok());
+    assert!(read(json!({"plate": "P", "session": "x", "line": 3, "objective": {"na": 0.75}})).is_ok());
     let event = json!({"specversion": "1.0", "id": "7", "source": "/scheduler", "type": "wellspring.plate-ready.v1",
         "data": {"plate": "P", "run": "r"}});
     assert_eq!(read(event).unwrap().run.as_deref(), Some("r"));

@@ -20,7 +20,8 @@ mod table;
 mod treatments;
 
 pub use error::{ScreenError, ScreenErrors, ScreenProblem};
-pub use nearest::nearest;
+pub use nearest::edits;
+pub(crate) use nearest::nearest;
 pub use nuclei::{Declump, NucleiSettings, NucleiThreshold};
 pub use schema::{json_schema, json_schema_text};
 pub use selector::{Selector, SelectorValue};

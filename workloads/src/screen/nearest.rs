@@ -2,7 +2,7 @@
 
 /// The nearest of `known` by edit distance, if it is near enough to be a slip: at most a third of the longer name,
 /// at least 1. Case is ignored; ties go to the earlier name.
-pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // A name this long is no slip of a known one, and the table below would be large.
     if written.chars().count() > 64 {
         return None;
@@ -18,6 +18,13 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+/// Slips that lead from one name to another, as [`distance`] counts them; case is ignored.
+pub fn edits(one: &str, other: &str) -> usize {
+    // A name this long is no slip of another, and the table would be large.
+    let letters = |name: &str| name.to_lowercase().chars().take(64).collect::<Vec<char>>();
+    distance(&letters(one), &letters(other))
 }
 
 /// Edit distance: insertions, deletions, substitutions, and swaps of neighbours count 1 each (optimal string
