@@ -20,7 +20,7 @@ pub(crate) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str
         .map(|(_, name)| name)
 }
 
-/// Slips that lead from one name to another, as [`distance`] counts them; case is ignored.
+/// Slips that lead from one name to another: insertions, deletions, substitutions and swaps of neighbours; case is ignored.
 pub fn edits(one: &str, other: &str) -> usize {
     // A name this long is no slip of another, and the table would be large.
     let letters = |name: &str| name.to_lowercase().chars().take(64).collect::<Vec<char>>();
