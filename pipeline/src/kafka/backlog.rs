@@ -1,15 +1,14 @@
 //! Backlog: how many records of a topic a role has answered, and how many it has not yet.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::topics::Topic;
-use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings, PROPAGATION};
+use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings};
 
 /// How far a role is with its topic, in records; markers between transactions count as records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -106,28 +105,6 @@ impl Backlog {
             }
             Ok::<_, KafkaError>(offsets)
         };
-        let give_up = Instant::now() + PROPAGATION;
-        loop {
-            match ask() {
-                Err(error) if has_no_leader(&error) && Instant::now() < give_up => {
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                found => {
-                    return found.map_err(self.settings.failed("reading where a topic begins and ends"));
-                }
-            }
-        }
+        super::once_led(ask).map_err(self.settings.failed("reading where a topic begins and ends"))
     }
-}
-
-/// Whether a partition has none for the moment: the topic was just made, or a broker has left.
-fn has_no_leader(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-        )
-    )
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext};
 use serde::Serialize;
 
@@ -183,11 +183,35 @@ fn ends<C: ClientContext>(
     kafka: &KafkaSettings,
 ) -> Result<BTreeMap<i32, i64>, KafkaFailure> {
     let ends = partitions(client, name, kafka)?.into_iter().map(|partition| {
-        let (_, end) = client.fetch_watermarks(name, partition, BROKER_TIMEOUT)?;
+        let (_, end) = once_led(|| client.fetch_watermarks(name, partition, BROKER_TIMEOUT))?;
         Ok((partition, end))
     });
     ends.collect::<Result<_, KafkaError>>()
         .map_err(kafka.failed("reading where a topic ends"))
+}
+
+/// Asks again while a partition has no leader: its topic was just made, or a broker has left.
+fn once_led<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let give_up = Instant::now() + PROPAGATION;
+    loop {
+        match ask() {
+            Err(error) if has_no_leader(&error) && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn has_no_leader(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 /// A record to be published.
