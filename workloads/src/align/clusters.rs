@@ -271,7 +271,7 @@ fn first_centroids(rows: &FeatureMatrix, count: usize, random: &mut Random) -> F
 }
 
 /// The rows at length 1; a zero row stays.
-pub(super) fn unit_rows(rows: &FeatureMatrix) -> FeatureMatrix {
+pub(crate) fn unit_rows(rows: &FeatureMatrix) -> FeatureMatrix {
     let mut unit = rows.clone();
     unit.as_mut_slice()
         .par_chunks_mut(rows.width().max(1))

@@ -9,7 +9,7 @@
 //! these and to later plates and is what is saved. [`harmony`] is apart: it moves the wells it is given, and keeps
 //! nothing.
 
-mod clusters;
+pub(crate) mod clusters;
 mod error;
 mod fit;
 pub mod harmony;

@@ -25,6 +25,7 @@ use super::frames::Frame;
 use super::scale::Scaler;
 use super::window::{MAD_TO_SD, median_in_place};
 use super::{ComparisonSettings, Normalise};
+use crate::align::clusters::unit_rows;
 use crate::align::pca::Pca;
 use crate::linalg::project;
 use crate::matrix::FeatureMatrix;
@@ -207,10 +208,7 @@ impl UsualControls {
         if rows.len() < FEWEST_ROWS {
             return None;
         }
-        let directions = Pca::fit_rows(
-            &of_length_one(&rows),
-            COMPONENTS.min(rows.len() / ROWS_PER_COMPONENT),
-        );
+        let directions = Pca::fit_rows(&unit_rows(&rows), COMPONENTS.min(rows.len() / ROWS_PER_COMPONENT));
         let components = directions.ok()?.loadings;
         let scores = scores(&rows, &components);
         let (law, spread) = usual(&scores)?;
@@ -243,22 +241,6 @@ impl UsualControls {
         }
         outliers
     }
-}
-
-fn of_length_one(rows: &FeatureMatrix) -> FeatureMatrix {
-    let mut directions = rows.clone();
-    for row in 0..directions.len() {
-        let row = directions.row_mut(row);
-        let length = row
-            .iter()
-            .map(|&v| f64::from(v) * f64::from(v))
-            .sum::<f64>()
-            .sqrt();
-        if length > 0.0 {
-            row.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
-        }
-    }
-    directions
 }
 
 fn scores(rows: &FeatureMatrix, components: &Mat<f64>) -> Vec<Vec<f64>> {
