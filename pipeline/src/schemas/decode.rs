@@ -90,6 +90,18 @@ struct Decoder<'i, 'de, 's> {
     shape: &'s Shape,
 }
 
+impl<'i, 'de, 's> Decoder<'i, 'de, 's> {
+    /// The value of a union as one of the branch that was written; unions hold no unions.
+    fn chosen(self) -> Result<Self, SchemaError> {
+        let Self { input, shape } = self;
+        let shape = match shape {
+            Shape::Union(branches) => branch(input, branches)?,
+            shape => shape,
+        };
+        Ok(Self { input, shape })
+    }
+}
+
 impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
     type Error = SchemaError;
 
@@ -150,10 +162,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SchemaError> {
-        let Self { input, mut shape } = self;
-        if let Shape::Union(branches) = shape {
-            shape = branch(input, branches)?;
-        }
+        let Self { input, shape } = self.chosen()?;
         match shape {
             Shape::Null => visitor.visit_none(),
             shape => visitor.visit_some(Decoder { input, shape }),
@@ -170,16 +179,12 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        variants: &'static [&'static str],
+        _: &'static str,
+        _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, SchemaError> {
-        let Self { input, shape } = self;
+        let Self { input, shape } = self.chosen()?;
         match shape {
-            Shape::Union(branches) => {
-                let shape = branch(input, branches)?;
-                Decoder { input, shape }.deserialize_enum(name, variants, visitor)
-            }
             Shape::String => visitor.visit_enum(BorrowedStrDeserializer::new(text(input)?)),
             Shape::Enum(symbols) => {
                 let index = usize::try_from(length(input)?).unwrap_or(usize::MAX);
@@ -198,7 +203,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SchemaError> {
-        let Self { input, shape } = self;
+        let Self { input, shape } = self.chosen()?;
         match shape {
             // A tuple: fields by position.
             Shape::Record(record) => {
@@ -206,10 +211,6 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
                 let value = visitor.visit_seq(Positions(&mut fields))?;
                 fields.finish()?;
                 Ok(value)
-            }
-            Shape::Union(branches) => {
-                let shape = branch(input, branches)?;
-                Decoder { input, shape }.deserialize_seq(visitor)
             }
             shape => Decoder { input, shape }.deserialize_any(visitor),
         }
@@ -236,12 +237,8 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de, '_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, SchemaError> {
-        let Self { input, shape } = self;
+        let Self { input, shape } = self.chosen()?;
         match shape {
-            Shape::Union(branches) => {
-                let shape = branch(input, branches)?;
-                Decoder { input, shape }.deserialize_struct("", known, visitor)
-            }
             Shape::Record(record) => {
                 let mut fields = Fields::new(input, record);
                 fields.known = Some(known);
@@ -294,10 +291,13 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, SchemaError> {
         while let Some(field) = self.record.fields.get(self.next) {
             self.next += 1;
-            let shape = match &field.shape {
-                Shape::Union(branches) => branch(self.input, branches)?,
-                shape => shape,
-            };
+            let input = &mut *self.input;
+            let shape = Decoder {
+                input,
+                shape: &field.shape,
+            }
+            .chosen()?
+            .shape;
             if matches!(shape, Shape::Null) {
                 continue;
             }
