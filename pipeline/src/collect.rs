@@ -6,6 +6,9 @@
 //! and counts of the others (`plate`). A record seen twice counts once. What fails: Kafka, and the scratch file's disk.
 
 mod plate;
+mod published;
+
+pub use self::published::Published;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,25 +29,17 @@ pub struct Collection {
     run: RunId,
     /// When it was first submitted, in milliseconds since 1970 UTC.
     submitted_ms: Option<u64>,
-    /// Its plates: those it was submitted with, and those that were announced to it since, once its planner says so.
-    members: BTreeSet<Barcode>,
+    /// What of it is on its topics already.
+    pub published: Published,
     plates: BTreeMap<Barcode, PlateFields>,
     /// By id, each with its offset: a failure that comes again has the same id.
     letters: BTreeMap<String, (i64, DeadLetter)>,
     /// Offsets of letters whose records were published again: they count no more.
     retried: BTreeSet<i64>,
-    /// Plates that an operator let into the comparison although a gate holds them back.
-    pub released: BTreeSet<Barcode>,
     /// What never came of plates that were finished while they were being imaged.
     pub incomplete: BTreeMap<Barcode, String>,
     /// What was passed over of plates' files.
     pub remarks: BTreeMap<Barcode, Vec<String>>,
-    /// Plates whose profiles are on their topic already.
-    pub profiled: BTreeSet<Barcode>,
-    /// How many comparisons are on their topic already.
-    pub comparisons_published: u64,
-    /// Whether all comparisons are on their topic already.
-    pub finished: bool,
     scratch: ScratchWriter,
     /// How to read what lies in the scratch file.
     schemas: Schemas,
@@ -80,16 +75,12 @@ impl Collection {
         Ok(Self {
             run: run.clone(),
             submitted_ms: None,
-            members: BTreeSet::new(),
+            published: Published::default(),
             plates: BTreeMap::new(),
             letters: BTreeMap::new(),
             retried,
-            released: BTreeSet::new(),
             incomplete: BTreeMap::new(),
             remarks: BTreeMap::new(),
-            profiled: BTreeSet::new(),
-            comparisons_published: 0,
-            finished: false,
             scratch: ScratchWriter::create(folder).map_err(disk)?,
             schemas: Schemas::default(),
         })
@@ -147,7 +138,7 @@ impl Collection {
     }
 
     /// The letters at these offsets are being tried again: what they are about is open once more.
-    fn take_retried(&mut self, offsets: Vec<i64>, plates: &[Barcode]) -> Result<(), StageError> {
+    fn take_retried(&mut self, offsets: Vec<i64>) -> Result<(), StageError> {
         self.retried.extend(offsets);
         let (gone, stay) = std::mem::take(&mut self.letters)
             .into_iter()
@@ -165,27 +156,21 @@ impl Collection {
                 }
             }
         }
-        // Their profiles and the comparisons are published again.
-        self.profiled.retain(|plate| !plates.contains(plate));
-        self.comparisons_published = 0;
-        self.finished = false;
         Ok(())
     }
 
     fn take_status(&mut self, status: Status) -> Result<(), StageError> {
+        self.published.take(&status);
         match status {
             Status::RunSubmitted { plates, time_ms, .. } => {
                 self.submitted_ms.get_or_insert(time_ms);
-                for plate in plates {
-                    self.announced(&plate);
-                }
+                plates.iter().for_each(|plate| self.forget_nothing(plate));
             }
-            Status::PlateQueued { plate, .. } => self.announced(&plate),
+            Status::PlateQueued { plate, .. } => self.forget_nothing(&plate),
             Status::PlateImaging { plate, planned, .. } => {
-                self.add_anew(&plate);
+                self.forget_nothing(&plate);
                 let fields: usize = planned.iter().map(|of| of.fields.len()).sum();
                 let plate = self.plates.entry(plate).or_default();
-                plate.forget_nothing();
                 let imaged = plate.imaged.get_or_insert(0);
                 *imaged = imaged.saturating_add(u32::try_from(fields).unwrap_or(u32::MAX));
             }
@@ -198,9 +183,6 @@ impl Collection {
                 remarks,
                 ..
             } => {
-                if fields_planned > 0 {
-                    self.add_anew(&plate);
-                }
                 self.remarks.remove(&plate);
                 if !remarks.is_empty() {
                     self.remarks.insert(plate.clone(), remarks);
@@ -217,61 +199,26 @@ impl Collection {
                 plate.planned = Some(planned);
                 plate.settle(&mut self.scratch).map_err(disk)?;
             }
-            Status::PlateProfiled { plate, .. } => {
-                self.profiled.insert(plate);
-            }
-            Status::PlateReleased { plate, .. } => {
-                // Said twice it changes nothing.
-                if self.released.insert(plate.clone()) {
-                    self.profiled.remove(&plate);
-                    self.comparisons_published = 0;
-                    self.finished = false;
-                }
-            }
-            Status::ComparisonsPublished { records, .. } => {
-                self.comparisons_published = self.comparisons_published.max(records);
-            }
-            Status::RunFinished { .. } => {
-                // One that was written while plates were being added does not speak of them.
-                self.finished = self.members.is_subset(&self.profiled);
-                if !self.finished {
-                    self.comparisons_published = 0;
-                }
-            }
             Status::LettersResolved {
                 action: LetterAction::Retried,
                 offsets,
-                plates,
                 ..
-            } => self.take_retried(offsets, &plates)?,
-            Status::RunSteered { .. } | Status::LettersResolved { .. } => {}
+            } => self.take_retried(offsets)?,
+            // What they say is all in `published`.
+            Status::PlateProfiled { .. }
+            | Status::PlateReleased { .. }
+            | Status::ComparisonsPublished { .. }
+            | Status::RunFinished { .. }
+            | Status::RunSteered { .. }
+            | Status::LettersResolved { .. } => {}
         }
         Ok(())
     }
 
-    /// A plate is announced; once more, if it came to nothing before.
-    fn announced(&mut self, plate: &Barcode) {
-        let before = self.plates.get_mut(plate);
-        match before.is_some_and(PlateFields::forget_nothing) {
-            true => self.add_anew(plate),
-            false => self.add(plate),
-        }
-    }
-
-    /// A plate is one of the run. With a new one the comparisons become others.
-    fn add(&mut self, plate: &Barcode) {
-        if self.members.insert(plate.clone()) {
-            self.comparisons_published = 0;
-            self.finished = false;
-        }
-    }
-
-    /// The same of a plate of which something is there now: what was published of it before was of nothing.
-    fn add_anew(&mut self, plate: &Barcode) {
-        self.add(plate);
-        if self.profiled.remove(plate) {
-            self.comparisons_published = 0;
-            self.finished = false;
+    /// A plate that came to nothing is announced again: another plan follows.
+    fn forget_nothing(&mut self, plate: &Barcode) {
+        if let Some(plate) = self.plates.get_mut(plate) {
+            plate.forget_nothing();
         }
     }
 
@@ -279,14 +226,14 @@ impl Collection {
     pub fn complete(&self) -> bool {
         let complete = |plate: &Barcode| self.plates.get(plate).is_some_and(PlateFields::complete);
         self.submitted_ms.is_some()
-            && self.members.iter().all(complete)
+            && self.published.members.iter().all(complete)
             && !self.plates.values().any(PlateFields::is_open)
     }
 
     /// How far the run is.
     pub fn progress(&self) -> Progress {
         let mut progress = Progress {
-            plates: self.members.len(),
+            plates: self.published.members.len(),
             dead_letters: self.letters.len(),
             ..Progress::default()
         };

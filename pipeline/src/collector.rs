@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use wellspring_workloads::words::Barcode;
 
-use crate::collect::{Collection, Progress, pass_over};
+use crate::collect::{Collection, Progress, Published, pass_over};
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{LetterAction, RunId, Status, Steering};
 use crate::failpoint;
@@ -229,93 +228,32 @@ fn network(error: KafkaFailure) -> StageError {
     StageError::external(Stage::Collect, FailureClass::Network, error)
 }
 
-/// What is known of a run's end.
-#[derive(Default)]
-struct Ending {
-    members: HashSet<Barcode>,
-    /// Those of them that came to nothing.
-    nothing: HashSet<Barcode>,
-    profiled: HashSet<Barcode>,
-    released: HashSet<Barcode>,
-    finished: bool,
-    cancelled: bool,
-}
-
-impl Ending {
-    /// A plate is announced; once more, if it came to nothing before.
-    fn announced(&mut self, plate: Barcode) {
-        if self.nothing.contains(&plate) {
-            self.begun(plate);
-        } else if self.members.insert(plate) {
-            self.finished = false;
-        }
-    }
-
-    /// Fields of a plate are there: what was published of it before was of nothing.
-    fn begun(&mut self, plate: Barcode) {
-        self.nothing.remove(&plate);
-        let anew = self.profiled.remove(&plate);
-        if self.members.insert(plate) || anew {
-            self.finished = false;
-        }
-    }
-}
-
 impl Past {
     /// Reads the status topic to its end. Blocking.
     pub(crate) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
-        let (mut runs, mut past) = (HashMap::<RunId, Ending>::new(), Self::default());
+        let (mut runs, mut past) = (HashMap::<RunId, Published>::new(), Self::default());
         for (offset, status) in read_events::<Status>(kafka, Topic::Status)? {
             past.end = past.end.max(offset + 1);
-            let run = runs.entry(status.run().clone()).or_default();
+            runs.entry(status.run().clone()).or_default().take(&status);
             match status {
-                Status::RunSubmitted { plates, .. } => {
-                    plates.into_iter().for_each(|plate| run.announced(plate))
-                }
-                Status::PlateQueued { plate, .. } => run.announced(plate),
-                Status::PlateImaging { plate, .. }
-                | Status::PlatePlanned {
-                    plate,
-                    fields_planned: 1..,
-                    ..
-                } => run.begun(plate),
-                Status::PlatePlanned { plate, .. } => _ = run.nothing.insert(plate),
-                Status::PlateProfiled { plate, .. } => _ = run.profiled.insert(plate),
-                Status::PlateReleased { plate, .. } => {
-                    if run.released.insert(plate.clone()) {
-                        run.profiled.remove(&plate);
-                        run.finished = false;
-                    }
-                }
-                // One that was written while plates were being added does not speak of them.
-                Status::RunFinished { .. } => run.finished = run.members.is_subset(&run.profiled),
                 Status::LettersResolved {
                     action: LetterAction::Retried,
                     offsets,
-                    plates,
                     ..
-                } => {
-                    run.finished = false;
-                    run.profiled.retain(|plate| !plates.contains(plate));
-                    past.retried.extend(offsets);
-                }
+                } => past.retried.extend(offsets),
                 Status::RunSteered {
+                    run,
                     action: Steering::Cancelled,
                     ..
-                } => run.cancelled = true,
-                Status::RunSteered { .. }
-                | Status::ComparisonsPublished { .. }
-                | Status::LettersResolved { .. } => {}
+                } => _ = past.cancelled.insert(run),
+                _ => {}
             }
         }
-        for (id, run) in runs {
-            if run.cancelled {
-                past.cancelled.insert(id.clone());
-            }
-            if run.cancelled || run.finished {
-                past.ended.insert(id);
-            }
-        }
+        let finished = runs.into_iter().filter(|(_, run)| run.finished);
+        past.ended = finished
+            .map(|(id, _)| id)
+            .chain(past.cancelled.iter().cloned())
+            .collect();
         Ok(past)
     }
 }

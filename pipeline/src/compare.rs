@@ -98,7 +98,7 @@ pub fn compare(
         for features in collection.fields(barcode)? {
             reader.push(&features?).map_err(internal)?;
         }
-        let released = collection.released.contains(barcode);
+        let released = collection.published.released.contains(barcode);
         if let Some(plate) = reader.end_plate(released).map_err(internal)? {
             held.extend(plate.held.map(|reason| (barcode.clone(), reason)));
             kept.plate(barcode, &plate.wells).map_err(internal)?;

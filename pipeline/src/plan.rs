@@ -203,8 +203,8 @@ impl Planner {
         Ok(partition != ticket.position().partition)
     }
 
-    /// Which event is to be planned now: first one that is taken alone, since it may be what ended other processes. Of the live lane the first, once there is room for it; of the batch lane one that needs
-    /// no room, or the one whose turn it is.
+    /// Which event is to be planned now: first one that is taken alone, since it may be what ended other processes. Of the live
+    /// lane the first, once there is room for it; of the batch lane one that needs no room, or the one whose turn it is.
     fn next(&mut self) -> Result<Option<usize>, StageError> {
         let Some(first) = self.waiting.first() else {
             return Ok(None);

@@ -87,7 +87,7 @@ fn gather(collector: &mut Collector, fields: u32) {
         complete == ["late-1"] && collector.progress().any(|(_, progress)| progress.done == fields)
     });
     let collection = collector.close(&"late-1".to_owned()).unwrap();
-    assert!(!collection.finished, "its results are to be published");
+    assert!(!collection.published.finished, "its results are to be published");
 }
 
 fn open(kafka: &KafkaSettings, folder: &Path) -> Collector {

@@ -66,9 +66,9 @@ impl PlateFields {
         self.aside.map_or_else(here, |aside| aside.failed)
     }
 
-    /// Forgets a plan that came to nothing, since another one follows; whether there was one.
-    pub(super) fn forget_nothing(&mut self) -> bool {
-        self.planned.take_if(|planned| planned.planned == 0).is_some()
+    /// Forgets a plan that came to nothing, since another one follows.
+    pub(super) fn forget_nothing(&mut self) {
+        self.planned.take_if(|planned| planned.planned == 0);
     }
 
     /// Whether work on it has begun, and what belongs to it is not known yet.

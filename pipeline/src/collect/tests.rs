@@ -52,7 +52,7 @@ fn screen() -> wellspring_workloads::screen::Screen {
 fn collection() -> Collection {
     let mut collection = Collection::open(&"r".to_owned(), &std::env::temp_dir(), BTreeSet::new()).unwrap();
     collection.submitted_ms = Some(5);
-    collection.members.insert("P".parse().unwrap());
+    collection.published.members.insert("P".parse().unwrap());
     collection
 }
 
@@ -107,7 +107,7 @@ fn a_run_is_complete_when_every_planned_field_arrived_or_failed() {
 #[test]
 fn a_run_waits_for_a_plate_that_is_still_being_imaged() {
     let mut collection = collection();
-    collection.members.clear();
+    collection.published.members.clear();
     assert!(collection.complete());
     // Its deadline had passed before anything was there.
     collection.take_status(planned(0, 0, 0)).unwrap();
@@ -183,7 +183,7 @@ fn a_run_waits_for_fields_that_are_tried_again() {
     collection.take(&features(1)).unwrap();
     collection.take_letter(7, letter(Some(2), Some("r"), 9)).unwrap();
     assert!(collection.complete());
-    collection.finished = true;
+    collection.published.finished = true;
     collection
         .take_status(Status::LettersResolved {
             run: "r".to_owned(),
@@ -193,7 +193,7 @@ fn a_run_waits_for_fields_that_are_tried_again() {
             time_ms: 10,
         })
         .unwrap();
-    assert!(!collection.complete() && !collection.finished);
+    assert!(!collection.complete() && !collection.published.finished);
     assert_eq!(collection.progress().lost(), 1);
     // Read again from the beginning, the letter comes after its resolution: the topics are not in one order.
     collection.take_letter(7, letter(Some(2), Some("r"), 9)).unwrap();
@@ -271,7 +271,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
             take(finished());
         }
         assert!(!collection.complete(), "its work is not done");
-        assert!(!collection.finished && collection.comparisons_published == 0);
+        assert!(!collection.published.finished && collection.published.comparisons == 0);
         // The same plates again change nothing.
         collection
             .take_status(Status::PlateProfiled {
@@ -282,7 +282,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
             .unwrap();
         collection.take_status(finished()).unwrap();
         collection.take_status(submitted(&["P", "Q"])).unwrap();
-        assert!(collection.finished);
+        assert!(collection.published.finished);
     }
 }
 
@@ -310,12 +310,16 @@ fn a_run_whose_plate_is_released_is_compared_again() {
     take(profiled(Some("11 % of its fields failed")));
     take(finished());
     take(released());
-    assert!(!collection.finished && collection.profiled.is_empty() && collection.released.contains(&plate()));
+    assert!(
+        !collection.published.finished
+            && collection.published.profiled.is_empty()
+            && collection.published.released.contains(&plate())
+    );
     let mut take = |status| collection.take_status(status).unwrap();
     take(profiled(None));
     take(finished());
     take(released());
-    assert!(collection.finished && collection.profiled.contains(&plate()));
+    assert!(collection.published.finished && collection.published.profiled.contains(&plate()));
 }
 
 /// The index of a complete plate lies on disk; what comes again is known all the same.

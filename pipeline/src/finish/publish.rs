@@ -30,13 +30,13 @@ pub(super) fn publish(
     provenance: &Provenance,
     kafka: &KafkaSettings,
 ) -> Result<(), StageError> {
-    if collection.finished {
+    if collection.published.finished {
         return Ok(());
     }
     let mut producer = BatchProducer::open(kafka, &format!("collector-{}", run.id)).map_err(network)?;
     for plate in collection
         .plates()
-        .filter(|plate| !collection.profiled.contains(*plate))
+        .filter(|plate| !collection.published.profiled.contains(*plate))
     {
         let profiles = compared.profiles.plate(plate).map_err(disk)?;
         commit(
@@ -51,7 +51,7 @@ pub(super) fn publish(
         provenance,
         findings: findings.into_iter().flatten(),
         bytes: BATCH_BYTES,
-        before: collection.comparisons_published,
+        before: collection.published.comparisons,
         published: 0,
     };
     loop {

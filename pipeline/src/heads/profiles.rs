@@ -68,7 +68,7 @@ pub fn run_profiles(
             held_back,
             ..
         } = fields.finish();
-        if let Some(reason) = held_back.filter(|_| !collection.released.contains(&plate)) {
+        if let Some(reason) = held_back.filter(|_| !collection.published.released.contains(&plate)) {
             left_out.push(format!("plate {plate} is left out: {reason}"));
             continue;
         }
