@@ -8,6 +8,7 @@
 mod plate;
 mod published;
 
+pub use self::plate::Field;
 pub use self::published::Published;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,11 +18,15 @@ use wellspring_workloads::words::Barcode;
 
 use crate::error::{Domain, Stage, StageError};
 use crate::events::{DeadLetter, FieldFeatures, LetterAction, RunId, Status};
+use crate::ids::Content;
 use crate::kafka::tail::TailRecord;
 use crate::kafka::topics::Topic;
 use crate::schemas::{Schemas, Unreadable};
 use crate::scratch::{ScratchError, ScratchWriter};
-use plate::{Field, Planned, PlateFields};
+use plate::{Planned, PlateFields, Record};
+
+/// A field's features, and what they were made from, where their id says so.
+pub type FieldWithContent = (FieldFeatures, Option<Content>);
 
 /// One run's fields, as far as they have arrived.
 #[derive(Debug)]
@@ -110,17 +115,28 @@ impl Collection {
     }
 
     fn take_features(&mut self, features: &FieldFeatures, record: &TailRecord) -> Result<(), StageError> {
+        if self.published.cancelled.contains(&features.field.plate) {
+            return Ok(());
+        }
         self.schemas = record.schemas.clone();
         let plate = self.plates.entry(features.field.plate.clone()).or_default();
         let field = (features.field.well, features.field.field);
         plate
-            .arrive(field, &record.value, &mut self.scratch)
+            .arrive(
+                field,
+                (&record.value, Content::of_id(&record.id)),
+                &mut self.scratch,
+            )
             .and_then(|()| plate.settle(&mut self.scratch))
             .map_err(disk)
     }
 
     fn take_letter(&mut self, offset: i64, letter: DeadLetter) -> Result<(), StageError> {
-        if letter.run.as_ref() != Some(&self.run) || self.retried.contains(&offset) {
+        let is_cancelled = |plate| self.published.cancelled.contains(plate);
+        if letter.run.as_ref() != Some(&self.run)
+            || self.retried.contains(&offset)
+            || letter.plate.as_ref().is_some_and(is_cancelled)
+        {
             return Ok(());
         }
         if let Some(plate) = &letter.plate {
@@ -161,6 +177,12 @@ impl Collection {
 
     fn take_status(&mut self, status: Status) -> Result<(), StageError> {
         self.published.take(&status);
+        if let Some(plate) = status.plate()
+            && self.published.cancelled.contains(plate)
+        {
+            self.forget(&plate.clone());
+            return Ok(());
+        }
         match status {
             Status::RunSubmitted { plates, time_ms, .. } => {
                 self.submitted_ms.get_or_insert(time_ms);
@@ -210,9 +232,19 @@ impl Collection {
             | Status::ComparisonsPublished { .. }
             | Status::RunFinished { .. }
             | Status::RunSteered { .. }
+            | Status::PlateSteered { .. }
             | Status::LettersResolved { .. } => {}
         }
         Ok(())
+    }
+
+    /// A plate is none of the run any more.
+    fn forget(&mut self, plate: &Barcode) {
+        self.plates.remove(plate);
+        self.incomplete.remove(plate);
+        self.remarks.remove(plate);
+        self.letters
+            .retain(|_, (_, letter)| letter.plate.as_ref() != Some(plate));
     }
 
     /// A plate that came to nothing is announced again: another plan follows.
@@ -225,7 +257,10 @@ impl Collection {
     /// Whether every plate is planned and each of its fields has arrived or failed.
     pub fn complete(&self) -> bool {
         let complete = |plate: &Barcode| self.plates.get(plate).is_some_and(PlateFields::complete);
+        // Of which every plate was cancelled one waits for others.
+        let is_empty = self.published.members.is_empty() && !self.published.cancelled.is_empty();
         self.submitted_ms.is_some()
+            && !is_empty
             && self.published.members.iter().all(complete)
             && !self.plates.values().any(PlateFields::is_open)
     }
@@ -280,16 +315,37 @@ impl Collection {
         &mut self,
         plate: &Barcode,
     ) -> Result<impl Iterator<Item = Result<FieldFeatures, StageError>> + use<'_>, StageError> {
-        let places = match self.plates.get(plate) {
-            Some(plate) => plate.places(&mut self.scratch).map_err(disk)?,
-            None => Vec::new(),
-        };
+        Ok(self.fields_and_contents(plate)?.map(|field| Ok(field?.0)))
+    }
+
+    /// The features of a plate's fields as [`Collection::fields`] has them, each with what it was made from.
+    pub fn fields_and_contents(
+        &mut self,
+        plate: &Barcode,
+    ) -> Result<impl Iterator<Item = Result<FieldWithContent, StageError>> + use<'_>, StageError> {
+        let index = self.index(plate)?;
         let (scratch, schemas) = (&self.scratch, &self.schemas);
-        Ok(places.into_iter().map(move |place| {
-            schemas
-                .read(Topic::Features, &scratch.read(place).map_err(disk)?)
-                .map_err(|error| StageError::internal(Stage::Collect, error))
+        Ok(index.into_iter().map(move |(_, record)| {
+            let features = schemas
+                .read(Topic::Features, &scratch.read(record.place).map_err(disk)?)
+                .map_err(|error| StageError::internal(Stage::Collect, error))?;
+            Ok((features, record.content))
         }))
+    }
+
+    /// What the features of a plate's fields were made from, as far as their ids say.
+    pub fn contents(&mut self, plate: &Barcode) -> Result<BTreeMap<Field, Content>, StageError> {
+        let index = self.index(plate)?.into_iter();
+        Ok(index
+            .filter_map(|(field, record)| Some((field, record.content?)))
+            .collect())
+    }
+
+    fn index(&mut self, plate: &Barcode) -> Result<Vec<(Field, Record)>, StageError> {
+        match self.plates.get(plate) {
+            Some(plate) => plate.index(&mut self.scratch).map_err(disk),
+            None => Ok(Vec::new()),
+        }
     }
 }
 

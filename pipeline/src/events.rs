@@ -5,149 +5,17 @@
 //! add some); missing required fields are an error that names them. Fields stand in the order of their schema. Ids are
 //! deterministic: the same work has the same id, whichever worker did it and however often.
 
-use std::collections::BTreeMap;
+mod forms;
+mod plates;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{Comparison, CompoundSummary};
-use wellspring_workloads::screen::{Screen, edits};
+use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::{Barcode, Channel, FieldId, WellPosition};
 
+use self::forms::{f32_bytes, json_text};
+pub use self::plates::{AcquisitionProgress, PlateReady, TakenOver};
 use crate::error::{FailureClass, Stage};
-use crate::kafka::topics::Urgency;
-
-/// A plate's images are complete, or come in. Topic `plates`, keyed by plate.
-///
-/// Who writes it as JSON may say which `version` it is of: 1. Another one is refused, since what it means is not known here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Announcement")]
-pub struct PlateReady {
-    /// The plate's barcode.
-    pub plate: Barcode,
-    /// The run that should take it; every open run whose screen includes the plate when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunId>,
-    /// How urgent it is; live when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lane: Option<Urgency>,
-    /// What is known of a plate that is still being imaged. All of its images are there when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<AcquisitionProgress>,
-}
-
-impl PlateReady {
-    /// The event's CloudEvents type.
-    pub const TYPE: &str = "wellspring.plate-ready.v1";
-    /// The type of one about a plate that is still being imaged.
-    pub const PROGRESS_TYPE: &str = "wellspring.acquisition-progress.v1";
-
-    /// The event's CloudEvents type.
-    pub fn kind(&self) -> &'static str {
-        match self.progress {
-            None => Self::TYPE,
-            Some(_) => Self::PROGRESS_TYPE,
-        }
-    }
-}
-
-/// How far the imaging of a plate is. Events of one plate may come repeatedly and in any order: wells add up, and of counts and
-/// deadlines the largest holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AcquisitionProgress {
-    /// Wells whose images are all there. When absent, every field is taken that has all channels, no empty file and as many
-    /// planes as the fullest field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wells: Option<Vec<WellPosition>>,
-    /// Fields that the plate will have, 1 or more: it is complete when so many are there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fields_expected: Option<u32>,
-    /// When to wait no longer, in milliseconds since 1970 UTC; when absent, as long as the screen says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-    /// The deadline that has passed. Written by the planner's clock, and by nobody else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub passed_ms: Option<u64>,
-}
-
-impl AcquisitionProgress {
-    /// Why it cannot be meant so.
-    fn problem(&self, lane: Option<Urgency>) -> Option<&'static str> {
-        if lane == Some(Urgency::Batch) {
-            return Some("a plate that is still being imaged goes through the live lane: leave lane out");
-        }
-        if self.wells.as_ref().is_some_and(Vec::is_empty) {
-            return Some(
-                "progress.wells names no well: leave it out where all fields may be taken that are there",
-            );
-        }
-        (self.fields_expected == Some(0))
-            .then_some("progress.fields_expected is 0; a plate has at least one field")
-    }
-}
-
-/// A [`PlateReady`] as it may be written. It may hold more than is known here, but no misspelt `progress`: the plate would be
-/// taken for complete.
-#[derive(Deserialize)]
-struct Announcement {
-    plate: Barcode,
-    #[serde(default)]
-    run: Option<RunId>,
-    #[serde(default)]
-    lane: Option<Urgency>,
-    #[serde(default)]
-    progress: Option<AcquisitionProgress>,
-    #[serde(default)]
-    version: Option<Version>,
-    #[serde(flatten)]
-    more: BTreeMap<String, IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Version {
-    Number(f64),
-    Text(String),
-}
-
-impl TryFrom<Announcement> for PlateReady {
-    type Error = String;
-
-    fn try_from(written: Announcement) -> Result<Self, String> {
-        let Announcement {
-            plate,
-            run,
-            lane,
-            progress,
-            version,
-            more,
-        } = written;
-        if let Some(key) = more.keys().find(|key| edits(key, "progress") <= 1) {
-            return Err(format!(
-                "'{key}' is no key of a plate event; did you mean 'progress'?"
-            ));
-        }
-        if let Some(problem) = progress.as_ref().and_then(|progress| progress.problem(lane)) {
-            return Err(problem.to_owned());
-        }
-        let unknown = match version {
-            None => None,
-            Some(Version::Number(number)) => (number != 1.0).then(|| number.to_string()),
-            Some(Version::Text(text)) => (!matches!(&*text, "1" | "1.0" | "v1")).then_some(text),
-        };
-        match unknown {
-            None => Ok(Self {
-                plate,
-                run,
-                lane,
-                progress,
-            }),
-            Some(version) => Err(format!(
-                "plate-ready events of version {version} are not known here, those of version 1 are"
-            )),
-        }
-    }
-}
 
 /// A run's name: the screen's name and the first eight digits of its hash, so that submitting the same screen
 /// twice is the same run.
@@ -459,6 +327,17 @@ pub enum Status {
         /// When, in milliseconds since 1970 UTC.
         time_ms: u64,
     },
+    /// An operator paused a plate in a run, let it go on, or took it out of the run for good, as if it had never been announced.
+    PlateSteered {
+        /// The run.
+        run: RunId,
+        /// The plate.
+        plate: Barcode,
+        /// What is to become of it.
+        action: Steering,
+        /// When, in milliseconds since 1970 UTC.
+        time_ms: u64,
+    },
     /// An operator dealt with dead letters; written in one transaction with the records that are tried again. A run
     /// whose letters are tried again is not finished any more.
     LettersResolved {
@@ -498,11 +377,11 @@ pub struct ModelIdentity {
     pub card_sha256: String,
 }
 
-/// What an operator does with a run.
+/// What an operator does with a run, or with a plate in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Steering {
-    /// Its fields and plates wait.
+    /// Its work waits.
     Paused,
     /// It goes on where it was.
     Resumed,
@@ -521,6 +400,23 @@ pub enum LetterAction {
 }
 
 impl Status {
+    /// The plate the status speaks of, where it is about one.
+    pub fn plate(&self) -> Option<&Barcode> {
+        match self {
+            Status::PlateQueued { plate, .. }
+            | Status::PlateImaging { plate, .. }
+            | Status::PlatePlanned { plate, .. }
+            | Status::PlateProfiled { plate, .. }
+            | Status::PlateReleased { plate, .. }
+            | Status::PlateSteered { plate, .. } => Some(plate),
+            Status::RunSubmitted { .. }
+            | Status::ComparisonsPublished { .. }
+            | Status::RunFinished { .. }
+            | Status::RunSteered { .. }
+            | Status::LettersResolved { .. } => None,
+        }
+    }
+
     /// The run the status speaks of.
     pub fn run(&self) -> &RunId {
         match self {
@@ -533,125 +429,8 @@ impl Status {
             | Status::ComparisonsPublished { run, .. }
             | Status::RunFinished { run, .. }
             | Status::RunSteered { run, .. }
+            | Status::PlateSteered { run, .. }
             | Status::LettersResolved { run, .. } => run,
         }
-    }
-}
-
-/// `Vec<f32>` as its little-endian bytes, in JSON as their base64.
-mod f32_bytes {
-    use std::fmt;
-
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        if serializer.is_human_readable() {
-            serializer.serialize_str(&STANDARD.encode(bytes))
-        } else {
-            serializer.serialize_bytes(&bytes)
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-        if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Floats)
-        } else {
-            deserializer.deserialize_bytes(Floats)
-        }
-    }
-
-    struct Floats;
-
-    impl Visitor<'_> for Floats {
-        type Value = Vec<f32>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("32-bit floats as bytes, or as base64 of them")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<f32>, E> {
-            let (values, rest) = bytes.as_chunks::<4>();
-            if !rest.is_empty() {
-                return Err(E::custom(
-                    "an embedding's bytes must be a whole number of 4-byte floats",
-                ));
-            }
-            Ok(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<f32>, E> {
-            self.visit_bytes(&STANDARD.decode(text).map_err(E::custom)?)
-        }
-    }
-}
-
-/// A value as it is in JSON, and as JSON text in Avro: for what has a format of its own.
-mod json_text {
-    use std::fmt;
-    use std::marker::PhantomData;
-
-    use serde::de::value::MapAccessDeserializer;
-    use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
-    use serde::{Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<T: Serialize, S: Serializer>(
-        value: &T,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            return value.serialize(serializer);
-        }
-        let text = serde_json::to_string(value).map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(&text)
-    }
-
-    pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<T, D::Error> {
-        // A status is buffered until its kind is known, and a buffer does not say what it was read from.
-        deserializer.deserialize_any(Either(PhantomData))
-    }
-
-    struct Either<T>(PhantomData<T>);
-
-    impl<'de, T: DeserializeOwned> Visitor<'de> for Either<T> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object, or JSON text of one")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-            serde_json::from_str(text).map_err(E::custom)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(map))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plate_event_of_an_unknown_version_is_refused() {
-        for version in ["1", "1.0", "\"1\"", "\"v1\"", "null"] {
-            let event = format!(r#"{{"plate":"BR1","version":{version},"new":[1]}}"#);
-            let read: PlateReady = serde_json::from_str(&event).unwrap();
-            assert_eq!(read.plate.as_str(), "BR1");
-        }
-        for version in ["2", "99", "1.5", "\"v2\"", "true"] {
-            let event = format!(r#"{{"plate":"BR1","version":{version}}}"#);
-            assert!(serde_json::from_str::<PlateReady>(&event).is_err(), "{version}");
-        }
-        let refused = serde_json::from_str::<PlateReady>(r#"{"plate":"BR1","version":99}"#);
-        let said = refused.unwrap_err().to_string();
-        assert!(said.contains("version 99"), "{said}");
     }
 }

@@ -176,7 +176,7 @@ pub fn parked(record: OutRecord, attempt: u32) -> OutRecord {
     }
 }
 
-/// Settles a field by the course of its run, if it is not to be worked on now; the ticket, if it is.
+/// Settles a field by the course of its run and plate, if it is not to be worked on now; the ticket, if it is.
 pub fn stay_or_go(ticket: Ticket, course: Course) -> Option<Ticket> {
     match course {
         Course::Open => return Some(ticket),

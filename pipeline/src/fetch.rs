@@ -4,14 +4,15 @@
 //! memory. What fails: an object that is gone, refused access, a store that stays unreachable.
 
 mod changed;
+mod limit;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::changed::{Changed, changed_since};
+pub use self::limit::{MemoryLimit, Share};
 use crate::dead_letters::Place;
 use crate::decode::unreadable;
 use crate::error::{FailureClass, Stage, StageError};
@@ -20,7 +21,8 @@ use crate::failpoint;
 use crate::failures::{place_of_task, settle, settle_deadly, settle_field, stay_or_go};
 use crate::fields::{Encoded, Fetched, Field};
 use crate::identity::same_planes;
-use crate::lanes::Lanes;
+use crate::kafka::lane::Work;
+use crate::kafka::topics::Urgency;
 use crate::pages::{Pages, PagesError, read_pages};
 use crate::runs::{Run, Runs};
 use crate::shading::Shading;
@@ -28,50 +30,20 @@ use crate::store::{ImageStore, State, Whole};
 use crate::track::Tracked;
 use crate::zarr;
 
-/// Fields fetched at once at most.
+/// Fields of one lane fetched at once at most.
 pub const CONCURRENCY: usize = 16;
-/// One permit of the memory limit, in bytes.
-const PERMIT_BYTES: u64 = 1024;
 /// Memory a field takes on its way, per byte of its encoded images: the bytes and `u16` pixels, for uncompressed 8-bit
 /// images as the worst common case.
 const BYTES_PER_ENCODED_BYTE: u64 = 3;
 /// What `f32` tiles of one size add to it.
 const TILE_BYTES_PER_ENCODED_BYTE: u64 = 4;
 
-/// The limit on image bytes in memory.
-#[derive(Debug, Clone)]
-pub struct MemoryLimit {
-    permits: Arc<Semaphore>,
-    total: u32,
-}
-
-impl MemoryLimit {
-    /// At most about `bytes` of images in memory.
-    pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
-        Self {
-            permits: Arc::new(Semaphore::new(total as usize)),
-            total,
-        }
-    }
-
-    /// Waits for the field's share. A field larger than the whole limit takes all of it and goes alone.
-    async fn reserve(
-        &self,
-        task: &FieldTask,
-        run: &Run,
-    ) -> Result<tokio::sync::OwnedSemaphorePermit, StageError> {
-        let images = task.images.iter().flat_map(|channel| &channel.planes);
-        let encoded = encoded_bytes(images, run.store.reads_pages());
-        let tiles = TILE_BYTES_PER_ENCODED_BYTE * run.tile_sizes.len() as u64;
-        let permits = encoded.saturating_mul(BYTES_PER_ENCODED_BYTE + tiles) / PERMIT_BYTES;
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX).clamp(1, self.total);
-        self.permits
-            .clone()
-            .acquire_many_owned(permits)
-            .await
-            .map_err(|error| StageError::internal(Stage::Fetch, error))
-    }
+/// About how many bytes a field takes in memory on its way.
+fn bytes_on_the_way(task: &FieldTask, run: &Run) -> u64 {
+    let images = task.images.iter().flat_map(|channel| &channel.planes);
+    let encoded = encoded_bytes(images, run.store.reads_pages());
+    let tiles = TILE_BYTES_PER_ENCODED_BYTE * run.tile_sizes.len() as u64;
+    encoded.saturating_mul(BYTES_PER_ENCODED_BYTE + tiles)
 }
 
 /// About how many bytes the images of a field have. Several may lie in one object, of which they are read alone, where the store
@@ -97,15 +69,15 @@ fn encoded_bytes<'a>(images: impl Iterator<Item = &'a ImageRef>, reads_pages: bo
     objects.into_values().map(object).sum()
 }
 
-/// Runs the stage until its input ends.
+/// Runs the stage for one lane until its input ends.
 pub async fn run(
-    mut input: Lanes,
+    (urgency, input): (Urgency, Work),
     output: async_channel::Sender<Tracked<Fetched>>,
     runs: Arc<Runs>,
     memory: MemoryLimit,
 ) {
     let mut fetching = JoinSet::new();
-    while let Some(task) = input.next().await {
+    while let Ok(task) = input.recv().await {
         while fetching.len() >= CONCURRENCY {
             fetching.join_next().await;
         }
@@ -132,11 +104,12 @@ pub async fn run(
                 continue;
             }
         };
-        let Some(ticket) = stay_or_go(ticket, runs.course(&run.id)) else {
+        let Some(ticket) = stay_or_go(ticket, runs.course(&run.id, &task.field.plate)) else {
             continue;
         };
         // Memory is reserved here and not in the spawned task, so that fields get it in the order of the topic.
-        let memory = match memory.reserve(&task, &run).await {
+        let bytes = bytes_on_the_way(&task, &run);
+        let memory = match memory.reserve(urgency, bytes).await {
             Ok(memory) => memory,
             Err(error) => {
                 settle_field(ticket, &task, error);

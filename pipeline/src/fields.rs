@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 use wellspring_kernels::{RawImage, Tensor};
 use wellspring_workloads::words::Channel;
 
 use crate::decode::Stack;
 use crate::events::{ChannelMeasures, FieldTask};
+use crate::fetch::Share;
 use crate::pages::PageParts;
 use crate::runs::Run;
 use crate::shading::Shading;
@@ -24,7 +24,7 @@ pub struct Field {
     /// The run.
     pub run: Arc<Run>,
     /// Share of the limit on image bytes.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Share,
     /// Channels of which an image is not what was listed, and what has changed.
     pub changed: Vec<(Channel, String)>,
 }

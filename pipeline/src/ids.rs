@@ -4,10 +4,13 @@
 //! same work done twice, by whichever worker, gives the same id, so that a consumer of a topic with at-least-once
 //! delivery drops what it has seen.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wellspring_workloads::words::{Barcode, FieldId};
 
-use crate::events::{FieldTask, RunId};
+use crate::events::{FieldTask, PlateReady, RunId};
 
 /// A hash of `parts`, each with its length: 12 hex digits.
 pub fn content<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
@@ -54,6 +57,53 @@ pub fn content_of_task(task: &FieldTask) -> String {
             .map(|planes| format!("planes {planes}").into_bytes()),
     );
     content(parts)
+}
+
+/// The content of a field's work in an id, as six bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content([u8; 6]);
+
+impl Content {
+    /// That of a task.
+    pub fn of_task(task: &FieldTask) -> Option<Self> {
+        Self::parse(&content_of_task(task))
+    }
+
+    /// That of a record; `None` where the id is not of this program's form.
+    pub fn of_id(id: &str) -> Option<Self> {
+        Self::parse(id.rsplit('/').next()?)
+    }
+
+    fn parse(digits: &str) -> Option<Self> {
+        if digits.len() != 12
+            || !digits
+                .bytes()
+                .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            return None;
+        }
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        let [_, _, bytes @ ..] = number.to_be_bytes();
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The id of an event about a plate: the same is said under the same id, whoever says it.
+pub fn of_event(event: &PlateReady) -> String {
+    let (run, plate) = (event.run.as_deref().unwrap_or("any"), &event.plate);
+    let (step, said) = match (&event.progress, &event.taken_over) {
+        (Some(progress), _) => ("progress", Some(format!("{progress:?}"))),
+        (None, Some(taken_over)) => ("ready", Some(format!("{taken_over:?}"))),
+        (None, None) => ("ready", None),
+    };
+    let said = [plate.as_str()].into_iter().chain(said.as_deref());
+    of_plate(run, plate, step, &content(said))
 }
 
 /// The id of a record about one field.
@@ -106,6 +156,12 @@ mod tests {
         let task = task("P/a.tif", None);
         let id = of_field(&task.run, &task.field, "features", &content_of_task(&task));
         assert_eq!(id, "r/P/A01/2/features/c9a0f6a2e41c");
+        let content = Content::of_id(&id).unwrap();
+        assert_eq!(Some(content), Content::of_task(&task));
+        assert_eq!(content.to_string(), "c9a0f6a2e41c");
+        for foreign in ["", "r/P", "c9a0f6a2e41", "r/C9A0F6A2E41C", "+9a0f6a2e41c"] {
+            assert_eq!(Content::of_id(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

@@ -22,10 +22,11 @@ mod scaling;
 mod turns;
 
 pub use deadlines::keep as keep_deadlines;
+pub use event::task_records;
 pub use listing::{list_plate, list_screen, plates_by_name, plates_of};
 pub use map::read_plate_map;
 pub use planes::check_planes;
-pub use plate::{Failure, PlatePlan, PlateSource, plan_plate, try_field};
+pub use plate::{Failure, PlatePlan, PlateSource, plan_listed, plan_plate, try_field};
 pub use turns::{Turn, Turns};
 
 use std::sync::Arc;
@@ -257,10 +258,10 @@ impl Planner {
             .position(|waiting| waiting.event.run.as_ref() == Some(&run)))
     }
 
-    /// Whether none of its runs is worked on now.
+    /// Whether it is worked on now in none of its runs.
     fn is_idle(&self, waiting: &Waiting) -> bool {
         let mut runs = waiting.runs.iter();
-        runs.all(|run| self.runs.course(&run.id) != Course::Open)
+        runs.all(|run| self.runs.course(&run.id, &waiting.event.plate) != Course::Open)
     }
 
     /// Whether the event is the batch planner's to plan.
@@ -296,9 +297,9 @@ impl Planner {
         self.known.catch_up(&self.kafka, assignment)?;
         let (mut records, mut learned) = (Vec::new(), Vec::new());
         for run in runs {
-            let course = self.runs.course(&run.id);
+            let course = self.runs.course(&run.id, &event.plate);
             if course == Course::Cancelled {
-                tracing::info!(run = run.id, plate = %event.plate, "the run was cancelled");
+                tracing::info!(run = run.id, plate = %event.plate, "the run, or the plate in it, was cancelled");
                 continue;
             }
             let of = (run.id.clone(), event.plate.clone());
@@ -353,22 +354,18 @@ fn queued(run: &Run, event: &PlateReady) -> Result<[OutRecord; 2], StageError> {
 
 /// The event of a plate for one run, on its lane's topic.
 fn ready(run: &Run, event: &PlateReady, lane: Urgency) -> Result<OutRecord, StageError> {
-    let plate = &event.plate;
     let event = PlateReady {
-        plate: plate.clone(),
         run: Some(run.id.clone()),
         // What is still being imaged is of the live lane, and says nothing of it.
         lane: event.progress.is_none().then_some(lane),
-        progress: event.progress.clone(),
+        ..event.clone()
     };
-    let id = ids::of_plate(&run.id, plate, "ready", &ids::content([plate.as_str()]));
     // The plates of a run are in one partition of the batch lane, so that none waits behind those of another run.
     let key = match lane {
-        Urgency::Live => plate.as_str(),
+        Urgency::Live => event.plate.as_str(),
         Urgency::Batch => run.id.as_str(),
     };
-    OutRecord::new(lane.plates(), key, id, event.kind(), &event)
-        .map_err(|error| StageError::internal(Stage::Plan, error))
+    OutRecord::plate(lane.plates(), key, &event).map_err(|error| StageError::internal(Stage::Plan, error))
 }
 
 fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageError> {

@@ -58,6 +58,9 @@ impl fmt::Display for PlateState {
 pub struct InRun {
     /// How far it is.
     pub state: PlateState,
+    /// What an operator did with it in the run.
+    #[serde(default, skip_serializing_if = "is_open")]
+    pub course: Course,
     /// Fields it should have.
     pub fields_expected: u32,
     /// Fields for which there were images: the rest are dead letters.
@@ -78,6 +81,12 @@ pub struct InRun {
     pub remarks: Vec<String>,
 }
 
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_open(course: &Course) -> bool {
+    *course == Course::Open
+}
+
 /// What is known of a plate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plate {
@@ -93,6 +102,7 @@ impl Plate {
     fn in_run(&mut self, run: &RunId) -> &mut InRun {
         self.runs.entry(run.clone()).or_insert(InRun {
             state: PlateState::Announced,
+            course: Course::Open,
             fields_expected: 0,
             fields_planned: 0,
             dead_letters: 0,
@@ -253,6 +263,9 @@ impl Board {
     fn add(&mut self, run: &RunId, plate: &Barcode) {
         // Where its fields are there only now, what the run ended with was nothing.
         let known = self.plates.get(plate).and_then(|plate| plate.runs.get(run));
+        if known.is_some_and(|known| known.course == Course::Cancelled) {
+            return;
+        }
         let was_nothing =
             known.is_some_and(|known| known.state == PlateState::Profiled && known.fields_planned == 0);
         if let Some(run) = self.runs.get_mut(run) {
@@ -325,6 +338,7 @@ impl Board {
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
                 *entry = InRun {
                     state: PlateState::Planned,
+                    course: entry.course,
                     fields_expected,
                     fields_planned,
                     dead_letters,
@@ -364,6 +378,17 @@ impl Board {
             Status::RunSteered { run, action, .. } => {
                 if let Some(known) = self.runs.get_mut(&run) {
                     known.course = known.course.steered(action);
+                }
+            }
+            Status::PlateSteered {
+                run, plate, action, ..
+            } => {
+                let entry = self.plates.entry(plate.clone()).or_default().in_run(&run);
+                entry.course = entry.course.steered(action);
+                if entry.course == Course::Cancelled
+                    && let Some(known) = self.runs.get_mut(&run)
+                {
+                    known.plates.remove(&plate);
                 }
             }
             Status::LettersResolved {

@@ -2,9 +2,13 @@
 //!
 //! A run on the status topic and a [`Selection`] of its plates and records enter; a new run of the screen under another
 //! name leaves. Either its features are taken over ([`features`]: another comparison without embedding again), or its
-//! plates are announced again ([`plates`]). Readers of the log are no members of any group, so nobody who is at work
+//! plates are announced again ([`plates`]), or both, each where it is due ([`unchanged`]). Readers of the log are no members of any group, so nobody who is at work
 //! notices. Replaying again under the same name adds what is missing and nothing else: a crash in between, or a second
 //! process, makes no record twice. What fails: a run that is not there, and features that another screen cannot use.
+
+mod unchanged;
+
+pub use self::unchanged::{TakenOverFields, unchanged};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -17,10 +21,10 @@ use wellspring_workloads::screen::{Screen, ScreenName};
 use wellspring_workloads::words::{Barcode, FieldId};
 
 use crate::clock::now_ms;
-use crate::collect::Collection;
+use crate::collect::{Collection, Field};
 use crate::collector::{Past, read_statuses};
 use crate::error::{Stage, StageError};
-use crate::events::{DeadLetter, FieldFeatures, ModelIdentity, PlateReady, RunId, Status};
+use crate::events::{DeadLetter, FieldFeatures, ModelIdentity, PlateReady, RunId, Status, Steering};
 use crate::identity::same_screen;
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, TRANSACTION_BYTES};
@@ -46,7 +50,7 @@ pub struct Selection {
 
 impl Selection {
     /// Whether it leaves nothing out of a plate.
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.start == Start::Beginning && self.until.is_none()
     }
 
@@ -103,6 +107,27 @@ pub enum ReplayError {
         run: RunId,
         /// The table of the screen file.
         part: &'static str,
+    },
+    /// What the images are now cannot be found out.
+    #[error(
+        "the images of plate {plate} cannot be looked at; `wellspring rerun --steps compare..` takes features over as they are"
+    )]
+    NoLook {
+        /// The plate.
+        plate: Barcode,
+        /// Why.
+        source: StageError,
+    },
+    /// Nothing of what the features were made from is there any more.
+    #[error(
+        "none of the images of run '{run}' is in its store now{}; `wellspring rerun --steps compare..` takes features over as \
+         they are", match said { Some(said) => format!(" ({said})"), None => String::new() }
+    )]
+    NoImages {
+        /// The run.
+        run: RunId,
+        /// What was found instead.
+        said: Option<String>,
     },
     /// The screen cannot be run here.
     #[error(transparent)]
@@ -168,6 +193,16 @@ pub(crate) fn find(kafka: &KafkaSettings, run: &str) -> Result<Old, ReplayError>
                 }
                 old.shadings.extend(shading.map(|shading| (plate, shading)));
             }
+            Status::PlateSteered {
+                run: of,
+                plate,
+                action: Steering::Cancelled,
+                ..
+            } if of == run => {
+                if let Some(old) = &mut found {
+                    old.plates.remove(&plate);
+                }
+            }
             _ => {}
         }
     }
@@ -192,6 +227,11 @@ impl Old {
         let parts = |screen: &Screen| {
             [
                 ("[images] channels", serde_json::to_value(&screen.images.channels)),
+                (
+                    "[images] bit_depth",
+                    serde_json::to_value(screen.images.bit_depth),
+                ),
+                ("[images] z", serde_json::to_value(&screen.images.z)),
                 ("[preprocess]", serde_json::to_value(&screen.preprocess)),
                 ("[nuclei]", serde_json::to_value(&screen.nuclei)),
                 ("[model]", serde_json::to_value(&screen.model.name)),
@@ -269,13 +309,7 @@ pub fn features(
     let screen = old.renamed(screen, name)?;
     old.same_features(&screen)?;
     let run = run_id(&screen);
-    // One name for the producer of this run's replay, wherever it runs: a second one fences the first, and sees what the
-    // first had committed.
-    let named = KafkaSettings {
-        instance: "replay".to_owned(),
-        ..kafka.clone()
-    };
-    let mut producer = BatchProducer::open(&named, &format!("replay-{run}"))?;
+    let mut producer = producer_of(kafka, &run)?;
     let there = There::read(kafka, &run, &screen)?;
     let (mut collection, present, taken) = gather(kafka, &old, &run, selection, scratch)?;
 
@@ -330,6 +364,16 @@ pub fn features(
         )?;
     }
     Ok(replayed)
+}
+
+/// One name for the producer of a run's replay, wherever it runs: a second one fences the first, and sees what the first had
+/// committed.
+fn producer_of(kafka: &KafkaSettings, run: &RunId) -> Result<BatchProducer, KafkaFailure> {
+    let named = KafkaSettings {
+        instance: "replay".to_owned(),
+        ..kafka.clone()
+    };
+    BatchProducer::open(&named, &format!("replay-{run}"))
 }
 
 /// What the log has of the new run already.
@@ -433,35 +477,11 @@ fn take_over<'a>(
     present: &HashSet<FieldId>,
     shading: Option<String>,
 ) -> Result<u64, ReplayError> {
-    // Made from the records of another run.
-    let content = ids::content([collection.run().as_str()]);
-    let (mut batch, mut bytes, mut copied, mut published) = (Vec::new(), 0, HashSet::new(), 0);
-    for features in collection.fields(plate)? {
-        let features = FieldFeatures {
-            run: run.clone(),
-            ..features?
-        };
-        copied.insert((features.field.well, features.field.field));
-        if present.contains(&features.field) {
-            continue;
-        }
-        let id = ids::of_field(run, &features.field, "features", &content);
-        let record = OutRecord::new(
-            Topic::Features,
-            plate.as_str(),
-            id,
-            "wellspring.features.v1",
-            &features,
-        )?;
-        bytes += record.value.len();
-        batch.push(record);
-        published += 1;
-        if bytes >= TRANSACTION_BYTES {
-            producer.publish_once(TRIES, &batch)?;
-            batch.clear();
-            bytes = 0;
-        }
-    }
+    let Copied {
+        fields: copied,
+        mut batch,
+        published,
+    } = copy_features(producer, collection, plate, run, present, |_| true)?;
     let mut failed = BTreeSet::new();
     let mut plan_letters: BTreeMap<String, u32> = BTreeMap::new();
     for letter in letters {
@@ -497,10 +517,74 @@ fn take_over<'a>(
         incomplete: collection.incomplete.get(plate).cloned(),
         remarks: collection.remarks.get(plate).cloned().unwrap_or_default(),
     };
+    // Made from the records of another run.
+    let content = ids::content([collection.run().as_str()]);
     let planned_id = ids::of_plate(run, plate, "planned", &content);
     batch.push(OutRecord::status(planned_id, &planned)?);
     producer.publish_once(TRIES, &batch)?;
     Ok(published)
+}
+
+/// What was copied of a plate's features.
+struct Copied {
+    /// The fields, those that were there before included.
+    fields: HashSet<Field>,
+    /// Records that are still to be published, with what closes the plate.
+    batch: Vec<OutRecord>,
+    /// How many records are new.
+    published: u64,
+}
+
+/// Publishes features of a plate for another run, all but the last batch: of the fields that are `wanted` and not `present`.
+/// Each keeps the content it was made from in its id.
+fn copy_features(
+    producer: &mut BatchProducer,
+    collection: &mut Collection,
+    plate: &Barcode,
+    run: &RunId,
+    present: &HashSet<FieldId>,
+    wanted: impl Fn(&Field) -> bool,
+) -> Result<Copied, ReplayError> {
+    let otherwise = ids::content([collection.run().as_str()]);
+    let mut copied = Copied {
+        fields: HashSet::new(),
+        batch: Vec::new(),
+        published: 0,
+    };
+    let mut bytes = 0;
+    for field in collection.fields_and_contents(plate)? {
+        let (features, content) = field?;
+        let at = (features.field.well, features.field.field);
+        if !wanted(&at) {
+            continue;
+        }
+        copied.fields.insert(at);
+        if present.contains(&features.field) {
+            continue;
+        }
+        let features = FieldFeatures {
+            run: run.clone(),
+            ..features
+        };
+        let content = content.map_or_else(|| otherwise.clone(), |content| content.to_string());
+        let id = ids::of_field(run, &features.field, "features", &content);
+        let record = OutRecord::new(
+            Topic::Features,
+            plate.as_str(),
+            id,
+            "wellspring.features.v1",
+            &features,
+        )?;
+        bytes += record.value.len();
+        copied.batch.push(record);
+        copied.published += 1;
+        if bytes >= TRANSACTION_BYTES {
+            producer.publish_once(TRIES, &copied.batch)?;
+            copied.batch.clear();
+            bytes = 0;
+        }
+    }
+    Ok(copied)
 }
 
 fn letter_id(run: &RunId, old: &str) -> String {

@@ -1,8 +1,8 @@
 //! Rerun: a screen once more, as a new run that takes over of the last one what would come out the same.
 //!
-//! Where channels, preprocessing, network and steps are those of the earlier run, its features are taken over and only
-//! compared anew; otherwise its plates are announced again. Every rerun is a version of the screen of its own. Whether images
-//! have changed in the store since is not looked at: `embed` says that they have.
+//! Where channels, preprocessing, network and steps are those of the earlier run, the features are taken over of every field whose
+//! images are what they were; the others are worked on again, as are all where something of it has changed. Every rerun is a
+//! version of the screen of its own.
 
 use std::path::Path;
 
@@ -11,17 +11,30 @@ use wellspring_workloads::screen::{Screen, ScreenName};
 
 use crate::collector::read_statuses;
 use crate::events::{RunId, Status};
-use crate::identity::same_model;
+use crate::identity::{IdentityError, same_model};
 use crate::kafka::topics::Urgency;
 use crate::kafka::{KafkaFailure, KafkaSettings};
-use crate::replay::{self, ReplayError, Replayed, Selection, find};
+use crate::replay::{self, ReplayError, Replayed, Selection, TakenOverFields, find};
 use crate::runs::Run;
+
+/// Where a rerun begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// With the images of fields that have changed.
+    Changed,
+    /// With the images of all fields.
+    Images,
+    /// With the features as they are.
+    Features,
+}
 
 /// What a rerun does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anew {
     /// Everything from the comparison on.
     Comparison,
+    /// That, and everything from the images on of fields that have changed.
+    Fields(TakenOverFields),
     /// Everything from the images on.
     Embedding,
 }
@@ -32,6 +45,9 @@ pub enum RerunError {
     /// There is nothing to begin from.
     #[error("screen '{0}' was never submitted; `wellspring runs list` shows what was")]
     NeverRun(ScreenName),
+    /// Features of another network cannot be taken over.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The replay.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -64,8 +80,7 @@ fn submitted(kafka: &KafkaSettings, name: &ScreenName) -> Result<Vec<(RunId, u32
     Ok(runs)
 }
 
-/// Runs `screen` again, beginning from the run `old`; with `embed` from the images in any case. `scratch` is a folder for
-/// temporary files. Blocking.
+/// Runs `screen` again, beginning from the run `old`. `scratch` is a folder for temporary files. Blocking.
 ///
 /// # Errors
 /// `old` was never submitted, nothing of it is selected, or the screen cannot be run here; Kafka cannot be reached.
@@ -74,7 +89,7 @@ pub fn rerun(
     mut screen: Screen,
     old: &RunId,
     selection: &Selection,
-    embed: bool,
+    begin: Begin,
     lane: Urgency,
     (runtime, scratch): (&Handle, &Path),
 ) -> Result<(Anew, Replayed), RerunError> {
@@ -87,10 +102,21 @@ pub fn rerun(
     let name = screen.name.clone();
     let run = find(kafka, old)?;
     let model = Run::open(screen.clone()).map_err(ReplayError::from)?.model();
-    let alike = run.same_features(&screen).is_ok() && same_model(old, run.model.as_ref(), &model).is_ok();
-    if alike && !embed {
+    let other_model = same_model(old, run.model.as_ref(), &model).err();
+    let alike = run.same_features(&screen).is_ok() && other_model.is_none();
+    // What is chosen by time is chosen of the features.
+    let as_they_are = begin == Begin::Features || begin == Begin::Changed && alike && !selection.is_whole();
+    if as_they_are {
+        if let Some(error) = other_model {
+            return Err(error.into());
+        }
         let done = replay::features(kafka, old, &name, Some(screen), selection, scratch)?;
         return Ok((Anew::Comparison, done));
+    }
+    if begin == Begin::Changed && alike {
+        let places = (runtime, scratch);
+        let (done, fields) = replay::unchanged(kafka, old, screen, selection, lane, places)?;
+        return Ok((Anew::Fields(fields), done));
     }
     let done = replay::plates(kafka, old, &name, Some(screen), selection, lane, runtime)?;
     Ok((Anew::Embedding, done))

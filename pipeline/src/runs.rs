@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use wellspring_models::ModelCard;
 use wellspring_workloads::screen::graph::{GraphProblem, StepGraph};
 use wellspring_workloads::screen::{EngineChoice, ExternalStep, Screen};
+use wellspring_workloads::words::Barcode;
 
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::{ModelIdentity, RunId, Status, Steering};
@@ -195,7 +196,7 @@ impl Run {
     }
 }
 
-/// Whether a run is worked on.
+/// Whether a run, or a plate in it, is worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Course {
@@ -224,6 +225,8 @@ struct Known {
     runs: HashMap<RunId, Result<Arc<Run>, Arc<str>>>,
     /// Of runs that an operator has steered.
     courses: HashMap<RunId, Course>,
+    /// Of plates, by themselves.
+    plates: HashMap<(RunId, Barcode), Course>,
     turns: Turns,
     failed: Option<Arc<str>>,
 }
@@ -330,9 +333,17 @@ impl Runs {
         Ok(found)
     }
 
-    /// Whether the run is worked on, as far as it is known now.
-    pub fn course(&self, id: &str) -> Course {
-        self.lock().courses.get(id).copied().unwrap_or_default()
+    /// Whether the run's plate is worked on, as far as it is known now.
+    pub fn course(&self, id: &RunId, plate: &Barcode) -> Course {
+        let known = self.lock();
+        match known.courses.get(id).copied().unwrap_or_default() {
+            Course::Open if known.plates.is_empty() => Course::Open,
+            Course::Open => {
+                let of = (id.clone(), plate.clone());
+                known.plates.get(&of).copied().unwrap_or_default()
+            }
+            of_run => of_run,
+        }
     }
 
     /// Whose turn it is in the batch lane; `here` are runs with a plate in this process.
@@ -386,6 +397,18 @@ impl Runs {
                     .steered(action);
                 known.turns.steered(&run, course);
                 known.courses.insert(run, course);
+            }
+            Ok(Status::PlateSteered {
+                run, plate, action, ..
+            }) => {
+                tracing::info!(run, %plate, ?action, "an operator steers the plate");
+                let mut known = self.lock();
+                let course = known.plates.entry((run.clone(), plate.clone())).or_default();
+                *course = course.steered(action);
+                if *course != Course::Open {
+                    // Nobody waits for its turn.
+                    known.turns.planned(&run, &plate, 0);
+                }
             }
             Ok(Status::PlateQueued { run, plate }) => self.lock().turns.queued(&run, &plate),
             Ok(Status::PlatePlanned {

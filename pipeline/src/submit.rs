@@ -103,6 +103,7 @@ pub fn submit_imaging(
             run: Some(run.id.clone()),
             lane: None,
             progress: progress.clone(),
+            taken_over: None,
         })?);
         told.push(plate.clone());
     }
@@ -182,7 +183,7 @@ impl Begun {
 }
 
 /// The status that registers a run with plates.
-fn submitted(run: &Run, plates: &[Barcode]) -> Result<OutRecord, KafkaFailure> {
+pub(crate) fn submitted(run: &Run, plates: &[Barcode]) -> Result<OutRecord, KafkaFailure> {
     let submitted = Status::RunSubmitted {
         run: run.id.clone(),
         screen: Box::new(run.screen.clone()),
@@ -231,6 +232,7 @@ pub fn announce(
                 run: run.cloned(),
                 lane: None,
                 progress: Some(progress.clone()),
+                taken_over: None,
             }),
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -261,27 +263,13 @@ fn plate_ready(plate: &Barcode, run: Option<&RunId>, lane: Urgency) -> Result<Ou
         run: run.cloned(),
         lane: (lane != Urgency::Live).then_some(lane),
         progress: None,
+        taken_over: None,
     })
 }
 
-fn ready(event: &PlateReady) -> Result<OutRecord, KafkaFailure> {
-    let PlateReady {
-        plate, run, progress, ..
-    } = event;
-    let run = run.as_deref().unwrap_or("any");
-    let id = match progress {
-        None => ids::of_plate(run, plate, "ready", &ids::content([plate.as_str()])),
-        Some(progress) => {
-            let said = format!("{progress:?}");
-            ids::of_plate(
-                run,
-                plate,
-                "progress",
-                &ids::content([plate.as_str(), said.as_str()]),
-            )
-        }
-    };
-    OutRecord::new(Topic::Plates, plate.as_str(), id, event.kind(), event)
+/// An event for the planners of the live lane, who read every one first.
+pub(crate) fn ready(event: &PlateReady) -> Result<OutRecord, KafkaFailure> {
+    OutRecord::plate(Topic::Plates, event.plate.as_str(), event)
 }
 
 fn publish(kafka: &KafkaSettings, role: &str, records: &[OutRecord]) -> Result<(), KafkaFailure> {

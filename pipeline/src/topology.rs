@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! planner   plates ─> plan ─> tasks, status, retries, dead letters; of the batch lane: plates-batch ─> plan ─> tasks-batch, ...
-//! worker    tasks, tasks-batch ─> lanes ─> fetch ─> decode ─> preprocess ─> quality ─> embed ─> external ─> publish ─> features, retries, dead letters
+//! worker    tasks, tasks-batch ─> fetch ─> lanes ─> decode ─> preprocess ─> quality ─> embed ─> external ─> publish ─> features, retries, dead letters
 //! retrier   retries, when they are due ─> plates, tasks
 //! ```
 //!
@@ -25,7 +25,7 @@ use crate::external::{self, ExternalSettings};
 use crate::failures::{returned, settle, settle_field};
 use crate::fetch::MemoryLimit;
 use crate::fields::OfField;
-use crate::kafka::lane::{Company, Drained, Lane, LaneSettings};
+use crate::kafka::lane::{Company, Drained, Lane, LaneSettings, Work};
 use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::lanes::Lanes;
@@ -62,7 +62,7 @@ pub struct WorkerSettings {
 pub struct Role {
     lanes: Vec<Lane>,
     threads: Vec<JoinHandle<()>>,
-    /// Fetch and external.
+    /// Fetch of each lane, what joins them, and external.
     tasks: Vec<tokio::task::JoinHandle<()>>,
     runtime: Handle,
 }
@@ -178,7 +178,7 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
     })
 }
 
-/// Opens the lanes of a worker, and joins what they read to one input. `in_flight` is of each.
+/// Opens the lanes of a worker, and what each of them reads. `in_flight` is of each.
 ///
 /// # Errors
 /// No client can be made.
@@ -187,7 +187,7 @@ pub fn task_lanes(
     urgencies: &[Urgency],
     in_flight: usize,
     until_drained: bool,
-) -> Result<(Vec<Lane>, Lanes), KafkaFailure> {
+) -> Result<(Vec<Lane>, Vec<(Urgency, Work)>), KafkaFailure> {
     // Not with the planner's: it waits for room, which only workers make.
     let company = Company::default();
     let mut lanes = Vec::new();
@@ -205,7 +205,7 @@ pub fn task_lanes(
         lanes.push(lane);
         tasks.push((*urgency, work));
     }
-    Ok((lanes, Lanes::new(tasks)))
+    Ok((lanes, tasks))
 }
 
 /// Starts a worker: tasks become features.
@@ -222,14 +222,23 @@ pub fn worker(
         settings.in_flight_fields,
         settings.until_drained,
     )?;
-    let (fetched_in, fetched) = bounded(BETWEEN_STAGES);
+    // The next of a lane is in hand already.
+    let (fetched_in, fetched) = bounded(BETWEEN_STAGES - 1);
     let (decoded_in, decoded) = bounded(BETWEEN_STAGES);
     let (prepared_in, prepared) = bounded(BETWEEN_STAGES);
     let (measured_in, measured) = bounded(settings.engine.batch_items.max(2));
     let (embedded_in, embedded) = bounded(settings.engine.batch_items.max(2));
 
-    let memory = MemoryLimit::new(settings.in_flight_bytes);
-    let fetching = runtime.spawn(fetch::run(tasks, fetched_in, runs, memory));
+    let memory = MemoryLimit::new(settings.in_flight_bytes, &settings.lanes);
+    let mut running = Vec::new();
+    let mut of_lanes = Vec::new();
+    for (urgency, work) in tasks {
+        let (of_lane_in, of_lane) = bounded(BETWEEN_STAGES);
+        let run = fetch::run((urgency, work), of_lane_in, runs.clone(), memory.clone());
+        running.push(runtime.spawn(run));
+        of_lanes.push((urgency, of_lane));
+    }
+    running.push(runtime.spawn(Lanes::new(of_lanes).join(fetched_in)));
     let mut threads = Vec::new();
     for _ in 0..settings.decode_threads.max(1) {
         threads.push(stage(Stage::Decode, &fetched, &decoded_in, decode::decode_field)?);
@@ -253,7 +262,7 @@ pub fn worker(
         kafka: kafka.clone(),
         commands: settings.commands,
     };
-    let asking = runtime.spawn(external::run(embedded, answered_in, external));
+    running.push(runtime.spawn(external::run(embedded, answered_in, external)));
     threads.push(spawn("publish", move || {
         while let Ok(field) = answered.recv_blocking() {
             publish::publish(field);
@@ -262,7 +271,7 @@ pub fn worker(
     Ok(Role {
         lanes,
         threads,
-        tasks: vec![fetching, asking],
+        tasks: running,
         runtime: runtime.clone(),
     })
 }

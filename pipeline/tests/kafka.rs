@@ -212,7 +212,7 @@ fn cloud_events(broker: &Broker) {
     assert_eq!(header("ce_type"), "wellspring.plate-ready.v1");
     assert_eq!(header("ce_source"), "wellspring");
     assert!(wellspring::clock::parse_moment(&header("ce_time"), 0).is_some());
-    assert_eq!(header("ce_dataschema"), "urn:wellspring:schema:plates:3");
+    assert_eq!(header("ce_dataschema"), "urn:wellspring:schema:plates:4");
     assert_eq!(header("content-type"), "application/avro");
     let trace = header("traceparent");
     assert_eq!(trace.split('-').map(str::len).collect::<Vec<_>>(), [2, 32, 16, 2]);

@@ -14,6 +14,7 @@ mod kernels;
 mod lanes;
 mod listing;
 mod pipeline;
+mod plan;
 mod process;
 mod scale;
 
@@ -57,6 +58,8 @@ enum Bench {
     Faults(faults::Args),
     /// Fields per second with transactions and without, and the processor time that Kafka takes.
     Delivery(delivery::Args),
+    /// Plates planned, from their files' names to the tasks' bytes.
+    Plan(plan::Args),
     /// How long a live plate takes beside a rerun, and alone.
     Lanes(lanes::Args),
     /// A fleet of up to hundreds of virtual workers on a real broker: throughput, latency of live plates, faults.
@@ -166,6 +169,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Pipeline(args) => pipeline::execute(&args, &mut printer),
         Bench::Delivery(args) => delivery::execute(&args, &mut printer),
         Bench::Faults(args) => faults::execute(&args, &mut printer),
+        Bench::Plan(args) => plan::execute(&args, &mut printer),
         Bench::Lanes(args) => lanes::execute(&args, &mut printer),
         Bench::Scale(args) => scale::execute(&args, &mut printer),
         Bench::Kafka(args) => kafka::execute(&args, &mut printer),

@@ -25,6 +25,7 @@ mod rerun;
 mod run;
 mod runs;
 pub(crate) mod say;
+mod screens;
 mod serve;
 mod simulate;
 mod status;
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Plates(plates::Args),
     /// See runs, pause them, let them go on, or end them.
     Runs(runs::Args),
+    /// See the runs of each screen; pause them all, let them go on, or end them.
+    Screens(screens::Args),
     /// See what failed for good, try it again, or say that it stands.
     DeadLetters(dead_letters::Args),
     /// Replay an earlier run's plates or features into a new run.
@@ -116,6 +119,7 @@ impl Command {
             Command::Status(args) => status::execute(&args),
             Command::Plates(args) => plates::execute(args),
             Command::Runs(args) => runs::execute(args),
+            Command::Screens(args) => screens::execute(args),
             Command::DeadLetters(args) => dead_letters::execute(args),
             Command::Replay(args) => replay::execute(args),
             Command::Rerun(args) => rerun::execute(args),

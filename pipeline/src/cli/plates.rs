@@ -1,5 +1,5 @@
-//! `wellspring plates`: announce plates, find them in a store, watch it for new ones, tell how far each is, release those that a
-//! quality gate holds back.
+//! `wellspring plates`: announce plates, find them in a store, watch it for new ones, tell how far each is, pause them or
+//! take them out of a run, release those that a quality gate holds back.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::runtime::Handle;
 use wellspring::clock::{now_ms, parse_deadline};
-use wellspring::events::{AcquisitionProgress, RunId};
+use wellspring::events::{AcquisitionProgress, RunId, Steering};
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
 use wellspring::plates::{Board, KnownRun, PlateState, RunState};
-use wellspring::runs::Run;
+use wellspring::runs::{Course, Run};
+use wellspring::steer::steer_plate;
 use wellspring::watch::{self, Patience, Ready, Watch, Wells};
 use wellspring::{plan, submit};
 use wellspring_workloads::words::{Barcode, WellPosition};
@@ -79,6 +80,18 @@ enum Command {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
+    /// Let the work on plates wait in a run. Fields that are in a worker are finished; no other is begun.
+    #[command(after_help = "Example:\n  wellspring plates pause BR00117006 --kafka kafka:9092")]
+    Pause(Steered),
+    /// Let paused plates go on where they were: within 10 seconds their work is there again.
+    #[command(after_help = "Example:\n  wellspring plates resume BR00117006 --kafka kafka:9092")]
+    Resume(Steered),
+    /// Take plates out of a run for good, such as one that was dropped or announced by mistake: the run is complete without
+    /// them, and what was made of them is in no result.
+    #[command(
+        after_help = "Example:\n  wellspring plates cancel BR00117006 --run rescue-pilot-1a2b3c4d --kafka kafka:9092"
+    )]
+    Cancel(Steered),
     /// Show how far one plate is, as JSON.
     #[command(after_help = "Example:\n  wellspring plates show BR00117006 --kafka kafka:9092")]
     Show {
@@ -87,6 +100,18 @@ enum Command {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Steered {
+    /// Barcodes.
+    #[arg(required = true)]
+    plates: Vec<Barcode>,
+    /// In this run. Default: in every run that has them and goes on.
+    #[arg(long)]
+    run: Option<RunId>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -169,6 +194,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
                 say::line(format_args!("{run}\t{} released", plates.join(", ")));
             }
         }
+        Command::Pause(steered) => steered.execute(Steering::Paused, "paused")?,
+        Command::Resume(steered) => steered.execute(Steering::Resumed, "resumed")?,
+        Command::Cancel(steered) => steered.execute(Steering::Cancelled, "cancelled")?,
         Command::List { kafka } => list(&Board::read(&kafka.settings()?)?),
         Command::Show { plate, kafka } => {
             let board = Board::read(&kafka.settings()?)?;
@@ -178,6 +206,40 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Steered {
+    fn execute(&self, action: Steering, done: &str) -> anyhow::Result<()> {
+        let kafka = self.kafka.settings()?;
+        let board = Board::read(&kafka)?;
+        let mut chosen = Vec::new();
+        for plate in &self.plates {
+            let before = chosen.len();
+            match &self.run {
+                Some(run) => chosen.push((run.clone(), plate)),
+                None => {
+                    let runs = board.plate(plate).into_iter().flat_map(|known| known.runs.keys());
+                    let goes_on = |run: &&RunId| {
+                        let state = board.run(run).map(KnownRun::state);
+                        matches!(state, Some(RunState::Open | RunState::Paused))
+                    };
+                    chosen.extend(runs.filter(goes_on).map(|run| (run.clone(), plate)));
+                }
+            }
+            if chosen.len() == before {
+                bail!("plate {plate} is in no run that goes on; `wellspring plates list` shows where it is");
+            }
+        }
+        for (run, plate) in chosen {
+            let before = if steer_plate(&kafka, &run, plate, action)? {
+                ""
+            } else {
+                " already"
+            };
+            say::line(format_args!("{run}\t{plate}\t{done}{before}"));
+        }
+        Ok(())
+    }
 }
 
 fn announce(args: AnnounceArgs) -> anyhow::Result<()> {
@@ -265,7 +327,11 @@ fn list(board: &Board) {
                 }
                 // What an operator did with the run is more than how far the plate came.
                 Some(state @ (RunState::Paused | RunState::Cancelled)) => state.to_string(),
-                Some(RunState::Open | RunState::Finished) => of_run.state.to_string(),
+                Some(RunState::Open | RunState::Finished) => match of_run.course {
+                    Course::Open => of_run.state.to_string(),
+                    Course::Paused => RunState::Paused.to_string(),
+                    Course::Cancelled => RunState::Cancelled.to_string(),
+                },
             };
             let reasons = of_run
                 .held

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 use wellspring::events::{LetterAction, RunId};
 use wellspring::kafka::tail::Start;
 use wellspring::kafka::topics;
 use wellspring::replay::Selection;
-use wellspring::rerun::{Anew, last_run, rerun};
+use wellspring::rerun::{Anew, Begin, last_run, rerun};
 use wellspring::resolve::{Filter, resolve};
+use wellspring_workloads::screen::Screen;
+use wellspring_workloads::screen::graph::{Level, StepGraph};
 use wellspring_workloads::words::Barcode;
 
 use super::common::{KafkaArgs, LaneName, parse_time, read_screen, runtime};
@@ -22,8 +24,9 @@ use super::say;
                   wellspring rerun rescue-pilot.toml --model dino-vits16 --kafka kafka:9092\n  \
                   wellspring rerun rescue-pilot.toml --failed --kafka kafka:9092\n\n\
                   A rerun is a new run: the screen under the next [screen] version. Where channels, preprocessing, network and \
-                  steps are those of the earlier run, its features are taken over; otherwise its plates are worked on \
-                  again, in the batch lane. `wellspring runs diff` tells what came out differently."
+                  steps are those of the earlier run, features are taken over of the fields whose images are what they were; \
+                  the other fields, or all, are worked on again, in the batch lane. `wellspring runs diff` tells what came \
+                  out differently."
 )]
 pub(crate) struct Args {
     /// The screen file.
@@ -34,17 +37,19 @@ pub(crate) struct Args {
     /// Only these plates.
     #[arg(long = "plate", value_name = "BARCODE")]
     plates: Vec<Barcode>,
-    /// Only what was announced, or embedded, at this time or later: 2026-11-22T23:15:04Z, or 2h, 3d ago.
+    /// Only what was announced, or embedded, at this time or later: 2026-11-22T23:15:04Z, or 2h, 3d ago. What is embedded is
+    /// taken over as it is.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<u64>,
     /// With another network than the screen file names.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// From the images on, though nothing in the screen asks for it: when images have changed.
-    #[arg(long)]
-    embed: bool,
+    /// From this step on, as `wellspring plan --graph` names them: `embed..` works on all images again, `compare..` takes features
+    /// over as they are, without a look at the store. Default: what has changed.
+    #[arg(long, value_name = "STEP..")]
+    steps: Option<String>,
     /// Nothing but what failed, in the run as it is: its dead letters are tried again.
-    #[arg(long, conflicts_with_all = ["since", "model", "embed", "lane"])]
+    #[arg(long, conflicts_with_all = ["since", "model", "steps", "lane"])]
     failed: bool,
     /// How urgent it is.
     #[arg(long, value_name = "LANE", value_enum, default_value_t = LaneName::Batch)]
@@ -71,6 +76,10 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(model) = args.model {
         screen.model.name = model;
     }
+    let begin = match args.steps.as_deref() {
+        None => Begin::Changed,
+        Some(step) => begin_with(step, &screen)?,
+    };
     let since = args.since.map(i64::try_from).transpose();
     let selection = Selection {
         plates: args.plates,
@@ -85,24 +94,51 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         screen,
         &old,
         &selection,
-        args.embed,
+        begin,
         args.lane.urgency(),
         (runtime.handle(), &scratch),
     )?;
     if args.json {
-        let word = match anew {
-            Anew::Comparison => "comparison",
-            Anew::Embedding => "embedding",
+        let (word, fields) = match anew {
+            Anew::Comparison => ("comparison", None),
+            Anew::Fields(fields) => ("changed", Some(fields)),
+            Anew::Embedding => ("embedding", None),
         };
-        say::line(json!({ "run": done.run, "of": old, "plates": done.plates, "anew": word }));
+        let mut line = json!({ "run": done.run, "of": old, "plates": done.plates, "anew": word });
+        if let Some(fields) = fields {
+            line["fields_taken_over"] = fields.same.into();
+            line["fields_anew"] = fields.anew.into();
+        }
+        say::line(line);
         return Ok(ExitCode::SUCCESS);
     }
     let how = match anew {
-        Anew::Comparison => format!("features of {old} taken over"),
+        Anew::Comparison => format!("features of {old} taken over as they are"),
+        Anew::Fields(fields) => format!(
+            "features of {old} taken over of {} fields; {} have changed, are new or had failed, and are worked on",
+            fields.same, fields.anew
+        ),
         Anew::Embedding => format!("plates of {old} announced again"),
     };
     say::line(format_args!("{}: {} plates, {how}", done.run, done.plates));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where to begin so that this step and all after it are done again. What lies before the features is done as one.
+fn begin_with(step: &str, screen: &Screen) -> anyhow::Result<Begin> {
+    let name = step.strip_suffix("..").unwrap_or(step);
+    let graph = StepGraph::of(screen)?;
+    match graph.steps().iter().find(|step| step.name == name) {
+        Some(step) if step.level == Level::Field => Ok(Begin::Images),
+        Some(_) => Ok(Begin::Features),
+        None => {
+            let known: Vec<&str> = graph.steps().iter().map(|step| step.name.as_str()).collect();
+            bail!(
+                "--steps: the screen has no step '{name}'; its steps are {}",
+                known.join(", ")
+            )
+        }
+    }
 }
 
 fn failed(

@@ -7,8 +7,9 @@ use serde::Serialize;
 use wellspring::clock::rfc3339;
 use wellspring::diff::{Change, Difference, diff};
 use wellspring::events::{RunId, Steering};
-use wellspring::kafka::topics;
+use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::plates::{Board, InRun, KnownRun, PlateState, RunState};
+use wellspring::runs::Course;
 use wellspring::steer::steer;
 use wellspring_workloads::words::Barcode;
 
@@ -115,18 +116,27 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
 impl Steered {
     fn execute(&self, action: Steering, done: &str) -> anyhow::Result<()> {
-        let kafka = self.kafka.settings()?;
-        runtime()?.block_on(topics::create_missing(&kafka))?;
-        for run in &self.runs {
-            let before = if steer(&kafka, run, action)? {
-                ""
-            } else {
-                " already"
-            };
-            say::line(format_args!("{run}\t{done}{before}"));
-        }
-        Ok(())
+        steer_all(&self.kafka.settings()?, &self.runs, action, done)
     }
+}
+
+/// Steers runs one after the other, and says so of each.
+pub(super) fn steer_all(
+    kafka: &KafkaSettings,
+    runs: &[RunId],
+    action: Steering,
+    done: &str,
+) -> anyhow::Result<()> {
+    runtime()?.block_on(topics::create_missing(kafka))?;
+    for run in runs {
+        let before = if steer(kafka, run, action)? {
+            ""
+        } else {
+            " already"
+        };
+        say::line(format_args!("{run}\t{done}{before}"));
+    }
+    Ok(())
 }
 
 /// A run in a list.
@@ -154,6 +164,14 @@ struct Shown<'a> {
 }
 
 impl<'a> Line<'a> {
+    pub(super) fn run(&self) -> &str {
+        self.run
+    }
+
+    pub(super) fn state(&self) -> RunState {
+        self.state
+    }
+
     pub(super) fn submitted_ms(&self) -> u64 {
         self.submitted_ms
     }
@@ -183,7 +201,8 @@ impl<'a> Line<'a> {
             fields_done: known.finished.map(|(done, _)| done),
             fields_failed: known.finished.map(|(_, failed)| failed),
         };
-        for (_, plate) in board.plates_of(run) {
+        let members = board.plates_of(run);
+        for (_, plate) in members.filter(|(_, plate)| plate.course != Course::Cancelled) {
             line.fields_expected += u64::from(plate.fields_expected);
             line.plates_planned += usize::from(plate.state >= PlateState::Planned);
             line.plates_profiled += usize::from(plate.state >= PlateState::Profiled);

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::words::WellPosition;
 
+use crate::ids::Content;
 use crate::scratch::{Place, ScratchError, ScratchWriter};
 
 /// A field by its well and number, in the plan's order.
-pub(super) type Field = (WellPosition, u32);
+pub type Field = (WellPosition, u32);
 
 /// One plate's fields.
 #[derive(Debug, Default)]
@@ -19,8 +20,8 @@ pub(super) struct PlateFields {
     pub(super) planned: Option<Planned>,
     /// Fields that were planned while the plate was still being imaged.
     pub(super) imaged: Option<u32>,
-    /// Where each field's record lies in the scratch file; empty while the index does too.
-    records: BTreeMap<Field, Place>,
+    /// Each field's record; empty while the index lies in the scratch file.
+    records: BTreeMap<Field, Record>,
     aside: Option<Aside>,
     failed: BTreeSet<Field>,
     /// Dead letters of its planning.
@@ -44,12 +45,17 @@ struct Aside {
     place: Place,
 }
 
-/// A field of it.
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    field: Field,
-    place: Place,
+/// A field's record.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Where it lies in the scratch file.
+    pub(super) place: Place,
+    /// What it was made from, as its id says.
+    pub(super) content: Option<Content>,
 }
+
+/// A field of an index in the scratch file.
+type Entry = (Field, Record);
 
 impl PlateFields {
     /// Fields that arrived.
@@ -87,12 +93,13 @@ impl PlateFields {
     pub(super) fn arrive(
         &mut self,
         field: Field,
-        record: &[u8],
+        (record, content): (&[u8], Option<Content>),
         scratch: &mut ScratchWriter,
     ) -> Result<(), ScratchError> {
         let records = self.here(scratch)?;
         if let std::collections::btree_map::Entry::Vacant(entry) = records.entry(field) {
-            entry.insert(scratch.push(record)?);
+            let place = scratch.push(record)?;
+            entry.insert(Record { place, content });
         }
         Ok(())
     }
@@ -118,8 +125,8 @@ impl PlateFields {
         if self.aside.is_some() || !self.complete() {
             return Ok(());
         }
-        let entries = self.records.iter().map(|(&field, &place)| Entry { field, place });
-        let place = scratch.put(&entries.collect::<Vec<_>>())?;
+        let entries = self.records.iter().map(|(&field, &record)| (field, record));
+        let place = scratch.put(&entries.collect::<Vec<Entry>>())?;
         self.aside = Some(Aside {
             fields: self.records.len(),
             failed: self.failed(),
@@ -129,26 +136,24 @@ impl PlateFields {
         Ok(())
     }
 
-    /// Where the records lie, in the plan's order; all that was written is flushed.
-    pub(super) fn places(&self, scratch: &mut ScratchWriter) -> Result<Vec<Place>, ScratchError> {
+    /// The records, in the plan's order; all that was written is flushed.
+    pub(super) fn index(&self, scratch: &mut ScratchWriter) -> Result<Vec<Entry>, ScratchError> {
         scratch.flush()?;
         match self.aside {
-            None => Ok(self.records.values().copied().collect()),
-            Some(aside) => {
-                let entries: Vec<Entry> = scratch.get(aside.place)?;
-                Ok(entries.into_iter().map(|entry| entry.place).collect())
-            }
+            None => Ok(self
+                .records
+                .iter()
+                .map(|(&field, &record)| (field, record))
+                .collect()),
+            Some(aside) => scratch.get(aside.place),
         }
     }
 
     /// The index in memory.
-    fn here(&mut self, scratch: &mut ScratchWriter) -> Result<&mut BTreeMap<Field, Place>, ScratchError> {
+    fn here(&mut self, scratch: &mut ScratchWriter) -> Result<&mut BTreeMap<Field, Record>, ScratchError> {
         if let Some(aside) = self.aside {
             let entries: Vec<Entry> = scratch.get(aside.place)?;
-            self.records = entries
-                .into_iter()
-                .map(|entry| (entry.field, entry.place))
-                .collect();
+            self.records = entries.into_iter().collect();
             self.aside = None;
         }
         Ok(&mut self.records)

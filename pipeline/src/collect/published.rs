@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 
 use wellspring_workloads::words::Barcode;
 
-use crate::events::{LetterAction, Status};
+use crate::events::{LetterAction, Status, Steering};
 
 /// One run, as its statuses tell of it.
 #[derive(Debug, Default)]
 pub struct Published {
     /// Its plates: those it was submitted with, and those that were announced to it since, once its planner says so.
     pub(super) members: BTreeSet<Barcode>,
+    /// Plates that an operator took out of it: they are no members any more, and nothing that is said of them counts.
+    pub(super) cancelled: BTreeSet<Barcode>,
     /// Plates that came to nothing so far.
     nothing: BTreeSet<Barcode>,
     /// Plates that an operator let into the comparison although a gate holds them back.
@@ -29,8 +31,19 @@ pub struct Published {
 impl Published {
     /// Takes one of the run's statuses.
     pub(crate) fn take(&mut self, status: &Status) {
+        if status.plate().is_some_and(|plate| self.cancelled.contains(plate)) {
+            return;
+        }
         match status {
             Status::RunSubmitted { plates, .. } => plates.iter().for_each(|plate| self.announced(plate)),
+            Status::PlateSteered {
+                plate,
+                action: Steering::Cancelled,
+                ..
+            } => {
+                self.members.remove(plate);
+                self.cancelled.insert(plate.clone());
+            }
             Status::PlateQueued { plate, .. } => self.announced(plate),
             Status::PlateImaging { plate, .. }
             | Status::PlatePlanned {
@@ -65,7 +78,7 @@ impl Published {
                 self.profiled.retain(|plate| !plates.contains(plate));
                 self.open_again();
             }
-            Status::RunSteered { .. } | Status::LettersResolved { .. } => {}
+            Status::RunSteered { .. } | Status::PlateSteered { .. } | Status::LettersResolved { .. } => {}
         }
     }
 
@@ -73,7 +86,7 @@ impl Published {
     fn announced(&mut self, plate: &Barcode) {
         if self.nothing.contains(plate) {
             self.begun(plate);
-        } else if self.members.insert(plate.clone()) {
+        } else if !self.cancelled.contains(plate) && self.members.insert(plate.clone()) {
             self.open_again();
         }
     }

@@ -128,6 +128,11 @@ fn of_kind(event: PlateReady, kind: &str, place: &str) -> Result<PlateReady, Pro
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_plate_ready", detail);
         return Err(problem.at(format!("{place}data.progress.passed_ms")));
     }
+    if event.taken_over.is_some() {
+        let detail = "taken_over is said by reruns alone";
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_plate_ready", detail);
+        return Err(problem.at(format!("{place}data.taken_over")));
+    }
     if event.kind() == kind {
         return Ok(event);
     }

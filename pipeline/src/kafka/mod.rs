@@ -30,7 +30,8 @@ use rdkafka::{ClientConfig, ClientContext};
 use serde::Serialize;
 
 use self::topics::Topic;
-use crate::events::Status;
+use crate::events::{PlateReady, Status};
+use crate::ids;
 use crate::schemas::{self, SchemaError, Schemas, Unwritable};
 
 /// How long one call to the broker may take before it is an error.
@@ -250,6 +251,11 @@ impl OutRecord {
     /// A record on the status topic.
     pub fn status(id: impl Into<String>, status: &Status) -> Result<Self, KafkaFailure> {
         Self::new(Topic::Status, status.run(), id, "wellspring.status.v1", status)
+    }
+
+    /// An event about a plate, on the topic of a lane.
+    pub fn plate(topic: Topic, key: &str, event: &PlateReady) -> Result<Self, KafkaFailure> {
+        Self::new(topic, key, ids::of_event(event), event.kind(), event)
     }
 
     /// A record with these bytes as its value.

@@ -87,6 +87,7 @@ fn passed(((run, plate), deadline): &(Of, u64)) -> Result<OutRecord, KafkaFailur
             passed_ms: Some(*deadline),
             ..AcquisitionProgress::default()
         }),
+        taken_over: None,
     };
     let id = ids::of_plate(run, plate, "deadline", &ids::content([deadline.to_le_bytes()]));
     OutRecord::new(Topic::Plates, plate.as_str(), id, event.kind(), &event)

@@ -53,7 +53,10 @@ pub(super) async fn plan_event(
     };
     let Some(progress) = &event.progress else {
         let why = imaging.map(|_| "it was announced as ready".to_owned());
-        let before = imaging.cloned().unwrap_or_default();
+        let mut before = imaging.cloned().unwrap_or_default();
+        if let Some(taken_over) = &event.taken_over {
+            before.take_over(taken_over);
+        }
         return planning.whole(&before, why, None).await;
     };
     if let Some(passed) = progress.passed_ms {
@@ -116,7 +119,7 @@ impl Planning<'_> {
         if found.tasks.is_empty() && before == Some(&now) {
             return Ok(Made::default());
         }
-        let mut records = self.task_records(&found.tasks)?;
+        let mut records = task_records(self.lane, &found.tasks)?;
         records.push(OutRecord::status(id, &status).map_err(internal)?);
         Ok(Made {
             records,
@@ -154,10 +157,15 @@ impl Planning<'_> {
                 ..Failure::plate(error)
             });
             plan.tasks.clear();
+            plan.refused = true;
         }
         let planned = count(before.planned.len() + plan.tasks.len());
-        let incomplete = finished.and_then(|why| self.never_came(&mut plan, planned, before.expected, &why));
-        let mut records = self.task_records(&plan.tasks)?;
+        // Of a plate that is refused for another reason than absent images it says nothing that some did not come.
+        let is_missing = |failure: &Failure| failure.class == FailureClass::MissingImage;
+        let incomplete = finished
+            .filter(|_| !plan.refused || plan.failures.iter().all(is_missing))
+            .and_then(|why| self.never_came(&mut plan, planned, before.expected, &why));
+        let mut records = task_records(self.lane, &plan.tasks)?;
         let mut fields_lost = 0;
         let mut letters = BTreeSet::new();
         for failure in plan.failures {
@@ -260,15 +268,19 @@ impl Planning<'_> {
         });
         Some(incomplete)
     }
+}
 
-    fn task_records(&self, tasks: &[FieldTask]) -> Result<Vec<OutRecord>, StageError> {
-        let record = |task: &FieldTask| {
-            let key = format!("{}/{}", self.plate, task.field.well);
-            let id = ids::of_field(&self.run.id, &task.field, "task", &ids::content_of_task(task));
-            OutRecord::new(self.lane.tasks(), key, id, "wellspring.task.v1", task).map_err(internal)
-        };
-        tasks.iter().map(record).collect()
-    }
+/// Tasks as they are published in a lane.
+///
+/// # Errors
+/// One that no record can hold.
+pub fn task_records(lane: Urgency, tasks: &[FieldTask]) -> Result<Vec<OutRecord>, StageError> {
+    let record = |task: &FieldTask| {
+        let key = format!("{}/{}", task.field.plate, task.field.well);
+        let id = ids::of_field(&task.run, &task.field, "task", &ids::content_of_task(task));
+        OutRecord::new(lane.tasks(), key, id, "wellspring.task.v1", task).map_err(internal)
+    };
+    tasks.iter().map(record).collect()
 }
 
 fn internal(error: crate::kafka::KafkaFailure) -> StageError {

@@ -13,7 +13,7 @@ use super::expected::expected_fields;
 use super::plate::{Field, PlateSource, tasks};
 use super::{check_planes, list_plate, read_plate_map};
 use crate::error::{Domain, Retry, StageError};
-use crate::events::{AcquisitionProgress, FieldTask, RunId, Status, WellFields};
+use crate::events::{AcquisitionProgress, FieldTask, RunId, Status, TakenOver, WellFields};
 use crate::ids;
 use crate::zarr;
 
@@ -70,11 +70,7 @@ impl Imaging {
         else {
             return;
         };
-        let of_well = |of: &WellFields| {
-            let well = of.well;
-            of.fields.clone().into_iter().map(move |field| (well, field))
-        };
-        self.planned.extend(planned.iter().flat_map(of_well));
+        self.planned.extend(planned.iter().flat_map(fields_of));
         self.add_wells(wells.as_deref());
         self.expected = self.expected.max(*fields_expected);
         let deadline = deadline_ms.map(|deadline| (deadline_said.unwrap_or(true), deadline));
@@ -83,6 +79,12 @@ impl Imaging {
             self.shading.clone_from(shading);
         }
         self.waits.clone_from(waits);
+    }
+
+    /// Takes the fields that need no task, since the run has their features.
+    pub(super) fn take_over(&mut self, taken_over: &TakenOver) {
+        self.planned.extend(taken_over.fields.iter().flat_map(fields_of));
+        self.shading.clone_from(&taken_over.shading);
     }
 
     /// When it is waited for no longer, in milliseconds since 1970 UTC.
@@ -154,6 +156,11 @@ impl Imaging {
         let taken = |field: &&FieldFiles| self.wells.contains(&field.well) || self.every_well && whole(field);
         fields.iter().filter(taken).collect()
     }
+}
+
+fn fields_of(of: &WellFields) -> impl Iterator<Item = Field> + use<> {
+    let well = of.well;
+    of.fields.clone().into_iter().map(move |field| (well, field))
 }
 
 /// What of a plate can be worked on.

@@ -121,7 +121,7 @@ pub async fn list_plate(
     assembled(store, screen, store.list(None).await?, Some(plate)).await
 }
 
-async fn assembled(
+pub(super) async fn assembled(
     store: &ImageStore,
     screen: &Screen,
     listed: Vec<Listed>,

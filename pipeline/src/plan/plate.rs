@@ -13,6 +13,7 @@ use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
 use super::expected::expected_fields;
 use super::files::{file_failures, no_image, remarks};
+use super::listing::assembled;
 use super::scaling::pooled_scaling;
 use super::{check_planes, count, images, list_plate, read_plate_map};
 use crate::decode::field_image;
@@ -21,7 +22,7 @@ use crate::events::FieldTask;
 use crate::fetch::read_channels;
 use crate::runs::{Run, run_id};
 use crate::shading::ShadingCache;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, Listed};
 
 /// Wells or plates that are named in one message.
 pub(super) const MOST_NAMED: usize = 12;
@@ -54,6 +55,8 @@ pub struct PlatePlan {
     pub tasks: Vec<FieldTask>,
     /// What cannot be done.
     pub failures: Vec<Failure>,
+    /// Whether something is wrong with the plate as a whole, so that there are no tasks.
+    pub refused: bool,
     /// Hash of the plate's illumination functions and dark-fields, where it has any.
     pub shading: Option<String>,
     /// Fields that it should have, where the microscope's metadata or the screen say so.
@@ -68,10 +71,11 @@ pub struct PlatePlan {
 pub(super) type Field = (WellPosition, u32);
 
 impl PlatePlan {
-    fn nothing(failures: Vec<Failure>) -> Self {
+    fn refused(failures: Vec<Failure>) -> Self {
         Self {
             tasks: Vec::new(),
             failures,
+            refused: true,
             shading: None,
             expected: None,
             left_out: 0,
@@ -80,7 +84,7 @@ impl PlatePlan {
     }
 
     pub(super) fn failed(error: StageError) -> Self {
-        Self::nothing(vec![Failure::plate(error)])
+        Self::refused(vec![Failure::plate(error)])
     }
 }
 
@@ -133,6 +137,19 @@ impl Failure {
 /// The store is away, or something of this program is wrong: nothing is known of the plate.
 pub async fn plan_plate(source: PlateSource<'_>, plate: &Barcode) -> Result<PlatePlan, StageError> {
     plan_rest(source, plate, &BTreeSet::new(), None).await
+}
+
+/// As [`plan_plate`], of files that were listed elsewhere.
+///
+/// # Errors
+/// As [`plan_plate`].
+pub async fn plan_listed(
+    source: PlateSource<'_>,
+    plate: &Barcode,
+    listed: Vec<Listed>,
+) -> Result<PlatePlan, StageError> {
+    let files = assembled(source.store, source.screen, listed, Some(plate)).await?;
+    plan_rest(source, plate, &BTreeSet::new(), Some(files)).await
 }
 
 /// As [`plan_plate`], for the fields that are not `planned` yet; `listed`: its files, where they have just been listed.
@@ -233,7 +250,7 @@ pub(super) async fn plan_rest(
                 expected,
                 left_out,
                 remarks,
-                ..PlatePlan::nothing(of_plate)
+                ..PlatePlan::refused(of_plate)
             });
         }
     };
@@ -249,6 +266,7 @@ pub(super) async fn plan_rest(
     Ok(PlatePlan {
         tasks: tasks(screen, plate, fields, scaling.as_deref(), shading.as_deref()),
         failures,
+        refused: false,
         shading,
         expected,
         left_out,

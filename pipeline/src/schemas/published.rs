@@ -36,9 +36,12 @@ macro_rules! schema {
 /// The texts of a topic's schemas, oldest first.
 pub fn texts(topic: Topic) -> &'static [&'static str] {
     match topic.records() {
-        Topic::Plates | Topic::BatchPlates => {
-            &[schema!("plates.v1"), schema!("plates.v2"), schema!("plates.v3")]
-        }
+        Topic::Plates | Topic::BatchPlates => &[
+            schema!("plates.v1"),
+            schema!("plates.v2"),
+            schema!("plates.v3"),
+            schema!("plates.v4"),
+        ],
         Topic::Tasks | Topic::BatchTasks => &[
             schema!("tasks.v1"),
             schema!("tasks.v2"),

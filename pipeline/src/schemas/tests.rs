@@ -47,6 +47,8 @@ fn samples(topic: Topic) -> Vec<Value> {
             json!({"plate": "BR00117006", "progress": {"wells": ["A01", "P24"], "fields_expected": 3456,
                    "deadline_ms": 1_764_000_000_000u64}}),
             json!({"plate": "BR00117006", "run": "sample-01234567", "progress": {"passed_ms": 1_764_000_000_000u64}}),
+            json!({"plate": "BR00117006", "run": "sample-01234567", "lane": "batch", "taken_over": {"from": "sample-76543210",
+                "fields": [{"well": "A01", "fields": [1, 9]}], "shading": "0123456789ab"}}),
         ],
         Topic::Tasks | Topic::BatchTasks => {
             let task = json!({
@@ -125,6 +127,7 @@ fn samples(topic: Topic) -> Vec<Value> {
             json!({"status": "run_finished", "run": "r", "fields_done": 3, "fields_failed": 1}),
             json!({"status": "plate_queued", "run": "r", "plate": "P"}),
             json!({"status": "run_steered", "run": "r", "action": "paused", "time_ms": 7}),
+            json!({"status": "plate_steered", "run": "r", "plate": "P", "action": "cancelled", "time_ms": 7}),
             json!({"status": "plate_imaging", "run": "r", "plate": "P", "planned": []}),
             json!({"status": "plate_imaging", "run": "r", "plate": "P", "planned": [{"well": "A01", "fields": [1, 2]}],
                    "wells": ["A01"], "fields_expected": 4, "deadline_said": false, "deadline_ms": 1_764_000_000_000u64, "shading": "0123456789ab",
@@ -434,7 +437,7 @@ fn bytes_that_are_passed_on_stay_as_they_are() {
     assert_eq!(framed(&avro).value, avro);
     assert_eq!(
         framed(&avro).schema.as_deref(),
-        Some("urn:wellspring:schema:plates:3")
+        Some("urn:wellspring:schema:plates:4")
     );
 }
 

@@ -83,12 +83,15 @@ impl<'a> Fleet<'a> {
             self.summary()
                 .is_some_and(|summary| summary["fields_done"] == done)
         });
-        let said = || std::fs::read_to_string(self.log()).unwrap_or_default();
         assert!(
             came,
             "{done} fields did not come; the processes said:\n{}",
-            said()
+            self.said()
         );
+    }
+
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     pub(crate) fn wait_for_a_feature(&self) {

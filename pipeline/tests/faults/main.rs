@@ -9,6 +9,7 @@ mod fleet;
 mod imaging;
 mod outside;
 mod records;
+mod reruns;
 mod steering;
 mod store;
 

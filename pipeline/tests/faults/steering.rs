@@ -154,6 +154,117 @@ fn a_cancelled_run_is_dropped_and_cannot_be_submitted_again() {
 }
 
 #[test]
+fn a_plate_that_is_taken_out_of_a_run_is_in_no_result_and_a_paused_one_waits() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plates = few_wells(folder.path(), "\"DNA\"");
+    // Two more plates of the same images.
+    let (images, map) = (plates.join("images"), plates.join("platemap.csv"));
+    let mut rows = std::fs::read_to_string(&map).unwrap();
+    let first = rows.clone();
+    for other in ["SMALL0002", "SMALL0003"] {
+        std::fs::create_dir(images.join(other)).unwrap();
+        for image in std::fs::read_dir(images.join("SMALL0001")).unwrap() {
+            let image = image.unwrap();
+            let name = image
+                .file_name()
+                .into_string()
+                .unwrap()
+                .replace("SMALL0001", other);
+            std::fs::copy(image.path(), images.join(other).join(name)).unwrap();
+        }
+        rows.push('\n');
+        rows.push_str(
+            &first
+                .lines()
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join("\n")
+                .replace("SMALL0001", other),
+        );
+    }
+    std::fs::write(&map, rows).unwrap();
+    let screen = plates.join("screen.toml");
+    let text = std::fs::read_to_string(&screen).unwrap();
+    let all = "[\"SMALL0001\", \"SMALL0002\", \"SMALL0003\"]";
+    std::fs::write(&screen, text.replace("[\"SMALL0001\"]", all)).unwrap();
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let fleet = Fleet::new(&models, folder.path(), &bootstrap);
+    let _serve = fleet.serve();
+    fleet.submit();
+    wait_for("plans", || fleet.run_of("small")["plates_planned"] == 3);
+    let run = fleet.run_of("small");
+    let run = name(&run);
+    assert!(fleet.succeeds(&["plates", "pause", "SMALL0002"]));
+    assert!(fleet.succeeds(&["plates", "cancel", "SMALL0003", "--run", run]));
+    assert!(
+        fleet.succeeds(&["plates", "cancel", "SMALL0003", "--run", run]),
+        "twice is once"
+    );
+    assert!(
+        !fleet.succeeds(&["plates", "resume", "SMALL0003", "--run", run]),
+        "it stays so"
+    );
+    assert!(
+        !fleet.succeeds(&["plates", "cancel", "SMALL0009"]),
+        "no such plate"
+    );
+    let _worker = fleet.start(&["worker"]);
+    let of_plate = |plate: &str| {
+        let features = records(&fleet.kafka, Topic::Features);
+        features
+            .iter()
+            .filter(|record| json(record)["plate"] == plate)
+            .count() as u64
+    };
+    let waiting = || {
+        let waiting = by_subject(&records(&fleet.kafka, Topic::Retries));
+        waiting.keys().filter(|field| field.contains("SMALL0002")).count() as u64
+    };
+    wait_for("all to be done or to wait", || {
+        of_plate("SMALL0001") == FIELDS && waiting() == FIELDS
+    });
+    assert_eq!((of_plate("SMALL0002"), of_plate("SMALL0003")), (0, 0));
+    assert_eq!(
+        (&fleet.run_of("small")["state"], &fleet.run_of("small")["plates"]),
+        (&"open".into(), &2.into())
+    );
+    assert!(fleet.succeeds(&["plates", "resume", "SMALL0002"]));
+    fleet.wait_for_fields(2 * FIELDS);
+    assert_eq!((of_plate("SMALL0002"), of_plate("SMALL0003")), (FIELDS, 0));
+    let summary = fleet.summary().unwrap();
+    assert_eq!(
+        (&summary["lost"], &summary["dead_letters"]),
+        (&0.into(), &0.into())
+    );
+    assert!(
+        !fleet.succeeds(&["plates", "cancel", "SMALL0002"]),
+        "the run is finished"
+    );
+
+    // By the name of the screen.
+    let mut list = fleet.command(&["screens", "list", "--json"]);
+    let listed: Value =
+        serde_json::from_slice(&list.stdout(Stdio::piped()).output().unwrap().stdout).unwrap();
+    assert_eq!(
+        (&listed["screen"], &listed["runs"][0]["state"]),
+        (&"small".into(), &"finished".into())
+    );
+    assert!(
+        !fleet.succeeds(&["screens", "pause", "small"]),
+        "none of its runs goes on"
+    );
+    assert!(!fleet.succeeds(&["screens", "show", "smal"]), "no such screen");
+    std::fs::write(&screen, text.replace("[screen]\n", "[screen]\nversion = 2\n")).unwrap();
+    assert!(fleet.succeeds(&["submit", screen.to_str().unwrap()]));
+    assert!(fleet.succeeds(&["screens", "cancel", "small"]));
+    let mut show = fleet.command(&["screens", "show", "small"]);
+    let shown: Value = serde_json::from_slice(&show.stdout(Stdio::piped()).output().unwrap().stdout).unwrap();
+    assert_eq!(shown["runs"][0]["run"], run);
+    assert_eq!(shown["runs"][1]["state"], "cancelled");
+}
+
+#[test]
 fn a_live_plate_overtakes_a_batch_that_goes_on_behind_it() {
     let Some(models) = models() else { return };
     let folder = tempfile::tempdir().unwrap();

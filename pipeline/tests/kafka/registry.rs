@@ -160,7 +160,7 @@ fn schemas_that_may_only_be_looked_up_are_not_registered() {
         Schemas::new(Format::Avro, Some(settings)).unwrap(),
     );
     let message = chain(&broker.create_topics(&kafka).unwrap_err());
-    assert!(message.contains("pipeline/schemas/plates.v3.avsc"), "{message}");
+    assert!(message.contains("pipeline/schemas/plates.v4.avsc"), "{message}");
     broker.create_topics(&with(kafka.clone(), schemas(&url))).unwrap();
     broker.create_topics(&kafka).unwrap();
 }

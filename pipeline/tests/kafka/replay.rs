@@ -214,8 +214,17 @@ fn a_rerun_makes_anew_what_changed_and_nothing_else() {
             .collect::<Vec<_>>()
     };
 
-    // Another seed of the comparison: the features are the old ones.
-    let first = rerun("[comparison]\nseed = 7\n", &[]);
+    // Another seed of the comparison: the features are the old ones, whatever has become of the images.
+    let seed = "[comparison]\nseed = 7\n";
+    std::fs::write(&file, text_of(seed)).unwrap();
+    let looked = command(&kafka, &["rerun", file.to_str().unwrap()]);
+    assert_eq!(looked.status.code(), Some(2));
+    assert!(
+        text(&looked.stderr).contains("none of the images"),
+        "{}",
+        text(&looked.stderr)
+    );
+    let first = rerun(seed, &["--steps", "compare.."]);
     assert_eq!(
         (&first["anew"], &first["of"]),
         (&"comparison".into(), &old.as_str().into())
@@ -226,7 +235,7 @@ fn a_rerun_makes_anew_what_changed_and_nothing_else() {
     assert!(batch().is_empty());
 
     // Once more is a run of its own, which begins from the last one.
-    let second = rerun("[comparison]\nseed = 7\n", &["--plate", "P2"]);
+    let second = rerun(seed, &["--plate", "P2", "--steps", "normalise.."]);
     assert_eq!(second["of"], first.as_str());
     assert_ne!(second["run"], first.as_str());
 
@@ -237,7 +246,7 @@ fn a_rerun_makes_anew_what_changed_and_nothing_else() {
         (&"embedding".into(), &2.into())
     );
     assert_eq!(batch(), [third["run"].as_str().unwrap(); 2]);
-    let fourth = rerun("", &["--of", &old, "--embed", "--plate", "P1"]);
+    let fourth = rerun("", &["--of", &old, "--steps", "images..", "--plate", "P1"]);
     assert_eq!(
         (&fourth["anew"], &fourth["plates"]),
         (&"embedding".into(), &1.into())

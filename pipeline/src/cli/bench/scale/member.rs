@@ -2,7 +2,7 @@
 //! replaced by delays.
 //!
 //! Tasks enter from Kafka; for each its features leave, made up. Between the two a field takes the time of a read, at
-//! most [`CONCURRENCY`] at once, passes as many queues of [`BETWEEN_STAGES`] as in a real worker, and takes its turn in a batch
+//! most [`CONCURRENCY`] of a lane at once, passes as many queues of [`BETWEEN_STAGES`] as in a real worker, and takes its turn in a batch
 //! of the engine. Fails where Kafka does.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use wellspring::error::{Stage, StageError};
 use wellspring::events::{FieldFeatures, FieldTask};
 use wellspring::fetch::CONCURRENCY;
-use wellspring::kafka::lane::Lane;
+use wellspring::kafka::lane::{Lane, Work};
 use wellspring::kafka::topics::{Topic, Urgency};
 use wellspring::kafka::{KafkaSettings, OutRecord};
 use wellspring::lanes::Lanes;
@@ -82,24 +82,32 @@ async fn terminated() -> std::io::Result<()> {
 }
 
 /// All stages of one worker, until its lanes end.
-async fn work(tasks: Lanes, delays: Delays) {
-    let (fetched_in, fetched) = bounded(BETWEEN_STAGES);
+async fn work(tasks: Vec<(Urgency, Work)>, delays: Delays) {
+    let (fetched_in, fetched) = bounded(BETWEEN_STAGES - 1);
     let (decoded_in, decoded) = bounded(BETWEEN_STAGES);
     let (prepared_in, prepared) = bounded(BETWEEN_STAGES);
     let (measured_in, measured) = bounded(delays.batch.max(BETWEEN_STAGES));
+    let mut fetching = JoinSet::new();
+    let mut of_lanes = Vec::new();
+    for (urgency, work) in tasks {
+        let (of_lane_in, of_lane) = bounded(BETWEEN_STAGES);
+        fetching.spawn(fetch(work, of_lane_in, delays.read));
+        of_lanes.push((urgency, of_lane));
+    }
     tokio::join!(
-        fetch(tasks, fetched_in, delays.read),
+        Lanes::new(of_lanes).join(fetched_in),
         hand_on(fetched, decoded_in),
         hand_on(decoded, prepared_in),
         hand_on(prepared, measured_in),
         embed(measured, delays),
     );
+    while fetching.join_next().await.is_some() {}
 }
 
-/// As the real stage: a limited number at once, in the order in which the lanes give them.
-async fn fetch(mut tasks: Lanes, output: Sender<Tracked<Arc<FieldTask>>>, read: Duration) {
+/// As the real stage: a limited number of a lane at once, in its order.
+async fn fetch(tasks: Work, output: Sender<Tracked<Arc<FieldTask>>>, read: Duration) {
     let mut fetching = JoinSet::new();
-    while let Some(task) = tasks.next().await {
+    while let Ok(task) = tasks.recv().await {
         while fetching.len() >= CONCURRENCY {
             fetching.join_next().await;
         }

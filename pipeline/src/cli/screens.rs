@@ -1,0 +1,150 @@
+//! `wellspring screens`: the runs of each screen; pause them all, let them go on, end them.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+use wellspring::clock::rfc3339;
+use wellspring::events::{RunId, Steering};
+use wellspring::plates::{Board, RunState};
+use wellspring_workloads::screen::ScreenName;
+
+use super::common::KafkaArgs;
+use super::runs::{Line, steer_all};
+use super::say;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  wellspring screens pause rescue-pilot --kafka kafka:9092")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List every screen that was submitted, by name, with its runs and how far the newest is.
+    #[command(after_help = "Example:\n  wellspring screens list --kafka kafka:9092")]
+    List {
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Show the runs of a screen, oldest first, as JSON.
+    #[command(after_help = "Example:\n  wellspring screens show rescue-pilot --kafka kafka:9092")]
+    Show {
+        /// The screen.
+        screen: ScreenName,
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Let the work of all runs of screens wait, as `runs pause` does.
+    #[command(after_help = "Example:\n  wellspring screens pause rescue-pilot --kafka kafka:9092")]
+    Pause(Steered),
+    /// Let paused runs of screens go on, as `runs resume` does.
+    #[command(after_help = "Example:\n  wellspring screens resume rescue-pilot --kafka kafka:9092")]
+    Resume(Steered),
+    /// End all runs of screens that have not ended, as `runs cancel` does.
+    #[command(after_help = "Example:\n  wellspring screens cancel rescue-pilot --kafka kafka:9092")]
+    Cancel(Steered),
+}
+
+#[derive(Debug, clap::Args)]
+struct Steered {
+    /// The screens.
+    #[arg(required = true)]
+    screens: Vec<ScreenName>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::List { json, kafka } => list(&Board::read(&kafka.settings()?)?, json)?,
+        Command::Show { screen, kafka } => {
+            let board = Board::read(&kafka.settings()?)?;
+            let runs = runs_of(&board, &screen)?;
+            say::line(serde_json::to_string_pretty(&Shown {
+                screen: &screen,
+                runs,
+            })?);
+        }
+        Command::Pause(steered) => steered.execute(Steering::Paused, "paused")?,
+        Command::Resume(steered) => steered.execute(Steering::Resumed, "resumed")?,
+        Command::Cancel(steered) => steered.execute(Steering::Cancelled, "cancelled")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    screen: &'a ScreenName,
+    runs: Vec<Line<'a>>,
+}
+
+impl Steered {
+    fn execute(&self, action: Steering, done: &str) -> anyhow::Result<()> {
+        let kafka = self.kafka.settings()?;
+        let board = Board::read(&kafka)?;
+        let mut chosen = Vec::new();
+        for screen in &self.screens {
+            let runs = runs_of(&board, screen)?;
+            let going = runs
+                .iter()
+                .filter(|run| matches!(run.state(), RunState::Open | RunState::Paused));
+            let before = chosen.len();
+            chosen.extend(going.map(|run| RunId::from(run.run())));
+            ensure!(
+                chosen.len() > before,
+                "no run of screen '{screen}' is going on; `wellspring screens show {screen}` shows how they ended"
+            );
+        }
+        // Only once it is certain that each of them can be.
+        steer_all(&kafka, &chosen, action, done)
+    }
+}
+
+/// The runs of a screen, oldest first.
+fn runs_of<'a>(board: &'a Board, screen: &ScreenName) -> anyhow::Result<Vec<Line<'a>>> {
+    let runs = by_screen(board).remove(screen.as_str());
+    runs.with_context(|| {
+        format!("screen '{screen}' was never submitted; `wellspring screens list` shows what was")
+    })
+}
+
+fn by_screen(board: &Board) -> BTreeMap<&str, Vec<Line<'_>>> {
+    let mut screens: BTreeMap<&str, Vec<Line<'_>>> = BTreeMap::new();
+    for (run, known) in board.runs() {
+        let runs = screens.entry(&known.screen).or_default();
+        runs.push(Line::of(board, run, known));
+    }
+    for runs in screens.values_mut() {
+        runs.sort_by_key(Line::submitted_ms);
+    }
+    screens
+}
+
+fn list(board: &Board, json: bool) -> anyhow::Result<()> {
+    for (screen, runs) in by_screen(board) {
+        if json {
+            say::line(serde_json::to_string(
+                &serde_json::json!({ "screen": screen, "runs": runs }),
+            )?);
+            continue;
+        }
+        let Some(newest) = runs.last() else { continue };
+        let count = match runs.len() {
+            1 => "1 run".to_owned(),
+            count => format!("{count} runs"),
+        };
+        say::line(format_args!(
+            "{screen}\t{count}\tnewest {} {}\t{}",
+            newest.run(),
+            newest.state(),
+            rfc3339(newest.submitted_ms())
+        ));
+    }
+    Ok(())
+}
