@@ -139,7 +139,8 @@ impl Collection {
         {
             return Ok(());
         }
-        if let Some(plate) = &letter.plate {
+        // What a step was asked about wells and plates concerns no field.
+        if let Some(plate) = letter.plate.as_ref().filter(|_| letter.step.is_none()) {
             let fields = self.plates.entry(plate.clone()).or_default();
             match failed_field(&letter) {
                 Some(field) => fields.fail(field, true, &mut self.scratch).map_err(disk)?,
@@ -308,6 +309,11 @@ impl Collection {
         let mut letters: Vec<&DeadLetter> = self.letters.values().map(|(_, letter)| letter).collect();
         letters.sort_by_key(|letter| (&letter.plate, letter.well, letter.field, letter.class, &letter.id));
         letters
+    }
+
+    /// Adds a letter that is made while the run is finished, and is on its topic soon.
+    pub fn add_letter(&mut self, letter: DeadLetter) {
+        self.letters.insert(letter.id.clone(), (i64::MAX, letter));
     }
 
     /// The features of a plate's fields in the plan's order, read one by one from the scratch file.

@@ -27,6 +27,7 @@ use wellspring_workloads::words::{Barcode, WellPosition};
 use crate::collect::Collection;
 use crate::drift::Watch;
 use crate::error::{Stage, StageError};
+use crate::external::beyond::Asker;
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{ComparisonTables, Provenance};
 use crate::runs::Run;
@@ -76,11 +77,12 @@ impl Compared {
 }
 
 /// Writes the field and well tables into `out` while it builds profiles, then compares into its own tables there.
-/// `provenance` gets the hash of the alignment, where there is one.
+/// `asker` asks the steps of wells and plates; `provenance` gets the hash of the alignment, where there is one.
 pub fn compare(
     run: &Run,
     collection: &mut Collection,
     map: Option<&PlateMap>,
+    asker: &mut Asker<'_>,
     provenance: &mut Provenance,
     out: &Path,
 ) -> Result<Compared, StageError> {
@@ -99,7 +101,7 @@ pub fn compare(
             reader.push(&features?).map_err(internal)?;
         }
         let released = collection.published.released.contains(barcode);
-        if let Some(plate) = reader.end_plate(released).map_err(internal)? {
+        if let Some(plate) = reader.end_plate(released, asker)? {
             held.extend(plate.held.map(|reason| (barcode.clone(), reason)));
             kept.plate(barcode, &plate.wells).map_err(internal)?;
             planned.watch(screen, &plate.wells, plate.measured);

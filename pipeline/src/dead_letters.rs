@@ -60,30 +60,8 @@ pub fn letter(
     ticket: &Ticket,
 ) -> DeadLetter {
     let original = &ticket.record().value;
-    let mut id = Sha256::new();
-    for part in [
-        place.run.clone().unwrap_or_default(),
-        place.plate.as_ref().map(ToString::to_string).unwrap_or_default(),
-        place.well.map(|well| well.to_string()).unwrap_or_default(),
-        place.field.map(|field| field.to_string()).unwrap_or_default(),
-        class.to_string(),
-        message.clone(),
-    ] {
-        id.update(part.as_bytes());
-        id.update([0]);
-    }
-    id.update(original);
-    let id: String = id
-        .finalize()
-        .iter()
-        .take(12)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let kept = if original.len() > WHOLE_BYTES {
-        BEGINNING_BYTES
-    } else {
-        original.len()
-    };
+    let id = id_of(&place, class, &message, original);
+    let origin = ticket.origin();
     DeadLetter {
         id,
         run: place.run,
@@ -92,15 +70,83 @@ pub fn letter(
         plate: place.plate,
         well: place.well,
         field: place.field,
+        step: None,
         fields_lost: place.fields_lost,
         message,
-        origin: ticket.origin(),
+        origin,
         attempt: failures::attempt(ticket.record()),
         worker: ticket.facts().worker.clone(),
-        original: Some(STANDARD.encode(&original[..kept])),
+        original: Some(kept(original)),
         original_bytes: original.len() as u64,
         time_ms: now_ms(),
     }
+}
+
+/// The letter for a step that gave no answer to `request` about a well, a plate or the screen. No record failed, so none
+/// is sent back: whoever tries it again has the step asked again.
+pub fn letter_of_step(
+    place: Place,
+    step: &str,
+    class: FailureClass,
+    message: String,
+    request: &[u8],
+    (attempt, worker): (u32, &str),
+) -> DeadLetter {
+    DeadLetter {
+        id: id_of(&place, class, &message, step.as_bytes()),
+        run: place.run,
+        class,
+        stage: Stage::External,
+        plate: place.plate,
+        well: place.well,
+        field: None,
+        step: Some(step.to_owned()),
+        fields_lost: 0,
+        message,
+        origin: Origin {
+            topic: String::new(),
+            partition: -1,
+            offset: -1,
+            key: String::new(),
+        },
+        attempt,
+        worker: worker.to_owned(),
+        original: Some(kept(request)),
+        original_bytes: request.len() as u64,
+        time_ms: now_ms(),
+    }
+}
+
+/// The same failure of the same has the same id.
+fn id_of(place: &Place, class: FailureClass, message: &str, original: &[u8]) -> String {
+    let mut id = Sha256::new();
+    for part in [
+        place.run.clone().unwrap_or_default(),
+        place.plate.as_ref().map(ToString::to_string).unwrap_or_default(),
+        place.well.map(|well| well.to_string()).unwrap_or_default(),
+        place.field.map(|field| field.to_string()).unwrap_or_default(),
+        class.to_string(),
+        message.to_owned(),
+    ] {
+        id.update(part.as_bytes());
+        id.update([0]);
+    }
+    id.update(original);
+    id.finalize()
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// As much of a record as a letter has, in base64.
+fn kept(original: &[u8]) -> String {
+    let kept = if original.len() > WHOLE_BYTES {
+        BEGINNING_BYTES
+    } else {
+        original.len()
+    };
+    STANDARD.encode(&original[..kept])
 }
 
 /// The record a letter is about, as it was; `None` where it was too large to be kept.
@@ -109,12 +155,13 @@ pub fn original(letter: &DeadLetter) -> Option<Vec<u8>> {
     (bytes.len() as u64 == letter.original_bytes).then_some(bytes)
 }
 
-/// What a letter is about, in words: plate, well and field as far as they are known.
+/// What a letter is about, in words: plate, well and field as far as they are known, and the step that was asked about them.
 pub fn subject(letter: &DeadLetter) -> String {
     let parts = [
         letter.plate.as_ref().map(|plate| format!("plate {plate}")),
         letter.well.map(|well| format!("well {well}")),
         letter.field.map(|field| format!("field {field}")),
+        letter.step.as_ref().map(|step| format!("step {step}")),
     ];
     let known: Vec<String> = parts.into_iter().flatten().collect();
     if known.is_empty() {

@@ -165,6 +165,9 @@ pub struct DeadLetter {
     pub well: Option<WellPosition>,
     /// The field, where known.
     pub field: Option<u32>,
+    /// The external step that gave no answer about a well, a plate or the screen; of those about fields the message names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// How many fields of view this failure cost.
     pub fields_lost: u32,
     /// What was wrong, where, and what to do.

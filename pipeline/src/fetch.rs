@@ -104,7 +104,7 @@ pub async fn run(
                 continue;
             }
         };
-        let Some(ticket) = stay_or_go(ticket, runs.course(&run.id, &task.field.plate)) else {
+        let Some(ticket) = stay_or_go(ticket, runs.course_of_plate(&run.id, &task.field.plate)) else {
             continue;
         };
         // Memory is reserved here and not in the spawned task, so that fields get it in the order of the topic.

@@ -18,6 +18,7 @@ use crate::compare::{Compared, Exemplar, compare, exemplars};
 use crate::decode::field_image;
 use crate::error::{Stage, StageError};
 use crate::events::RunId;
+use crate::external::beyond::{Asker, Asking, StepOutcome};
 use crate::failpoint;
 use crate::kafka::KafkaSettings;
 use crate::plan::{images, list_plate, read_plate_map};
@@ -61,6 +62,9 @@ struct RunFile<'a> {
     device: &'a str,
     version: &'static str,
     notes: &'a [String],
+    /// Of steps that were asked about wells, plates and the screen.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    external: &'a [StepOutcome],
     definition: &'a wellspring_workloads::screen::Screen,
 }
 
@@ -75,15 +79,16 @@ pub struct Surroundings {
     pub started: Option<std::time::Instant>,
 }
 
-/// Writes everything into `out` and publishes what is not published yet.
+/// Writes everything into `out`, asks the steps of wells, plates and the screen, and publishes what is not published yet.
 pub fn finish(
     run: &Run,
     collection: &mut Collection,
     kafka: &KafkaSettings,
-    runtime: &Handle,
+    asking: &Asking<'_>,
     surroundings: &Surroundings,
     out: &Path,
 ) -> Result<(RunSummary, Compared), StageError> {
+    let runtime = asking.runtime;
     let model = run.model();
     let mut provenance = Provenance {
         screen: run.screen.name.to_string(),
@@ -96,19 +101,26 @@ pub fn finish(
     };
     // A map that cannot be read has failed every plate in planning, with its reason; the tables are then empty.
     let map = runtime.block_on(read_plate_map(&run.screen)).ok();
-    let mut compared = compare(run, collection, map.as_ref(), &mut provenance, out)?;
+    let mut asker = Asker::new(run, asking, &collection.letters(), &provenance, out);
+    let mut compared = compare(run, collection, map.as_ref(), &mut asker, &mut provenance, out)?;
     failpoint::pass("collector", "compare");
     compared
         .drift
         .write(out, &provenance)
         .map_err(|error| StageError::internal(Stage::Compare, error))?;
+    asker.screen(&compared)?;
+    let asked = asker.finish();
+    compared.left_out.extend(asked.left_out);
+    for letter in &asked.letters {
+        collection.add_letter(letter.clone());
+    }
     let mut letters = JsonLines::create(&out.join("dead-letters.jsonl")).map_err(disk)?;
     for letter in collection.letters() {
         letters.push(letter).map_err(disk)?;
     }
     letters.finish().map_err(disk)?;
 
-    publish::publish(run, collection, &mut compared, &provenance, kafka)?;
+    publish::publish(run, collection, &mut compared, &asked.letters, &provenance, kafka)?;
 
     let progress = collection.progress();
     let summary = RunSummary {
@@ -132,7 +144,7 @@ pub fn finish(
         write_report(
             run,
             collection,
-            &compared,
+            (&compared, &asked.outcomes),
             &summary,
             provenance.clone(),
             runtime,
@@ -146,6 +158,7 @@ pub fn finish(
         device: &surroundings.device,
         version: env!("CARGO_PKG_VERSION"),
         notes: &notes(&compared),
+        external: &asked.outcomes,
         definition: &run.screen,
     };
     failpoint::pass("collector", "finish");
@@ -183,7 +196,7 @@ pub fn notes(compared: &Compared) -> Vec<String> {
 fn write_report(
     run: &Run,
     collection: &Collection,
-    compared: &Compared,
+    (compared, outcomes): (&Compared, &[StepOutcome]),
     summary: &RunSummary,
     provenance: Provenance,
     runtime: &Handle,
@@ -211,6 +224,11 @@ fn write_report(
             .iter()
             .map(|text| ("left out".to_owned(), text.clone()))
             .chain(beyond.map(|text| ("shown".to_owned(), text.clone())))
+            .chain(
+                outcomes
+                    .iter()
+                    .map(|outcome| (format!("step {}", outcome.step), outcome.describe())),
+            )
             .collect(),
     };
     let dead_letters: Vec<DeadLetterLine> = collection

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wellspring_workloads::words::{Barcode, FieldId};
+use wellspring_workloads::words::{Barcode, FieldId, WellPosition};
 
 use crate::events::{FieldTask, PlateReady, RunId};
 
@@ -110,6 +110,11 @@ pub fn of_event(event: &PlateReady) -> String {
 pub fn of_field(run: &RunId, field: &FieldId, step: &str, content: &str) -> String {
     let FieldId { plate, well, field } = field;
     format!("{run}/{plate}/{well}/{field}/{step}/{content}")
+}
+
+/// The id of what is asked about a well.
+pub fn of_well(run: &str, plate: &Barcode, well: WellPosition, step: &str, content: &str) -> String {
+    format!("{run}/{plate}/{well}/{step}/{content}")
 }
 
 /// The id of a record about a plate.

@@ -261,7 +261,7 @@ impl Planner {
     /// Whether it is worked on now in none of its runs.
     fn is_idle(&self, waiting: &Waiting) -> bool {
         let mut runs = waiting.runs.iter();
-        runs.all(|run| self.runs.course(&run.id, &waiting.event.plate) != Course::Open)
+        runs.all(|run| self.runs.course_of_plate(&run.id, &waiting.event.plate) != Course::Open)
     }
 
     /// Whether the event is the batch planner's to plan.
@@ -297,7 +297,7 @@ impl Planner {
         self.known.catch_up(&self.kafka, assignment)?;
         let (mut records, mut learned) = (Vec::new(), Vec::new());
         for run in runs {
-            let course = self.runs.course(&run.id, &event.plate);
+            let course = self.runs.course_of_plate(&run.id, &event.plate);
             if course == Course::Cancelled {
                 tracing::info!(run = run.id, plate = %event.plate, "the run, or the plate in it, was cancelled");
                 continue;

@@ -235,10 +235,11 @@ impl Old {
                 ("[preprocess]", serde_json::to_value(&screen.preprocess)),
                 ("[nuclei]", serde_json::to_value(&screen.nuclei)),
                 ("[model]", serde_json::to_value(&screen.model.name)),
-                (
-                    "[[steps]]",
-                    serde_json::to_value((&screen.networks, &screen.steps)),
-                ),
+                // Steps of coarser levels are asked anew, of whatever the features come to.
+                ("[[steps]]", {
+                    let of_fields = screen.steps.iter().filter(|step| step.level.is_field());
+                    serde_json::to_value((&screen.networks, of_fields.collect::<Vec<_>>()))
+                }),
             ]
         };
         for ((part, old), (_, new)) in parts(&self.screen).into_iter().zip(parts(screen)) {
@@ -345,7 +346,11 @@ pub fn features(
         producer.publish_once(TRIES, &[OutRecord::status(submitted_id, &submitted)?])?;
     }
     let letters: Vec<DeadLetter> = match selection.is_whole() {
-        true => collection.letters().into_iter().cloned().collect(),
+        // What was asked about wells, plates and the old screen is asked again.
+        true => {
+            let letters = collection.letters().into_iter();
+            letters.filter(|letter| letter.step.is_none()).cloned().collect()
+        }
         false => Vec::new(),
     };
     for plate in chosen.iter().filter(|plate| !there.planned.contains(*plate)) {

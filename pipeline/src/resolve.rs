@@ -157,8 +157,10 @@ pub fn resolve(
         }
         if action == LetterAction::Retried {
             match again(&kafka, &stored.letter, &planned) {
+                // The step is asked again when the run's results are made anew.
+                Ok(None) => {}
                 // Letters of one record, such as a plate event, send it back once.
-                Ok(record) => {
+                Ok(Some(record)) => {
                     let origin = &stored.letter.origin;
                     records.insert((origin.topic.clone(), origin.partition, origin.offset), record);
                 }
@@ -218,12 +220,15 @@ fn planned(kafka: &KafkaSettings) -> Result<BTreeSet<(RunId, Barcode)>, KafkaFai
     Ok(planned)
 }
 
-/// The original record, on its way back; else why not.
+/// The original record, on its way back, where one failed; else why it cannot be tried again.
 fn again(
     kafka: &KafkaSettings,
     letter: &DeadLetter,
     planned: &BTreeSet<(RunId, Barcode)>,
-) -> Result<OutRecord, &'static str> {
+) -> Result<Option<OutRecord>, &'static str> {
+    if letter.step.is_some() {
+        return Ok(None);
+    }
     let of = letter.run.clone().zip(letter.plate.clone());
     if letter.stage == Stage::Plan && (letter.well.is_some() || of.is_some_and(|of| planned.contains(&of))) {
         return Err(
@@ -243,13 +248,8 @@ fn again(
         _ => "wellspring.task.v1",
     };
     let id = format!("{}/again", letter.id);
-    Ok(OutRecord::of_bytes(
-        topic,
-        letter.origin.key.clone(),
-        id,
-        kind,
-        value,
-    ))
+    let key = letter.origin.key.clone();
+    Ok(Some(OutRecord::of_bytes(topic, key, id, kind, value)))
 }
 
 /// One status for each run.

@@ -4,14 +4,14 @@
 //! so any worker started at any time knows every run's screen.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use wellspring_models::ModelCard;
-use wellspring_workloads::screen::graph::{GraphProblem, StepGraph};
-use wellspring_workloads::screen::{EngineChoice, ExternalStep, Screen};
+use wellspring_workloads::screen::graph::{GraphProblem, Level, StepGraph};
+use wellspring_workloads::screen::{EngineChoice, Screen};
 use wellspring_workloads::words::Barcode;
 
 use crate::error::{FailureClass, Stage, StageError};
@@ -46,8 +46,13 @@ pub struct Run {
     pub tile_sizes: Vec<(usize, usize)>,
     /// The screen's steps.
     pub graph: StepGraph,
-    /// Names of the values of one field: the network's, then those of external steps in the order of the file.
+    /// Names of the values of one well: the networks', those of external steps of fields in the order of the file, and those
+    /// of wells and plates in the order in which they are asked.
     names: Vec<String>,
+    /// How many of them a field has.
+    field_values: usize,
+    /// Which of them are each external step's.
+    columns: Vec<Range<usize>>,
     /// Where the images are.
     pub store: ImageStore,
     /// Dark-fields and illumination functions read so far.
@@ -162,13 +167,33 @@ impl Run {
             .iter()
             .flat_map(|network| feature_names(&network.name, network.width));
         let mut names: Vec<String> = of_networks.collect();
-        names.extend(screen.steps.iter().flat_map(ExternalStep::feature_names));
+        let mut columns = vec![0..0; screen.steps.len()];
+        let mut field_values = names.len();
+        // A field's columns stand as the file has them, whoever is asked first.
+        let mut of_fields: Vec<usize> = graph.externals(Level::Field).collect();
+        of_fields.sort_unstable();
+        let later = [Level::Well, Level::Plate]
+            .into_iter()
+            .flat_map(|level| graph.externals(level));
+        for index in of_fields.into_iter().chain(later) {
+            let (Some(step), Some(place)) = (screen.steps.get(index), columns.get_mut(index)) else {
+                continue;
+            };
+            let start = names.len();
+            names.extend(step.feature_names());
+            *place = start..names.len();
+            if step.level.is_field() {
+                field_values = names.len();
+            }
+        }
         let store = ImageStore::open(&screen.images.store)?;
         Ok(Self {
             networks,
             tile_sizes,
             graph,
             names,
+            field_values,
+            columns,
             id: run_id(&screen),
             screen,
             store,
@@ -190,9 +215,24 @@ impl Run {
         named.join(" + ")
     }
 
-    /// Names of the values of one field, in order.
+    /// Names of the values of one well, in order: those of its fields, then what was answered about it.
     pub fn feature_names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Names of the values of one field, in order.
+    pub fn field_names(&self) -> &[String] {
+        self.names.get(..self.field_values).unwrap_or(&self.names)
+    }
+
+    /// Where the columns of the external step at a place of `[[steps]]` stand among the values of a well.
+    pub fn columns_of(&self, step: usize) -> Range<usize> {
+        self.columns.get(step).cloned().unwrap_or_default()
+    }
+
+    /// Whether the collector has steps to ask.
+    pub fn asks_beyond_fields(&self) -> bool {
+        self.screen.steps.iter().any(|step| !step.level.is_field())
     }
 }
 
@@ -333,8 +373,13 @@ impl Runs {
         Ok(found)
     }
 
-    /// Whether the run's plate is worked on, as far as it is known now.
-    pub fn course(&self, id: &RunId, plate: &Barcode) -> Course {
+    /// Whether the run is worked on, as far as it is known now.
+    pub fn course(&self, id: &str) -> Course {
+        self.lock().courses.get(id).copied().unwrap_or_default()
+    }
+
+    /// Whether a plate is worked on in the run, as far as it is known now.
+    pub fn course_of_plate(&self, id: &RunId, plate: &Barcode) -> Course {
         let known = self.lock();
         match known.courses.get(id).copied().unwrap_or_default() {
             Course::Open if known.plates.is_empty() => Course::Open,

@@ -21,6 +21,7 @@ use wellspring_kernels::Device;
 use crate::dead_letters::Place;
 use crate::embed::EngineSettings;
 use crate::error::{FailureClass, Stage, StageError};
+use crate::external::callbacks::Callbacks;
 use crate::external::{self, ExternalSettings};
 use crate::failures::{returned, settle, settle_field};
 use crate::fetch::MemoryLimit;
@@ -56,6 +57,8 @@ pub struct WorkerSettings {
     pub until_drained: bool,
     /// Whether commands of screens may be run here.
     pub commands: bool,
+    /// Where web services POST answers, where that is listened for.
+    pub callbacks: Option<Arc<Callbacks>>,
 }
 
 /// A running role: its lanes and the threads behind them.
@@ -261,6 +264,7 @@ pub fn worker(
     let external = ExternalSettings {
         kafka: kafka.clone(),
         commands: settings.commands,
+        callbacks: settings.callbacks.clone(),
     };
     running.push(runtime.spawn(external::run(embedded, answered_in, external)));
     threads.push(spawn("publish", move || {

@@ -3,7 +3,11 @@
 
 #[path = "external/adapters.rs"]
 mod adapters;
+#[path = "external/callbacks.rs"]
+mod callbacks;
 mod common;
+#[path = "external/levels.rs"]
+mod levels;
 #[path = "external/networks.rs"]
 mod networks;
 #[path = "external/ready.rs"]
@@ -33,9 +37,12 @@ fn ready_file(name: &str, changes: &[(&str, &str)]) -> String {
 const SPARSE: &str = "\n[quality]\nenabled = false\n";
 
 fn example() -> String {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads/examples/external/field_statistics.py");
-    path.canonicalize().unwrap().display().to_string()
+    example_called("field_statistics.py")
+}
+
+fn example_called(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads/examples/external");
+    path.join(name).canonicalize().unwrap().display().to_string()
 }
 
 /// One field of 96 wells, so that a run takes seconds.
@@ -53,6 +60,11 @@ fn external_screen(folder: &Path) -> std::path::PathBuf {
             ("demo/images", "plates/images"),
             ("demo/platemap.csv", "plates/platemap.csv"),
             ("../examples/external/field_statistics.py", &example()),
+            (
+                "../examples/external/lab_notebook.py",
+                &example_called("lab_notebook.py"),
+            ),
+            ("./demo/ledger.jsonl", "./ledger.jsonl"),
         ],
     );
     std::fs::write(&screen, text + SPARSE).unwrap();
@@ -107,6 +119,15 @@ fn a_python_step_joins_every_field_once_even_where_the_worker_dies_after_the_ans
     let profile = &rows_of(&out.join("profiles.parquet"))[0];
     assert!(number(profile, "statistics_AGP_sd") > 0.0);
     assert!(!rows_of(&out.join("comparisons.parquet")).is_empty());
+    // The plate and the screen are in the laboratory's books.
+    let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+    let ledger = folder.path().join("ledger.jsonl");
+    assert_eq!(lines(&ledger), 2);
+    let page = std::fs::read_to_string(out.join("external/notebook.json")).unwrap();
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let calls = page["calls"].as_object().unwrap();
+    let called: u64 = calls.values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(called, rows_of(&out.join("compounds.parquet")).len() as u64);
 
     // Killed when the answers of twenty fields have come and none may be known, and started again.
     let again = folder.path().join("again");
@@ -133,6 +154,8 @@ fn a_python_step_joins_every_field_once_even_where_the_worker_dies_after_the_ans
         );
         assert!(one == other, "{file} differs");
     }
+    // The same work once more has the same ids.
+    assert_eq!(lines(&ledger), 2);
 }
 
 #[test]

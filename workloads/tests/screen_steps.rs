@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use wellspring_workloads::screen::graph::{Level, StepGraph};
-use wellspring_workloads::screen::{Screen, ScreenProblem, Service, json_schema};
+use wellspring_workloads::screen::{Reply, Screen, ScreenProblem, Service, json_schema};
 
 const BASE: &str = r#"[screen]
 name = "steps"
@@ -65,8 +65,45 @@ fn a_step_has_the_documented_defaults_and_its_paths_are_beside_the_file() {
     let url = "http://lab:8080/spots".to_owned();
     assert_eq!(
         http.unwrap().steps[0].service,
-        Service::Http { url, poll_ms: 2_000 }
+        Service::Http {
+            url,
+            poll_ms: 2_000,
+            reply: Reply::Poll
+        }
     );
+    let back = "url = \"http://lab:8080/spots\"\nreply = \"callback\"";
+    let screen = parse(&SPOTS.replace("command = [\"python3\", \"./spots.py\"]", back)).unwrap();
+    let text = screen.plan_text();
+    assert!(
+        text.contains("POST http://lab:8080/spots, which calls back"),
+        "{text}"
+    );
+    let record = serde_json::to_string(&screen).unwrap();
+    assert_eq!(serde_json::from_str::<Screen>(&record).unwrap(), screen);
+}
+
+/// Runs that were begun by an earlier version go on under their names.
+#[test]
+fn a_step_that_says_nothing_new_is_written_as_it_always_was() {
+    let screen = parse(SPOTS).unwrap();
+    let step = serde_json::to_value(&screen.steps[0]).unwrap();
+    let mut keys: Vec<&str> = step.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let before = [
+        "attempts",
+        "backoff_ms",
+        "columns",
+        "deadline_ms",
+        "heartbeat_ms",
+        "in_flight",
+        "inputs",
+        "kind",
+        "name",
+        "service",
+    ];
+    assert_eq!(keys, before);
+    let said = parse(&SPOTS.replace("kind", "level = \"field\"\nkind")).unwrap();
+    assert_eq!(said.hash(), screen.hash());
 }
 
 #[test]
@@ -131,7 +168,62 @@ fn every_mistake_of_a_step_is_named_with_its_place() {
             "a cycle: spots <- spots waits for itself",
         ),
         ("kind", "inputs = []\nkind", "13:10", "given nothing"),
-        ("kind", "level = \"well\"\nkind", "13:9", "work on fields of view"),
+        ("kind", "level = \"wel\"\nkind", "13:9", "did you mean 'well'?"),
+        ("kind", "level = \"screen\"\nkind", "15:11", "it has no columns"),
+        (
+            "kind",
+            "inputs = [\"plate_map\"]\nkind",
+            "13:11",
+            "a step that works on fields is given images, quality, nuclei, embed and other steps, not 'plate_map'",
+        ),
+        (
+            "kind",
+            "level = \"well\"\ninputs = [\"embed\"]\nkind",
+            "14:11",
+            "a step that works on wells is given aggregate, images, plate_map and other steps, not 'embed'",
+        ),
+        (
+            "kind",
+            "level = \"well\"\ninputs = [\"normalise\"]\nkind",
+            "14:11",
+            "made once per plate, after all its wells",
+        ),
+        (
+            "kind",
+            "level = \"well\"\ninputs = [\"agregate\"]\nkind",
+            "14:11",
+            "did you mean 'aggregate'?",
+        ),
+        (
+            "kind",
+            "level = \"plate\"\ninputs = [\"images\"]\nkind",
+            "14:11",
+            "a step that works on plates is given aggregate, plate_map",
+        ),
+        (
+            "kind",
+            "level = \"plate\"\ninputs = [\"export\"]\nkind",
+            "14:11",
+            "made once per screen, after all its plates",
+        ),
+        (
+            "command",
+            "reply = \"callback\"\ncommand",
+            "16:9",
+            "not used without 'url'",
+        ),
+        (
+            "command",
+            "url = \"http://x\"\nreply = \"calback\"\n#",
+            "17:9",
+            "did you mean 'callback'?",
+        ),
+        (
+            "command",
+            "url = \"http://x\"\nreply = \"callback\"\npoll = \"1s\"\n#",
+            "18:8",
+            "not used with reply",
+        ),
         (
             "kind",
             "heartbeat = \"1m\"\nkind",
@@ -237,7 +329,7 @@ fn the_graph_puts_every_step_after_what_it_takes_and_waits_for_all_of_a_finer_le
         }
     }
     // As they are asked, not as they stand.
-    assert_eq!(graph.externals().collect::<Vec<_>>(), [1, 0]);
+    assert_eq!(graph.externals(Level::Field).collect::<Vec<_>>(), [1, 0]);
     let level = |name: &str| graph.steps()[place(name)].level;
     assert_eq!(
         (level("features"), level("aggregate")),
@@ -270,6 +362,68 @@ fn the_graph_puts_every_step_after_what_it_takes_and_waits_for_all_of_a_finer_le
     assert!(
         mermaid.contains(&format!("s{first}[[\"first<br/>field\"]]")),
         "{mermaid}"
+    );
+}
+
+/// As [`step`], of another level.
+fn level(level: &str, step: &str) -> String {
+    step.replace("kind", &format!("level = \"{level}\"\nkind"))
+}
+
+#[test]
+fn steps_of_wells_plates_and_the_screen_stand_where_their_inputs_are_whole() {
+    let none = |step: String| step.replace("[\"count\", \"area\"]", "[]");
+    let last = level("screen", &step("notebook", "\"export\", \"compare\", \"lims\""));
+    let steps = last.replace("columns = [\"count\", \"area\"]\n", "")
+        + &none(level("plate", &step("lims", "\"aggregate\", \"trend\"")))
+        + &level("plate", &step("trend", "\"plate_map\", \"late\""))
+        + &level("well", &step("late", "\"early\", \"images\""))
+        + &level("well", SPOTS).replace("spots", "early")
+        + &step("spots", "\"images\"");
+    let screen = parse(&steps).unwrap();
+    assert_eq!(screen.steps[4].inputs, ["aggregate"], "the usual input of a well");
+    let graph = StepGraph::of(&screen).unwrap();
+    let asked = |level| graph.externals(level).collect::<Vec<_>>();
+    assert_eq!(asked(Level::Field), [5]);
+    assert_eq!(asked(Level::Well), [4, 3]);
+    assert_eq!(asked(Level::Plate), [2, 1]);
+    assert_eq!(asked(Level::Screen), [0]);
+    let inputs = |name: &str| {
+        let step = graph.steps().iter().find(|step| step.name == name).unwrap();
+        step.inputs.join(" ")
+    };
+    assert_eq!(inputs("features"), "quality embed spots");
+    // Whatever follows waits for whole profiles; who only takes note holds up nobody.
+    assert_eq!(inputs("normalise"), "aggregate trend late early");
+    assert_eq!(inputs("monitor"), "aggregate trend late early");
+    assert_eq!(inputs("export"), "compare aggregate trend late early");
+    let text = graph.text();
+    for part in [
+        "late (all wells of a plate)",
+        "images (all fields of a well)",
+        "lims (all plates of the screen)",
+        "which acknowledges",
+    ] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    assert!(graph.mermaid().contains("[[\"lims<br/>plate\"]]"));
+    let plan = screen.plan_text();
+    for part in [
+        "takes note of aggregate, trend, once per plate, by",
+        "once for the screen",
+    ] {
+        assert!(plan.contains(part), "no {part} in\n{plan}");
+    }
+
+    // A step cannot wait for one of a coarser level, which is told once even where both wait for each other.
+    let mixed = step("spots", "\"images\", \"early\"") + &level("well", &step("early", "\"spots\""));
+    let errors = parse(&mixed).unwrap_err();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(
+        errors.contains("13:21: ")
+            && errors
+                .contains("'early' is made once per well, after all its fields: a step that works on fields"),
+        "{errors}"
     );
 }
 
@@ -365,16 +519,36 @@ fn keys_of(step: &str) -> Vec<String> {
 #[test]
 fn the_schema_knows_every_key_of_a_step() {
     let schema = json_schema();
+    let keys = |kind: &serde_json::Value| -> Vec<String> {
+        kind["properties"].as_object().unwrap().keys().cloned().collect()
+    };
     for (index, step) in [SPOTS, SMALL].into_iter().enumerate() {
-        let kind = &schema["properties"]["steps"]["items"]["anyOf"][index];
-        let keys = kind["properties"].as_object().unwrap();
-        let mut listed: Vec<String> = keys.keys().cloned().collect();
+        let mut listed = keys(&schema["properties"]["steps"]["items"]["anyOf"][index]);
         listed.sort();
         assert_eq!(keys_of(step), listed);
     }
     let validator = jsonschema::draft7::new(&schema).unwrap();
+    let of_screen = level("screen", SPOTS).replace("columns = [\"count\", \"area\"]\n", "");
+    for (index, step) in [(2, level("plate", SPOTS)), (3, of_screen.clone())] {
+        let mut listed = keys(&schema["properties"]["steps"]["items"]["anyOf"][index]);
+        if index == 3 {
+            // Read, to say what to do instead.
+            listed.push("columns".to_owned());
+        }
+        listed.sort();
+        assert_eq!(keys_of(&step), listed);
+    }
+    let none = |level_word: &str| level(level_word, SPOTS).replace("[\"count\", \"area\"]", "[]");
     for (steps, valid) in [
         (SPOTS.to_owned(), true),
+        (level("well", SPOTS), true),
+        (level("plate", SPOTS), true),
+        (none("plate"), true),
+        (of_screen, true),
+        (none("field"), false),
+        (none("well"), false),
+        (level("screen", SPOTS), false),
+        (level("wells", SPOTS), false),
         (SMALL.to_owned(), true),
         (SPOTS.replace("kind", "no_such_key = 1\nkind"), false),
         (SPOTS.replace("deadline = \"30s\"\n", ""), false),

@@ -413,6 +413,7 @@ impl ComputeArgs {
             until_drained,
             // Of a screen that its own user runs; services for others ask to be told (`--allow-commands`).
             commands: true,
+            callbacks: None,
         })
     }
 }

@@ -259,14 +259,20 @@ fn show(ids: Vec<String>, output: &Output) -> anyhow::Result<ExitCode> {
             ("attempt", letter.attempt.to_string()),
             ("worker", letter.worker.clone()),
             ("message", letter.message.clone()),
+            match letter.step {
+                Some(_) => ("request", text),
+                None => ("original", text),
+            },
             (
                 "from",
-                format!(
-                    "{} partition {} offset {}",
-                    origin.topic, origin.partition, origin.offset
-                ),
+                match letter.step {
+                    Some(_) => "the collector, when it made the run's results".to_owned(),
+                    None => format!(
+                        "{} partition {} offset {}",
+                        origin.topic, origin.partition, origin.offset
+                    ),
+                },
             ),
-            ("original", text),
         ];
         for (name, value) in rows {
             say::line(format_args!("{name:<12}{value}"));

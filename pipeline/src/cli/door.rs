@@ -1,10 +1,12 @@
-//! The HTTP door of `wellspring serve`: its arguments, and opening it.
+//! What listens for HTTP: the door of `wellspring serve`, and callbacks of external steps. Arguments, and opening them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use tokio::runtime::Runtime;
+use wellspring::external::callbacks::Callbacks;
 use wellspring::http::{Door, DoorSettings, TlsFiles};
 use wellspring::kafka::KafkaSettings;
 use wellspring::plates::Followed;
@@ -82,5 +84,37 @@ impl DoorArgs {
         };
         let (plates, announcer) = (Followed::follow(kafka)?, Announcer::start(kafka)?);
         Ok(Some(runtime.block_on(Door::open(settings, plates, announcer))?))
+    }
+}
+
+/// Whether web services of external steps may call back, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CallbackArgs {
+    /// Take answers of external steps that say reply = "callback" at this address; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "WELLSPRING_CALLBACK_LISTEN")]
+    callback_listen: Option<SocketAddr>,
+    /// Under which address services reach it, where that is another: behind a proxy, say, which may add TLS.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "WELLSPRING_CALLBACK_URL",
+        requires = "callback_listen"
+    )]
+    callback_url: Option<String>,
+}
+
+impl CallbackArgs {
+    /// Begins to listen, where that is asked for.
+    pub(crate) fn open(&self, runtime: &Runtime) -> anyhow::Result<Option<Arc<Callbacks>>> {
+        let Some(address) = self.callback_listen else {
+            return Ok(None);
+        };
+        let callbacks = runtime.block_on(Callbacks::open(address, self.callback_url.as_deref()))?;
+        super::say::note(format_args!(
+            "answers of external steps are taken at {}, as {}",
+            callbacks.address(),
+            callbacks.url()
+        ));
+        Ok(Some(callbacks))
     }
 }

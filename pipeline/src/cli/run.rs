@@ -9,6 +9,9 @@ use anyhow::{Context, bail};
 use wellspring::collect::{Collection, Progress};
 use wellspring::collector::{Collector, Wanted};
 use wellspring::compare::Compared;
+use wellspring::external::beyond::Asking;
+use wellspring::external::services::Services;
+use wellspring::external::{ExternalError, ExternalSettings};
 use wellspring::finish::{RunSummary, Surroundings, finish, notes};
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
@@ -19,11 +22,13 @@ use wellspring::topology::{Role, planner, retrier, worker};
 use wellspring::transforms::read_transform;
 use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
+use wellspring_workloads::screen::{ExternalStep, Reply, Service};
 use wellspring_workloads::words::Barcode;
 
 use super::common::{
     ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, SchemaArgs, plates_of, read_screen, runtime,
 };
+use super::door::CallbackArgs;
 use super::{calls, say};
 
 /// How often progress is shown.
@@ -65,6 +70,8 @@ pub(crate) struct Args {
     schemas: SchemaArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    callbacks: CallbackArgs,
     /// End with one JSON line on standard output instead of the table of calls.
     #[arg(long)]
     json: bool,
@@ -100,6 +107,21 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(refuse_wrong_planes(&run, &plates))?;
     let mut settings = args.compute.worker_settings(&run.screen.resources, false)?;
     settings.lanes = vec![Urgency::Live];
+    settings.callbacks = args.callbacks.open(&runtime)?;
+    let calls_back = |step: &&ExternalStep| {
+        matches!(
+            step.service,
+            Service::Http {
+                reply: Reply::Callback,
+                ..
+            }
+        )
+    };
+    if settings.callbacks.is_none()
+        && let Some(step) = run.screen.steps.iter().find(calls_back)
+    {
+        bail!("step '{}': {}", step.name, ExternalError::NoListener);
+    }
     let device = args.compute.open_device(&run.screen.resources)?;
     // Opened once here so that missing or wrong weights are an error now and not after the first fields.
     let mut engines = Vec::new();
@@ -172,7 +194,17 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         &run,
         &mut collection,
         &kafka,
-        runtime.handle(),
+        &Asking {
+            services: Services::new(ExternalSettings {
+                kafka: kafka.clone(),
+                commands: settings.commands,
+                callbacks: settings.callbacks.clone(),
+            }),
+            runtime: runtime.handle(),
+            // Whoever ends this process ends it at once.
+            stop: &|| false,
+            worker: &kafka.instance,
+        },
         &surroundings,
         &out,
     )?;

@@ -11,6 +11,7 @@ use wellspring_workloads::screen::ResourceSettings;
 use super::common::{
     ComputeArgs, KafkaArgs, LaneName, RetryArgs, SERVICE_DELAYS, end_requested, runtime, wait_for_end,
 };
+use super::door::CallbackArgs;
 use super::say;
 
 /// Exit code of a worker that was to drain its partitions and was asked to end before: EX_TEMPFAIL of sysexits.h, "try
@@ -40,6 +41,8 @@ pub(crate) struct Args {
     /// Run the commands that screens name in [[steps]]: whoever can submit a screen then runs programs as this user.
     #[arg(long, env = "WELLSPRING_ALLOW_COMMANDS")]
     allow_commands: bool,
+    #[command(flatten)]
+    callbacks: CallbackArgs,
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -53,6 +56,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let resources = ResourceSettings::default();
     let mut settings = args.compute.worker_settings(&resources, args.until_drained)?;
     settings.commands = args.allow_commands;
+    settings.callbacks = args.callbacks.open(&runtime)?;
     settings.lanes = args
         .lane
         .map_or(Urgency::ALL.to_vec(), |lane| vec![lane.urgency()]);

@@ -65,6 +65,7 @@ fn letter(field: Option<u32>, run: Option<&str>, time_ms: u64) -> DeadLetter {
         plate: field.map(|_| "P".parse().unwrap()),
         well: field.map(|_| "A01".parse().unwrap()),
         field,
+        step: None,
         fields_lost: 1,
         message: String::new(),
         origin: Origin {
@@ -163,6 +164,29 @@ fn a_run_waits_for_the_dead_letters_of_its_plans() {
     }
     collection.take_letter(3, of_plan("second")).unwrap();
     assert!(collection.complete());
+}
+
+/// They are made when everything is there, and tell of nothing that was planned.
+#[test]
+fn letters_of_steps_count_for_no_plan_and_no_field() {
+    let mut collection = collection();
+    collection.take_status(planned(1, 1, 1)).unwrap();
+    collection.take(&features(0)).unwrap();
+    let of_step = DeadLetter {
+        stage: Stage::External,
+        field: None,
+        step: Some("lims".to_owned()),
+        ..letter(Some(0), Some("r"), 9)
+    };
+    collection.take_letter(2, of_step.clone()).unwrap();
+    assert!(!collection.complete(), "the plan's own letter is still to come");
+    assert_eq!(collection.progress().failed, 0);
+    assert_eq!(collection.letters().len(), 1);
+    collection.take_retried(vec![2]).unwrap();
+    assert!(collection.letters().is_empty());
+    // Told while the run is finished, before it is on its topic.
+    collection.add_letter(of_step);
+    assert_eq!(collection.progress().dead_letters, 1);
 }
 
 /// Nobody can tell which run an event was for that nobody could read.

@@ -1,7 +1,7 @@
 //! From fields to wells: the fields of a plate enter in the plan's order, their rows go to the tables as they come, and
 //! the profiles of the plate's wells leave.
 //!
-//! Memory is one plate's profiles. Fails where the disk does.
+//! External steps of wells and plates are asked in between. Memory is one plate's profiles. Fails where the disk does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,11 @@ use std::path::Path;
 use wellspring_workloads::profile::{Role, Treatment, WellProfile};
 use wellspring_workloads::words::{Barcode, Channel, WellPosition};
 
+use super::internal;
 use super::plate_flags::{self, FieldRow};
+use crate::error::StageError;
 use crate::events::{ChannelMeasures, FieldFeatures};
+use crate::external::beyond::{Asker, PlateGiven};
 use crate::quality::{MEASURES, OF_STACKS};
 use crate::report::{FlagCount, PlateFacts};
 use crate::results::{
@@ -85,12 +88,7 @@ impl<'a> FieldReader<'a> {
             .collect();
         Ok(Self {
             run,
-            features: FeatureTable::create(
-                out,
-                run.feature_names(),
-                run.screen.nuclei.is_some(),
-                provenance,
-            )?,
+            features: FeatureTable::create(out, run.field_names(), run.screen.nuclei.is_some(), provenance)?,
             quality: QualityTable::create(
                 out,
                 &channels,
@@ -107,7 +105,7 @@ impl<'a> FieldReader<'a> {
     }
 
     pub(super) fn start_plate(&mut self, barcode: &Barcode, treatments: BTreeMap<WellPosition, Treatment>) {
-        let width = self.run.feature_names().len();
+        let width = self.run.field_names().len();
         self.plate = Some(PlateInHand {
             barcode: barcode.clone(),
             fields: PlateFields::new(&self.run.screen, barcode, treatments, width),
@@ -155,8 +153,12 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// What the plate at hand came to; one that was `released` is not held back.
-    pub(super) fn end_plate(&mut self, released: bool) -> Result<Option<PlateProfiles>, WriteError> {
+    /// What the plate at hand came to, steps about wells and plates included; one that was `released` is not held back.
+    pub(super) fn end_plate(
+        &mut self,
+        released: bool,
+        asker: &mut Asker<'_>,
+    ) -> Result<Option<PlateProfiles>, StageError> {
         let Some(PlateInHand {
             barcode,
             fields,
@@ -180,10 +182,30 @@ impl<'a> FieldReader<'a> {
             ));
         }
         plate_flags::flag(&mut quality, &self.channels, &mut self.flags);
-        plate_flags::write(&quality, &mut self.quality)?;
+        plate_flags::write(&quality, &mut self.quality).map_err(internal)?;
+        if held_back.is_some() {
+            // Nobody is asked about it: what would be answered is not there.
+            let width = self.run.feature_names().len();
+            profiles
+                .iter_mut()
+                .for_each(|profile| profile.values.resize(width, f32::NAN));
+        } else if self.run.asks_beyond_fields() {
+            let mut fields: BTreeMap<WellPosition, Vec<u32>> = BTreeMap::new();
+            for row in &quality {
+                fields.entry(row.field.well).or_default().push(row.field.field);
+            }
+            let given = PlateGiven {
+                plate: &barcode,
+                treatments: &treatments,
+                fields: &fields,
+            };
+            asker.plate(&given, &mut profiles)?;
+        }
         // Held back, its profiles stay in the table, for whoever wants to judge the gate.
         for profile in &profiles {
-            self.profiles.push(profile, held_back.is_some())?;
+            self.profiles
+                .push(profile, held_back.is_some())
+                .map_err(internal)?;
         }
         if let Some(reason) = &held_back {
             profiles.clear();

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::protocol::{Answer, AnswerError, MOST_BYTES, Request};
-use super::{ExternalError, Patience};
+use super::ExternalError;
+use super::answer::{Answer, AnswerError, MOST_BYTES};
+use super::protocol::Request;
+use super::services::Patience;
 
 /// How long a process may take to end after its standard input has.
 const FAREWELL: Duration = Duration::from_secs(2);

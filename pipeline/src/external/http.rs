@@ -1,16 +1,21 @@
 //! A web service as an external step: a request is POSTed as JSON; the answer is the response's body, or, where the
-//! service says 202 Accepted, the body of the `Location` it gives, which is asked for until it is there.
+//! service says 202 Accepted, the body of the `Location` it gives, which is asked for until it is there, or what the service
+//! POSTs to the request's `callback`.
 //!
 //! Requests enter, answers leave. `Idempotency-Key` names the work, so that a service may answer a repeated request
 //! from memory. What fails: a service that cannot be reached, answers with an error, or does not answer in time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{RequestBuilder, StatusCode, Url};
 
-use super::protocol::{Answer, AnswerError, MOST_BYTES, Request};
-use super::{ExternalError, Patience};
+use super::ExternalError;
+use super::answer::{Answer, AnswerError, MOST_BYTES};
+use super::callbacks::{CallbackError, Callbacks};
+use super::protocol::Request;
+use super::services::Patience;
 
 /// Beginning of a response that messages show, in characters.
 const SHOWN: usize = 300;
@@ -19,15 +24,24 @@ const SHOWN: usize = 300;
 pub struct Http {
     client: reqwest::Client,
     url: String,
-    poll: Duration,
+    later: Later,
+}
+
+/// How answers that take longer come.
+#[derive(Debug, Clone)]
+pub enum Later {
+    /// They are asked for this often.
+    Poll(Duration),
+    /// They are POSTed here.
+    Callback(Arc<Callbacks>),
 }
 
 impl Http {
-    /// A client of the service at `url`; answers that take longer are asked for every `poll`.
+    /// A client of the service at `url`.
     ///
     /// # Errors
     /// The client cannot be made.
-    pub fn open(url: &str, poll: Duration) -> Result<Self, ExternalError> {
+    pub fn open(url: &str, later: Later) -> Result<Self, ExternalError> {
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             // A redirected POST would arrive as a GET without its body.
@@ -35,7 +49,7 @@ impl Http {
             .build();
         let url = url.to_owned();
         match client {
-            Ok(client) => Ok(Self { client, url, poll }),
+            Ok(client) => Ok(Self { client, url, later }),
             Err(source) => Err(ExternalError::Unreachable { url, source }),
         }
     }
@@ -45,32 +59,37 @@ impl Http {
     /// # Errors
     /// The service cannot be reached, refuses, is late, or does not say what it should.
     pub async fn ask(&self, request: &Request, patience: Patience) -> Result<Answer, ExternalError> {
-        let post = self
-            .client
+        match &self.later {
+            Later::Poll(poll) => self.ask_and_poll(request, patience, *poll).await,
+            Later::Callback(callbacks) => self.ask_and_wait(request, patience, callbacks).await,
+        }
+    }
+
+    fn post(&self, request: &Request) -> RequestBuilder {
+        self.client
             .post(&self.url)
             .header(CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", &request.idempotency_id)
-            .body(request.to_line());
-        let mut answered = within(patience, self.send(&self.url, post)).await?;
+            .body(request.to_line())
+    }
+
+    async fn ask_and_poll(
+        &self,
+        request: &Request,
+        patience: Patience,
+        poll: Duration,
+    ) -> Result<Answer, ExternalError> {
+        let mut answered = within(patience, self.send(&self.url, self.post(request))).await?;
         loop {
             match answered {
-                Answered::Now(text) => {
-                    let answer = Answer::read(&text)?;
-                    // One that is said to be another's is a defect of the service; over HTTP it need not be said.
-                    if answer.correlation_id.is_none() || answer.is_of(request) {
-                        return Ok(answer);
-                    }
-                    let text = text.chars().take(SHOWN).collect();
-                    let source = serde::de::Error::custom("its correlation_id is that of another request");
-                    return Err(AnswerError::Unreadable { text, source }.into());
-                }
+                Answered::Now(text) => return read(&text, request),
                 Answered::Later(location) => {
                     let (left, late) = patience.next();
-                    if left <= self.poll && matches!(late, ExternalError::Deadline { .. }) {
+                    if left <= poll && matches!(late, ExternalError::Deadline { .. }) {
                         tokio::time::sleep(left).await;
                         return Err(late);
                     }
-                    tokio::time::sleep(self.poll).await;
+                    tokio::time::sleep(poll).await;
                     let get = self.client.get(location.clone());
                     answered = match within(patience, self.send(location.as_str(), get)).await? {
                         // A service may give the place once.
@@ -82,6 +101,40 @@ impl Http {
                     let (url, location) = (self.url.clone(), "none".to_owned());
                     return Err(ExternalError::NoLocation { url, location });
                 }
+            }
+        }
+    }
+
+    async fn ask_and_wait(
+        &self,
+        request: &Request,
+        patience: Patience,
+        callbacks: &Callbacks,
+    ) -> Result<Answer, ExternalError> {
+        let mut expected = callbacks.expect(request).map_err(CallbackError::from)?;
+        let mut request = request.clone();
+        request.callback = Some(expected.url.clone());
+        let posted = within(patience, self.send(&self.url, self.post(&request)));
+        tokio::pin!(posted);
+        // A service may call back before it has said that it will.
+        let mut accepted = false;
+        loop {
+            let (wait, late) = patience.next();
+            let said = tokio::select! {
+                answered = &mut posted, if !accepted => {
+                    match answered? {
+                        Answered::Now(text) => return read(&text, &request),
+                        Answered::Later(_) | Answered::Accepted => accepted = true,
+                    }
+                    continue;
+                }
+                said = tokio::time::timeout(wait, expected.next()) => said,
+            };
+            match said {
+                Ok(Some(Ok(answer))) if answer.is_heartbeat() => {}
+                Ok(Some(said)) => return Ok(said?),
+                Ok(None) => return Err(ExternalError::Gone),
+                Err(_) => return Err(late),
             }
         }
     }
@@ -123,6 +176,17 @@ impl Http {
             body: text.chars().take(SHOWN).collect(),
         })
     }
+}
+
+/// The answer in a body. One that is said to be another's is a defect of the service; over HTTP it need not be said.
+fn read(text: &str, request: &Request) -> Result<Answer, ExternalError> {
+    let answer = Answer::read(text)?;
+    if answer.correlation_id.is_none() || answer.is_of(request) {
+        return Ok(answer);
+    }
+    let text = text.chars().take(SHOWN).collect();
+    let source = serde::de::Error::custom("its correlation_id is that of another request");
+    Err(AnswerError::Unreadable { text, source }.into())
 }
 
 /// What a service said.

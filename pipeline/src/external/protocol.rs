@@ -1,51 +1,64 @@
-//! What is said to an external step, and what it answers: JSON, in the same form for commands, web services and topics.
+//! What is said to an external step: JSON, in the same form for commands, web services and topics.
 //!
-//! A field enters and a [`Request`] leaves; text enters and an [`Answer`] leaves, or why it is none.
+//! A field, or what the collector asks about, enters and a [`Request`] leaves.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
-use wellspring_workloads::screen::graph::{EMBED, IMAGES, NUCLEI, QUALITY};
-use wellspring_workloads::screen::{ExternalStep, nearest_column};
+use wellspring_workloads::screen::ExternalStep;
+use wellspring_workloads::screen::graph::{EMBED, IMAGES, Level, NUCLEI, QUALITY};
 use wellspring_workloads::words::{Barcode, Channel, WellPosition};
 
 use crate::clock::now_ms;
-use crate::events::RunId;
+use crate::events::{ChannelImages, RunId};
 use crate::fields::Embedded;
 use crate::ids;
 
-/// Longest answer, in bytes.
-pub const MOST_BYTES: usize = 16 << 20;
-
-/// The images of one channel of the field.
+/// The images of one channel of a field.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RequestImages {
+    /// The field, where the request is about a well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<u32>,
     /// The channel.
     pub channel: Channel,
     /// Its planes in z order, as URIs of the image store (`file:///...`, `s3://...`).
     pub uris: Vec<String>,
 }
 
-/// One field of view to be measured.
+/// What a request is about: of a field all of it, of a well no field, of a plate no well, of the screen nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subject {
+    /// The plate.
+    pub plate: Option<Barcode>,
+    /// The well.
+    pub well: Option<WellPosition>,
+}
+
+/// A question to a step: one field of view to be measured, a well, a plate, or the screen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Request {
     /// The run.
     pub run: RunId,
     /// The step.
     pub step: String,
-    /// The plate.
-    pub plate: Barcode,
-    /// The well.
-    pub well: WellPosition,
-    /// The field of view, as numbered in the file names.
-    pub field: u32,
+    /// What it is about one of.
+    #[serde(skip_serializing_if = "Level::is_field")]
+    pub level: Level,
+    /// The plate, unless it is about the screen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plate: Option<Barcode>,
+    /// The well, where it is about one or a field of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub well: Option<WellPosition>,
+    /// The field of view, as numbered in the file names, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<u32>,
     /// The images, in the screen's channel order, where the step asks for `images`.
     pub images: Vec<RequestImages>,
-    /// The other inputs by name: `quality` (per channel its measures), `nuclei` (a count), `embed` (a list of numbers, as
-    /// those of other networks), or the columns of another step.
+    /// The other inputs by name. Of a field `quality` (per channel its measures), `nuclei` (a count), `embed` (a list of
+    /// numbers, as those of other networks), or the columns of another step; else as [`super::beyond`] makes them.
     pub inputs: Map<String, Value>,
-    /// The numbers that are wanted.
+    /// The numbers that are wanted: none where the step only takes note.
     pub columns: Vec<String>,
     /// Counts from 1.
     pub attempt: u32,
@@ -53,13 +66,16 @@ pub struct Request {
     pub deadline_ms: u64,
     /// Names this attempt; the answer repeats it.
     pub correlation_id: String,
-    /// Names the work: the same images and the same step have the same id, at every attempt and after every crash.
+    /// Names the work: the same inputs and the same step have the same id, at every attempt and after every crash.
     pub idempotency_id: String,
+    /// Where the answer may be POSTed, where the step says that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
 }
 
 impl Request {
     /// The request of a step for a field; `answers` are those of other steps so far, by their place in the screen.
-    pub fn new(field: &Embedded, step: &ExternalStep, answers: &[Option<Vec<f32>>]) -> Self {
+    pub fn of_field(field: &Embedded, step: &ExternalStep, answers: &[Option<Vec<f32>>]) -> Self {
         let task = &field.task;
         let store = field.run.store.uri();
         let mut images = Vec::new();
@@ -67,18 +83,7 @@ impl Request {
         for input in &step.inputs {
             let value = match input.as_str() {
                 IMAGES => {
-                    images = task
-                        .images
-                        .iter()
-                        .map(|channel| RequestImages {
-                            channel: channel.channel.clone(),
-                            uris: channel
-                                .planes
-                                .iter()
-                                .map(|plane| uri(store, &plane.path))
-                                .collect(),
-                        })
-                        .collect();
+                    images = images_of(store, &task.images, None);
                     continue;
                 }
                 QUALITY => quality(field),
@@ -97,9 +102,10 @@ impl Request {
         Self {
             run: task.run.clone(),
             step: step.name.clone(),
-            plate: task.field.plate.clone(),
-            well: task.field.well,
-            field: task.field.field,
+            level: Level::Field,
+            plate: Some(task.field.plate.clone()),
+            well: Some(task.field.well),
+            field: Some(task.field.field),
             images,
             inputs,
             columns: step.columns.clone(),
@@ -107,6 +113,48 @@ impl Request {
             deadline_ms: 0,
             correlation_id: String::new(),
             idempotency_id: ids::of_field(&task.run, &task.field, &step.name, &ids::content_of_task(task)),
+            callback: None,
+        }
+    }
+
+    /// The request of a step about a well, a plate or the screen; `content` is a hash of what it is given.
+    pub fn beyond_fields(
+        run: &RunId,
+        step: &ExternalStep,
+        Subject { plate, well }: Subject,
+        images: Vec<RequestImages>,
+        inputs: Map<String, Value>,
+        content: &str,
+    ) -> Self {
+        let idempotency_id = match (&plate, well) {
+            (Some(plate), Some(well)) => ids::of_well(run, plate, well, &step.name, content),
+            (Some(plate), None) => ids::of_plate(run, plate, &step.name, content),
+            (None, _) => ids::of_run(run, &step.name, content),
+        };
+        Self {
+            run: run.clone(),
+            step: step.name.clone(),
+            level: step.level,
+            plate,
+            well,
+            field: None,
+            images,
+            inputs,
+            columns: step.columns.clone(),
+            attempt: 0,
+            deadline_ms: 0,
+            correlation_id: String::new(),
+            idempotency_id,
+            callback: None,
+        }
+    }
+
+    /// What a topic's records about the same are keyed by.
+    pub fn key(&self) -> String {
+        match (&self.plate, self.well) {
+            (Some(plate), Some(well)) => format!("{plate}/{well}"),
+            (Some(plate), None) => plate.to_string(),
+            (None, _) => self.run.clone(),
         }
     }
 
@@ -122,6 +170,20 @@ impl Request {
         // Strings and finite numbers always serialise; NaN becomes null.
         json!(self).to_string()
     }
+}
+
+/// Images of a field of the store `store` as a request has them; `field`: where that is not said elsewhere.
+pub(super) fn images_of(store: &str, channels: &[ChannelImages], field: Option<u32>) -> Vec<RequestImages> {
+    let images = channels.iter().map(|channel| RequestImages {
+        field,
+        channel: channel.channel.clone(),
+        uris: channel
+            .planes
+            .iter()
+            .map(|plane| uri(store, &plane.path))
+            .collect(),
+    });
+    images.collect()
 }
 
 /// Measures per channel; those that are not finite are null.
@@ -172,8 +234,13 @@ fn uri(store: &str, path: &str) -> String {
         None if joined.contains("://") => return joined,
         None => &joined,
     };
+    local_uri(local)
+}
+
+/// An absolute path of this machine as a URI.
+pub(super) fn local_uri(path: &str) -> String {
     let mut uri = "file://".to_owned();
-    for byte in local.bytes() {
+    for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             uri.push(char::from(byte));
         } else {
@@ -183,197 +250,9 @@ fn uri(store: &str, path: &str) -> String {
     uri
 }
 
-/// What an external step says.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Answer {
-    /// That of the request.
-    #[serde(default)]
-    pub correlation_id: Option<String>,
-    /// The numbers, by column.
-    #[serde(default)]
-    features: Option<BTreeMap<String, Value>>,
-    /// Why there are none.
-    #[serde(default)]
-    error: Option<String>,
-    /// Whether asking again may help.
-    #[serde(default)]
-    retry: bool,
-    /// No answer yet: it is being worked on.
-    #[serde(default)]
-    heartbeat: bool,
-}
-
-/// Why an answer cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
-    /// It is not JSON, or not of this form.
-    #[error("the answer cannot be read ({source}): {text}; messages for people belong on standard error")]
-    Unreadable {
-        /// Its beginning.
-        text: String,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
-    /// The step says that it cannot.
-    #[error("the step refused: {message}")]
-    Refused {
-        /// What it said.
-        message: String,
-        /// Whether asking again may help.
-        retry: bool,
-    },
-    /// It has neither features nor an error.
-    #[error("the answer has neither 'features' nor 'error'")]
-    Empty,
-    /// A column is missing.
-    #[error("the answer has no column '{column}'")]
-    Missing {
-        /// The column.
-        column: String,
-    },
-    /// A column was not asked for.
-    #[error("the answer has a column '{column}' that the screen does not name{}", match nearest { Some(name) => format!("; did it mean '{name}'?"), None => String::new() })]
-    Unknown {
-        /// The column.
-        column: String,
-        /// The nearest of those that were.
-        nearest: Option<String>,
-    },
-    /// A column is not a number.
-    #[error("column '{column}' of the answer is {value}: expected a finite number")]
-    NotANumber {
-        /// The column.
-        column: String,
-        /// What it is.
-        value: String,
-    },
-    /// It is too long.
-    #[error("the answer has more than {} MiB", MOST_BYTES >> 20)]
-    TooLong,
-}
-
-impl Answer {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// [`AnswerError::Unreadable`].
-    pub fn read(text: &str) -> Result<Self, AnswerError> {
-        serde_json::from_str(text).map_err(|source| AnswerError::Unreadable {
-            text: text.chars().take(200).collect(),
-            source,
-        })
-    }
-
-    /// Whether it only says that the request is being worked on.
-    pub fn is_heartbeat(&self) -> bool {
-        self.heartbeat && self.features.is_none() && self.error.is_none()
-    }
-
-    /// The work it answers: its correlation id without the attempt.
-    pub fn idempotency_id(&self) -> Option<&str> {
-        let id = self.correlation_id.as_deref()?;
-        Some(id.rsplit_once('#').map_or(id, |(work, _)| work))
-    }
-
-    /// Whether it belongs to a request: to any attempt at the same work.
-    pub fn is_of(&self, request: &Request) -> bool {
-        self.idempotency_id() == Some(request.idempotency_id.as_str())
-    }
-
-    /// The numbers in the order of the step's columns.
-    ///
-    /// # Errors
-    /// A refusal, or columns that are not those of the step.
-    pub fn columns(self, step: &ExternalStep) -> Result<Vec<f32>, AnswerError> {
-        if let Some(message) = self.error {
-            let retry = self.retry;
-            let message = message.chars().take(1_000).collect();
-            return Err(AnswerError::Refused { message, retry });
-        }
-        let features = self.features.ok_or(AnswerError::Empty)?;
-        if let Some(column) = features.keys().find(|column| !step.columns.contains(column)) {
-            let nearest = nearest_column(step, column).map(str::to_owned);
-            let column = column.chars().take(80).collect();
-            return Err(AnswerError::Unknown { column, nearest });
-        }
-        step.columns
-            .iter()
-            .map(|column| {
-                let value = features.get(column);
-                let value = value.ok_or_else(|| AnswerError::Missing {
-                    column: column.clone(),
-                })?;
-                let number = value.as_f64().map(|number| number as f32);
-                number
-                    .filter(|number| number.is_finite())
-                    .ok_or_else(|| AnswerError::NotANumber {
-                        column: column.clone(),
-                        value: value.to_string().chars().take(80).collect(),
-                    })
-            })
-            .collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn step() -> ExternalStep {
-        let text = r#"{"name": "spots", "kind": "external", "inputs": ["images"], "columns": ["count", "area"],
-            "deadline_ms": 1000, "attempts": 1, "backoff_ms": 1, "heartbeat_ms": null, "in_flight": 1,
-            "service": {"command": {"command": ["x"]}}}"#;
-        serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn answers_are_numbers_in_the_order_of_the_screen_or_say_what_is_wrong() {
-        let columns = |text: &str| Answer::read(text).and_then(|answer| answer.columns(&step()));
-        let good = columns(r#"{"correlation_id": "a#1", "features": {"area": 2.5, "count": 3}}"#);
-        assert_eq!(good.unwrap(), [3.0, 2.5]);
-        for (text, part) in [
-            ("Loading the model", "belong on standard error"),
-            (r#"{"features": {"area": NaN, "count": 3}}"#, "cannot be read"),
-            (r#"{"features": {"area": 2.5}}"#, "no column 'count'"),
-            (
-                r#"{"features": {"area": 2.5, "cuont": 1}}"#,
-                "did it mean 'count'?",
-            ),
-            (
-                r#"{"features": {"area": null, "count": 3}}"#,
-                "'area' of the answer is null",
-            ),
-            (
-                r#"{"features": {"area": "2", "count": 3}}"#,
-                "'area' of the answer is \"2\"",
-            ),
-            (
-                r#"{"features": {"area": 1e300, "count": 3}}"#,
-                "expected a finite number",
-            ),
-            (r#"{"error": "no cells"}"#, "refused: no cells"),
-            ("{}", "neither 'features' nor 'error'"),
-        ] {
-            let error = columns(text).unwrap_err().to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn any_attempt_at_the_work_is_its_answer_and_no_other() {
-        let answer = |id: &str| Answer::read(&format!("{{\"correlation_id\": \"{id}\"}}")).unwrap();
-        assert_eq!(
-            answer("r/P/A01/1/spots/c#2").idempotency_id(),
-            Some("r/P/A01/1/spots/c")
-        );
-        assert_eq!(answer("r/P#1/A01#3").idempotency_id(), Some("r/P#1/A01"));
-        assert!(Answer::read("{\"heartbeat\": true}").unwrap().is_heartbeat());
-        assert!(
-            !Answer::read("{\"heartbeat\": true, \"error\": \"x\"}")
-                .unwrap()
-                .is_heartbeat()
-        );
-    }
 
     #[test]
     fn paths_become_uris_that_any_client_reads_back() {

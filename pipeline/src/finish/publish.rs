@@ -9,31 +9,42 @@ use wellspring_workloads::words::Barcode;
 use crate::collect::Collection;
 use crate::compare::{Compared, Finding};
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::{ComparisonRecord, RunId, Status, WellRecord};
+use crate::events::{ComparisonRecord, DeadLetter, RunId, Status, WellRecord};
 use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::Topic;
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use crate::results::Provenance;
 use crate::runs::Run;
 use crate::scratch::ScratchError;
-use crate::{failpoint, ids};
+use crate::{dead_letters, failpoint, ids};
 
 /// Bytes of comparisons that are published in one transaction.
 const BATCH_BYTES: usize = 4 << 20;
+/// Dead letters that are published in one transaction; each may hold a request of a fraction of a megabyte.
+const LETTERS: usize = 16;
 
-/// Publishes profiles plate by plate and then the comparisons batch by batch; what was published before is left out. The
-/// headers of comparisons say what made them.
+/// Publishes the letters that are new, profiles plate by plate and then the comparisons batch by batch; what was published
+/// before is left out. The headers of comparisons say what made them.
 pub(super) fn publish(
     run: &Run,
     collection: &Collection,
     compared: &mut Compared,
+    letters: &[DeadLetter],
     provenance: &Provenance,
     kafka: &KafkaSettings,
 ) -> Result<(), StageError> {
-    if collection.published.finished {
+    if collection.published.finished && letters.is_empty() {
         return Ok(());
     }
     let mut producer = BatchProducer::open(kafka, &format!("collector-{}", run.id)).map_err(network)?;
+    // First: whoever makes the results again must not ask what failed for good.
+    for letters in letters.chunks(LETTERS) {
+        let records: Result<Vec<OutRecord>, StageError> = letters.iter().map(dead_letters::record).collect();
+        commit(&mut producer, &records?)?;
+    }
+    if collection.published.finished {
+        return Ok(());
+    }
     for plate in collection
         .plates()
         .filter(|plate| !collection.published.profiled.contains(*plate))

@@ -6,7 +6,8 @@
 //! only ways in from elsewhere. Fails to open where the address, the token or a TLS file cannot be used.
 
 mod events;
-mod problem;
+pub(crate) mod problem;
+pub(crate) mod served;
 mod tls;
 
 use std::net::SocketAddr;
@@ -21,13 +22,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use wellspring_workloads::words::Barcode;
 
 use self::problem::Problem;
-use self::tls::TlsListener;
+pub use self::served::ListenError;
+use self::served::Served;
 pub use self::tls::{TlsError, TlsFiles};
 use crate::events::PlateReady;
 use crate::plates::{Followed, Plate};
@@ -72,15 +71,8 @@ pub enum DoorError {
         address: SocketAddr,
     },
     /// The address cannot be used.
-    #[error(
-        "{address} cannot be listened on; check that it is this machine's and that nothing else listens there"
-    )]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A TLS file cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -88,11 +80,7 @@ pub enum DoorError {
 
 /// An open door.
 #[derive(Debug)]
-pub struct Door {
-    address: SocketAddr,
-    close: watch::Sender<bool>,
-    serving: JoinHandle<std::io::Result<()>>,
-}
+pub struct Door(Served);
 
 struct Inside {
     plates: Arc<Followed>,
@@ -120,53 +108,24 @@ impl Door {
             }
         }
         let acceptor = tls.as_ref().map(tls::acceptor).transpose()?;
-        let listen = |source| DoorError::Listen { address, source };
-        let tcp = TcpListener::bind(address).await.map_err(listen)?;
-        let address = tcp.local_addr().map_err(listen)?;
         let inside = Arc::new(Inside {
             plates,
             announcer,
             token,
         });
-        let router = router(inside);
-        let (close, mut closing) = watch::channel(false);
-        let closed = async move { _ = closing.wait_for(|close| *close).await };
-        let serving = match acceptor {
-            Some(acceptor) => {
-                let listener = TlsListener::new(tcp, acceptor).map_err(listen)?;
-                tokio::spawn(
-                    axum::serve(listener, router)
-                        .with_graceful_shutdown(closed)
-                        .into_future(),
-                )
-            }
-            None => tokio::spawn(
-                axum::serve(tcp, router)
-                    .with_graceful_shutdown(closed)
-                    .into_future(),
-            ),
-        };
-        Ok(Self {
-            address,
-            close,
-            serving,
-        })
+        Ok(Self(
+            Served::open("door", address, acceptor, router(inside)).await?,
+        ))
     }
 
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Lets nobody in any more and waits for those inside, a moment.
     pub async fn close(self) {
-        self.close.send_replace(true);
-        match tokio::time::timeout(PATIENCE, self.serving).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "the HTTP door failed"),
-            Ok(Err(error)) => tracing::error!(%error, "the HTTP door panicked"),
-            Err(_) => tracing::warn!("HTTP requests were still open when the door was closed"),
-        }
+        self.0.close().await;
     }
 }
 

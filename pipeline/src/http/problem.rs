@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// An answer that is not what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     #[serde(skip)]
     status: StatusCode,
     /// What programs act on, such as `unknown_run`.
@@ -20,7 +20,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
             code,

@@ -21,8 +21,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::{KafkaFailure, KafkaSettings};
-use crate::external::protocol::{Answer, Request};
-use crate::external::{ExternalError, Patience};
+use crate::external::ExternalError;
+use crate::external::answer::Answer;
+use crate::external::protocol::Request;
+use crate::external::services::Patience;
 
 /// Partitions of a topic that is made here: the most services that can share it.
 const PARTITIONS: i32 = 8;
@@ -123,7 +125,7 @@ impl Exchange {
             work: &work,
         };
         let value = request.to_line();
-        let key = format!("{}/{}", request.plate, request.well);
+        let key = request.key();
         let header = |key, value| Header {
             key,
             value: Some(value),

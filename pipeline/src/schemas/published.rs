@@ -54,7 +54,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
         // Records of other topics, as they were.
         Topic::Retries => &[],
         Topic::Comparisons => &[schema!("comparisons.v1")],
-        Topic::DeadLetters => &[schema!("dead-letters.v1")],
+        Topic::DeadLetters => &[schema!("dead-letters.v1"), schema!("dead-letters.v2")],
         Topic::Status => &[
             schema!("status.v1"),
             schema!("status.v2"),

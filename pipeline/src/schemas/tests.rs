@@ -113,6 +113,11 @@ fn samples(topic: Topic) -> Vec<Value> {
                 "id": "4567", "run": "r", "class": "bad_image", "stage": "decode", "plate": "P", "well": "A01", "field": 1,
                 "fields_lost": 1, "message": "m", "origin": {"topic": "t", "partition": 0, "offset": 0}, "time_ms": 1,
             }),
+            json!({
+                "id": "89ab", "run": "r", "class": "external", "stage": "external", "plate": "P", "well": null, "field": null,
+                "step": "lims", "fields_lost": 0, "message": "m", "origin": {"topic": "", "partition": -1, "offset": -1},
+                "attempt": 3, "worker": "w", "original": "e30=", "original_bytes": 2, "time_ms": 1,
+            }),
         ],
         Topic::Status => vec![
             json!({"status": "run_submitted", "run": "r", "screen": screen, "plates": ["P", "Q"], "time_ms": 5,

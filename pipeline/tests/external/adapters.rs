@@ -8,19 +8,21 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message};
 use serde_json::{Value, json};
+use wellspring::external::ExternalError;
 use wellspring::external::command::Command;
-use wellspring::external::http::Http;
+use wellspring::external::http::{Http, Later};
 use wellspring::external::protocol::{Request, RequestImages};
-use wellspring::external::{ExternalError, Patience};
+use wellspring::external::services::Patience;
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::exchange::{Exchange, create_missing};
 use wellspring_broker::EmbeddedBroker;
 use wellspring_workloads::screen::ExternalStep;
+use wellspring_workloads::screen::graph::Level;
 
 use crate::common::{Running, wait_for};
 use crate::example;
 
-fn step(columns: &[&str], deadline_ms: u64, heartbeat_ms: Option<u64>) -> ExternalStep {
+pub(crate) fn step(columns: &[&str], deadline_ms: u64, heartbeat_ms: Option<u64>) -> ExternalStep {
     serde_json::from_value(json!({
         "name": "s", "kind": "external", "inputs": ["images"], "columns": columns, "deadline_ms": deadline_ms,
         "attempts": 1, "backoff_ms": 1, "heartbeat_ms": heartbeat_ms, "in_flight": 1,
@@ -29,13 +31,14 @@ fn step(columns: &[&str], deadline_ms: u64, heartbeat_ms: Option<u64>) -> Extern
     .unwrap()
 }
 
-fn request(step: &ExternalStep, well: &str, attempt: u32) -> Request {
+pub(crate) fn request(step: &ExternalStep, well: &str, attempt: u32) -> Request {
     let mut request = Request {
         run: "r".to_owned(),
         step: step.name.clone(),
-        plate: "P".parse().unwrap(),
-        well: well.parse().unwrap(),
-        field: 1,
+        level: Level::Field,
+        plate: Some("P".parse().unwrap()),
+        well: Some(well.parse().unwrap()),
+        field: Some(1),
         images: Vec::new(),
         inputs: serde_json::Map::new(),
         columns: step.columns.clone(),
@@ -43,12 +46,13 @@ fn request(step: &ExternalStep, well: &str, attempt: u32) -> Request {
         deadline_ms: 0,
         correlation_id: String::new(),
         idempotency_id: format!("r/P/{well}/1/s/c"),
+        callback: None,
     };
     request.begin(attempt, step);
     request
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().unwrap()
 }
 
@@ -210,7 +214,7 @@ server.serve_forever()
 fn a_web_service_answers_at_once_or_later_or_says_why_not() {
     let (_service, url) = serve(&["-c", SERVICE]);
     let runtime = runtime();
-    let open = Http::open(&url, Duration::from_millis(20)).unwrap();
+    let open = Http::open(&url, Later::Poll(Duration::from_millis(20))).unwrap();
     let ask = |well: &str, ms: u64| {
         let step = step(&["n"], ms, None);
         let answer = runtime.block_on(open.ask(&request(&step, well, 1), Patience::of(&step)));
@@ -232,7 +236,7 @@ fn a_web_service_answers_at_once_or_later_or_says_why_not() {
         assert!(error.to_string().contains(part), "{well}: {error}");
         assert_eq!(error.may_pass(), again, "{well}: {error}");
     }
-    let nowhere = Http::open("http://127.0.0.1:1/", Duration::from_millis(20)).unwrap();
+    let nowhere = Http::open("http://127.0.0.1:1/", Later::Poll(Duration::from_millis(20))).unwrap();
     let step = step(&["n"], 60_000, None);
     let error = runtime
         .block_on(nowhere.ask(&request(&step, "A01", 1), Patience::of(&step)))
@@ -288,7 +292,7 @@ fn the_example_reads_tiff_and_png_alike() {
 
     let step = step(&["DNA_mean", "DNA_max"], 60_000, None);
     let (_service, url) = serve(&[&example(), "--http", "0"]);
-    let open = Http::open(&url, Duration::from_millis(20)).unwrap();
+    let open = Http::open(&url, Later::Poll(Duration::from_millis(20))).unwrap();
     for file in images {
         let mut request = request(&step, "A01", 1);
         let path = format!(
@@ -300,6 +304,7 @@ fn the_example_reads_tiff_and_png_alike() {
         );
         let channel = "DNA".parse().unwrap();
         request.images = vec![RequestImages {
+            field: None,
             channel,
             uris: vec![format!("file://{path}")],
         }];
@@ -317,6 +322,7 @@ fn the_example_reads_tiff_and_png_alike() {
     let mut absent = request(&step, "A01", 1);
     let channel = "DNA".parse().unwrap();
     absent.images = vec![RequestImages {
+        field: None,
         channel,
         uris: vec!["file:///no/such.tif".to_owned()],
     }];

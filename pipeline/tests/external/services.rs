@@ -16,10 +16,10 @@ use crate::adapters::serve;
 use crate::common::{models, rows_of, run_json, start_broker};
 use crate::{example, external_screen, run};
 
-/// Between a pair of topics and the example program: every answer twice.
-fn pass_on(bootstrap: &str, stop: &AtomicBool) -> usize {
+/// Between a pair of topics and a Python program: every answer twice.
+pub(crate) fn pass_on(program: &[&str], bootstrap: &str, stop: &AtomicBool) -> usize {
     let mut program = Process::new("python3")
-        .arg(example())
+        .args(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -100,7 +100,7 @@ fn by_http_and_by_topics_a_run_finds_what_it_finds_by_a_command() {
     let stop = Arc::new(AtomicBool::new(false));
     let service = {
         let (bootstrap, stop) = (bootstrap.clone(), stop.clone());
-        std::thread::spawn(move || pass_on(&bootstrap, &stop))
+        std::thread::spawn(move || pass_on(&[&example()], &bootstrap, &stop))
     };
     let topics = "requests = \"lab.requests\"\nresponses = \"lab.responses\"\nin_flight = 32";
     assert!(statistics("topics", topics, Some(&bootstrap)) == by_command);

@@ -2,7 +2,8 @@
 """An external step in plain Python: reads the pixels of a field and answers with statistics of its channels.
 
 As a command it reads one request per line from standard input and writes one answer per line to standard output;
-messages for people go to standard error. With `--http PORT` it is a web service that takes the same requests by POST.
+messages for people go to standard error. With `--http PORT` it is a web service that takes the same requests by POST; where
+a request says where to call back, it answers 202 and POSTs its answer there.
 
 Columns are `<channel>_<measure>`, with the measures mean, sd, max and bright (the share of pixels above mean + 2 sd).
 Images are TIFF (grey, 8 or 16 bits, plain or deflate) or PNG (grey, 8 or 16 bits) at file:// URIs; nothing but the
@@ -166,13 +167,30 @@ def serve_lines():
             print(json.dumps(answer(json.loads(line))), flush=True)
 
 
+def call_back(request):
+    """POSTs the answer to where the request says; one that is not taken for good or never arrives is asked for again."""
+    body = json.dumps(answer(request)).encode()
+    headers = {"Content-Type": "application/json"}
+    try:
+        urllib.request.urlopen(urllib.request.Request(request["callback"], body, headers), timeout=30).close()
+    except OSError as error:
+        print(f"{request['callback']}: {error}", file=sys.stderr)
+
+
 def serve_http(port):
     """As a web service."""
+    import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if "callback" in request:
+                self.send_response(202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                threading.Thread(target=call_back, args=(request,), daemon=True).start()
+                return
             body = json.dumps(answer(request)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")

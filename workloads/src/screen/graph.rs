@@ -25,12 +25,33 @@ pub const EMBED: &str = "embed";
 /// The record of a field that all its columns are joined in.
 pub const FEATURES: &str = "features";
 
-/// What an external step may be given besides other external steps.
-const GIVEN: [&str; 4] = [IMAGES, QUALITY, NUCLEI, EMBED];
+/// What each well was given.
+pub const PLATE_MAP: &str = "plate_map";
+/// The profiles of wells.
+pub const AGGREGATE: &str = "aggregate";
+/// What the comparison found.
+pub const COMPARE: &str = "compare";
+/// The result files.
+pub const EXPORT: &str = "export";
+
+/// What an external step may be given besides other steps of `[[steps]]`.
+fn given(level: Level) -> &'static [&'static str] {
+    match level {
+        Level::Field => &[IMAGES, QUALITY, NUCLEI, EMBED],
+        Level::Well => &[AGGREGATE, IMAGES, PLATE_MAP],
+        Level::Plate => &[AGGREGATE, PLATE_MAP],
+        Level::Screen => &[EXPORT, COMPARE, AGGREGATE],
+    }
+}
+
+/// What an external step is given where the file does not say.
+pub(super) fn usually_given(level: Level) -> &'static str {
+    given(level).first().copied().unwrap_or(IMAGES)
+}
 
 /// Built-in steps and what they start from: name, level.
 const BUILT_IN: [(&str, Level); 15] = [
-    ("plate_map", Level::Screen),
+    (PLATE_MAP, Level::Screen),
     (IMAGES, Level::Field),
     ("illumination", Level::Field),
     ("preprocess", Level::Field),
@@ -39,12 +60,12 @@ const BUILT_IN: [(&str, Level); 15] = [
     (EMBED, Level::Field),
     (FEATURES, Level::Field),
     ("gate", Level::Well),
-    ("aggregate", Level::Well),
+    (AGGREGATE, Level::Well),
     ("normalise", Level::Plate),
     ("monitor", Level::Screen),
     ("align", Level::Screen),
-    ("compare", Level::Screen),
-    ("export", Level::Screen),
+    (COMPARE, Level::Screen),
+    (EXPORT, Level::Screen),
 ];
 
 words_of!(
@@ -62,6 +83,13 @@ words_of!(
         Screen = "screen",
     }
 );
+
+impl Level {
+    /// Whether it is the usual one, which is not written.
+    pub fn is_field(&self) -> bool {
+        *self == Self::Field
+    }
+}
 
 /// Whether a name is that of a built-in step.
 pub(super) fn is_built_in(name: &str) -> bool {
@@ -102,15 +130,25 @@ pub enum GraphProblem {
         /// The step.
         input: String,
     },
-    /// The input is made later, of many fields.
+    /// The input is made later, of many of what the step works on.
     #[error(
-        "'{input}' is made once per {level}, after all its fields: a step that works on fields cannot wait for it"
+        "'{input}' is made once per {level}, after all its {of}s: a step that works on {of}s cannot wait for it"
     )]
     Level {
         /// The step.
         input: String,
         /// Its level.
         level: Level,
+        /// The level of the step that would take it.
+        of: Level,
+    },
+    /// Steps of this level are not given it.
+    #[error("a step that works on {} is given {} and other steps, not '{input}'", match of { Level::Screen => "the screen".to_owned(), of => format!("{of}s") }, given(*of).join(", "))]
+    NotGiven {
+        /// What was asked for.
+        input: String,
+        /// The level of the step.
+        of: Level,
     },
     /// The input does not leave the worker.
     #[error("'{input}' stays in the worker's memory: take 'images'")]
@@ -164,7 +202,7 @@ impl StepGraph {
         let mut faults = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             for (at, input) in step.inputs.iter().enumerate() {
-                let problem = fault_of(input, steps, networks, nuclei);
+                let problem = fault_of(step, input, steps, networks, nuclei);
                 faults.extend(problem.map(|problem| Fault {
                     step: index,
                     input: Some(at),
@@ -172,10 +210,16 @@ impl StepGraph {
                 }));
             }
         }
-        let nodes = steps
-            .iter()
-            .enumerate()
-            .map(|(index, step)| external(index, step));
+        // What is told of an input of a coarser level is not told again as a cycle.
+        let nodes = steps.iter().enumerate().map(|(index, step)| {
+            let coarser = |input: &String| {
+                let other = steps.iter().find(|other| other.name == *input);
+                other.is_some_and(|other| other.level > step.level)
+            };
+            let mut node = external(index, step);
+            node.inputs.retain(|input| !coarser(input));
+            node
+        });
         if let Err(path) = order(nodes.collect())
             && let Some(step) = steps.iter().position(|step| Some(&step.name) == path.first())
         {
@@ -193,9 +237,10 @@ impl StepGraph {
         &self.steps
     }
 
-    /// Places in `[[steps]]` of the external steps, in the order in which they are asked.
-    pub fn externals(&self) -> impl Iterator<Item = usize> + '_ {
-        self.steps.iter().filter_map(|step| step.external)
+    /// Places in `[[steps]]` of the external steps of a level, in the order in which they are asked.
+    pub fn externals(&self, level: Level) -> impl Iterator<Item = usize> + '_ {
+        let of_level = self.steps.iter().filter(move |step| step.level == level);
+        of_level.filter_map(|step| step.external)
     }
 
     /// The graph as text, a line for each step.
@@ -281,39 +326,52 @@ fn article(level: Level) -> &'static str {
 
 /// Why an external step cannot be given this.
 fn fault_of(
+    step: &ExternalStep,
     input: &str,
     steps: &[ExternalStep],
     networks: &[EmbedStep],
     nuclei: bool,
 ) -> Option<GraphProblem> {
-    let name = input.to_owned();
-    if networks.iter().any(|step| step.name == input) || steps.iter().any(|step| step.name == input) {
-        return None;
+    let (name, of) = (input.to_owned(), step.level);
+    if let Some(other) = steps.iter().find(|other| other.name == input) {
+        let level = other.level;
+        return (level > of).then_some(GraphProblem::Level {
+            input: name,
+            level,
+            of,
+        });
     }
-    if input == NUCLEI && !nuclei {
+    let not_given = |input| Some(GraphProblem::NotGiven { input, of });
+    if networks.iter().any(|network| network.name == input) {
+        return if of == Level::Field { None } else { not_given(name) };
+    }
+    let is_given = given(of).contains(&input);
+    if is_given && input == NUCLEI && !nuclei {
         return Some(GraphProblem::Absent { input: name });
     }
-    if GIVEN.contains(&input) {
+    if is_given {
         return None;
     }
-    if input == FEATURES {
+    if input == FEATURES && of == Level::Field {
         let path = vec![name.clone(), "every step of a field".to_owned(), name];
         return Some(GraphProblem::Cycle { path });
     }
     match BUILT_IN.iter().find(|(built_in, _)| *built_in == input) {
-        Some((_, Level::Field)) => Some(GraphProblem::Inside { input: name }),
-        Some((_, level)) => Some(GraphProblem::Level {
+        Some((_, level)) if *level > of && input != PLATE_MAP => Some(GraphProblem::Level {
             input: name,
             level: *level,
+            of,
         }),
+        Some((_, Level::Field)) if of == Level::Field => Some(GraphProblem::Inside { input: name }),
+        Some(_) => not_given(name),
         None => {
-            let given = GIVEN
-                .iter()
-                .filter(|name| nuclei || **name != NUCLEI)
-                .map(|name| (*name).to_owned());
-            let known = given
-                .chain(networks.iter().map(|step| step.name.clone()))
-                .chain(steps.iter().map(|step| step.name.clone()))
+            let built_in = given(of).iter().filter(|name| nuclei || **name != NUCLEI);
+            let networks = networks.iter().filter(|_| of == Level::Field);
+            let steps = steps.iter().filter(|other| other.level <= of);
+            let known = built_in
+                .map(|name| (*name).to_owned())
+                .chain(networks.map(|step| step.name.clone()))
+                .chain(steps.map(|step| step.name.clone()))
                 .collect();
             Some(GraphProblem::Unknown { input: name, known })
         }
@@ -323,11 +381,16 @@ fn fault_of(
 fn external(index: usize, step: &ExternalStep) -> Step {
     Step {
         name: step.name.clone(),
-        level: Level::Field,
+        level: step.level,
         inputs: step.inputs.clone(),
         about: format!(
-            "external, {}; an answer within {} s, {} attempts",
+            "external, {}{}; an answer within {} s, {} attempts",
             step.service.describe(),
+            if step.columns.is_empty() {
+                ", which acknowledges"
+            } else {
+                ""
+            },
             step.deadline_ms as f64 / 1e3,
             step.attempts
         ),
@@ -353,8 +416,8 @@ fn built(screen: &Screen) -> Vec<Step> {
         topic: Some((topic, key)),
         ..step
     };
-    let mut steps = vec![step("plate_map", &[], "what each well was given")];
-    let profiles = "aggregate";
+    let mut steps = vec![step(PLATE_MAP, &[], "what each well was given")];
+    let profiles = AGGREGATE;
     if screen.is_of_profiles() {
         steps.push(Step {
             inputs: Vec::new(),
@@ -379,7 +442,7 @@ fn built(screen: &Screen) -> Vec<Step> {
         }
         let scaled_by_controls = matches!(screen.preprocess.scaling, Scaling::Controls { .. });
         let from: &[&str] = if scaled_by_controls {
-            &[pixels, "plate_map"]
+            &[pixels, PLATE_MAP]
         } else {
             &[pixels]
         };
@@ -394,17 +457,13 @@ fn built(screen: &Screen) -> Vec<Step> {
             level: Level::Field,
             ..step(&network.name, &["preprocess"], &network.model)
         }));
-        steps.extend(
-            screen
-                .steps
-                .iter()
-                .enumerate()
-                .map(|(index, step)| external(index, step)),
-        );
+        let externals = screen.steps.iter().enumerate();
+        steps.extend(externals.map(|(index, step)| external(index, step)));
         let mut joined = vec![QUALITY, EMBED];
         joined.extend(screen.nuclei.as_ref().map(|_| NUCLEI));
         joined.extend(screen.networks.iter().map(|step| step.name.as_str()));
-        joined.extend(screen.steps.iter().map(|step| step.name.as_str()));
+        let of_fields = screen.steps.iter().filter(|step| step.level == Level::Field);
+        joined.extend(of_fields.map(|step| step.name.as_str()));
         steps.push(on(
             "features",
             "plate",
@@ -415,29 +474,37 @@ fn built(screen: &Screen) -> Vec<Step> {
         steps.push(on(
             "profiles",
             "plate",
-            step(profiles, &[FEATURES, "gate", "plate_map"], about),
+            step(profiles, &[FEATURES, "gate", PLATE_MAP], about),
         ));
     }
-    let mut last = profiles;
+    // A profile is whole with the columns of the steps that were asked for it.
+    let mut whole = vec![profiles];
+    whole.extend(screen.steps.iter().filter_map(|step| {
+        let joins = matches!(step.level, Level::Well | Level::Plate) && !step.columns.is_empty();
+        joins.then_some(step.name.as_str())
+    }));
+    let mut last = whole.clone();
     if screen.comparison.normalise != Normalise::None {
-        steps.push(step("normalise", &[last], "scaled per plate"));
-        last = "normalise";
+        steps.push(step("normalise", &last, "scaled per plate"));
+        last = vec!["normalise"];
     }
     if screen.monitor.enabled {
-        steps.push(step("monitor", &[profiles], "drift of the controls"));
+        steps.push(step("monitor", &whole, "drift of the controls"));
     }
     if screen.comparison.align != Align::None {
-        steps.push(step("align", &[last], "what plates have in common"));
-        last = "align";
+        steps.push(step("align", &last, "what plates have in common"));
+        last = vec!["align"];
     }
-    let mut compared = vec![last];
+    let mut compared = last;
     compared.extend(screen.monitor.enabled.then_some("monitor"));
     steps.push(on(
         "comparisons",
         "compound",
-        step("compare", &compared, "treatments with controls"),
+        step(COMPARE, &compared, "treatments with controls"),
     ));
-    steps.push(step("export", &["compare", profiles], "tables and report"));
+    let mut exported = vec![COMPARE];
+    exported.extend(whole);
+    steps.push(step(EXPORT, &exported, "tables and report"));
     steps
 }
 

@@ -31,7 +31,7 @@ pub use settings::{
     QualitySettings, Resize, ResizeMethod, ResizeTo, ResourceSettings, Scaling, ScreenName, ScreenNameError,
     Tiling, ZStack,
 };
-pub use steps::{EmbedStep, ExternalStep, Service, StepKind, nearest_column};
+pub use steps::{EmbedStep, ExternalStep, Reply, Service, StepKind, nearest_column};
 pub use treatments::{TreatmentError, TreatmentErrors};
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::graph::Level;
 use super::{Background, ResizeTo, Scaling, Screen, ZStack};
 use crate::monitor::DriftAction;
 
@@ -250,9 +251,17 @@ fn steps(plan: &mut Plan, screen: &Screen) {
     }
     for step in &screen.steps {
         let seconds = |ms: u64| ms as f64 / 1e3;
+        let answers = match step.columns.as_slice() {
+            [] => "takes note".to_owned(),
+            columns => columns.join(", "),
+        };
+        let of = match step.level {
+            Level::Field => String::new(),
+            Level::Screen => ", once for the screen".to_owned(),
+            level => format!(", once per {level}"),
+        };
         let text = format!(
-            "{} of {}, by {}",
-            step.columns.join(", "),
+            "{answers} of {}{of}, by {}",
             step.inputs.join(", "),
             step.service.describe()
         );

@@ -1,8 +1,8 @@
 //! Reads `[[steps]]`. A list of tables of the file enters, checked settings leave; every problem is reported, also what
 //! only the graph of all steps shows.
 
-use super::graph::{self, StepGraph};
-use super::steps::{EmbedStep, ExternalStep, Service, StepKind};
+use super::graph::{self, Level, StepGraph};
+use super::steps::{EmbedStep, ExternalStep, Reply, Service, StepKind};
 use super::table::{Report, Table, Value};
 use super::{EngineChoice, ScreenProblem};
 
@@ -49,7 +49,7 @@ pub(super) fn steps(
     if profiles {
         report.unusable(
             &value,
-            "a screen of profiles has no fields of view that a step could work on",
+            "a screen of profiles has no fields of view that a step could work on, and `wellspring compare` asks no steps",
         );
     }
     let read: Vec<Option<Either<'_>>> = entries
@@ -163,14 +163,8 @@ fn external<'a>(
     at: Value<'a>,
 ) -> Option<Read<'a>> {
     let level = table.get("level");
-    if let (Some(word), Some(value)) = (report.word(level.clone(), graph::Level::WORDS), &level)
-        && word != graph::Level::Field.word()
-    {
-        report.unusable(
-            value,
-            "external steps work on fields of view: leave the key out, or write \"field\"",
-        );
-    }
+    let level = report.word(level, Level::WORDS).and_then(Level::from_word);
+    let level = level.unwrap_or_default();
     let inputs_value = table.get("inputs");
     let input_values = match inputs_value {
         None => Vec::new(),
@@ -196,9 +190,9 @@ fn external<'a>(
         }
     }
     if inputs.is_empty() {
-        inputs.push(graph::IMAGES.to_owned());
+        inputs.push(graph::usually_given(level).to_owned());
     }
-    let columns = columns(report, &mut table);
+    let columns = columns(report, &mut table, level);
     let remedy = "how long an answer may take, such as \"30s\"";
     let deadline = table.need(report, "deadline", remedy);
     let deadline_ms = report.duration(deadline, 1..=24 * HOUR);
@@ -220,6 +214,7 @@ fn external<'a>(
     let step = ExternalStep {
         name: name?,
         kind: kind?,
+        level,
         inputs,
         columns: columns?,
         deadline_ms: deadline_ms?,
@@ -251,17 +246,33 @@ fn identifier(report: &mut Report, value: Value<'_>) -> Option<String> {
     usable.then_some(text)
 }
 
-fn columns(report: &mut Report, table: &mut Table<'_>) -> Option<Vec<String>> {
-    let remedy = "the names of the numbers it answers with, such as [\"count\", \"mean_area\"]";
+fn columns(report: &mut Report, table: &mut Table<'_>, level: Level) -> Option<Vec<String>> {
+    if level == Level::Screen {
+        if let Some(value) = table.get("columns") {
+            report.unusable(
+                &value,
+                "a step of the screen comes after the comparison, so it has no columns: leave the key out; an object that \
+                 it answers with is kept beside the results",
+            );
+        }
+        return Some(Vec::new());
+    }
+    let remedy = match level {
+        Level::Plate => {
+            "the names of the numbers it answers with for each well, or [] where it only takes note"
+        }
+        _ => "the names of the numbers it answers with, such as [\"count\", \"mean_area\"]",
+    };
     let value = table.need(report, "columns", remedy)?;
     let Some(entries) = value.entries() else {
         report.wrong_type(&value, "a list of names");
         return None;
     };
-    if entries.is_empty() || entries.len() > MOST_COLUMNS {
+    let least = usize::from(level != Level::Plate);
+    if !(least..=MOST_COLUMNS).contains(&entries.len()) {
         report.unusable(
             &value,
-            format!("{} names: give 1 to {MOST_COLUMNS}", entries.len()),
+            format!("{} names: give {least} to {MOST_COLUMNS}", entries.len()),
         );
         return None;
     }
@@ -283,6 +294,7 @@ fn service(report: &mut Report, table: &mut Table<'_>) -> Option<Service> {
     let command = table.get("command");
     let url = table.get("url");
     let poll = table.get("poll");
+    let reply = table.get("reply");
     let requests = table.get("requests");
     let responses = table.get("responses");
     let given: Vec<&Value<'_>> = [&command, &url, &requests].into_iter().flatten().collect();
@@ -293,13 +305,12 @@ fn service(report: &mut Report, table: &mut Table<'_>) -> Option<Service> {
         );
         return None;
     }
-    for (value, owner) in [(&poll, &url), (&responses, &requests)] {
+    for (value, owner, needs) in [
+        (&poll, &url, "url"),
+        (&reply, &url, "url"),
+        (&responses, &requests, "requests"),
+    ] {
         if let (Some(value), None) = (value, owner) {
-            let needs = if value.key.ends_with("poll") {
-                "url"
-            } else {
-                "requests"
-            };
             report.unusable(value, format!("not used without '{needs}'"));
         }
     }
@@ -331,8 +342,16 @@ fn service(report: &mut Report, table: &mut Table<'_>) -> Option<Service> {
             report.unusable(&value, "expected http://host/path or https://host/path");
             return None;
         }
+        let reply = report.word(reply, Reply::WORDS).and_then(Reply::from_word);
+        let reply = reply.unwrap_or_default();
+        if let (Some(value), Reply::Callback) = (&poll, reply) {
+            report.unusable(
+                value,
+                "not used with reply = \"callback\": the service says when it is done",
+            );
+        }
         let poll_ms = report.duration(poll, 1..=HOUR).unwrap_or(1_000);
-        return Some(Service::Http { url, poll_ms });
+        return Some(Service::Http { url, poll_ms, reply });
     }
     if let Some(value) = requests {
         let topics = [(Some(value.clone()), "requests"), (responses, "responses")];

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::graph::Level;
 use super::settings::words_of;
 use super::{EngineChoice, nearest};
 
@@ -19,6 +20,23 @@ words_of!(
     }
 );
 
+words_of!(
+    /// How a web service that says 202 gives its answer.
+    Reply {
+        /// It is asked for.
+        #[default]
+        Poll = "poll",
+        /// The service POSTs it.
+        Callback = "callback",
+    }
+);
+
+impl Reply {
+    fn is_poll(&self) -> bool {
+        *self == Self::Poll
+    }
+}
+
 /// A network beside that of `[model]`: it sees the same images in the same pass, and its embedding becomes feature columns
 /// `<name>_<i>` behind the first one's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,17 +49,21 @@ pub struct EmbedStep {
     pub engine: EngineChoice,
 }
 
-/// A step that is done outside this program: asked for every field of view, it answers with numbers, which are feature
-/// columns `<name>_<column>` like those of the network.
+/// A step that is done outside this program. Asked for every field of view, every well or every plate it answers with
+/// numbers, which are feature columns `<name>_<column>` like those of the network; of a plate it may only take note, and of
+/// the screen it takes note or answers with an object that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalStep {
     /// Its name.
     pub name: String,
     /// What it is.
     pub kind: StepKind,
-    /// What it is given: `images`, and other steps by name.
+    /// What it is asked for one of. Default field.
+    #[serde(default, skip_serializing_if = "Level::is_field")]
+    pub level: Level,
+    /// What it is given: steps by name.
     pub inputs: Vec<String>,
-    /// The numbers it answers with, in the order of the feature columns.
+    /// The numbers it answers with, in the order of the feature columns; none where it only takes note.
     pub columns: Vec<String>,
     /// How long one answer may take, in milliseconds.
     pub deadline_ms: u64,
@@ -68,12 +90,16 @@ pub enum Service {
         /// [`crate::screen::Screen::resolve_paths`].
         command: Vec<String>,
     },
-    /// A web service: a request is POSTed; the answer is the response, or is asked for at the `Location` of a 202.
+    /// A web service: a request is POSTed; the answer is the response, or, after a 202, is asked for at its `Location` or
+    /// POSTed to the request's `callback`.
     Http {
         /// Where requests go.
         url: String,
         /// Between two questions whether the answer is there, in milliseconds. Default 1 s.
         poll_ms: u64,
+        /// Whose turn it is after a 202. Default poll.
+        #[serde(default, skip_serializing_if = "Reply::is_poll")]
+        reply: Reply,
     },
     /// A pair of Kafka topics with JSON records.
     Topics {
@@ -89,6 +115,11 @@ impl Service {
     pub fn describe(&self) -> String {
         match self {
             Self::Command { command } => format!("command {}", command.join(" ")),
+            Self::Http {
+                url,
+                reply: Reply::Callback,
+                ..
+            } => format!("POST {url}, which calls back"),
             Self::Http { url, .. } => format!("POST {url}"),
             Self::Topics { requests, responses } => format!("topics {requests} and {responses}"),
         }

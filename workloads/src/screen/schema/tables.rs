@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::form::{
-    either, key, list, list_of, needed, number, or_else, pattern, table, text, whole, word, yes_or_no,
+    Key, either, key, list, list_of, needed, number, or_else, pattern, table, text, whole, word, yes_or_no,
 };
 use crate::screen::{
     Declump, DeviceChoice, EngineChoice, LayoutChoice, ModelSettings, NucleiThreshold, QualitySettings,
-    ResizeMethod, ResourceSettings, StepKind, Tiling, ZStack,
+    Reply, ResizeMethod, ResourceSettings, StepKind, Tiling, ZStack,
 };
 
 /// Plate barcodes and channels: no path separator, no control character.
@@ -377,10 +377,54 @@ fn duration() -> Value {
     pattern(r"^\s*[0-9]+\s*(ms|s|m|min|h)\s*$")
 }
 
+/// Feature columns and what else a part of their names is.
+fn identifier() -> Value {
+    pattern("^[A-Za-z0-9_.-]{1,64}$")
+}
+
 pub(super) fn steps() -> Value {
-    let identifier = || pattern("^[A-Za-z0-9_.-]{1,64}$");
+    let columns = |least, about| needed("columns", about, list_of(least, &identifier()));
+    let usual = or_else(word(&["field", "well"]), "field");
+    let step = external(
+        key("level", "What it is asked for one of.", usual),
+        Some(columns(1, "The numbers it answers with.")),
+    );
+    let embed = table([
+        needed("name", "Its name; feature columns are <name>_<i>.", identifier()),
+        needed(
+            "kind",
+            "A network beside that of [model].",
+            word(&[StepKind::Embed.word()]),
+        ),
+        needed("model", "As `wellspring models list` shows it.", model_name()),
+        key(
+            "engine",
+            "What runs it.",
+            or_else(word(EngineChoice::WORDS), EngineChoice::default().word()),
+        ),
+    ]);
+    let of_plate = external(
+        needed("level", "Asked once per plate.", word(&["plate"])),
+        Some(columns(
+            0,
+            "The numbers it answers with for each well; none where it only takes note.",
+        )),
+    );
+    let of_screen = external(
+        needed(
+            "level",
+            "Asked once, when the results are written.",
+            word(&["screen"]),
+        ),
+        None,
+    );
+    list(&either([step, embed, of_plate, of_screen]))
+}
+
+/// A step outside this program.
+fn external(level: Key, columns: Option<Key>) -> Value {
     let topic = || pattern("^[A-Za-z0-9_.-]{1,249}$");
-    let step = table([
+    let keys = [
         needed(
             "name",
             "Its name; feature columns are <name>_<column>.",
@@ -391,20 +435,12 @@ pub(super) fn steps() -> Value {
             "A program or service.",
             word(&[StepKind::External.word()]),
         ),
-        key(
-            "level",
-            "What it works on one of.",
-            or_else(word(&["field"]), "field"),
-        ),
+        level,
         key(
             "inputs",
-            "What it is given: images, quality, nuclei, embed, or other steps.",
-            or_else(list_of(1, &text()), json!(["images"])),
-        ),
-        needed(
-            "columns",
-            "The numbers it answers with.",
-            list_of(1, &identifier()),
+            "What it is given: of a field images, quality, nuclei, embed, of a well aggregate, images, plate_map, of a \
+             plate aggregate, plate_map, of the screen export, compare, aggregate; and other steps.",
+            list_of(1, &text()),
         ),
         needed(
             "deadline",
@@ -413,7 +449,7 @@ pub(super) fn steps() -> Value {
         ),
         key(
             "attempts",
-            "Before a failure goes to the retries topic.",
+            "Before a field's failure goes to the retries topic, and another is final.",
             or_else(whole(1..=100), 3),
         ),
         key(
@@ -446,24 +482,15 @@ pub(super) fn steps() -> Value {
             "Between two questions for the answer of a 202.",
             or_else(duration(), "1s"),
         ),
+        key(
+            "reply",
+            "How the answer of a 202 comes: asked for at its Location, or POSTed to the request's callback.",
+            or_else(word(Reply::WORDS), Reply::default().word()),
+        ),
         key("requests", "The topic of requests.", topic()),
         key("responses", "The topic of answers.", topic()),
-    ]);
-    let embed = table([
-        needed("name", "Its name; feature columns are <name>_<i>.", identifier()),
-        needed(
-            "kind",
-            "A network beside that of [model].",
-            word(&[StepKind::Embed.word()]),
-        ),
-        needed("model", "As `wellspring models list` shows it.", model_name()),
-        key(
-            "engine",
-            "What runs it.",
-            or_else(word(EngineChoice::WORDS), EngineChoice::default().word()),
-        ),
-    ]);
-    list(&either([step, embed]))
+    ];
+    table(keys.into_iter().chain(columns))
 }
 
 pub(super) fn resources() -> Value {
