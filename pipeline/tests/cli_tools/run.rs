@@ -7,6 +7,10 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use wellspring::collect::Collection;
 use wellspring::compare::{Finding, compare};
 use wellspring::events::{ChannelMeasures, FieldFeatures};
+use wellspring::external::ExternalSettings;
+use wellspring::external::beyond::{Asker, Asking};
+use wellspring::external::services::Services;
+use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::tail::TailRecord;
 use wellspring::kafka::topics::Topic;
 use wellspring::quality::NUCLEI;
@@ -159,7 +163,29 @@ fn run_and_compare(text: &str) -> tempfile::TempDir {
             collection.take(&record).unwrap();
         }
     }
-    let compared = compare(&run, &mut collection, Some(&map), &mut provenance, &path("run")).unwrap();
+    // The screen has no step to ask.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let asking = Asking {
+        services: Services::new(ExternalSettings {
+            kafka: KafkaSettings::new("nowhere:9092", "t", "test"),
+            commands: false,
+            callbacks: None,
+        }),
+        runtime: runtime.handle(),
+        stop: &|| false,
+        worker: "test",
+    };
+    let out = path("run");
+    let mut asker = Asker::new(&run, &asking, &[], &provenance, &out);
+    let compared = compare(
+        &run,
+        &mut collection,
+        Some(&map),
+        &mut asker,
+        &mut provenance,
+        &out,
+    )
+    .unwrap();
     assert_eq!((compared.plate_count, compared.well_count), (4, 96));
     let shown = compared.comparison.unwrap();
     let published: Vec<Finding> = shown.findings.unwrap().map(Result::unwrap).collect();
