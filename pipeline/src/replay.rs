@@ -231,7 +231,7 @@ impl Old {
                     "[images] bit_depth",
                     serde_json::to_value(screen.images.bit_depth),
                 ),
-                ("[images] z", serde_json::to_value(&screen.images.z)),
+                ("[images] z", serde_json::to_value(screen.images.z)),
                 ("[preprocess]", serde_json::to_value(&screen.preprocess)),
                 ("[nuclei]", serde_json::to_value(&screen.nuclei)),
                 ("[model]", serde_json::to_value(&screen.model.name)),

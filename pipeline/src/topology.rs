@@ -181,6 +181,9 @@ pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFai
     })
 }
 
+/// What a lane reads.
+pub type OfLane = (Urgency, Work);
+
 /// Opens the lanes of a worker, and what each of them reads. `in_flight` is of each.
 ///
 /// # Errors
@@ -190,7 +193,7 @@ pub fn task_lanes(
     urgencies: &[Urgency],
     in_flight: usize,
     until_drained: bool,
-) -> Result<(Vec<Lane>, Vec<(Urgency, Work)>), KafkaFailure> {
+) -> Result<(Vec<Lane>, Vec<OfLane>), KafkaFailure> {
     // Not with the planner's: it waits for room, which only workers make.
     let company = Company::default();
     let mut lanes = Vec::new();

@@ -17,7 +17,7 @@ use wellspring::kafka::lane::{Lane, Work};
 use wellspring::kafka::topics::{Topic, Urgency};
 use wellspring::kafka::{KafkaSettings, OutRecord};
 use wellspring::lanes::Lanes;
-use wellspring::topology::{BETWEEN_STAGES, task_lanes};
+use wellspring::topology::{BETWEEN_STAGES, OfLane, task_lanes};
 use wellspring::track::{Outcome, Tracked};
 
 use crate::cli::common;
@@ -82,7 +82,7 @@ async fn terminated() -> std::io::Result<()> {
 }
 
 /// All stages of one worker, until its lanes end.
-async fn work(tasks: Vec<(Urgency, Work)>, delays: Delays) {
+async fn work(tasks: Vec<OfLane>, delays: Delays) {
     let (fetched_in, fetched) = bounded(BETWEEN_STAGES - 1);
     let (decoded_in, decoded) = bounded(BETWEEN_STAGES);
     let (prepared_in, prepared) = bounded(BETWEEN_STAGES);
