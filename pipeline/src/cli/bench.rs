@@ -17,6 +17,7 @@ mod pipeline;
 mod plan;
 mod process;
 mod scale;
+mod wells;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -15,8 +15,9 @@ use wellspring::plan::{PlateSource, plan_listed, task_records};
 use wellspring::shading::ShadingCache;
 use wellspring::store::{ImageStore, Listed};
 use wellspring_workloads::screen::Screen;
-use wellspring_workloads::words::{Barcode, WellPosition};
+use wellspring_workloads::words::Barcode;
 
+use super::wells::{position, role};
 use super::{Line, Printer};
 use crate::cli::common;
 
@@ -106,7 +107,7 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
 fn listed(plate: &Barcode, args: &Args) -> anyhow::Result<Vec<Listed>> {
     let mut listed = Vec::new();
     for well in 0..384 {
-        let well = position(well)?;
+        let well = position(well, COLUMNS)?;
         for field in 1..=args.fields {
             for channel in 1..=args.channels {
                 listed.push(Listed {
@@ -121,25 +122,16 @@ fn listed(plate: &Barcode, args: &Args) -> anyhow::Result<Vec<Listed>> {
     Ok(listed)
 }
 
-fn position(well: u32) -> anyhow::Result<WellPosition> {
-    let (row, column) = (u8::try_from(well / COLUMNS)?, u8::try_from(well % COLUMNS)?);
-    WellPosition::new(row + 1, column + 1).context("a plate has no such well")
-}
-
 fn screen(folder: &std::path::Path, args: &Args) -> anyhow::Result<Screen> {
     let named = args.map_plates > 1;
     let mut map = if named { "plate," } else { "" }.to_owned() + "well,compound,dose,role\n";
     for plate in 1..=args.map_plates {
         for well in 0..384 {
-            let role = match well % COLUMNS {
-                0 => "healthy",
-                1 => "disease",
-                _ => "treated",
-            };
+            let role = role(well, COLUMNS);
             if named {
                 write!(map, "P{plate:05},")?;
             }
-            writeln!(map, "{},c{well},1,{role}", position(well)?)?;
+            writeln!(map, "{},c{well},1,{role}", position(well, COLUMNS)?)?;
         }
     }
     let file = folder.join("platemap.csv");

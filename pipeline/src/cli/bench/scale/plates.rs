@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
-use wellspring_workloads::words::{Barcode, WellPosition};
+use wellspring_workloads::words::Barcode;
+
+use crate::cli::bench::wells::{position, role};
 
 /// Wells and fields of a batch plate.
 const BATCH: (u32, u32) = (24, 4);
@@ -16,12 +18,6 @@ pub(super) const LIVE_FIELDS: u32 = LIVE.0 * LIVE.1;
 pub(super) const BATCH_FIELDS: u32 = BATCH.0 * BATCH.1;
 /// Columns of a plate of 96 wells.
 const COLUMNS: u32 = 12;
-
-/// The wells of a plate of 96, row by row.
-fn position(well: u32) -> anyhow::Result<WellPosition> {
-    let (row, column) = (u8::try_from(well / COLUMNS)?, u8::try_from(well % COLUMNS)?);
-    WellPosition::new(row + 1, column + 1).context("a plate has no such well")
-}
 
 /// Writes the images of plates; their barcodes.
 pub(super) fn write(
@@ -36,7 +32,7 @@ pub(super) fn write(
         let images = folder.join("plates").join(&name);
         std::fs::create_dir_all(&images)?;
         for well in 0..wells {
-            let well = position(well)?;
+            let well = position(well, COLUMNS)?;
             for field in 1..=fields {
                 std::fs::write(images.join(format!("{name}_{well}_s{field}_w1.tif")), "pixels")
                     .with_context(|| format!("an image of plate {name} cannot be written"))?;
@@ -52,12 +48,8 @@ pub(super) fn screen(folder: &Path, name: &str, live: bool) -> anyhow::Result<St
     let mut map = "well,compound,dose,role\n".to_owned();
     std::fs::create_dir_all(folder.join("plates"))?;
     for well in 0..if live { LIVE.0 } else { BATCH.0 } {
-        let role = match well % COLUMNS {
-            0 => "healthy",
-            1 => "disease",
-            _ => "treated",
-        };
-        let well = position(well)?;
+        let role = role(well, COLUMNS);
+        let well = position(well, COLUMNS)?;
         writeln!(map, "{well},c,1,{role}")?;
     }
     let file = folder.join("platemap.csv");
