@@ -24,11 +24,14 @@ use wellspring_workloads::screen::ExternalStep;
 use wellspring_workloads::screen::graph::Level;
 use wellspring_workloads::words::{Barcode, WellPosition};
 
+use super::ExternalError;
+use super::answer::{Answer, AnswerError};
 use super::protocol::{Request, Subject, local_uri};
 use super::services::Services;
 use crate::dead_letters::{Place, letter_of_step};
 use crate::error::{FailureClass, Stage, StageError};
 use crate::events::DeadLetter;
+use crate::failpoint;
 use crate::results::Provenance;
 use crate::runs::Run;
 
@@ -236,6 +239,34 @@ impl<'a> Asker<'a> {
     fn has_failed(&self, step: &ExternalStep, about: &Subject) -> bool {
         self.failed
             .contains(&(step.name.clone(), about.plate.clone(), about.well))
+    }
+
+    /// The first input of a step that is an answer which did not come.
+    fn missing_input<'s>(step: &'s ExternalStep, unanswered: &HashSet<&str>) -> Option<&'s str> {
+        let mut inputs = step.inputs.iter().map(String::as_str);
+        inputs.find(|input| unanswered.contains(input))
+    }
+
+    /// A step's answer about a plate or the screen, to the request that `make` makes; `None`, and a dead letter that says why,
+    /// where there is none for good.
+    fn answer<T>(
+        &mut self,
+        step: &ExternalStep,
+        about: Subject,
+        make: impl FnOnce(&Self) -> Result<Request, StageError>,
+        read: impl Fn(Answer) -> Result<T, AnswerError>,
+    ) -> Result<Option<T>, StageError> {
+        if self.has_failed(step, &about) {
+            return Ok(None);
+        }
+        let mut request = make(self)?;
+        let services = self.asking.services.clone();
+        let answer = self.wait(services.ask(step, &mut request, read))?;
+        failpoint::pass("collector", "asked");
+        let failed = |error: ExternalError| {
+            self.fail(step, about, &error.stage_error(&step.name), Some(&request));
+        };
+        Ok(answer.map_err(failed).ok())
     }
 
     /// A failure for good: a dead letter.

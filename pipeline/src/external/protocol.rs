@@ -99,21 +99,14 @@ impl Request {
             };
             inputs.insert(input.clone(), value);
         }
-        Self {
-            run: task.run.clone(),
-            step: step.name.clone(),
-            level: Level::Field,
+        let about = Subject {
             plate: Some(task.field.plate.clone()),
             well: Some(task.field.well),
+        };
+        let id = ids::of_field(&task.run, &task.field, &step.name, &ids::content_of_task(task));
+        Self {
             field: Some(task.field.field),
-            images,
-            inputs,
-            columns: step.columns.clone(),
-            attempt: 0,
-            deadline_ms: 0,
-            correlation_id: String::new(),
-            idempotency_id: ids::of_field(&task.run, &task.field, &step.name, &ids::content_of_task(task)),
-            callback: None,
+            ..Self::of(&task.run, step, about, (images, inputs), id)
         }
     }
 
@@ -131,6 +124,23 @@ impl Request {
             (Some(plate), None) => ids::of_plate(run, plate, &step.name, content),
             (None, _) => ids::of_run(run, &step.name, content),
         };
+        Self::of(
+            run,
+            step,
+            Subject { plate, well },
+            (images, inputs),
+            idempotency_id,
+        )
+    }
+
+    /// A request of which no attempt has begun.
+    fn of(
+        run: &RunId,
+        step: &ExternalStep,
+        Subject { plate, well }: Subject,
+        (images, inputs): (Vec<RequestImages>, Map<String, Value>),
+        idempotency_id: String,
+    ) -> Self {
         Self {
             run: run.clone(),
             step: step.name.clone(),

@@ -14,8 +14,8 @@ use wellspring_workloads::words::WellPosition;
 
 use super::{Asker, PlateGiven, content, file_input, given};
 use crate::error::{Stage, StageError};
+use crate::external::answer::Answer;
 use crate::external::protocol::{Request, Subject};
-use crate::failpoint;
 use crate::results::{ProfileTable, WriteError};
 
 pub(super) fn ask(
@@ -29,11 +29,7 @@ pub(super) fn ask(
             asker.count(index, |outcome| outcome.not_asked += 1);
             continue;
         }
-        if let Some(input) = step
-            .inputs
-            .iter()
-            .find(|input| unanswered.contains(input.as_str()))
-        {
+        if let Some(input) = Asker::missing_input(step, &unanswered) {
             asker.count(index, |outcome| outcome.not_asked += 1);
             let why = format!("was not asked, because it takes from '{input}'");
             unanswered.insert(&step.name);
@@ -44,23 +40,13 @@ pub(super) fn ask(
             plate: Some(plate.plate.clone()),
             well: None,
         };
-        let answer = if asker.has_failed(step, &about) {
-            None
-        } else {
-            let mut request = request(asker, step, plate, profiles)?;
-            let wells: Vec<WellPosition> = profiles.iter().map(|profile| profile.well).collect();
-            let services = asker.asking.services.clone();
-            let read = |answer: crate::external::answer::Answer| match step.columns.is_empty() {
-                true => answer.note().map(|()| Vec::new()),
-                false => answer.of_wells(step, &wells),
-            };
-            let answer = asker.wait(services.ask(step, &mut request, read))?;
-            failpoint::pass("collector", "asked");
-            let answer = answer.map_err(|error| error.stage_error(&step.name));
-            let failed = |error| asker.fail(step, about, &error, Some(&request));
-            answer.map_err(failed).ok()
+        let wells: Vec<WellPosition> = profiles.iter().map(|profile| profile.well).collect();
+        let make = |asker: &Asker<'_>| request(asker, step, plate, profiles);
+        let read = |answer: Answer| match step.columns.is_empty() {
+            true => answer.note().map(|()| Vec::new()),
+            false => answer.of_wells(step, &wells),
         };
-        match answer {
+        match asker.answer(step, about, make, read)? {
             Some(columns) => {
                 for (profile, values) in profiles.iter_mut().zip(columns) {
                     profile.values.extend(values);

@@ -4,7 +4,8 @@
 //! answered. It takes note, or answers with an object that is kept as `external/NAME.json`. Without an answer the run is
 //! finished nevertheless, and says so.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -17,7 +18,6 @@ use crate::compare::Compared;
 use crate::error::{Stage, StageError};
 use crate::external::answer::Answer;
 use crate::external::protocol::{Request, Subject};
-use crate::failpoint;
 use crate::results::{ProfileTable, write_json};
 
 /// Compounds whose calls a request has; `compounds.parquet` has those of all.
@@ -30,12 +30,9 @@ impl Asker<'_> {
     /// [`Stopped`](super::Stopped); the disk refuses.
     pub fn screen(&mut self, compared: &Compared) -> Result<(), StageError> {
         let mut unanswered: HashSet<&str> = HashSet::new();
+        let mut files = Files::default();
         for (index, step) in self.steps(Level::Screen) {
-            if let Some(input) = step
-                .inputs
-                .iter()
-                .find(|input| unanswered.contains(input.as_str()))
-            {
+            if let Some(input) = Asker::missing_input(step, &unanswered) {
                 self.count(index, |outcome| outcome.not_asked += 1);
                 self.left_out.push(format!(
                     "step '{}' of the screen was not asked, because it takes from '{input}'",
@@ -48,18 +45,8 @@ impl Asker<'_> {
             // What an earlier answer left is not that of this one.
             remove(&path)?;
             let about = Subject::default();
-            let answer = if self.has_failed(step, &about) {
-                None
-            } else {
-                let mut request = request(self, step, compared)?;
-                let services = self.asking.services.clone();
-                let answer = self.wait(services.ask(step, &mut request, Answer::note_or_result))?;
-                failpoint::pass("collector", "asked");
-                let answer = answer.map_err(|error| error.stage_error(&step.name));
-                let failed = |error| self.fail(step, about, &error, Some(&request));
-                answer.map_err(failed).ok()
-            };
-            match answer {
+            let make = |asker: &Self| request(asker, step, compared, &mut files);
+            match self.answer(step, about, make, Answer::note_or_result)? {
                 Some(result) => {
                     if let Some(result) = &result {
                         keep(&path, result)?;
@@ -111,26 +98,47 @@ fn keep(path: &Path, result: &Map<String, Value>) -> Result<(), StageError> {
     write_json(path, result).map_err(|error| StageError::internal(Stage::External, error))
 }
 
-fn request(asker: &Asker<'_>, step: &ExternalStep, compared: &Compared) -> Result<Request, StageError> {
+/// Files as inputs, each read once: they are whole before the first step is asked, or when they are first an input.
+#[derive(Default)]
+struct Files(HashMap<PathBuf, Value>);
+
+impl Files {
+    fn input(&mut self, path: PathBuf) -> Result<Value, StageError> {
+        Ok(match self.0.entry(path) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => {
+                let input = file_input(new.key())?;
+                new.insert(input).clone()
+            }
+        })
+    }
+}
+
+fn request(
+    asker: &Asker<'_>,
+    step: &ExternalStep,
+    compared: &Compared,
+    files: &mut Files,
+) -> Result<Request, StageError> {
     let run = asker.run;
-    let profiles = || file_input(&asker.out.join(ProfileTable::FILE));
+    let profiles = asker.out.join(ProfileTable::FILE);
     let mut inputs = Map::new();
     for input in &step.inputs {
         let earlier = run.screen.steps.iter().find(|step| step.name == *input);
         let value = match (input.as_str(), earlier) {
-            (EXPORT, _) => json!({ "files": tables(asker.out)? }),
+            (EXPORT, _) => json!({ "files": tables(asker.out, files)? }),
             (COMPARE, _) => calls(compared),
-            (AGGREGATE, _) => profiles()?,
+            (AGGREGATE, _) => files.input(profiles.clone())?,
             (_, Some(earlier)) if earlier.level == Level::Screen => {
                 let path = result_file(asker.out, earlier);
                 match path.exists() {
-                    true => file_input(&path)?,
+                    true => files.input(path)?,
                     false => json!({ "acknowledged": true }),
                 }
             }
             // Of some plates no note may have been taken.
             (name, Some(earlier)) if earlier.columns.is_empty() => asker.counts_of(name),
-            (name, _) => asker.columns_in_table(name, &profiles()?),
+            (name, _) => asker.columns_in_table(name, &files.input(profiles.clone())?),
         };
         inputs.insert(input.clone(), value);
     }
@@ -146,7 +154,7 @@ fn request(asker: &Asker<'_>, step: &ExternalStep, compared: &Compared) -> Resul
 }
 
 /// The tables in the folder of the results, by name.
-fn tables(out: &Path) -> Result<Map<String, Value>, StageError> {
+fn tables(out: &Path, files: &mut Files) -> Result<Map<String, Value>, StageError> {
     let unread = |source| disk(out, "list", source);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(out).map_err(unread)? {
@@ -163,7 +171,7 @@ fn tables(out: &Path) -> Result<Map<String, Value>, StageError> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        tables.insert(name, file_input(&path)?);
+        tables.insert(name, files.input(path)?);
     }
     Ok(tables)
 }

@@ -208,10 +208,11 @@ fn request(asker: &Asker<'_>, step: &ExternalStep, profile: &WellProfile, images
             }),
             PLATE_MAP => given(&profile.treatment, &run.screen.plate_map.dose_unit),
             name => {
-                let place = run.screen.steps.iter().position(|step| step.name == name);
-                let place = place.map(|place| run.columns_of(place)).unwrap_or_default();
-                let columns = run.screen.steps.iter().find(|step| step.name == name);
-                let columns = columns.map_or(&[][..], |step| &step.columns);
+                let mut steps = run.screen.steps.iter().enumerate();
+                let earlier = steps.find(|(_, step)| step.name == name);
+                let (place, columns) = earlier.map_or((0..0, &[][..]), |(index, step)| {
+                    (run.columns_of(index), &step.columns[..])
+                });
                 by_name(columns, profile.values.get(place).unwrap_or_default())
             }
         };
