@@ -181,7 +181,7 @@ impl Collection {
         if let Some(plate) = status.plate()
             && self.published.cancelled.contains(plate)
         {
-            self.forget(&plate.clone());
+            self.forget(plate);
             return Ok(());
         }
         match status {

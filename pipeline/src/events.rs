@@ -8,6 +8,8 @@
 mod forms;
 mod plates;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use wellspring_workloads::compare::{Comparison, CompoundSummary};
 use wellspring_workloads::screen::Screen;
@@ -364,6 +366,23 @@ pub struct WellFields {
     pub well: WellPosition,
     /// The fields' numbers.
     pub fields: Vec<u32>,
+}
+
+impl WellFields {
+    /// Fields, well by well.
+    pub fn of(fields: impl IntoIterator<Item = (WellPosition, u32)>) -> Vec<Self> {
+        let mut by_well: BTreeMap<WellPosition, Vec<u32>> = BTreeMap::new();
+        for (well, field) in fields {
+            by_well.entry(well).or_default().push(field);
+        }
+        let of_well = |(well, fields)| Self { well, fields };
+        by_well.into_iter().map(of_well).collect()
+    }
+
+    /// Each of the fields with its well.
+    pub fn each(&self) -> impl Iterator<Item = (WellPosition, u32)> {
+        self.fields.iter().map(|field| (self.well, *field))
+    }
 }
 
 /// A network as it was when a run was submitted.

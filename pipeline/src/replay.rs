@@ -2,37 +2,36 @@
 //!
 //! A run on the status topic and a [`Selection`] of its plates and records enter; a new run of the screen under another
 //! name leaves. Either its features are taken over ([`features`]: another comparison without embedding again), or its
-//! plates are announced again ([`plates`]), or both, each where it is due ([`unchanged`]). Readers of the log are no members of any group, so nobody who is at work
-//! notices. Replaying again under the same name adds what is missing and nothing else: a crash in between, or a second
+//! plates are announced again ([`plates`]), or both, each where it is due (`unchanged`). Readers of the log are no members of
+//! any group, so nobody who is at work notices. Replaying again under the same name adds what is missing and nothing else: a crash in between, or a second
 //! process, makes no record twice. What fails: a run that is not there, and features that another screen cannot use.
 
+mod copy;
 mod unchanged;
 
-pub use self::unchanged::{TakenOverFields, unchanged};
-
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use wellspring_workloads::screen::{Screen, ScreenName};
 use wellspring_workloads::words::{Barcode, FieldId};
 
-use crate::clock::now_ms;
-use crate::collect::{Collection, Field};
+use self::copy::take_over;
+pub use self::unchanged::TakenOverFields;
+pub(crate) use self::unchanged::unchanged;
+use crate::collect::Collection;
 use crate::collector::{Past, read_statuses};
-use crate::error::{Stage, StageError};
-use crate::events::{DeadLetter, FieldFeatures, ModelIdentity, PlateReady, RunId, Status, Steering};
+use crate::error::StageError;
+use crate::events::{DeadLetter, ModelIdentity, PlateReady, RunId, Status, Steering};
 use crate::identity::same_screen;
-use crate::ids;
-use crate::kafka::producer::{BatchProducer, TRANSACTION_BYTES};
+use crate::kafka::producer::BatchProducer;
 use crate::kafka::tail::{Start, TailRecord, read_to_end};
 use crate::kafka::topics::{Topic, Urgency};
-use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
+use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::runs::{Run, RunError, run_id};
-use crate::submit::{SubmitError, submit};
+use crate::submit::{SubmitError, submit, submitted};
 
 /// Tries of an aborted transaction.
 const TRIES: u32 = 10;
@@ -328,23 +327,7 @@ pub fn features(
         published: 0,
         published_before: present.len() as u64,
     };
-    let unannounced: Vec<Barcode> = chosen
-        .iter()
-        .filter(|plate| !there.submitted.contains(*plate))
-        .cloned()
-        .collect();
-    if !unannounced.is_empty() {
-        let content = ids::content(unannounced.iter().map(Barcode::as_str));
-        let submitted_id = ids::of_run(&run, "submitted", &content);
-        let submitted = Status::RunSubmitted {
-            run: run.clone(),
-            screen: Box::new(screen),
-            plates: unannounced,
-            time_ms: now_ms(),
-            model: old.model.clone(),
-        };
-        producer.publish_once(TRIES, &[OutRecord::status(submitted_id, &submitted)?])?;
-    }
+    there.register(&mut producer, &screen, old.model.clone(), &chosen)?;
     let letters: Vec<DeadLetter> = match selection.is_whole() {
         // What was asked about wells, plates and the old screen is asked again.
         true => {
@@ -406,6 +389,21 @@ impl There {
             }
         }
         Ok(there)
+    }
+    /// Registers the run with those of its plates that it was not submitted with before.
+    fn register(
+        &self,
+        producer: &mut BatchProducer,
+        screen: &Screen,
+        model: Option<ModelIdentity>,
+        plates: &[Barcode],
+    ) -> Result<(), KafkaFailure> {
+        let new = plates.iter().filter(|plate| !self.submitted.contains(*plate));
+        let new: Vec<Barcode> = new.cloned().collect();
+        match new.is_empty() {
+            true => Ok(()),
+            false => producer.publish_once(TRIES, &[submitted(screen, model, &new)?]),
+        }
     }
 }
 
@@ -469,130 +467,4 @@ fn opened(
         })?;
     }
     Ok(collection)
-}
-
-/// Publishes one plate of the new run: its features in batches, then its letters and its plan. The plan comes last and
-/// says that the plate is whole.
-fn take_over<'a>(
-    producer: &mut BatchProducer,
-    collection: &mut Collection,
-    plate: &Barcode,
-    run: &RunId,
-    letters: impl Iterator<Item = &'a DeadLetter>,
-    present: &HashSet<FieldId>,
-    shading: Option<String>,
-) -> Result<u64, ReplayError> {
-    let Copied {
-        fields: copied,
-        mut batch,
-        published,
-    } = copy_features(producer, collection, plate, run, present, |_| true)?;
-    let mut failed = BTreeSet::new();
-    let mut plan_letters: BTreeMap<String, u32> = BTreeMap::new();
-    for letter in letters {
-        match (letter.well, letter.field) {
-            (Some(well), Some(field)) if letter.stage != Stage::Plan => {
-                // Tried again with success.
-                if copied.contains(&(well, field)) {
-                    continue;
-                }
-                failed.insert((well, field));
-            }
-            _ => {}
-        }
-        let letter = DeadLetter {
-            id: letter_id(run, &letter.id),
-            run: Some(run.clone()),
-            ..letter.clone()
-        };
-        if letter.stage == Stage::Plan || letter.field.is_none() {
-            plan_letters.insert(letter.id.clone(), letter.fields_lost);
-        }
-        batch.push(crate::dead_letters::record(&letter)?);
-    }
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let fields_planned = count(copied.len() + failed.len());
-    let planned = Status::PlatePlanned {
-        run: run.clone(),
-        plate: plate.clone(),
-        fields_expected: fields_planned + plan_letters.values().sum::<u32>(),
-        fields_planned,
-        dead_letters: count(plan_letters.len()),
-        shading,
-        incomplete: collection.incomplete.get(plate).cloned(),
-        remarks: collection.remarks.get(plate).cloned().unwrap_or_default(),
-    };
-    // Made from the records of another run.
-    let content = ids::content([collection.run().as_str()]);
-    let planned_id = ids::of_plate(run, plate, "planned", &content);
-    batch.push(OutRecord::status(planned_id, &planned)?);
-    producer.publish_once(TRIES, &batch)?;
-    Ok(published)
-}
-
-/// What was copied of a plate's features.
-struct Copied {
-    /// The fields, those that were there before included.
-    fields: HashSet<Field>,
-    /// Records that are still to be published, with what closes the plate.
-    batch: Vec<OutRecord>,
-    /// How many records are new.
-    published: u64,
-}
-
-/// Publishes features of a plate for another run, all but the last batch: of the fields that are `wanted` and not `present`.
-/// Each keeps the content it was made from in its id.
-fn copy_features(
-    producer: &mut BatchProducer,
-    collection: &mut Collection,
-    plate: &Barcode,
-    run: &RunId,
-    present: &HashSet<FieldId>,
-    wanted: impl Fn(&Field) -> bool,
-) -> Result<Copied, ReplayError> {
-    let otherwise = ids::content([collection.run().as_str()]);
-    let mut copied = Copied {
-        fields: HashSet::new(),
-        batch: Vec::new(),
-        published: 0,
-    };
-    let mut bytes = 0;
-    for field in collection.fields_and_contents(plate)? {
-        let (features, content) = field?;
-        let at = (features.field.well, features.field.field);
-        if !wanted(&at) {
-            continue;
-        }
-        copied.fields.insert(at);
-        if present.contains(&features.field) {
-            continue;
-        }
-        let features = FieldFeatures {
-            run: run.clone(),
-            ..features
-        };
-        let content = content.map_or_else(|| otherwise.clone(), |content| content.to_string());
-        let id = ids::of_field(run, &features.field, "features", &content);
-        let record = OutRecord::new(
-            Topic::Features,
-            plate.as_str(),
-            id,
-            "wellspring.features.v1",
-            &features,
-        )?;
-        bytes += record.value.len();
-        copied.batch.push(record);
-        copied.published += 1;
-        if bytes >= TRANSACTION_BYTES {
-            producer.publish_once(TRIES, &copied.batch)?;
-            copied.batch.clear();
-            bytes = 0;
-        }
-    }
-    Ok(copied)
-}
-
-fn letter_id(run: &RunId, old: &str) -> String {
-    let digest = Sha256::digest(format!("{run}\0{old}").as_bytes());
-    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }

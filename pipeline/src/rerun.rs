@@ -100,10 +100,10 @@ pub fn rerun(
         screen.version = newest.saturating_add(1);
     }
     let name = screen.name.clone();
-    let run = find(kafka, old)?;
-    let model = Run::open(screen.clone()).map_err(ReplayError::from)?.model();
-    let other_model = same_model(old, run.model.as_ref(), &model).err();
-    let alike = run.same_features(&screen).is_ok() && other_model.is_none();
+    let before = find(kafka, old)?;
+    let run = Run::open(screen.clone()).map_err(ReplayError::from)?;
+    let other_model = same_model(old, before.model.as_ref(), &run.model()).err();
+    let alike = before.same_features(&screen).is_ok() && other_model.is_none();
     // What is chosen by time is chosen of the features.
     let as_they_are = begin == Begin::Features || begin == Begin::Changed && alike && !selection.is_whole();
     if as_they_are {
@@ -115,7 +115,7 @@ pub fn rerun(
     }
     if begin == Begin::Changed && alike {
         let places = (runtime, scratch);
-        let (done, fields) = replay::unchanged(kafka, old, screen, selection, lane, places)?;
+        let (done, fields) = replay::unchanged(kafka, &before, &run, selection, lane, places)?;
         return Ok((Anew::Fields(fields), done));
     }
     let done = replay::plates(kafka, old, &name, Some(screen), selection, lane, runtime)?;

@@ -380,12 +380,13 @@ impl Runs {
 
     /// Whether a plate is worked on in the run, as far as it is known now.
     pub fn course_of_plate(&self, id: &RunId, plate: &Barcode) -> Course {
-        let known = self.lock();
-        match known.courses.get(id).copied().unwrap_or_default() {
-            Course::Open if known.plates.is_empty() => Course::Open,
+        match self.course(id) {
             Course::Open => {
-                let of = (id.clone(), plate.clone());
-                known.plates.get(&of).copied().unwrap_or_default()
+                let plates = &self.lock().plates;
+                plates
+                    .get(&(id.clone(), plate.clone()))
+                    .copied()
+                    .unwrap_or_default()
             }
             of_run => of_run,
         }

@@ -8,19 +8,20 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
 use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::error::StageError;
-use crate::events::{AcquisitionProgress, PlateReady, RunId, Status, Steering};
+use crate::events::{AcquisitionProgress, ModelIdentity, PlateReady, RunId, Status, Steering};
 use crate::identity::{IdentityError, same_model, same_planes, same_screen};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::trace::{self, TRACEPARENT};
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
-use crate::runs::Run;
+use crate::runs::{Run, run_id};
 
 /// Why nothing was submitted.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ pub fn submit(
     if new.is_empty() {
         return Ok(new);
     }
-    let mut records = vec![submitted(run, &new)?];
+    let mut records = vec![submitted(&run.screen, Some(run.model()), &new)?];
     for plate in &new {
         records.push(plate_ready(plate, Some(&run.id), lane)?);
     }
@@ -91,7 +92,7 @@ pub fn submit_imaging(
         .collect();
     let mut records = Vec::new();
     if !new.is_empty() {
-        records.push(submitted(run, &new)?);
+        records.push(submitted(&run.screen, Some(run.model()), &new)?);
     }
     let mut told = Vec::new();
     for (plate, progress) in plates {
@@ -182,17 +183,23 @@ impl Begun {
     }
 }
 
-/// The status that registers a run with plates.
-pub(crate) fn submitted(run: &Run, plates: &[Barcode]) -> Result<OutRecord, KafkaFailure> {
+/// The status that registers a run of a screen, made with `model`, with plates.
+pub(crate) fn submitted(
+    screen: &Screen,
+    model: Option<ModelIdentity>,
+    plates: &[Barcode],
+) -> Result<OutRecord, KafkaFailure> {
+    let run = run_id(screen);
+    let content = ids::content(plates.iter().map(Barcode::as_str));
+    let id = ids::of_run(&run, "submitted", &content);
     let submitted = Status::RunSubmitted {
-        run: run.id.clone(),
-        screen: Box::new(run.screen.clone()),
+        run,
+        screen: Box::new(screen.clone()),
         plates: plates.to_vec(),
         time_ms: now_ms(),
-        model: Some(run.model()),
+        model,
     };
-    let content = ids::content(plates.iter().map(Barcode::as_str));
-    OutRecord::status(ids::of_run(&run.id, "submitted", &content), &submitted)
+    OutRecord::status(id, &submitted)
 }
 
 /// Announces plates to one run, or to every run whose screen includes them; with `progress` as still being imaged. Blocking.

@@ -3,7 +3,7 @@
 //! Events and the plate's statuses enter an [`Imaging`]; the fields that are there and have no task yet leave, or that the plate
 //! is complete. What the plate lacks is no failure before it is finished. What fails: a store that may recover.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use wellspring_workloads::layout::{FieldFiles, PlateFiles};
 use wellspring_workloads::screen::Scaling;
@@ -70,7 +70,7 @@ impl Imaging {
         else {
             return;
         };
-        self.planned.extend(planned.iter().flat_map(fields_of));
+        self.planned.extend(planned.iter().flat_map(WellFields::each));
         self.add_wells(wells.as_deref());
         self.expected = self.expected.max(*fields_expected);
         let deadline = deadline_ms.map(|deadline| (deadline_said.unwrap_or(true), deadline));
@@ -83,7 +83,8 @@ impl Imaging {
 
     /// Takes the fields that need no task, since the run has their features.
     pub(super) fn take_over(&mut self, taken_over: &TakenOver) {
-        self.planned.extend(taken_over.fields.iter().flat_map(fields_of));
+        self.planned
+            .extend(taken_over.fields.iter().flat_map(WellFields::each));
         self.shading.clone_from(&taken_over.shading);
     }
 
@@ -107,17 +108,12 @@ impl Imaging {
         now: &Self,
         found: &SoFar,
     ) -> (String, Status) {
-        let mut planned: BTreeMap<WellPosition, Vec<u32>> = BTreeMap::new();
-        for task in &found.tasks {
-            planned.entry(task.field.well).or_default().push(task.field.field);
-        }
+        let planned = found.tasks.iter();
+        let planned = planned.map(|task| (task.field.well, task.field.field));
         let status = Status::PlateImaging {
             run: run.clone(),
             plate: plate.clone(),
-            planned: planned
-                .into_iter()
-                .map(|(well, fields)| WellFields { well, fields })
-                .collect(),
+            planned: WellFields::of(planned),
             wells: progress.wells.clone(),
             fields_expected: now.expected,
             deadline_ms: now.deadline_ms(),
@@ -156,11 +152,6 @@ impl Imaging {
         let taken = |field: &&FieldFiles| self.wells.contains(&field.well) || self.every_well && whole(field);
         fields.iter().filter(taken).collect()
     }
-}
-
-fn fields_of(of: &WellFields) -> impl Iterator<Item = Field> + use<> {
-    let well = of.well;
-    of.fields.clone().into_iter().map(move |field| (well, field))
 }
 
 /// What of a plate can be worked on.

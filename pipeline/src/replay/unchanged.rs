@@ -4,17 +4,15 @@
 //! hence whose images, scaling and planes, is that of the new task are copied, and the plate is announced with a list of them, so
 //! that its planner makes tasks for the others. What fails: a store that cannot be looked at; then nothing was published.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use futures::StreamExt;
 use tokio::runtime::Handle;
-use wellspring_workloads::screen::Screen;
-use wellspring_workloads::words::{Barcode, WellPosition};
+use wellspring_workloads::words::Barcode;
 
-use super::{
-    Copied, ReplayError, Replayed, Selection, TRIES, There, copy_features, find, gather, producer_of,
-};
+use super::copy::{Copied, copy_features};
+use super::{Old, ReplayError, Replayed, Selection, TRIES, There, gather, producer_of};
 use crate::collect::{Collection, Field};
 use crate::events::{PlateReady, RunId, TakenOver, WellFields};
 use crate::ids::Content;
@@ -22,7 +20,7 @@ use crate::kafka::KafkaSettings;
 use crate::kafka::topics::Urgency;
 use crate::plan::plan_plate;
 use crate::runs::Run;
-use crate::submit::{ready, submitted};
+use crate::submit::ready;
 
 /// Plates that are looked at side by side.
 const LOOKED_AT: usize = 8;
@@ -36,26 +34,22 @@ pub struct TakenOverFields {
     pub anew: u64,
 }
 
-/// Takes over of `old` what images, as they are in the store now, would come out the same, into a run of `screen`, and announces its
-/// plates for the others, as urgent as `lane` says. `scratch` is a folder for temporary files. Blocking.
+/// Takes over of `old` what images, as they are in the store now, would come out the same, into `run`, which makes features in the
+/// same way, and announces its plates for the others, as urgent as `lane` says. `scratch` is a folder for temporary files. Blocking.
 ///
 /// # Errors
-/// There is no such run, its features are made in another way, its images cannot be looked at; Kafka cannot be reached.
-pub fn unchanged(
+/// Its images cannot be looked at; Kafka cannot be reached.
+pub(crate) fn unchanged(
     kafka: &KafkaSettings,
-    old: &str,
-    screen: Screen,
+    old: &Old,
+    run: &Run,
     selection: &Selection,
     lane: Urgency,
     (runtime, scratch): (&Handle, &Path),
 ) -> Result<(Replayed, TakenOverFields), ReplayError> {
-    let old = find(kafka, old)?;
-    let name = screen.name.clone();
-    let run = Run::open(old.renamed(Some(screen), &name)?)?;
-    old.same_features(&run.screen)?;
     let mut producer = producer_of(kafka, &run.id)?;
     let there = There::read(kafka, &run.id, &run.screen)?;
-    let (mut collection, present, _) = gather(kafka, &old, &run.id, selection, scratch)?;
+    let (mut collection, present, _) = gather(kafka, old, &run.id, selection, scratch)?;
     let chosen: Vec<Barcode> = old
         .plates
         .iter()
@@ -63,34 +57,32 @@ pub fn unchanged(
         .cloned()
         .collect();
     if chosen.is_empty() {
-        return Err(ReplayError::Nothing { run: old.run });
+        return Err(ReplayError::Nothing { run: old.run.clone() });
     }
     // Before anything is published, since this may fail.
-    let (same, fields) = runtime.block_on(look(&run, &old.run, &chosen, &mut collection))?;
+    let (same, fields) = runtime.block_on(look(run, &old.run, &chosen, &mut collection))?;
     let mut replayed = Replayed {
         run: run.id.clone(),
         plates: chosen.len(),
         published: 0,
         published_before: present.len() as u64,
     };
-    let unannounced: Vec<Barcode> = chosen
-        .iter()
-        .filter(|plate| !there.submitted.contains(*plate))
-        .cloned()
-        .collect();
-    if !unannounced.is_empty() {
-        producer.publish_once(TRIES, &[submitted(&run, &unannounced)?])?;
-    }
+    there.register(&mut producer, &run.screen, Some(run.model()), &chosen)?;
     for (plate, taken_over) in chosen.iter().zip(same) {
         if there.planned.contains(plate) {
             continue;
         }
-        let wells: BTreeMap<WellPosition, &WellFields> =
-            taken_over.fields.iter().map(|of| (of.well, of)).collect();
-        let wanted = |(well, field): &Field| wells.get(well).is_some_and(|of| of.fields.contains(field));
+        let same: HashSet<Field> = taken_over.fields.iter().flat_map(WellFields::each).collect();
         let Copied {
             mut batch, published, ..
-        } = copy_features(&mut producer, &mut collection, plate, &run.id, &present, wanted)?;
+        } = copy_features(
+            &mut producer,
+            &mut collection,
+            plate,
+            &run.id,
+            &present,
+            |field| same.contains(field),
+        )?;
         replayed.published += published;
         // Last, so that what it says is there is there.
         batch.push(ready(&PlateReady {
@@ -128,21 +120,19 @@ async fn look(
             said = plan.failures.first().map(|failure| failure.message.clone());
         }
         let before = collection.contents(plate)?;
-        let mut same: BTreeMap<WellPosition, Vec<u32>> = BTreeMap::new();
+        let mut same = Vec::new();
         for task in &plan.tasks {
             let at = (task.field.well, task.field.field);
             let content = Content::of_task(task);
             if content.is_some() && before.get(&at).copied() == content {
-                same.entry(at.0).or_default().push(at.1);
-                fields.same += 1;
-            } else {
-                fields.anew += 1;
+                same.push(at);
             }
         }
-        let same = same.into_iter().map(|(well, fields)| WellFields { well, fields });
+        fields.same += same.len() as u64;
+        fields.anew += (plan.tasks.len() - same.len()) as u64;
         all.push(TakenOver {
             from: old.clone(),
-            fields: same.collect(),
+            fields: WellFields::of(same),
             shading: plan.shading,
         });
     }
