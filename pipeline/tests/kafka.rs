@@ -19,13 +19,15 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
-use wellspring::events::{FieldFeatures, PlateReady};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use wellspring::events::{FieldFeatures, PlateReady, Status};
 use wellspring::kafka::producer::{BatchProducer, Committed};
-use wellspring::kafka::tail::{Start, read_to_end};
+use wellspring::kafka::tail::{Start, read_events, read_to_end};
 use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 use wellspring_broker::EmbeddedBroker;
@@ -228,6 +230,49 @@ fn records_carry_cloud_events_attributes_and_their_trace() {
 fn on_apache_kafka_too_records_carry_cloud_events_attributes_and_their_trace() {
     if let Some(kafka) = Broker::apache() {
         cloud_events(&kafka);
+    }
+}
+
+fn open_transactions(broker: &Broker) {
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let status = |plate: &str| {
+        let status = serde_json::from_value(serde_json::json!({
+            "status": "plate_released", "run": "r", "plate": plate, "time_ms": 1,
+        }));
+        OutRecord::status(plate.to_owned(), &status.unwrap()).unwrap()
+    };
+    // A process that ended in a transaction: the broker ends it some seconds later.
+    let dead: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.bootstrap)
+        .set("transactional.id", format!("{}-dead", kafka.prefix))
+        .set("transaction.timeout.ms", "2000")
+        .set("message.timeout.ms", "1900")
+        .create()
+        .unwrap();
+    let (wait, topic) = (Duration::from_secs(20), Topic::Status.name(&kafka.prefix));
+    dead.init_transactions(wait).unwrap();
+    dead.begin_transaction().unwrap();
+    let never = status("NEVER");
+    let record = BaseRecord::to(&topic).key("r").payload(&never.value);
+    dead.send(record).map_err(|(error, _)| error).unwrap();
+    dead.flush(wait).unwrap();
+    publish(&kafka, &[status("BEHIND")]);
+    assert!(all::<Status>(&kafka, Topic::Status).is_empty());
+    let found = read_events::<Status>(&kafka, Topic::Status).unwrap();
+    let plates: Vec<_> = found.iter().filter_map(|(_, status)| status.plate()).collect();
+    assert_eq!(plates, [&"BEHIND".parse().unwrap()]);
+}
+
+#[test]
+fn what_stands_behind_the_open_transaction_of_a_dead_process_is_waited_for() {
+    open_transactions(&Broker::embedded());
+}
+
+#[test]
+fn on_apache_kafka_too_what_stands_behind_the_open_transaction_of_a_dead_process_is_waited_for() {
+    if let Some(kafka) = Broker::apache() {
+        open_transactions(&kafka);
     }
 }
 

@@ -158,6 +158,8 @@ impl ConsumerContext for LaneContext {
                         begun: 0,
                         standing: None,
                         lost_a_ticket: false,
+                        in_doubt: false,
+                        unread: i64::MIN,
                     };
                     held.partitions.insert(partition.partition(), fresh);
                 }

@@ -333,6 +333,14 @@ pub enum KafkaFailure {
         /// Where.
         bootstrap: String,
     },
+    /// A transaction stays open.
+    #[error(
+        "a transaction on topic {topic} does not end, so that what stands behind it cannot be read; look at the broker's log"
+    )]
+    OpenTransaction {
+        /// The topic.
+        topic: String,
+    },
     /// A transaction was aborted again and again.
     #[error("a transaction at {bootstrap} was aborted five times; look at the broker's log")]
     Aborted {

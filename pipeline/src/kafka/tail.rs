@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -222,13 +222,18 @@ pub fn read_to_end<E: From<KafkaFailure>>(
     read_while_heard(kafka, topic, start, BROKER_TIMEOUT, take)
 }
 
-/// Every event of a small topic that is there now, in order, each with its offset; what cannot be read is passed over.
-/// Blocking.
+/// Between two looks at how far a topic is committed.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Every event of a small topic that is there now, in order, each with its offset; what cannot be read is passed over. The ends
+/// of transactions that are open now are waited for: what stands behind the record of a process that died in one is committed,
+/// but cannot be read before the broker has ended it. Blocking.
 pub fn read_events<T: DeserializeOwned>(
     kafka: &KafkaSettings,
     topic: Topic,
 ) -> Result<Vec<(i64, T)>, KafkaFailure> {
     let mut events = Vec::new();
+    wait_for_transactions(kafka, topic)?;
     read_while_heard(kafka, topic, &Start::Beginning, SMALL_SILENCE, |record| {
         match record.read() {
             Ok(event) => events.push((record.offset, event)),
@@ -240,6 +245,30 @@ pub fn read_events<T: DeserializeOwned>(
         Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
     })?;
     Ok(events)
+}
+
+/// Waits until every record that is there now can be read, or never will.
+fn wait_for_transactions(kafka: &KafkaSettings, topic: Topic) -> Result<(), KafkaFailure> {
+    let name = topic.name(&kafka.prefix);
+    // A client is told the ends of what it may read.
+    let ends_of = |isolation| -> Result<_, KafkaFailure> {
+        let mut config = kafka.consumer_config();
+        config.set("isolation.level", isolation);
+        let client: BaseConsumer = config.create().map_err(kafka.failed("creating a reader"))?;
+        let ends = super::ends(client.client(), &name, kafka)?;
+        Ok((client, ends))
+    };
+    let (_, written) = ends_of("read_uncommitted")?;
+    let (client, mut committed) = ends_of("read_committed")?;
+    let give_up = Instant::now() + BROKER_TIMEOUT;
+    while written.iter().any(|(id, end)| committed.get(id) < Some(end)) {
+        if Instant::now() >= give_up {
+            return Err(KafkaFailure::OpenTransaction { topic: name });
+        }
+        std::thread::sleep(LOOK);
+        committed = super::ends(client.client(), &name, kafka)?;
+    }
+    Ok(())
 }
 
 fn read_while_heard<E: From<KafkaFailure>>(

@@ -92,9 +92,7 @@ fn a_process_killed_at_any_edge_loses_nothing_and_repeats_nothing() {
                     );
                     let kafka = KafkaSettings::new(&bootstrap, &prefix, "test");
                     for topic in [Topic::Tasks, Topic::Features, Topic::Profiles] {
-                        let counts = by_subject(&records(&kafka, topic));
-                        let twice = counts.values().filter(|count| **count > 1).count();
-                        assert_eq!((counts.len(), twice), (FIELDS as usize, 0), "{edge}, {topic:?}");
+                        assert_each_once(&kafka, topic, FIELDS);
                     }
                     let finished = records(&kafka, Topic::Status)
                         .iter()
@@ -136,6 +134,27 @@ fn records(kafka: &KafkaSettings, topic: Topic) -> Vec<TailRecord> {
 fn json(record: &TailRecord) -> Value {
     let json = record.schemas.to_json(record.topic, &record.value).unwrap();
     serde_json::from_slice(&json).unwrap()
+}
+
+/// Asserts that so many fields are in a topic, each once.
+fn assert_each_once(kafka: &KafkaSettings, topic: Topic, fields: u64) {
+    let records = records(kafka, topic);
+    let counts = by_subject(&records);
+    let places: Vec<_> = records
+        .iter()
+        .filter(|record| {
+            by_subject(std::slice::from_ref(record))
+                .keys()
+                .any(|of| counts[of] > 1)
+        })
+        .map(|record| (record.partition, record.offset, record.time_ms, &record.id))
+        .collect();
+    assert!(
+        counts.len() as u64 == fields && places.is_empty(),
+        "{}, {topic:?}: {} of {fields} fields, more than once: {places:?}",
+        kafka.prefix,
+        counts.len()
+    );
 }
 
 /// How often each well and field occurs.

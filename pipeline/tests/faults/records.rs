@@ -15,7 +15,7 @@ use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::resolve::{StoredLetter, read_letters};
 
 use crate::common::{PATIENCE, dead_letters, models, run_json, start_broker, wellspring};
-use crate::{FIELDS, by_subject, few_wells, records, run};
+use crate::{FIELDS, assert_each_once, by_subject, few_wells, records, run};
 
 #[test]
 fn a_field_that_kills_the_process_becomes_a_dead_letter_and_the_rest_of_the_plate_is_done() {
@@ -51,11 +51,9 @@ fn a_field_that_kills_the_process_becomes_a_dead_letter_and_the_rest_of_the_plat
         (&letters[0]["class"], &letters[0]["well"]),
         (&"poison".into(), &"A02".into())
     );
-    let counts = by_subject(&records(
-        &KafkaSettings::new(&bootstrap, "poison", "test"),
-        Topic::Features,
-    ));
-    assert!(counts.len() as u64 == FIELDS - 1 && counts.values().all(|count| *count == 1));
+    let kafka = KafkaSettings::new(&bootstrap, "poison", "test");
+    assert_each_once(&kafka, Topic::Tasks, FIELDS);
+    assert_each_once(&kafka, Topic::Features, FIELDS - 1);
 }
 
 #[test]
@@ -76,8 +74,7 @@ fn a_failure_that_passes_is_tried_again_and_leaves_no_trace() {
     );
     let kafka = KafkaSettings::new(&bootstrap, "passing", "test");
     assert_eq!(records(&kafka, Topic::Retries).len(), 3);
-    let counts = by_subject(&records(&kafka, Topic::Features));
-    assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
+    assert_each_once(&kafka, Topic::Features, FIELDS);
 }
 
 /// As librdkafka does where a group's coordinator leaves the cluster. The call that hangs wakes when its transaction was
@@ -93,8 +90,7 @@ fn a_client_that_does_not_come_back_is_replaced_and_nothing_is_lost_or_repeated(
     let (code, summary) = run_json(&mut command);
     assert_eq!((code, &summary["fields_done"]), (0, &Value::from(FIELDS)));
     let kafka = KafkaSettings::new(&bootstrap, "hung", "test");
-    let counts = by_subject(&records(&kafka, Topic::Features));
-    assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
+    assert_each_once(&kafka, Topic::Features, FIELDS);
 }
 
 #[test]
@@ -233,10 +229,6 @@ fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_plann
     let (code, _) = run_json(&mut run(&models, folder.path(), &bootstrap, "events"));
     assert_eq!(code, 0);
     for topic in [Topic::Tasks, Topic::Features] {
-        let counts = by_subject(&records(&kafka, topic));
-        assert!(
-            counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1),
-            "{topic:?}"
-        );
+        assert_each_once(&kafka, topic, FIELDS);
     }
 }

@@ -11,7 +11,7 @@ use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::Topic;
 
 use crate::common::{models, run_json, start_broker};
-use crate::{FIELDS, by_subject, few_wells, records, run};
+use crate::{FIELDS, assert_each_once, few_wells, records, run};
 
 /// Reads refused before the store is back: more than all fields try within the worker.
 const REFUSED: usize = 110;
@@ -53,8 +53,7 @@ fn an_object_store_that_refuses_for_a_while_costs_no_field() {
     );
     let kafka = KafkaSettings::new(&bootstrap, "refused", "test");
     assert!(!records(&kafka, Topic::Retries).is_empty());
-    let counts = by_subject(&records(&kafka, Topic::Features));
-    assert!(counts.len() as u64 == FIELDS && counts.values().all(|count| *count == 1));
+    assert_each_once(&kafka, Topic::Features, FIELDS);
 }
 
 /// Serves the files below `root` as the bucket `lab`; the first `refuse` reads of whole files are answered with `SlowDown`:

@@ -45,6 +45,22 @@ pub(super) struct HeldPartition {
     pub(super) standing: Option<Standing>,
     /// Whether a ticket of the partition was lost: then its mark stays, as after a death.
     pub(super) lost_a_ticket: bool,
+    /// Whether a batch is on its way of which nobody knows yet whether it is committed: until then no offset of the partition may
+    /// be committed, for it could be an earlier one.
+    pub(super) in_doubt: bool,
+    /// The lowest offset not read yet under this assignment.
+    pub(super) unread: i64,
+}
+
+impl HeldPartition {
+    /// Whether the record at `offset` was not read before under this assignment; it is now. The offsets that are read only rise.
+    pub(super) fn is_new(&mut self, offset: i64) -> bool {
+        let is_new = offset >= self.unread;
+        if is_new {
+            self.unread = offset + 1;
+        }
+        is_new
+    }
 }
 
 impl Held {
@@ -52,6 +68,19 @@ impl Held {
         self.partitions
             .values()
             .all(|held| held.watermark.is_clear() && held.settled.is_empty())
+    }
+
+    /// Whether a batch that left the partitions at these places may or may not be committed.
+    pub(super) fn doubt(&mut self, batch: &[(i32, u64, Standing)], in_doubt: bool) {
+        for (id, assignment, _) in batch {
+            if let Some(partition) = self
+                .partitions
+                .get_mut(id)
+                .filter(|p| p.assignment == *assignment)
+            {
+                partition.in_doubt = in_doubt;
+            }
+        }
     }
 
     /// Takes this process's mark from partitions it gives back. A failure costs the next owner some care.
@@ -64,7 +93,7 @@ impl Held {
     ) {
         let mut list = TopicPartitionList::new();
         for (id, partition) in &mut self.partitions {
-            if !which(*id) || partition.lost_a_ticket {
+            if !which(*id) || partition.lost_a_ticket || partition.in_doubt {
                 continue;
             }
             // Taken, so that it is released once.
@@ -281,6 +310,40 @@ mod tests {
             let mark = standing.metadata(standing.marked.then_some("a"));
             assert_eq!(found(8, &mark, "b").deaths, deaths);
         }
+    }
+
+    fn partition() -> HeldPartition {
+        HeldPartition {
+            assignment: 1,
+            lease: Arc::default(),
+            watermark: Watermark::default(),
+            settled: BTreeMap::new(),
+            begun: 0,
+            standing: None,
+            lost_a_ticket: false,
+            in_doubt: false,
+            unread: i64::MIN,
+        }
+    }
+
+    #[test]
+    fn a_record_is_new_once() {
+        let mut partition = partition();
+        let new = [4, 5, 5, 7, 4, 6, 8].map(|offset| partition.is_new(offset));
+        assert_eq!(new, [true, true, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_batch_of_an_earlier_assignment_puts_nothing_in_doubt() {
+        let mut held = Held::default();
+        held.partitions.insert(3, partition());
+        let batch = |assignment| [(3, assignment, Standing::default())];
+        held.doubt(&batch(9), true);
+        assert!(!held.partitions[&3].in_doubt);
+        held.doubt(&batch(1), true);
+        assert!(held.partitions[&3].in_doubt);
+        held.doubt(&batch(1), false);
+        assert!(!held.partitions[&3].in_doubt);
     }
 
     /// Two deaths cost some care for as many records as were in work; nothing of it is left after them.

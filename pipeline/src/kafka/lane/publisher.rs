@@ -159,12 +159,18 @@ impl Publisher {
                 failpoint::pass(self.role, "committed");
                 return Ok(());
             }
+            let in_doubt = published == Committed::Unknown;
+            if in_doubt {
+                held.doubt(&batch.advanced, true);
+            }
             drop(held);
             std::thread::sleep(PAUSE);
-            if published == Committed::Unknown {
+            if in_doubt {
                 let sent = self.find_out(&batch)?;
+                let mut held = shared.held();
+                held.doubt(&batch.advanced, false);
                 if sent {
-                    self.advance(&mut shared.held(), batch);
+                    self.advance(&mut held, batch);
                     return Ok(());
                 }
             }
@@ -218,7 +224,11 @@ impl Publisher {
                 let later = partition.settled.split_off(&standing.committed);
                 partition.begun = partition.begun.saturating_sub(partition.settled.len());
                 partition.settled = later;
-                partition.standing = Some(standing);
+                // Others may have been begun while it was not known whether this batch is in.
+                partition.standing = Some(match partition.begun {
+                    0 => standing,
+                    _ => standing.marked(),
+                });
             }
         }
     }

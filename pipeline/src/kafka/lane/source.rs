@@ -233,7 +233,8 @@ impl Source {
         Ok(Some((assignment, message)))
     }
 
-    /// One poll. A record of a partition that is not held was revoked between the fetch and now; its owner reads it.
+    /// One poll. A record of a partition that is not held was revoked between the fetch and now; its owner reads it. One that
+    /// was read under this assignment already is passed over, whatever has the client give it again.
     fn poll(&mut self, timeout: Duration) -> Result<Option<(u64, OwnedMessage)>, StageError> {
         self.shared.polls.fetch_add(1, Ordering::Relaxed);
         let message = match self.consumer.poll(timeout) {
@@ -250,9 +251,21 @@ impl Source {
             Some(Ok(message)) => message.detach(),
         };
         self.at_end.remove(&message.partition());
-        let held = self.shared.held();
-        let partition = held.partitions.get(&message.partition());
-        Ok(partition.map(|partition| (partition.assignment, message)))
+        let mut held = self.shared.held();
+        let Some(partition) = held.partitions.get_mut(&message.partition()) else {
+            return Ok(None);
+        };
+        if !partition.is_new(message.offset()) {
+            let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+            tracing::warn!(
+                topic,
+                partition,
+                offset,
+                "a record came a second time and is passed over"
+            );
+            return Ok(None);
+        }
+        Ok(Some((partition.assignment, message)))
     }
 
     /// Begins a record, as carefully as its partition stands, and hands it over.
