@@ -21,7 +21,7 @@ use crate::events::RunId;
 use crate::external::beyond::{Asker, Asking, StepOutcome};
 use crate::failpoint;
 use crate::kafka::KafkaSettings;
-use crate::plan::{images, list_plate, read_plate_map};
+use crate::plan::{images, list_plate};
 use crate::report::{self, DeadLetterLine, Montage, ReportInput, RunFacts, Tile};
 use crate::results::{JsonLines, Provenance, WriteError, write_json};
 use crate::runs::Run;
@@ -100,9 +100,9 @@ pub fn finish(
         transform_sha256: None,
     };
     // A map that cannot be read has failed every plate in planning, with its reason; the tables are then empty.
-    let map = runtime.block_on(read_plate_map(&run.screen)).ok();
+    let map = runtime.block_on(run.map.get(&run.screen)).ok();
     let mut asker = Asker::new(run, asking, &collection.letters(), &provenance, out);
-    let mut compared = compare(run, collection, map.as_ref(), &mut asker, &mut provenance, out)?;
+    let mut compared = compare(run, collection, map.as_deref(), &mut asker, &mut provenance, out)?;
     failpoint::pass("collector", "compare");
     compared
         .drift

@@ -24,7 +24,7 @@ mod turns;
 pub use deadlines::keep as keep_deadlines;
 pub use event::task_records;
 pub use listing::{list_plate, list_screen, plates_by_name, plates_of};
-pub use map::read_plate_map;
+pub use map::{MapCache, read_plate_map};
 pub use planes::check_planes;
 pub use plate::{Failure, PlatePlan, PlateSource, plan_listed, plan_plate, try_field};
 pub use turns::{Turn, Turns};

@@ -24,6 +24,7 @@ use crate::kafka::topics::Topic;
 use crate::kafka::{BROKER_TIMEOUT, KafkaFailure, KafkaSettings};
 use crate::model_cards::{self, CardsError};
 use crate::model_store::models_folder;
+use crate::plan::MapCache;
 use crate::plan::{Turn, Turns};
 use crate::results::feature_names;
 use crate::shading::ShadingCache;
@@ -57,6 +58,8 @@ pub struct Run {
     pub store: ImageStore,
     /// Dark-fields and illumination functions read so far.
     pub shading: ShadingCache,
+    /// The screen's plate map, where it was read.
+    pub map: MapCache,
 }
 
 /// A network of a run.
@@ -198,6 +201,7 @@ impl Run {
             screen,
             store,
             shading: ShadingCache::default(),
+            map: MapCache::default(),
         })
     }
 

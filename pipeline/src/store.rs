@@ -26,13 +26,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use self::listing::Pages;
 use self::open::Opened;
 use self::parts::TooLarge;
 use self::retry::retrying;
-use self::version::same_time;
+use self::version::{is_weak, same_time};
 use crate::error::{FailureClass, Stage, StageError};
 
 /// A place with images.
@@ -330,6 +330,28 @@ impl ImageStore {
         Ok(read.await?.map_err(|bytes| TooLarge { what, bytes, limit })?)
     }
 
+    /// One object, unless the store says that it still is as it was in the state `known`. What has no entity tag, or a weak one,
+    /// is read.
+    async fn read_unless(&self, path: &str, known: Option<&State>) -> Result<Option<Whole>, StageError> {
+        let tag = known.and_then(|known| known.e_tag.clone());
+        let Some(tag) = tag.filter(|tag| !is_weak(tag)) else {
+            return self.read_whole(path, u64::MAX).await.map(Some);
+        };
+        let location = location(path);
+        let options = GetOptions::new().with_if_none_match(Some(tag));
+        let what = format!("{}/{path}", self.uri);
+        retrying(Stage::Fetch, &what, &self.away, || async {
+            let read = match self.store.get_opts(&location, options.clone()).await {
+                Err(object_store::Error::NotModified { .. }) => return Ok(None),
+                read => read?,
+            };
+            let state = State::of(&read.meta);
+            let bytes = read.bytes().await?;
+            Ok(Some(Whole { bytes, state }))
+        })
+        .await
+    }
+
     /// Whether nobody of this process has said this of the store yet. It may be open several times.
     fn is_news(&self, what: &'static str) -> bool {
         static SAID: Mutex<BTreeSet<(Arc<str>, &str)>> = Mutex::new(BTreeSet::new());
@@ -365,11 +387,27 @@ fn location(path: &str) -> Path {
 
 /// The bytes of one file by URI or path, such as a plate map or an illumination function.
 pub async fn read_uri(uri: &str) -> Result<Bytes, StageError> {
+    let (store, name) = store_of(uri)?;
+    store.read(name).await
+}
+
+/// As [`read_uri`], with the state of what was read; `None` where the file is as it was when it was read in the state `known`.
+pub(crate) async fn read_uri_unless(
+    uri: &str,
+    known: Option<&State>,
+) -> Result<Option<(Bytes, State)>, StageError> {
+    let (store, name) = store_of(uri)?;
+    let read = store.read_unless(name, known).await?;
+    Ok(read.map(|Whole { bytes, state }| (bytes, state)))
+}
+
+/// The store of a file by URI or path, and the file's name there.
+fn store_of(uri: &str) -> Result<(ImageStore, &str), StageError> {
     let (folder, name) = uri.rsplit_once(['/', '\\']).unwrap_or((".", uri));
     let folder = if folder.is_empty() { "/" } else { folder };
     let store = ImageStore::open(folder)
         .map_err(|error| StageError::input(Stage::Fetch, FailureClass::Configuration, error))?;
-    store.read(name).await
+    Ok((store, name))
 }
 
 #[cfg(test)]

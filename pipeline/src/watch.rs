@@ -17,7 +17,7 @@ use wellspring_workloads::words::{Barcode, WellPosition};
 
 use crate::error::StageError;
 use crate::ids;
-use crate::plan::{plates_of, read_plate_map};
+use crate::plan::plates_of;
 use crate::runs::Run;
 use crate::zarr;
 
@@ -119,7 +119,7 @@ pub async fn look(run: &Run) -> Result<BTreeMap<Barcode, Look>, StageError> {
         .map(|object| (object.path.clone(), (object.bytes, object.modified_ms)))
         .collect();
     let found = plates_of(&run.store, &run.screen, listed).await?;
-    let map = read_plate_map(&run.screen).await?;
+    let map = run.map.get(&run.screen).await?;
     let mut missing: BTreeMap<&Barcode, Vec<String>> = BTreeMap::new();
     let mut incomplete: BTreeMap<&Barcode, BTreeSet<(WellPosition, u32)>> = BTreeMap::new();
     let mut short: BTreeSet<(&Barcode, WellPosition)> = BTreeSet::new();

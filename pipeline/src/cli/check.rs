@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use wellspring::error::chain;
-use wellspring::plan::{Failure, PlateSource, list_screen, plan_plate, read_plate_map, try_field};
+use wellspring::plan::{Failure, MapCache, PlateSource, list_screen, plan_plate, read_plate_map, try_field};
 use wellspring::runs::{Run, RunError, run_id};
 use wellspring::shading::ShadingCache;
 use wellspring::store::ImageStore;
@@ -158,11 +158,12 @@ impl Checked {
                     checked.problem(Problem::text("image store", message));
                 }
                 Ok(store) => {
-                    let shading = ShadingCache::default();
+                    let (shading, map) = (ShadingCache::default(), MapCache::default());
                     let source = PlateSource {
                         screen: &screen,
                         store: &store,
                         shading: &shading,
+                        map: &map,
                     };
                     common::runtime()?.block_on(checked.look_at(source, &args.plates));
                 }
@@ -208,7 +209,7 @@ impl Checked {
                 None
             }
         };
-        let map = match read_plate_map(screen).await {
+        let map = match source.map.get(screen).await {
             Ok(map) => Some(map),
             Err(error) => {
                 self.problem(Problem::text(&error.class.to_string(), error.chain()));

@@ -166,6 +166,7 @@ impl Planning<'_> {
             .filter(|_| !plan.refused || plan.failures.iter().all(is_missing))
             .and_then(|why| self.never_came(&mut plan, planned, before.expected, &why));
         let mut records = task_records(self.lane, &plan.tasks)?;
+        let tasks = records.len();
         let mut fields_lost = 0;
         let mut letters = BTreeSet::new();
         for failure in plan.failures {
@@ -192,7 +193,11 @@ impl Planning<'_> {
             incomplete,
             remarks: plan.remarks,
         };
-        let content = ids::content(plan.tasks.iter().map(ids::content_of_task).chain(letters));
+        let of_tasks = records
+            .iter()
+            .take(tasks)
+            .map(|task| ids::content_of_id(&task.id));
+        let content = ids::content(of_tasks.chain(letters.iter().map(String::as_str)));
         let id = ids::of_plate(&run.id, plate, "planned", &content);
         records.push(OutRecord::status(id, &status).map_err(internal)?);
         Ok(Made {

@@ -11,7 +11,7 @@ use wellspring_workloads::words::{Barcode, WellPosition};
 
 use super::expected::expected_fields;
 use super::plate::{Field, PlateSource, tasks};
-use super::{check_planes, list_plate, read_plate_map};
+use super::{check_planes, list_plate};
 use crate::error::{Domain, Retry, StageError};
 use crate::events::{AcquisitionProgress, FieldTask, RunId, Status, TakenOver, WellFields};
 use crate::ids;
@@ -194,7 +194,7 @@ pub(super) async fn so_far(
     };
     let fields = found.plates.get(plate).map_or(&[][..], Vec::as_slice);
     let there = imaging.taken(fields);
-    let map = match wrong(read_plate_map(screen).await)? {
+    let map = match wrong(source.map.get(screen).await)? {
         Ok(map) => map,
         Err(wrong) => return Ok(SoFar::waiting(wrong)),
     };

@@ -15,7 +15,7 @@ use super::expected::expected_fields;
 use super::files::{file_failures, no_image, remarks};
 use super::listing::assembled;
 use super::scaling::pooled_scaling;
-use super::{check_planes, count, images, list_plate, read_plate_map};
+use super::{MapCache, check_planes, count, images, list_plate};
 use crate::decode::field_image;
 use crate::error::{Domain, FailureClass, Retry, Stage, StageError};
 use crate::events::FieldTask;
@@ -36,6 +36,8 @@ pub struct PlateSource<'a> {
     pub store: &'a ImageStore,
     /// Dark-fields and illumination functions read so far.
     pub shading: &'a ShadingCache,
+    /// The screen's plate map, where it was read.
+    pub map: &'a MapCache,
 }
 
 impl<'a> From<&'a Run> for PlateSource<'a> {
@@ -44,6 +46,7 @@ impl<'a> From<&'a Run> for PlateSource<'a> {
             screen: &run.screen,
             store: &run.store,
             shading: &run.shading,
+            map: &run.map,
         }
     }
 }
@@ -167,7 +170,7 @@ pub(super) async fn plan_rest(
         Some(found) => Some(found),
         None => kept(list_plate(source.store, screen, plate).await, &mut of_plate)?,
     };
-    let map = kept(read_plate_map(screen).await, &mut of_plate)?;
+    let map = kept(source.map.get(screen).await, &mut of_plate)?;
     let mut failures = found
         .as_ref()
         .map_or_else(Vec::new, |found| file_failures(found, plate, source.store.uri()));

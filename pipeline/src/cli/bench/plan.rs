@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use wellspring::kafka::topics::Urgency;
 use wellspring::memory::peak_rss_bytes;
-use wellspring::plan::{PlateSource, plan_listed, task_records};
+use wellspring::plan::{MapCache, PlateSource, plan_listed, task_records};
 use wellspring::shading::ShadingCache;
 use wellspring::store::{ImageStore, Listed};
 use wellspring_workloads::screen::Screen;
@@ -50,18 +50,19 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     let store = ImageStore::open(&screen.images.store)?;
     let plate: Barcode = "P00001".parse()?;
     let listed = listed(&plate, args)?;
+    let (shading, map) = (ShadingCache::default(), MapCache::default());
     let planned = AtomicU32::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let begun = Instant::now();
     let work = || -> anyhow::Result<(u64, u64)> {
         let runtime = common::runtime()?;
-        let shading = ShadingCache::default();
         let (mut tasks, mut bytes) = (0, 0);
         while planned.fetch_add(1, Ordering::Relaxed) < args.plates {
             let source = PlateSource {
                 screen: &screen,
                 store: &store,
                 shading: &shading,
+                map: &map,
             };
             let plan = runtime.block_on(plan_listed(source, &plate, listed.clone()))?;
             ensure!(plan.failures.is_empty(), "{}", plan.failures[0].message);
