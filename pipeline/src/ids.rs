@@ -4,7 +4,7 @@
 //! same work done twice, by whichever worker, gives the same id, so that a consumer of a topic with at-least-once
 //! delivery drops what it has seen.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,47 +16,61 @@ use crate::events::{FieldTask, PlateReady, RunId};
 pub fn content<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
-        let part = part.as_ref();
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
+        add(&mut hash, [part.as_ref()]);
     }
     digits(hash)
 }
 
+/// Adds one part, in pieces.
+fn add<const PIECES: usize>(hash: &mut Sha256, pieces: [&[u8]; PIECES]) {
+    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    hash.update((length as u64).to_le_bytes());
+    for piece in pieces {
+        hash.update(piece);
+    }
+}
+
 /// The first 12 hex digits.
 pub(crate) fn digits(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    let mut digits = String::with_capacity(12);
+    for byte in hash.finalize().iter().take(6) {
+        digits.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+    digits
 }
 
 /// What a field's work is made from: its images as listed, with their versions, its scaling, and its plate's planes.
 pub fn content_of_task(task: &FieldTask) -> String {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let mut hash = Sha256::new();
     for channel in &task.images {
-        parts.push(channel.channel.as_str().as_bytes().to_vec());
+        add(&mut hash, [channel.channel.as_str().as_bytes()]);
         for plane in &channel.planes {
-            parts.push(plane.path.as_bytes().to_vec());
-            parts.push(plane.bytes.to_le_bytes().to_vec());
+            add(&mut hash, [plane.path.as_bytes()]);
+            add(&mut hash, [&plane.bytes.to_le_bytes()]);
             // Images of their own files have the ids that they always had.
-            parts.extend(plane.page.map(|page| format!("page {page}").into_bytes()));
+            if let Some(page) = plane.page {
+                add(&mut hash, [format!("page {page}").as_bytes()]);
+            }
             // So do images of which the store does not tell one state from another.
-            let version = plane.version.as_ref();
-            parts.extend(version.map(|version| format!("version {version}").into_bytes()));
+            if let Some(version) = &plane.version {
+                add(&mut hash, [b"version ", version.as_bytes()]);
+            }
         }
     }
     for (low, high) in task.scaling.iter().flatten() {
-        parts.push([low.to_le_bytes(), high.to_le_bytes()].concat());
+        add(&mut hash, [&low.to_le_bytes(), &high.to_le_bytes()]);
     }
     // Tasks of plates without planes have the ids that they always had.
-    parts.extend(
-        task.shading
-            .as_ref()
-            .map(|planes| format!("planes {planes}").into_bytes()),
-    );
-    content(parts)
+    if let Some(planes) = &task.shading {
+        add(&mut hash, [b"planes ", planes.as_bytes()]);
+    }
+    digits(hash)
+}
+
+/// The content in an id: what stands behind its last `/`.
+pub fn content_of_id(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or_default()
 }
 
 /// The content of a field's work in an id, as six bytes.
@@ -71,7 +85,7 @@ impl Content {
 
     /// That of a record; `None` where the id is not of this program's form.
     pub fn of_id(id: &str) -> Option<Self> {
-        Self::parse(id.rsplit('/').next()?)
+        Self::parse(content_of_id(id))
     }
 
     fn parse(digits: &str) -> Option<Self> {
@@ -109,7 +123,11 @@ pub fn of_event(event: &PlateReady) -> String {
 /// The id of a record about one field.
 pub fn of_field(run: &RunId, field: &FieldId, step: &str, content: &str) -> String {
     let FieldId { plate, well, field } = field;
-    format!("{run}/{plate}/{well}/{field}/{step}/{content}")
+    // Long enough for a field's number and what stands between.
+    let mut id = String::with_capacity(run.len() + plate.as_str().len() + step.len() + content.len() + 20);
+    // Writing to a text cannot fail.
+    let _written = write!(id, "{run}/{plate}/{well}/{field}/{step}/{content}");
+    id
 }
 
 /// The id of what is asked about a well.

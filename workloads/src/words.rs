@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,18 +66,32 @@ impl WellPosition {
 
     /// The row's letters: `A` to `Z`, then `AA` to `AF`.
     pub fn row_letters(self) -> String {
-        let letter = |i: u8| char::from(b'A' + i);
-        match self.row - 1 {
-            i @ 0..26 => letter(i).to_string(),
-            i => format!("A{}", letter(i - 26)),
-        }
+        let mut buffer = [0; 4];
+        let text = self.text(&mut buffer);
+        text.get(..text.len() - 2).unwrap_or_default().to_owned()
+    }
+
+    /// The name, without memory of its own: wells are written a million times in a campaign.
+    fn text(self, buffer: &mut [u8; 4]) -> &str {
+        let (tens, ones) = (b'0' + self.column / 10, b'0' + self.column % 10);
+        let length = match self.row - 1 {
+            row @ 0..26 => {
+                *buffer = [b'A' + row, tens, ones, 0];
+                3
+            }
+            row => {
+                *buffer = [b'A', b'A' + row - 26, tens, ones];
+                4
+            }
+        };
+        std::str::from_utf8(&buffer[..length]).unwrap_or_default()
     }
 }
 
 impl fmt::Display for WellPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `pad` so that width and alignment in format strings work on the whole name.
-        f.pad(&format!("{}{:02}", self.row_letters(), self.column))
+        f.pad(self.text(&mut [0; 4]))
     }
 }
 
@@ -116,7 +131,7 @@ impl FromStr for WellPosition {
 
 impl Serialize for WellPosition {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text(&mut [0; 4]))
     }
 }
 
@@ -127,7 +142,7 @@ impl<'de> Deserialize<'de> for WellPosition {
     }
 }
 
-fn checked_name(what: &'static str, text: &str) -> Result<String, WordError> {
+fn checked_name(what: &'static str, text: &str) -> Result<Arc<str>, WordError> {
     let text = text.trim();
     let usable = !text.is_empty()
         && text.chars().count() <= 200
@@ -135,7 +150,7 @@ fn checked_name(what: &'static str, text: &str) -> Result<String, WordError> {
         && text != ".."
         && !text.chars().any(|c| c.is_control() || c == '/' || c == '\\');
     if usable {
-        Ok(text.to_owned())
+        Ok(text.into())
     } else {
         Err(WordError::Name {
             what,
@@ -147,9 +162,9 @@ fn checked_name(what: &'static str, text: &str) -> Result<String, WordError> {
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The text.
@@ -174,7 +189,13 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

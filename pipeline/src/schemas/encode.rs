@@ -13,7 +13,8 @@ use super::error::SchemaError;
 use super::shape::{RecordShape, Shape};
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(shape: &Shape, value: &T) -> Result<Vec<u8>, SchemaError> {
-    let mut out = Vec::new();
+    // Most records fit.
+    let mut out = Vec::with_capacity(128);
     append(&mut out, shape, value)?;
     Ok(out)
 }

@@ -79,8 +79,14 @@ pub struct PlateFiles {
     pub skipped: BTreeMap<SkipReason, u64>,
 }
 
-/// Channel index -> plane -> images of a field.
-type FieldImages = BTreeMap<usize, BTreeMap<Option<u32>, Vec<(ListedFile, Option<u32>)>>>;
+/// An image of a field.
+struct FieldImage {
+    /// The index of its channel in the screen.
+    channel: usize,
+    plane: Option<u32>,
+    file: ListedFile,
+    page: Option<u32>,
+}
 
 /// Groups placed images into fields of view.
 pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
@@ -124,7 +130,7 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
 
     let mut unknown = BTreeMap::new();
     let mut later = BTreeMap::new();
-    let mut fields: BTreeMap<FieldId, FieldImages> = BTreeMap::new();
+    let mut fields: BTreeMap<FieldId, Vec<FieldImage>> = BTreeMap::new();
     for Found { key, file, page } in found {
         if let Some(first) = later_than(&key) {
             tally(&mut later, (key.plate, first), &file.path);
@@ -136,8 +142,16 @@ pub(super) fn assemble(placed: Placed, images: &ImagesSettings) -> PlateFiles {
             continue;
         };
         let (field, plane) = field_of(key);
-        let planes = fields.entry(field).or_default().entry(channel).or_default();
-        planes.entry(plane).or_default().push((file, page));
+        fields.entry(field).or_default().push(FieldImage {
+            channel,
+            plane,
+            file,
+            page,
+        });
+    }
+    // By channel and plane, and those of one in path order.
+    for found in fields.values_mut() {
+        found.sort_by_key(|image| (image.channel, image.plane));
     }
     if layout == LayoutChoice::ImageXpress {
         let left_out = leave_out_projections(&mut fields);
@@ -255,15 +269,18 @@ fn field_of(key: ImageKey) -> (FieldId, Option<u32>) {
 
 /// MetaXpress keeps the projection of a stack above the folders of its planes, or, exported, in a folder `ZStep_0`. Beside
 /// planes it says nothing new; how many were left out.
-fn leave_out_projections(fields: &mut BTreeMap<FieldId, FieldImages>) -> u64 {
+fn leave_out_projections(fields: &mut BTreeMap<FieldId, Vec<FieldImage>>) -> u64 {
+    let is_projection = |image: &FieldImage| image.plane.is_none_or(|plane| plane == 0);
     let mut left_out = 0;
-    for planes in fields.values_mut().flat_map(BTreeMap::values_mut) {
-        let is_projection = |plane: &Option<u32>| plane.is_none_or(|plane| plane == 0);
-        if planes.keys().any(|plane| !is_projection(plane)) {
-            let before = planes.len();
-            planes.retain(|plane, _| !is_projection(plane));
-            left_out += (before - planes.len()) as u64;
-        }
+    for images in fields.values_mut() {
+        let of_planes: BTreeSet<usize> = images
+            .iter()
+            .filter(|image| !is_projection(image))
+            .map(|image| image.channel)
+            .collect();
+        let before = images.len();
+        images.retain(|image| !(is_projection(image) && of_planes.contains(&image.channel)));
+        left_out += (before - images.len()) as u64;
     }
     left_out
 }
@@ -334,12 +351,14 @@ impl<'a> Channels<'a> {
 
 fn complete(
     field: FieldId,
-    mut found: FieldImages,
+    found: Vec<FieldImage>,
     images: &ImagesSettings,
 ) -> Result<FieldFiles, FileProblem> {
-    let missing: Vec<Channel> = (0..images.channels.len())
-        .filter(|index| !found.contains_key(index))
-        .map(|index| images.channels[index].name.clone())
+    let is_there = |index: usize| found.iter().any(|image| image.channel == index);
+    let channels = images.channels.iter().enumerate();
+    let missing: Vec<Channel> = channels
+        .filter(|(index, _)| !is_there(*index))
+        .map(|(_, channel)| channel.name.clone())
         .collect();
     if !missing.is_empty() {
         return Err(FileProblem::MissingChannel {
@@ -347,25 +366,37 @@ fn complete(
             channels: missing,
         });
     }
-    let mut channels = Vec::with_capacity(images.channels.len());
-    for (index, settings) in images.channels.iter().enumerate() {
-        let mut planes = Vec::new();
-        for (plane, mut files) in found.remove(&index).unwrap_or_default() {
-            match (files.pop(), files.is_empty()) {
-                (Some((file, page)), true) => planes.push(PlaneFile { plane, file, page }),
-                (last, _) => {
-                    return Err(FileProblem::DuplicateFile {
-                        field,
-                        channel: settings.name.clone(),
-                        paths: files.into_iter().chain(last).map(|(file, _)| file.path).collect(),
-                    });
-                }
-            }
+    let same = |one: &FieldImage, next: &FieldImage| (one.channel, one.plane) == (next.channel, next.plane);
+    if let Some(several) = found.chunk_by(same).find(|images| images.len() > 1) {
+        let of = several
+            .first()
+            .and_then(|image| images.channels.get(image.channel));
+        if let Some(settings) = of {
+            return Err(FileProblem::DuplicateFile {
+                field,
+                channel: settings.name.clone(),
+                paths: several.iter().map(|image| image.file.path.clone()).collect(),
+            });
         }
-        channels.push(ChannelFiles {
+    }
+    let mut channels: Vec<ChannelFiles> = images
+        .channels
+        .iter()
+        .map(|settings| ChannelFiles {
             channel: settings.name.clone(),
-            planes,
-        });
+            planes: Vec::new(),
+        })
+        .collect();
+    for image in found {
+        let FieldImage {
+            channel,
+            plane,
+            file,
+            page,
+        } = image;
+        if let Some(of) = channels.get_mut(channel) {
+            of.planes.push(PlaneFile { plane, file, page });
+        }
     }
     Ok(FieldFiles {
         well: field.well,
@@ -376,7 +407,7 @@ fn complete(
 
 /// Wells with fewer fields than `expected` says for their plate, or than the most common count of it (ties: the larger).
 fn fewer_fields(
-    fields: &BTreeMap<FieldId, FieldImages>,
+    fields: &BTreeMap<FieldId, Vec<FieldImage>>,
     expected: impl Fn(&Barcode) -> Option<u32>,
 ) -> Vec<FileProblem> {
     let mut wells: BTreeMap<&Barcode, BTreeMap<WellPosition, u32>> = BTreeMap::new();

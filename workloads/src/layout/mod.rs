@@ -13,6 +13,7 @@ mod gallery;
 mod harmony;
 mod htd;
 mod metadata;
+mod names;
 mod ome_groups;
 mod ome_image;
 mod ome_tiff;
@@ -28,6 +29,7 @@ mod zarr_array;
 pub use assemble::{ChannelFiles, FieldFiles, ListedFile, PlaneFile, PlateFiles};
 pub use facts::{ChannelFacts, ImageFacts};
 pub use metadata::{MAX_METADATA_BYTES, Part, Wanted};
+pub use names::Names;
 pub use patterns::PlatePaths;
 pub use problem::FileProblem;
 pub use reading::{Reading, assemble};
@@ -36,7 +38,9 @@ pub(crate) use xml::text_of;
 
 use std::fmt;
 
-use regex::{Captures, Regex};
+use regex::Regex;
+
+use self::names::Groups;
 
 use crate::screen::{ImagesSettings, LayoutChoice};
 use crate::words::{Barcode, WellPosition};
@@ -162,6 +166,7 @@ fn known() -> String {
 pub struct Layout {
     choice: LayoutChoice,
     regex: Regex,
+    groups: Groups,
     plate: Option<Barcode>,
     /// The plate of files that lie in no folder: the store's own.
     home: Option<Barcode>,
@@ -212,6 +217,7 @@ impl Layout {
         }
         Ok(Self {
             choice: LayoutChoice::Pattern,
+            groups: Groups::of(&regex),
             regex,
             plate,
             home: None,
@@ -220,9 +226,11 @@ impl Layout {
     }
 
     fn vendor(choice: LayoutChoice, settings: &ImagesSettings, why: String) -> Result<Self, LayoutError> {
+        let regex = patterns::compile(patterns::of(choice))?;
         Ok(Self {
             choice,
-            regex: patterns::compile(patterns::of(choice))?,
+            groups: Groups::of(&regex),
+            regex,
             plate: settings.plate.clone(),
             home: patterns::home(settings),
             why,
@@ -233,10 +241,9 @@ impl Layout {
         sample: impl IntoIterator<Item = &'a str>,
         settings: &ImagesSettings,
     ) -> Result<Self, LayoutError> {
-        let mut candidates = Vec::new();
-        for choice in VENDORS {
-            candidates.push((Self::vendor(choice, settings, String::new())?, 0usize));
-        }
+        let candidates = VENDORS.map(|choice| Self::vendor(choice, settings, String::new()));
+        let candidates = candidates.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut readers: Vec<_> = candidates.iter().map(|layout| (layout.names(), 0usize)).collect();
         let (mut listed, mut images, mut example) = (0usize, 0usize, None);
         for path in sample {
             listed += 1;
@@ -245,15 +252,21 @@ impl Layout {
             }
             images += 1;
             example.get_or_insert(path);
-            for (layout, read) in &mut candidates {
-                *read += usize::from(matches!(layout.parse(path), Parsed::Image(_)));
+            for (names, read) in &mut readers {
+                *read += usize::from(matches!(names.parse(path), Parsed::Image(_)));
             }
         }
         let Some(example) = example else {
             return Err(LayoutError::NoImages { listed });
         };
         // `max_by_key` keeps the last of equals; the order of preference is the reverse.
-        match candidates.into_iter().rev().max_by_key(|(_, read)| *read) {
+        let counts: Vec<usize> = readers.into_iter().map(|(_, read)| read).collect();
+        match candidates
+            .into_iter()
+            .zip(counts)
+            .rev()
+            .max_by_key(|(_, read)| *read)
+        {
             Some((mut layout, read)) if read > 0 => {
                 layout.why = format!(
                     "{read} of {images} image names are {} names, for example '{example}'",
@@ -278,48 +291,13 @@ impl Layout {
         &self.why
     }
 
-    /// What a path relative to the store says.
+    /// What a path relative to the store says. Who has many of them asks [`Layout::names`].
     pub fn parse(&self, path: &str) -> Parsed {
-        if let Some(reason) = patterns::skip(path) {
-            return Parsed::Skip(reason);
-        }
-        match self.regex.captures(path).and_then(|found| self.key(path, &found)) {
-            Some(key) => Parsed::Image(key),
-            None if self.choice == LayoutChoice::CellVoyager && patterns::is_correction(path) => {
-                Parsed::Skip(SkipReason::Correction)
-            }
-            None => Parsed::Unrecognised,
-        }
+        self.names().parse(path)
     }
 
-    fn key(&self, path: &str, found: &Captures<'_>) -> Option<ImageKey> {
-        let text = |group: &str| {
-            // A pattern of two orders has two groups.
-            let other = || found.name(&format!("{group}_2"));
-            found.name(group).or_else(other).map(|found| found.as_str())
-        };
-        // An absent group is `None`; a group that holds no number makes the name unrecognised.
-        let number = |group: &str| text(group).map(|digits| digits.parse::<u32>()).transpose().ok();
-        let well = match (text("well"), text("row"), text("column")) {
-            (Some(well), _, _) => well.parse().ok()?,
-            (None, Some(row), Some(column)) => match row.parse::<u8>() {
-                Ok(row) => WellPosition::new(row, column.parse().ok()?)?,
-                Err(_) => format!("{row}{column}").parse().ok()?,
-            },
-            _ => return None,
-        };
-        let plate = match (text("plate"), &self.plate) {
-            (Some(plate), _) => plate.parse().ok()?,
-            (None, Some(plate)) => plate.clone(),
-            (None, None) => patterns::plate_by_folder(path).or_else(|| self.home.clone())?,
-        };
-        Some(ImageKey {
-            plate,
-            well,
-            field: number("field")?.unwrap_or(1),
-            channel_text: text("channel").unwrap_or_default().to_owned(),
-            plane: number("plane")?.or_else(|| patterns::folder_number(path, "ZStep_")),
-            time: number("time")?.or_else(|| patterns::folder_number(path, "TimePoint_")),
-        })
+    /// A reader of many paths, best in path order.
+    pub fn names(&self) -> Names<'_> {
+        Names::new(self)
     }
 }

@@ -97,15 +97,12 @@ pub(super) fn skip(path: &str) -> Option<SkipReason> {
         return Some(SkipReason::NotAnImage);
     }
     // `_thumb` ends the name or is followed by a GUID; a plate called `thumbnail_A01...` is not a thumbnail.
-    let stem = name
-        .get(..name.len() - extension.len() - 1)
-        .unwrap_or(name)
-        .to_ascii_lowercase();
-    let thumbnail = stem.rfind("_thumb").is_some_and(|at| {
-        stem[at + "_thumb".len()..]
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit() || b == b'-')
-    });
+    let stem = name.get(..name.len() - extension.len() - 1).unwrap_or(name);
+    let before = stem.trim_end_matches(|c: char| c.is_ascii_hexdigit() || c == '-');
+    // The last letter of `_thumb` is a digit of a GUID too.
+    let from = before.len().checked_sub("_thum".len());
+    let end = from.and_then(|from| stem.get(from..=before.len()));
+    let thumbnail = end.is_some_and(|end| end.eq_ignore_ascii_case("_thumb"));
     thumbnail.then_some(SkipReason::Thumbnail)
 }
 

@@ -279,11 +279,12 @@ impl Reading {
             (names, _) => Some(names?),
         };
         let mut unrecognised = BTreeMap::new();
-        let mut named = Vec::new();
+        let mut named = Vec::with_capacity(rest.len());
+        let mut reader = names.as_ref().map(Layout::names);
         for file in rest {
-            let parsed = names
-                .as_ref()
-                .map_or(Parsed::Unrecognised, |names| names.parse(&file.path));
+            let parsed = reader
+                .as_mut()
+                .map_or(Parsed::Unrecognised, |names| names.image(&file.path));
             match parsed {
                 Parsed::Image(key) => named.push(Found {
                     key,
@@ -344,8 +345,11 @@ fn described_images(found: &[Found]) -> BTreeMap<(&Barcode, &str), (&str, &super
     let mut first: BTreeMap<(&Barcode, &str), (&str, &super::ImageKey)> = BTreeMap::new();
     for image in found {
         let path = image.file.path.as_str();
-        let lower = path.to_ascii_lowercase();
-        if lower.ends_with(".tif") || lower.ends_with(".tiff") {
+        let suffix = path.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+        if ["tif", "tiff"]
+            .iter()
+            .any(|known| suffix.eq_ignore_ascii_case(known))
+        {
             first
                 .entry((&image.key.plate, &image.key.channel_text))
                 .and_modify(|known| *known = (*known).min((path, &image.key)))
