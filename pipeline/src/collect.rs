@@ -266,6 +266,14 @@ impl Collection {
             && !self.plates.values().any(PlateFields::is_open)
     }
 
+    /// Whether a plate is planned and each of its fields has arrived or failed, or nothing is known of it any more.
+    pub fn is_complete(&self, plate: &Barcode) -> bool {
+        let came_to_nothing = || self.published.profiled.contains(plate);
+        self.plates
+            .get(plate)
+            .map_or_else(came_to_nothing, PlateFields::complete)
+    }
+
     /// How far the run is.
     pub fn progress(&self) -> Progress {
         let mut progress = Progress {

@@ -108,7 +108,11 @@ impl Collector {
                         if record.topic == Topic::Status && is_cancelled(&record) {
                             self.cancel(&run)?;
                         } else if record.topic == Topic::Status && self.is_reopened(&run, &record) {
-                            self.start_over(&run)?;
+                            tracing::info!(
+                                run,
+                                "plates were added, announced or released, or dead letters are tried again: the run is open again"
+                            );
+                            self.start_over()?;
                         } else if self.wants(&run) {
                             self.collection(&run)?.take(&record)?;
                             failpoint::pass("collector", "collect");
@@ -167,12 +171,16 @@ impl Collector {
             )
     }
 
+    /// Gathers a run anew that was taken out: its results were not made.
+    ///
+    /// # Errors
+    /// Kafka.
+    pub fn gather_again(&mut self) -> Result<(), StageError> {
+        self.start_over()
+    }
+
     /// Reads the log again from its beginning: what was known of a closed run is gone.
-    fn start_over(&mut self, run: &RunId) -> Result<(), StageError> {
-        tracing::info!(
-            run,
-            "plates were added, announced or released, or dead letters are tried again: the run is open again"
-        );
+    fn start_over(&mut self) -> Result<(), StageError> {
         self.past = Past::read(&self.kafka).map_err(network)?;
         self.tail = Tail::open(&self.kafka, &FOLLOWED).map_err(network)?;
         self.open.clear();

@@ -16,6 +16,7 @@ pub mod protocol;
 pub mod services;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use wellspring_workloads::screen::graph::Level;
@@ -25,7 +26,7 @@ use crate::failpoint;
 use crate::failures::settle_field;
 use crate::fields::Embedded;
 use crate::kafka::KafkaSettings;
-use crate::track::Tracked;
+use crate::track::{Outcome, Ticket, Tracked};
 use answer::AnswerError;
 use callbacks::{CallbackError, Callbacks};
 use protocol::Request;
@@ -33,6 +34,8 @@ use services::Services;
 
 /// Fields that wait for answers at once at most; the lane's limit on fields in flight is usually lower.
 const CONCURRENCY: usize = 256;
+/// How often it is looked whether a field's partition has moved on.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What a process lets screens do.
 #[derive(Debug, Clone)]
@@ -152,6 +155,20 @@ impl ExternalError {
         matches!(self, Self::NotAllowed | Self::NoListener | Self::Start { .. })
     }
 
+    /// Whether nothing was heard of the service that says it works at all.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status >= 500,
+            Self::Ended { .. }
+            | Self::Deadline { .. }
+            | Self::Silent { .. }
+            | Self::Unreachable { .. }
+            | Self::Kafka(_)
+            | Self::Gone => true,
+            _ => false,
+        }
+    }
+
     /// As the failure of a stage, which names the step.
     pub fn stage_error(self, step: &str) -> StageError {
         let again = self.may_pass();
@@ -203,7 +220,11 @@ pub async fn run(
         let (services, output) = (services.clone(), output.clone());
         asking.spawn(async move {
             let Tracked { mut value, ticket } = field;
-            let asked = ask_all(&services, &mut value).await;
+            let asked = tokio::select! {
+                asked = ask_all(&services, &mut value) => asked,
+                // Another process asks; the service is not to do it twice, nor this one's fields to wait for it.
+                () = until_stale(&ticket) => return ticket.settle(Outcome::GivenBack),
+            };
             match asked.and_then(|()| failpoint::after(Stage::External, &value.task.field)) {
                 Ok(()) => {
                     let _closed = output.send(Tracked { value, ticket }).await;
@@ -215,6 +236,13 @@ pub async fn run(
     while asking.join_next().await.is_some() {}
     // Commands get a moment to end, which is too long for an async thread.
     let _closed = tokio::task::spawn_blocking(move || drop(services)).await;
+}
+
+/// Returns when the ticket's partition has moved on.
+async fn until_stale(ticket: &Ticket) {
+    while !ticket.is_stale() {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Asks every external step of the field's screen and puts the answers behind the embedding, in the order of the file.

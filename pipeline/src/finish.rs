@@ -18,7 +18,7 @@ use crate::compare::{Compared, Exemplar, compare, exemplars};
 use crate::decode::field_image;
 use crate::error::{Stage, StageError};
 use crate::events::RunId;
-use crate::external::beyond::{Asker, Asking, StepOutcome};
+use crate::external::beyond::{Asker, Asking, StepOutcome, Stopped};
 use crate::failpoint;
 use crate::kafka::KafkaSettings;
 use crate::plan::{images, list_plate};
@@ -120,6 +120,10 @@ pub fn finish(
     }
     letters.finish().map_err(disk)?;
 
+    // What was steered meanwhile is not published.
+    if (asking.stop)() {
+        return Err(Stopped::error());
+    }
     publish::publish(run, collection, &mut compared, &asked.letters, &provenance, kafka)?;
 
     let progress = collection.progress();

@@ -9,7 +9,7 @@ use wellspring_workloads::screen::{Declump, NucleiSettings, NucleiThreshold, Qua
 use wellspring_workloads::words::Channel;
 
 use crate::error::{FailureClass, Stage, StageError};
-use crate::events::ChannelMeasures;
+use crate::events::{ChannelMeasures, FieldFeatures};
 use crate::fields::{Measured, Prepared};
 
 /// The stage: one field.
@@ -31,7 +31,12 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
         .zip(&field.run.screen.images.channels)
         .enumerate()
         .map(|(index, (quality, channel))| {
-            let flags = flags(quality, &channel.name, settings);
+            let gated = Gated {
+                saturated: quality.percent_saturated,
+                contrast: quality.contrast,
+                slope: quality.power_log_log_slope,
+            };
+            let flags = flags(gated, &channel.name, settings);
             passed &= !settings.enabled || !flags.iter().any(|flag| flag.fails);
             let measures = MEASURES.map(|(name, value)| (name.to_owned(), value(quality)));
             let mut measures = measures.to_vec();
@@ -125,13 +130,58 @@ pub const MEASURES: [Measure; 20] = [
     ("Contrast", |q| q.contrast),
 ];
 
+/// Judges measures that were made before by other gates: flags that are no gate's stay. What was not measured fails nothing.
+pub fn judge_again(features: &mut FieldFeatures, settings: &QualitySettings) {
+    features.passed = true;
+    for channel in &mut features.quality {
+        let measure = |name: &str| {
+            let found = channel.measures.iter().find(|(of, _)| of == name);
+            found.map_or(f64::NAN, |(_, value)| *value)
+        };
+        let gated = Gated {
+            saturated: measure("PercentSaturated"),
+            contrast: measure("Contrast"),
+            slope: measure("PowerLogLogSlope"),
+        };
+        let flags = flags(gated, &channel.channel, settings);
+        features.passed &= !settings.enabled || !flags.iter().any(|flag| flag.fails);
+        let of_gate = |text: &String| {
+            let name = text.split_once(": ").map(|(name, _)| name);
+            name.is_some_and(|name| GATES.contains(&name))
+        };
+        channel.flags.retain(|text| !of_gate(text));
+        channel.flags.splice(..0, flags.into_iter().map(|flag| flag.text));
+    }
+}
+
+/// What a gate looks at.
+#[derive(Debug, Clone, Copy)]
+struct Gated {
+    saturated: f64,
+    contrast: f64,
+    slope: f64,
+}
+
+/// What a gate finds, as flags begin.
+const GATES: [&str; 5] = [SATURATED, NEARLY_SATURATED, EMPTY, NEARLY_EMPTY, BLURRED];
+const SATURATED: &str = "saturated";
+const NEARLY_SATURATED: &str = "nearly saturated";
+const EMPTY: &str = "empty";
+const NEARLY_EMPTY: &str = "nearly empty";
+const BLURRED: &str = "blurred";
+
 struct Flag {
     text: String,
     fails: bool,
 }
 
 /// The flags a channel raises, each with metric, value and limit.
-fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings) -> Vec<Flag> {
+fn flags(gated: Gated, channel: &Channel, settings: &QualitySettings) -> Vec<Flag> {
+    let Gated {
+        saturated,
+        contrast,
+        slope,
+    } = gated;
     let mut flags = Vec::new();
     let mut flag = |name: &str, fails, metric: &str, value: f64, sign, limit: f64| {
         flags.push(Flag {
@@ -139,10 +189,9 @@ fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings
             fails,
         });
     };
-    let saturated = quality.percent_saturated;
     if saturated > settings.saturated_percent_fail {
         flag(
-            "saturated",
+            SATURATED,
             true,
             "percent saturated",
             saturated,
@@ -151,7 +200,7 @@ fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings
         );
     } else if saturated > settings.saturated_percent_warn {
         flag(
-            "nearly saturated",
+            NEARLY_SATURATED,
             false,
             "percent saturated",
             saturated,
@@ -159,12 +208,11 @@ fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings
             settings.saturated_percent_warn,
         );
     }
-    let contrast = quality.contrast;
     if contrast < settings.contrast_fail {
-        flag("empty", true, "contrast", contrast, '<', settings.contrast_fail);
+        flag(EMPTY, true, "contrast", contrast, '<', settings.contrast_fail);
     } else if contrast < settings.contrast_warn {
         flag(
-            "nearly empty",
+            NEARLY_EMPTY,
             false,
             "contrast",
             contrast,
@@ -173,10 +221,9 @@ fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings
         );
     }
     if settings.nuclei_channel.as_ref() == Some(channel) {
-        let slope = quality.power_log_log_slope;
         if slope > settings.slope_empty {
             flag(
-                "empty",
+                EMPTY,
                 true,
                 "power log-log slope",
                 slope,
@@ -185,7 +232,7 @@ fn flags(quality: &ChannelQuality, channel: &Channel, settings: &QualitySettings
             );
         } else if slope < settings.slope_blur {
             flag(
-                "blurred",
+                BLURRED,
                 true,
                 "power log-log slope",
                 slope,

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use wellspring_workloads::screen::{Screen, ScreenName};
 use wellspring_workloads::words::{Barcode, FieldId};
 
-use self::copy::take_over;
+use self::copy::{NewRun, take_over};
 pub use self::unchanged::TakenOverFields;
 pub(crate) use self::unchanged::unchanged;
 use crate::collect::Collection;
@@ -95,6 +95,17 @@ pub enum ReplayError {
     Nothing {
         /// The run.
         run: RunId,
+    },
+    /// Work on the old run goes on.
+    #[error(
+        "plate {plate} of run '{run}' is not done, so that features would be missing; wait for it (`wellspring status`), or name \
+         plates that are done with --plate"
+    )]
+    Unfinished {
+        /// The run.
+        run: RunId,
+        /// The first such plate.
+        plate: Barcode,
     },
     /// The features were made in another way than the new screen says.
     #[error(
@@ -318,6 +329,12 @@ pub fn features(
         .filter(|plate| selection.has(plate) && (selection.is_whole() || taken.contains(*plate)))
         .cloned()
         .collect();
+    // What is not there yet would be missing in the new run, and nothing would say so.
+    let mut of_old = old.plates.iter().filter(|plate| selection.has(plate));
+    let unfinished = of_old.find(|plate| selection.is_whole() && !collection.is_complete(plate));
+    if let Some(plate) = unfinished.cloned() {
+        return Err(ReplayError::Unfinished { run: old.run, plate });
+    }
     if chosen.is_empty() {
         return Err(ReplayError::Nothing { run: old.run });
     }
@@ -326,6 +343,11 @@ pub fn features(
         plates: chosen.len(),
         published: 0,
         published_before: present.len() as u64,
+    };
+    let new = NewRun {
+        id: &run,
+        quality: &screen.quality,
+        present: &present,
     };
     there.register(&mut producer, &screen, old.model.clone(), &chosen)?;
     let letters: Vec<DeadLetter> = match selection.is_whole() {
@@ -341,15 +363,7 @@ pub fn features(
             .iter()
             .filter(|letter| letter.plate.as_ref() == Some(plate) && letter.run.is_some());
         let shading = old.shadings.get(plate).cloned();
-        replayed.published += take_over(
-            &mut producer,
-            &mut collection,
-            plate,
-            &run,
-            of_plate,
-            &present,
-            shading,
-        )?;
+        replayed.published += take_over(&mut producer, &mut collection, plate, &new, of_plate, shading)?;
     }
     Ok(replayed)
 }

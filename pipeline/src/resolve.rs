@@ -14,7 +14,7 @@ use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::dead_letters::original;
 use crate::error::{FailureClass, Stage};
-use crate::events::{DeadLetter, LetterAction, PlateReady, RunId, Status};
+use crate::events::{DeadLetter, FieldTask, LetterAction, PlateReady, RunId, Status};
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, Committed};
 use crate::kafka::tail::read_events;
@@ -144,7 +144,7 @@ pub fn resolve(
         unknown: filter.ids.iter().filter(|id| !is_known(id)).cloned().collect(),
         ..Resolution::default()
     };
-    let mut records: BTreeMap<(String, i32, i64), OutRecord> = BTreeMap::new();
+    let mut records: BTreeMap<(Option<RunId>, String, i32, i64), OutRecord> = BTreeMap::new();
     for stored in letters {
         if !filter.takes(&stored.letter) {
             continue;
@@ -161,8 +161,9 @@ pub fn resolve(
                 Ok(None) => {}
                 // Letters of one record, such as a plate event, send it back once.
                 Ok(Some(record)) => {
-                    let origin = &stored.letter.origin;
-                    records.insert((origin.topic.clone(), origin.partition, origin.offset), record);
+                    let (run, origin) = (stored.letter.run.clone(), &stored.letter.origin);
+                    let of = (run, origin.topic.clone(), origin.partition, origin.offset);
+                    records.insert(of, record);
                 }
                 Err(reason) => {
                     resolution.left.push((stored, reason));
@@ -240,17 +241,45 @@ fn again(
         original(letter).ok_or("the record was too large to be kept; publish it again at its source")?;
     let topic = Topic::from_name(&kafka.prefix, &letter.origin.topic)
         .ok_or("it came from a topic of another installation")?;
-    let kind = match topic {
-        Topic::Plates => {
-            let event = kafka.schemas.read::<PlateReady>(topic, &value);
-            event.map_or(PlateReady::TYPE, |event| event.kind())
-        }
-        _ => "wellspring.task.v1",
-    };
     let id = format!("{}/again", letter.id);
     let key = letter.origin.key.clone();
-    Ok(Some(OutRecord::of_bytes(topic, key, id, kind, value)))
+    // A letter that a run took over from another one holds that one's record.
+    let run = letter.run.as_ref();
+    let again = match topic {
+        Topic::Plates => match kafka.schemas.read::<PlateReady>(topic, &value) {
+            Ok(event) if run.is_some() && event.run.as_ref() != run => {
+                let event = PlateReady {
+                    run: run.cloned(),
+                    ..event
+                };
+                OutRecord::new(topic, key, id, event.kind(), &event)
+            }
+            event => {
+                let kind = event.map_or(PlateReady::TYPE, |event| event.kind());
+                return Ok(Some(OutRecord::of_bytes(topic, key, id, kind, value)));
+            }
+        },
+        _ => match (kafka.schemas.read::<FieldTask>(topic, &value), run) {
+            (Ok(task), Some(run)) if task.run != *run => {
+                let task = FieldTask {
+                    run: run.clone(),
+                    ..task
+                };
+                OutRecord::new(topic, key, id, TASK, &task)
+            }
+            _ => return Ok(Some(OutRecord::of_bytes(topic, key, id, TASK, value))),
+        },
+    };
+    again.map(Some).map_err(|error| {
+        tracing::error!(
+            message = crate::error::chain(&error),
+            "a record cannot be written for another run"
+        );
+        "its record cannot be written for the run that took it over; the log says why"
+    })
 }
+
+const TASK: &str = "wellspring.task.v1";
 
 /// One status for each run.
 fn statuses(letters: &[StoredLetter], action: LetterAction) -> Result<Vec<OutRecord>, KafkaFailure> {

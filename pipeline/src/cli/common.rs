@@ -17,6 +17,7 @@ use wellspring::schemas::registry::{Credentials, RegistrySettings};
 use wellspring::schemas::{Format, Schemas};
 use wellspring::store::{ImageCache, USUAL_CACHE_BYTES};
 use wellspring::topology::{Role, WorkerSettings};
+use wellspring::transforms::read_transform;
 use wellspring_kernels::{Device, DeviceChoice, DeviceOptions, PipelineStore};
 use wellspring_models::{Architecture, EngineChoice, ModelCard, OnnxProvider, TorchDevice};
 use wellspring_workloads::screen::{self, ResourceSettings, Screen};
@@ -416,6 +417,15 @@ impl ComputeArgs {
             callbacks: None,
         })
     }
+}
+
+/// Refuses a run whose stored alignment cannot be read or is of other features. It is read again where plates are compared: here
+/// only so that a wrong file is an error now and not after the last field.
+pub(crate) fn check_transform(run: &Run) -> anyhow::Result<()> {
+    if let Some(transform) = read_transform(&run.screen.comparison.transform)? {
+        transform.check_features(run.feature_names())?;
+    }
+    Ok(())
 }
 
 /// Reads and checks a screen file; its relative paths become absolute.

@@ -216,7 +216,13 @@ impl Steered {
         for plate in &self.plates {
             let before = chosen.len();
             match &self.run {
-                Some(run) => chosen.push((run.clone(), plate)),
+                Some(run) => {
+                    let known = board.plate(plate);
+                    // Of a run that nobody knows that is said.
+                    if board.run(run).is_none() || known.is_some_and(|known| known.runs.contains_key(run)) {
+                        chosen.push((run.clone(), plate));
+                    }
+                }
                 None => {
                     let runs = board.plate(plate).into_iter().flat_map(|known| known.runs.keys());
                     let goes_on = |run: &&RunId| {
@@ -227,7 +233,14 @@ impl Steered {
                 }
             }
             if chosen.len() == before {
-                bail!("plate {plate} is in no run that goes on; `wellspring plates list` shows where it is");
+                match &self.run {
+                    Some(run) => bail!(
+                        "plate {plate} is not in run '{run}'; `wellspring plates list` shows where it is"
+                    ),
+                    None => bail!(
+                        "plate {plate} is in no run that goes on; `wellspring plates list` shows where it is"
+                    ),
+                }
             }
         }
         for (run, plate) in chosen {

@@ -19,14 +19,14 @@ use wellspring::plan::{check_planes, list_plate};
 use wellspring::runs::{Run, Runs};
 use wellspring::shading::Shading;
 use wellspring::topology::{Role, planner, retrier, worker};
-use wellspring::transforms::read_transform;
 use wellspring::{memory, submit};
 use wellspring_broker::EmbeddedBroker;
 use wellspring_workloads::screen::{ExternalStep, Reply, Service};
 use wellspring_workloads::words::Barcode;
 
 use super::common::{
-    ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, SchemaArgs, plates_of, read_screen, runtime,
+    ComputeArgs, DeliveryArgs, RUN_DELAYS, RetryArgs, SchemaArgs, check_transform, plates_of, read_screen,
+    runtime,
 };
 use super::door::CallbackArgs;
 use super::{calls, say};
@@ -93,10 +93,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&out)
         .with_context(|| format!("the output folder '{}' cannot be made", out.display()))?;
     let run = Run::open(screen)?;
-    // Read again when plates are compared: here only so that a wrong file is an error now and not after the last field.
-    if let Some(transform) = read_transform(&run.screen.comparison.transform)? {
-        transform.check_features(run.feature_names())?;
-    }
+    check_transform(&run)?;
     let schemas = args.schemas.open()?;
 
     let runtime = runtime()?;

@@ -1,20 +1,27 @@
 //! `wellspring serve`: plans plates, collects features, compares and writes results of every submitted run.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use wellspring::collector::{Collector, Wanted};
+use wellspring::error::{Stage, StageError};
+use wellspring::events::RunId;
 use wellspring::external::ExternalSettings;
 use wellspring::external::beyond::{Asking, Stopped};
 use wellspring::external::services::Services;
-use wellspring::finish::{Surroundings, finish};
+use wellspring::finish::{RunSummary, Surroundings, finish};
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
+use wellspring::results::WriteError;
 use wellspring::runs::{Course, Runs};
 use wellspring::topology::{planner, retrier, worker};
 use wellspring_workloads::screen::ResourceSettings;
+use wellspring_workloads::words::Barcode;
 
 use super::common::{ComputeArgs, KafkaArgs, RetryArgs, SERVICE_DELAYS, end_requested, runtime};
 use super::door::{CallbackArgs, DoorArgs};
@@ -91,38 +98,25 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     }
 
     let end = end_requested(&runtime)?;
-    let services = Services::new(ExternalSettings {
-        kafka: kafka.clone(),
-        commands: args.allow_commands,
-        callbacks,
-    });
     let mut collector = Collector::open(&kafka, Wanted::Unfinished, &args.out)?;
+    let mut results = Results {
+        services: Services::new(ExternalSettings {
+            kafka: kafka.clone(),
+            commands: args.allow_commands,
+            callbacks,
+        }),
+        kafka: &kafka,
+        runs: &runs,
+        runtime: runtime.handle(),
+        surroundings,
+        out: &args.out,
+        ends: &|| end.is_finished(),
+        failed: HashMap::new(),
+    };
     while !end.is_finished() && !roles.iter().any(wellspring::topology::Role::ended) {
         for id in collector.step(Duration::from_millis(500))? {
-            let run = runs.get(&id)?;
-            // What is asked about wells, plates and the screen is work, and waits with the rest.
-            if run.asks_beyond_fields() && runs.course(&id) == Course::Paused {
-                continue;
-            }
-            let Some(mut collection) = collector.close(&id) else {
-                continue;
-            };
-            let out = args.out.join(&id);
-            std::fs::create_dir_all(&out)
-                .with_context(|| format!("the output folder '{}' cannot be made", out.display()))?;
-            let asking = Asking {
-                services: services.clone(),
-                runtime: runtime.handle(),
-                stop: &|| end.is_finished() || runs.course(&id) == Course::Cancelled,
-                worker: &kafka.instance,
-            };
-            match finish(&run, &mut collection, &kafka, &asking, &surroundings, &out) {
-                Ok((summary, _)) => say::line(serde_json::to_string(&summary)?),
-                // Its results are made when the process is started again, or never, where it was cancelled.
-                Err(error) if Stopped::is_cause_of(&error) => {
-                    say::note(format_args!("{id} is not finished: {}", error.chain()));
-                }
-                Err(error) => return Err(error.into()),
+            if results.is_due(&id) {
+                results.make(&mut collector, &id)?;
             }
         }
     }
@@ -134,4 +128,97 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         role.join()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first wait before the results of a run are tried again that could not be made, and the longest.
+const WAITS: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600)];
+
+/// Makes the results of runs that are complete. One whose results cannot be made keeps nobody else from theirs.
+struct Results<'a> {
+    services: Arc<Services>,
+    kafka: &'a KafkaSettings,
+    runs: &'a Runs,
+    runtime: &'a Handle,
+    surroundings: Surroundings,
+    out: &'a Path,
+    /// Whether the process is to end.
+    ends: &'a dyn Fn() -> bool,
+    /// Runs whose results could not be made: when they are tried again, and how long that was waited for.
+    failed: HashMap<RunId, (Instant, Duration)>,
+}
+
+impl Results<'_> {
+    fn is_due(&self, id: &RunId) -> bool {
+        self.failed.get(id).is_none_or(|(due, _)| Instant::now() >= *due)
+    }
+
+    /// Makes the results of a run, or says why there are none yet.
+    fn make(&mut self, collector: &mut Collector, id: &RunId) -> anyhow::Result<()> {
+        match self.try_make(collector, id) {
+            Ok(None) => {}
+            Ok(Some(summary)) => {
+                self.failed.remove(id);
+                say::line(serde_json::to_string(&summary)?);
+            }
+            Err(error) if Stopped::is_cause_of(&error) => {
+                say::note(format_args!("{id} is not finished: {}", error.chain()));
+                // Where it goes on, without a plate or later.
+                if !(self.ends)() && self.runs.course(id) != Course::Cancelled {
+                    collector.gather_again()?;
+                }
+            }
+            Err(error) => {
+                let wait = self.failed.get(id).map_or(WAITS[0], |(_, wait)| *wait * 2);
+                let wait = wait.min(WAITS[1]);
+                self.failed.insert(id.clone(), (Instant::now() + wait, wait));
+                tracing::error!(run = id, message = error.chain(), "the run has no results");
+                say::note(format_args!(
+                    "{id} has no results: {}; they are tried again in {} s, and other runs go on",
+                    error.chain(),
+                    wait.as_secs()
+                ));
+                collector.gather_again()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` where the run is paused, or is gathered no more.
+    fn try_make(&self, collector: &mut Collector, id: &RunId) -> Result<Option<RunSummary>, StageError> {
+        let run = self.runs.get(id)?;
+        // What is asked about wells, plates and the screen is work, and waits with the rest.
+        let is_paused = || run.asks_beyond_fields() && self.runs.course(id) == Course::Paused;
+        if is_paused() {
+            return Ok(None);
+        }
+        let Some(mut collection) = collector.close(id) else {
+            return Ok(None);
+        };
+        let out = self.out.join(id);
+        std::fs::create_dir_all(&out).map_err(|source| {
+            let path = out.clone();
+            let action = "make";
+            StageError::internal(Stage::Compare, WriteError::Io { path, action, source })
+        })?;
+        let plates: Vec<Barcode> = collection.plates().cloned().collect();
+        let asking = Asking {
+            services: self.services.clone(),
+            runtime: self.runtime,
+            stop: &|| {
+                let cancelled = |plate| self.runs.course_of_plate(id, plate) == Course::Cancelled;
+                let run_cancelled = self.runs.course(id) == Course::Cancelled;
+                (self.ends)() || run_cancelled || is_paused() || plates.iter().any(cancelled)
+            },
+            worker: &self.kafka.instance,
+        };
+        let made = finish(
+            &run,
+            &mut collection,
+            self.kafka,
+            &asking,
+            &self.surroundings,
+            &out,
+        );
+        made.map(|(summary, _)| Some(summary))
+    }
 }

@@ -7,7 +7,7 @@ use wellspring::kafka::topics;
 use wellspring::runs::Run;
 use wellspring::submit::submit;
 
-use super::common::{KafkaArgs, LaneArg, plates_of, read_screen, runtime};
+use super::common::{KafkaArgs, LaneArg, check_transform, plates_of, read_screen, runtime};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let kafka = args.kafka.settings()?;
     let run = Run::open(read_screen(&args.screen)?)?;
+    check_transform(&run)?;
     let plates = runtime.block_on(plates_of(&run))?;
     runtime.block_on(topics::create_missing(&kafka))?;
     let new = submit(&kafka, &run, &plates, args.lane.urgency(), runtime.handle())?;

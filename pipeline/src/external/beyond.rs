@@ -10,7 +10,7 @@ mod plates;
 mod screen;
 mod wells;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct Asking<'a> {
     pub services: Arc<Services>,
     /// Where they are waited for.
     pub runtime: &'a Handle,
-    /// Whether the answers are not wanted any more: the process is to end, or the run was cancelled.
+    /// Whether the answers are not wanted any more: the process is to end, or the run was steered.
     pub stop: &'a dyn Fn() -> bool,
     /// The process, as dead letters name it.
     pub worker: &'a str,
@@ -54,7 +54,9 @@ pub struct Asking<'a> {
 
 /// Nobody waits for the answers any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("external steps are not asked any more: the run was cancelled, or the process is to end")]
+#[error(
+    "the results are not wanted any more: the run or a plate of it was steered, or the process is to end"
+)]
 pub struct Stopped;
 
 impl Stopped {
@@ -62,6 +64,25 @@ impl Stopped {
     pub fn is_cause_of(error: &StageError) -> bool {
         error.source.is::<Self>()
     }
+
+    /// As the failure of a stage.
+    pub(crate) fn error() -> StageError {
+        StageError::external(Stage::External, FailureClass::External, Self)
+    }
+}
+
+/// Plates in a row about which nothing was heard of a service, after which it is not asked about others.
+const SILENT_PLATES: u32 = 2;
+
+/// A service that nothing is heard of.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "step '{step}' was not asked: nothing was heard of its service about the {plates} plates before, whose dead letters say why; \
+     `wellspring dead-letters retry` has all of them asked about again"
+)]
+struct Down {
+    step: String,
+    plates: u32,
 }
 
 /// What came of a step that the collector asks.
@@ -125,6 +146,8 @@ pub struct Asker<'a> {
     provenance: Provenance,
     /// What failed for good before, and was not tried again.
     failed: HashSet<About>,
+    /// Plates in a row about which nothing was heard of a step's service.
+    silent: HashMap<String, u32>,
     outcomes: BTreeMap<usize, StepOutcome>,
     letters: Vec<DeadLetter>,
     left_out: Vec<String>,
@@ -161,6 +184,7 @@ impl<'a> Asker<'a> {
             out,
             provenance: provenance.clone(),
             failed: letters.iter().filter_map(about).collect(),
+            silent: HashMap::new(),
             outcomes: outcomes.map(|(index, step)| (index, untouched(step))).collect(),
             letters: Vec::new(),
             left_out: Vec::new(),
@@ -199,7 +223,7 @@ impl<'a> Asker<'a> {
                     done = &mut work => return Ok(done),
                     () = tokio::time::sleep(LOOK) => {
                         if (self.asking.stop)() {
-                            return Err(StageError::external(Stage::External, FailureClass::External, Stopped));
+                            return Err(Stopped::error());
                         }
                     }
                 }
@@ -267,6 +291,24 @@ impl<'a> Asker<'a> {
             self.fail(step, about, &error.stage_error(&step.name), Some(&request));
         };
         Ok(answer.map_err(failed).ok())
+    }
+
+    /// Whether a step is not asked about further plates, since nothing was heard of its service about the last ones.
+    fn is_down(&self, step: &ExternalStep) -> Option<StageError> {
+        let plates = self.silent.get(&step.name).copied().unwrap_or(0);
+        let down = Down {
+            step: step.name.clone(),
+            plates,
+        };
+        (plates >= SILENT_PLATES).then(|| StageError::external(Stage::External, FailureClass::External, down))
+    }
+
+    /// A plate's wells were asked about: whether anything was heard of the service.
+    fn heard_of(&mut self, step: &ExternalStep, heard: bool) {
+        match heard {
+            true => _ = self.silent.remove(&step.name),
+            false => *self.silent.entry(step.name.clone()).or_default() += 1,
+        }
     }
 
     /// A failure for good: a dead letter.

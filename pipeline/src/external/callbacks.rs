@@ -12,11 +12,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use futures::StreamExt;
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
@@ -91,6 +92,8 @@ type Said = Result<Answer, AnswerError>;
 #[derive(Default)]
 struct Known {
     waiting: HashMap<String, Waits>,
+    /// The number of the last one that began to wait.
+    last: u64,
     ended: HashMap<String, End>,
     /// Of `ended`, oldest first.
     order: VecDeque<String>,
@@ -101,6 +104,8 @@ struct Waits {
     work: String,
     to: mpsc::Sender<Said>,
     answered: bool,
+    /// Of those that wait for the same answer, the last one gets it.
+    number: u64,
 }
 
 /// How waiting ended.
@@ -193,12 +198,19 @@ impl Callbacks {
         let work = request.idempotency_id.clone();
         let id = self.inside.id(&work)?;
         let (to, said) = mpsc::channel(WAITING);
-        let answered = false;
-        self.inside
-            .lock()
-            .waiting
-            .insert(id.clone(), Waits { work, to, answered });
+        let mut known = self.inside.lock();
+        known.last += 1;
+        let number = known.last;
+        let waits = Waits {
+            work,
+            to,
+            answered: false,
+            number,
+        };
+        known.waiting.insert(id.clone(), waits);
+        drop(known);
         Ok(Expected {
+            number,
             url: format!("{}/v1/callbacks/{id}", self.base),
             inside: self.inside.clone(),
             id,
@@ -209,6 +221,7 @@ impl Callbacks {
 
 /// A request whose answer is waited for.
 pub(super) struct Expected {
+    number: u64,
     /// Where the answer is to be POSTed.
     pub(super) url: String,
     inside: Arc<Inside>,
@@ -226,6 +239,10 @@ impl Expected {
 impl Drop for Expected {
     fn drop(&mut self) {
         let mut known = self.inside.lock();
+        let is_own = |waits: &Waits| waits.number == self.number;
+        if !known.waiting.get(&self.id).is_some_and(is_own) {
+            return;
+        }
         let waited = known.waiting.remove(&self.id);
         let end = match waited.is_some_and(|waits| waits.answered) {
             true => End::Answered,
@@ -245,9 +262,14 @@ async fn called(
 ) -> Result<Json<Value>, Problem> {
     // Before a byte of the body is kept.
     state(&inside, &id)?;
-    let body = match tokio::time::timeout(PATIENCE, to_bytes(body, MOST_BYTES)).await {
+    let body = match tokio::time::timeout(PATIENCE, whole(body)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
+        // It may be sent again.
+        Ok(Err(NotWhole::Broken)) => {
+            let detail = "the connection ended before the answer did; send it again";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "incomplete", detail));
+        }
+        Ok(Err(NotWhole::TooLong)) => {
             let _told = hand_on(&inside, &id, Err(AnswerError::TooLong))?;
             let detail = AnswerError::TooLong.to_string();
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
@@ -265,6 +287,24 @@ async fn called(
             Err(Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail))
         }
     }
+}
+
+/// Why a body is not there as a whole.
+enum NotWhole {
+    Broken,
+    TooLong,
+}
+
+async fn whole(body: Body) -> Result<Vec<u8>, NotWhole> {
+    let (mut parts, mut whole) = (body.into_data_stream(), Vec::new());
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| NotWhole::Broken)?;
+        if whole.len() + part.len() > MOST_BYTES {
+            return Err(NotWhole::TooLong);
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole)
 }
 
 /// Whether an answer is waited for; that of one which was taken before is as good as a first one.

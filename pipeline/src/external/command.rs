@@ -21,6 +21,8 @@ use super::services::Patience;
 
 /// How long a process may take to end after its standard input has.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often it is looked whether an answer is still waited for.
+const LOOK: Duration = Duration::from_millis(250);
 /// Lines of a process that wait to be read.
 const WAITING_LINES: usize = 64;
 
@@ -51,6 +53,9 @@ impl Command {
                 .spawn(move || {
                     let mut process = None;
                     while let Ok(job) = taken.recv_blocking() {
+                        if job.answer.is_closed() {
+                            continue;
+                        }
                         let answer = work(&mut process, &words, &job);
                         if answer.is_err() {
                             // Whatever it still says is about a request nobody waits for.
@@ -109,7 +114,7 @@ fn work(process: &mut Option<Process>, command: &[String], job: &Job) -> Result<
         Some(process) => process,
         none => none.insert(Process::start(command)?),
     };
-    process.ask(&job.request, job.patience)
+    process.ask(job)
 }
 
 /// What a process said.
@@ -185,14 +190,15 @@ impl Process {
         })
     }
 
-    fn ask(&mut self, request: &Request, patience: Patience) -> Result<Answer, ExternalError> {
+    fn ask(&mut self, job: &Job) -> Result<Answer, ExternalError> {
+        let request = &job.request;
         if let Some(to) = &self.to {
             // Full only where the line before was never read; its deadline has passed then, and the process is gone.
             let _unread = to.try_send(request.to_line() + "\n");
         }
         loop {
-            let (wait, late) = patience.next();
-            match self.from.recv_timeout(wait) {
+            let (wait, late) = job.patience.next();
+            match self.hear(Instant::now() + wait, job) {
                 Ok(Said::TooLong) => return Err(AnswerError::TooLong.into()),
                 Ok(Said::Line(line)) => {
                     let answer = Answer::read(&line)?;
@@ -205,8 +211,20 @@ impl Process {
                         return Ok(answer);
                     }
                 }
+                Err(RecvTimeoutError::Timeout) if job.answer.is_closed() => return Err(ExternalError::Gone),
                 Err(RecvTimeoutError::Timeout) => return Err(late),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+            }
+        }
+    }
+
+    /// What it says next, until then or until nobody waits for it any more.
+    fn hear(&self, until: Instant, job: &Job) -> Result<Said, RecvTimeoutError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.from.recv_timeout(left.min(LOOK)) {
+                Err(RecvTimeoutError::Timeout) if left > LOOK && !job.answer.is_closed() => {}
+                said => return said,
             }
         }
     }

@@ -20,6 +20,9 @@ use crate::kafka::exchange::{Exchange, create_missing};
 /// Services that are kept open; of more, those that nothing waits for are closed.
 const OPEN_SERVICES: usize = 16;
 
+/// The longest wait between two attempts, unless a step begins with a longer one.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+
 /// An open service, and who may ask it now.
 struct Open {
     step: ExternalStep,
@@ -38,6 +41,8 @@ enum Adapter {
 pub struct Services {
     settings: ExternalSettings,
     open: Mutex<HashMap<String, Arc<Open>>>,
+    /// Held by who opens one.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Services {
@@ -46,6 +51,7 @@ impl Services {
         Arc::new(Self {
             settings,
             open: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
         })
     }
 
@@ -59,14 +65,11 @@ impl Services {
         request: &mut Request,
         read: impl Fn(Answer) -> Result<T, AnswerError>,
     ) -> Result<T, ExternalError> {
-        let open = self.service(step).await?;
-        let _turn: Result<SemaphorePermit<'_>, _> = open.free.acquire().await;
         let mut wait = Duration::from_millis(step.backoff_ms);
         let mut attempt = 1;
         loop {
             request.begin(attempt, step);
-            let answer = open.ask(request).await.and_then(|answer| Ok(read(answer)?));
-            match answer {
+            match self.attempt(step, request, &read).await {
                 Err(error) if error.may_pass() && attempt < step.attempts => {
                     let message = crate::error::chain(&error);
                     tracing::warn!(
@@ -79,7 +82,7 @@ impl Services {
                     // Up to a tenth more, so that what failed together does not come back together.
                     let part = f64::from(crate::clock::subsecond_nanos() % 1_000) / 10_000.0;
                     tokio::time::sleep(wait.mul_f64(1.0 + part)).await;
-                    wait = wait.saturating_mul(2);
+                    wait = wait.saturating_mul(2).min(LONGEST_BACKOFF.max(wait));
                     attempt += 1;
                 }
                 answer => return answer,
@@ -87,13 +90,34 @@ impl Services {
         }
     }
 
+    /// One attempt, when it is its turn.
+    async fn attempt<T>(
+        &self,
+        step: &ExternalStep,
+        request: &Request,
+        read: impl Fn(Answer) -> Result<T, AnswerError>,
+    ) -> Result<T, ExternalError> {
+        let open = self.service(step).await?;
+        let _turn: Result<SemaphorePermit<'_>, _> = open.free.acquire().await;
+        Ok(read(open.ask(request).await?)?)
+    }
+
     /// The open service of a step; of two screens with the same step it is the same one.
     async fn service(&self, step: &ExternalStep) -> Result<Arc<Open>, ExternalError> {
         let key = format!("{step:?}");
         let lock = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = lock().get(&key) {
+        let known = || {
+            let open = lock().get(&key)?.clone();
             *open.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            return Ok(open.clone());
+            Some(open)
+        };
+        if let Some(open) = known() {
+            return Ok(open);
+        }
+        // Threads and connections of a service are opened once, however many ask for it first.
+        let _alone = self.opening.lock().await;
+        if let Some(open) = known() {
+            return Ok(open);
         }
         if let Service::Topics { requests, responses } = &step.service {
             create_missing(&self.settings.kafka, [requests, responses]).await?;
@@ -124,14 +148,13 @@ impl Services {
             free: Semaphore::new(step.in_flight as usize),
             used: Mutex::new(Instant::now()),
         });
-        let (open, unused) = {
+        let unused = {
             let mut all = lock();
-            // Another field may have been quicker.
-            let open = all.entry(key).or_insert(opened).clone();
-            (open, unused(&mut all))
+            all.insert(key, opened.clone());
+            unused(&mut all)
         };
         tokio::task::spawn_blocking(move || drop(unused));
-        Ok(open)
+        Ok(opened)
     }
 }
 

@@ -6,7 +6,7 @@
 //! fails: Kafka, and a service that does not answer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,12 +34,20 @@ const WAITING: usize = 16;
 /// Who waits for what.
 #[derive(Default)]
 struct Waiting {
-    by_work: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
+    by_work: Mutex<HashMap<String, Waits>>,
     stop: AtomicBool,
+    /// How many have begun to wait.
+    count: AtomicU64,
+}
+
+struct Waits {
+    to: mpsc::Sender<Answer>,
+    /// Of those that wait for the same answer, the last one gets it.
+    number: u64,
 }
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, mpsc::Sender<Answer>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waits>> {
         self.by_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,9 +64,10 @@ impl Waiting {
         };
         let waits = answer
             .idempotency_id()
-            .and_then(|id| self.lock().get(id).cloned());
+            .and_then(|id| Some(self.lock().get(id)?.to.clone()));
         match waits {
-            // Full of heartbeats: the next one does as well.
+            // Enough of them wait: one place is the answer's, which is not sent again.
+            Some(waits) if answer.is_heartbeat() && waits.capacity() < 2 => {}
             Some(waits) => drop(waits.try_send(answer)),
             None => tracing::debug!(
                 id = answer.correlation_id,
@@ -116,13 +125,15 @@ impl Exchange {
     /// # Errors
     /// The request cannot be published, or no answer comes in time.
     pub async fn ask(&self, request: &Request, patience: Patience) -> Result<Answer, ExternalError> {
-        let (waits, mut answers) = mpsc::channel(WAITING);
+        let (to, mut answers) = mpsc::channel(WAITING);
         let work = request.idempotency_id.clone();
-        self.waiting.lock().insert(work.clone(), waits);
+        let number = self.waiting.count.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().insert(work.clone(), Waits { to, number });
         // Also where the one who asks is gone: nothing stays behind.
         let _until_answered = Forget {
             waiting: &self.waiting,
             work: &work,
+            number,
         };
         let value = request.to_line();
         let key = request.key();
@@ -167,11 +178,18 @@ impl Exchange {
 struct Forget<'a> {
     waiting: &'a Waiting,
     work: &'a str,
+    number: u64,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.waiting.lock().remove(self.work);
+        let mut waiting = self.waiting.lock();
+        if waiting
+            .get(self.work)
+            .is_some_and(|waits| waits.number == self.number)
+        {
+            waiting.remove(self.work);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sha2::{Digest, Sha256};
+use wellspring_workloads::screen::QualitySettings;
 use wellspring_workloads::words::{Barcode, FieldId};
 
 use super::{ReplayError, TRIES};
@@ -16,6 +17,7 @@ use crate::ids;
 use crate::kafka::OutRecord;
 use crate::kafka::producer::{BatchProducer, TRANSACTION_BYTES};
 use crate::kafka::topics::Topic;
+use crate::quality::judge_again;
 
 /// Publishes one plate of the new run: its features in batches, then its letters and its plan. The plan comes last and
 /// says that the plate is whole.
@@ -23,16 +25,16 @@ pub(super) fn take_over<'a>(
     producer: &mut BatchProducer,
     collection: &mut Collection,
     plate: &Barcode,
-    run: &RunId,
+    new: &NewRun<'_>,
     letters: impl Iterator<Item = &'a DeadLetter>,
-    present: &HashSet<FieldId>,
     shading: Option<String>,
 ) -> Result<u64, ReplayError> {
+    let run = new.id;
     let Copied {
         fields: copied,
         mut batch,
         published,
-    } = copy_features(producer, collection, plate, run, present, |_| true)?;
+    } = copy_features(producer, collection, plate, new, |_| true)?;
     let mut failed = BTreeSet::new();
     let mut plan_letters: BTreeMap<String, u32> = BTreeMap::new();
     for letter in letters {
@@ -76,6 +78,15 @@ pub(super) fn take_over<'a>(
     Ok(published)
 }
 
+/// The run that features are copied for.
+pub(super) struct NewRun<'a> {
+    pub(super) id: &'a RunId,
+    /// Its gates: what was measured is judged by them.
+    pub(super) quality: &'a QualitySettings,
+    /// Fields that it has already.
+    pub(super) present: &'a HashSet<FieldId>,
+}
+
 /// What was copied of a plate's features.
 pub(super) struct Copied {
     /// The fields, those that were there before included.
@@ -86,14 +97,13 @@ pub(super) struct Copied {
     pub(super) published: u64,
 }
 
-/// Publishes features of a plate for another run, all but the last batch: of the fields that are `wanted` and not `present`.
+/// Publishes features of a plate for another run, all but the last batch: of the fields that are `wanted` and not there yet.
 /// Each keeps the content it was made from in its id.
 pub(super) fn copy_features(
     producer: &mut BatchProducer,
     collection: &mut Collection,
     plate: &Barcode,
-    run: &RunId,
-    present: &HashSet<FieldId>,
+    new: &NewRun<'_>,
     wanted: impl Fn(&Field) -> bool,
 ) -> Result<Copied, ReplayError> {
     let otherwise = ids::content([collection.run().as_str()]);
@@ -110,13 +120,15 @@ pub(super) fn copy_features(
             continue;
         }
         copied.fields.insert(at);
-        if present.contains(&features.field) {
+        if new.present.contains(&features.field) {
             continue;
         }
-        let features = FieldFeatures {
+        let run = new.id;
+        let mut features = FieldFeatures {
             run: run.clone(),
             ..features
         };
+        judge_again(&mut features, new.quality);
         let content = content.map_or_else(|| otherwise.clone(), |content| content.to_string());
         let id = ids::of_field(run, &features.field, "features", &content);
         let record = OutRecord::new(

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::runtime::Handle;
 use wellspring_workloads::words::Barcode;
 
-use super::copy::{Copied, copy_features};
+use super::copy::{Copied, NewRun, copy_features};
 use super::{Old, ReplayError, Replayed, Selection, TRIES, There, gather, producer_of};
 use crate::collect::{Collection, Field};
 use crate::events::{PlateReady, RunId, TakenOver, WellFields};
@@ -67,6 +67,11 @@ pub(crate) fn unchanged(
         published: 0,
         published_before: present.len() as u64,
     };
+    let new = NewRun {
+        id: &run.id,
+        quality: &run.screen.quality,
+        present: &present,
+    };
     there.register(&mut producer, &run.screen, Some(run.model()), &chosen)?;
     for (plate, taken_over) in chosen.iter().zip(same) {
         if there.planned.contains(plate) {
@@ -75,14 +80,9 @@ pub(crate) fn unchanged(
         let same: HashSet<Field> = taken_over.fields.iter().flat_map(WellFields::each).collect();
         let Copied {
             mut batch, published, ..
-        } = copy_features(
-            &mut producer,
-            &mut collection,
-            plate,
-            &run.id,
-            &present,
-            |field| same.contains(field),
-        )?;
+        } = copy_features(&mut producer, &mut collection, plate, &new, |field| {
+            same.contains(field)
+        })?;
         replayed.published += published;
         // Last, so that what it says is there is there.
         batch.push(ready(&PlateReady {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
@@ -14,7 +15,7 @@ use wellspring_workloads::screen::graph::{AGGREGATE, IMAGES, Level, PLATE_MAP};
 use wellspring_workloads::words::WellPosition;
 
 use super::{Asker, PlateGiven, content, given, named};
-use crate::error::{Stage, StageError};
+use crate::error::{Retry, Stage, StageError};
 use crate::external::ExternalError;
 use crate::external::protocol::{Request, RequestImages, Subject, images_of};
 use crate::failpoint;
@@ -44,8 +45,13 @@ pub(super) fn ask(
             lose_plate(asker, index, step, plate, profiles);
             continue;
         }
+        if let Some(down) = asker.is_down(step) {
+            asker.fail(step, of_plate, &down, None);
+            lose_plate(asker, index, step, plate, profiles);
+            continue;
+        }
         if images.is_none() && step.inputs.iter().any(|input| input == IMAGES) {
-            match asker.wait(images_of_plate(asker, plate))? {
+            match asker.wait(images_with_patience(asker, step, plate))? {
                 Ok(found) => images = Some(found),
                 Err(error) => {
                     let error = error.of(format!("step '{}' cannot be given the images", step.name));
@@ -56,7 +62,7 @@ pub(super) fn ask(
             }
         }
         let none = Images::new();
-        let answered = {
+        let Answers { answered, silent } = {
             let images = images.as_ref().unwrap_or(&none);
             let wells = profiles.iter().enumerate().filter(|(_, profile)| {
                 let well = Some(profile.well);
@@ -68,8 +74,9 @@ pub(super) fn ask(
         };
         let broken = answered.iter().find_map(|(_, request, answer)| {
             let error = answer.as_ref().err()?;
-            error.is_of_service().then_some(request)
+            (error.is_of_service() || silent && error.is_silence()).then_some(request)
         });
+        asker.heard_of(step, !silent);
         // What is wrong with the service is told once, and not for each well.
         let broken = broken.cloned();
         let mut by_well: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
@@ -158,17 +165,29 @@ fn lose_plate(
     ));
 }
 
-/// The answers to all requests, as many at once as the step takes. After one that could not be asked at all, no other is.
+/// The answers to the requests about a plate's wells.
+struct Answers {
+    answered: Vec<Answered>,
+    /// Whether nothing was heard of the service in so many attempts that the rest was not asked.
+    silent: bool,
+}
+
+/// Requests in a row without a sign of the service, each after all its attempts, after which no other is made.
+const SILENT: usize = 8;
+
+/// The answers to all requests, as many at once as the step takes. After one that could not be asked at all, or [`SILENT`] of
+/// which nothing was heard, no other is.
 async fn all(
     asker: &Asker<'_>,
     step: &ExternalStep,
     requests: impl Iterator<Item = (usize, Request)>,
-) -> Result<Vec<Answered>, StageError> {
+) -> Result<Answers, StageError> {
     let step = Arc::new(step.clone());
     let mut requests = requests.fuse();
-    let (mut asking, mut answers, mut broken) = (JoinSet::new(), Vec::new(), false);
+    let (mut asking, mut answered, mut broken) = (JoinSet::new(), Vec::new(), false);
+    let (mut unheard, most) = (0, SILENT.max(step.in_flight as usize));
     loop {
-        while !broken && asking.len() < step.in_flight as usize {
+        while !broken && unheard < most && asking.len() < step.in_flight as usize {
             let Some((at, mut request)) = requests.next() else {
                 break;
             };
@@ -181,12 +200,19 @@ async fn all(
             });
         }
         let Some(done) = asking.join_next().await else {
-            return Ok(answers);
+            let silent = unheard >= most;
+            return Ok(Answers { answered, silent });
         };
         let done: Answered = done.map_err(|panicked| StageError::internal(Stage::External, panicked))?;
         failpoint::pass("collector", "asked");
         broken |= done.2.as_ref().is_err_and(ExternalError::is_of_service);
-        answers.push(done);
+        unheard = match done.2.as_ref().is_err_and(ExternalError::is_silence) {
+            true => unheard + 1,
+            // What was given up stays given up.
+            false if unheard < most => 0,
+            false => unheard,
+        };
+        answered.push(done);
     }
 }
 
@@ -232,6 +258,23 @@ fn by_name(names: &[String], values: &[f32]) -> Value {
         .zip(values)
         .map(|(name, value)| (name.clone(), json!(value)));
     Value::Object(values.collect())
+}
+
+/// As [`images_of_plate`], as often as the step may be asked where the store is away.
+async fn images_with_patience(
+    asker: &Asker<'_>,
+    step: &ExternalStep,
+    plate: &PlateGiven<'_>,
+) -> Result<Images, StageError> {
+    for _ in 1..step.attempts {
+        match images_of_plate(asker, plate).await {
+            Err(error) if error.retry == Retry::Backoff => {
+                tokio::time::sleep(Duration::from_millis(step.backoff_ms)).await;
+            }
+            found => return found,
+        }
+    }
+    images_of_plate(asker, plate).await
 }
 
 /// The images of the plate's fields that have features, as the store lists them.
