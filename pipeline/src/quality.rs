@@ -243,3 +243,52 @@ fn flags(gated: Gated, channel: &Channel, settings: &QualitySettings) -> Vec<Fla
     }
     flags
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(saturated: f64) -> FieldFeatures {
+        serde_json::from_value(serde_json::json!({
+            "run": "r", "plate": "P", "well": "A01", "field": 1, "model": "m", "tiles": 1, "passed": true, "embedding": "AACAPw==",
+            "quality": [{"channel": "DNA", "flags": ["nearly saturated: percent saturated 0.500 > 0.25", "changed: written again"],
+                "measures": [["PercentSaturated", saturated], ["Contrast", 20.0], ["PowerLogLogSlope", -1.0]]}],
+        }))
+        .unwrap()
+    }
+
+    fn judged(settings: &QualitySettings, mut features: FieldFeatures) -> (bool, Vec<String>) {
+        judge_again(&mut features, settings);
+        (features.passed, features.quality.remove(0).flags)
+    }
+
+    #[test]
+    fn measures_are_judged_by_other_gates_as_if_they_had_been_there() {
+        let settings = QualitySettings::default();
+        let (changed, warned) = (
+            "changed: written again",
+            "nearly saturated: percent saturated 0.500 > 0.25",
+        );
+        assert_eq!(
+            judged(&settings, features(0.5)),
+            (true, vec![warned.to_owned(), changed.to_owned()])
+        );
+        let strict = QualitySettings {
+            saturated_percent_fail: 0.4,
+            ..settings.clone()
+        };
+        let failed = "saturated: percent saturated 0.500 > 0.4";
+        let flags = vec![failed.to_owned(), changed.to_owned()];
+        assert_eq!(judged(&strict, features(0.5)), (false, flags.clone()));
+        let off = QualitySettings {
+            enabled: false,
+            ..strict
+        };
+        assert_eq!(judged(&off, features(0.5)), (true, flags));
+        assert_eq!(judged(&settings, features(0.1)), (true, vec![changed.to_owned()]));
+        // What was not measured is not judged.
+        let mut unmeasured = features(9.0);
+        unmeasured.quality[0].measures.clear();
+        assert_eq!(judged(&settings, unmeasured), (true, vec![changed.to_owned()]));
+    }
+}

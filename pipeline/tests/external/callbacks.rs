@@ -14,7 +14,7 @@ use crate::{example, external_screen, run};
 
 /// Says 202 and then calls back, by the well it is asked about; what it was told is served at `/told`.
 const SERVICE: &str = r#"
-import json, threading, time, urllib.error, urllib.request
+import json, socket, threading, time, urllib.error, urllib.parse, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 told, addresses = {}, {}
 def post(well, url, body):
@@ -39,6 +39,12 @@ def work(r):
         for _ in range(4): time.sleep(0.2); say({'heartbeat': True})
         say(good)
     elif well == 'A09': say(b'"' + b'x' * (17 << 20) + b'"')
+    elif well == 'A11':
+        to = urllib.parse.urlparse(url)
+        with socket.create_connection((to.hostname, to.port)) as broken:
+            broken.sendall(f'POST {to.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"features"'.encode())
+            time.sleep(0.3)
+        time.sleep(0.3); say(good)
     elif well == 'A10' and r['attempt'] == 2: say(dict(good, correlation_id=id.replace('#2', '#1')))
 class Handler(BaseHTTPRequestHandler):
     def reply(self, status, body=b''):
@@ -78,6 +84,11 @@ fn a_service_that_calls_back_is_heard_and_told_what_became_of_its_answer() {
     assert!(matches!(late, ExternalError::Deadline { ms: 500 }), "{late}");
     assert_eq!(ask("A04", 60_000).unwrap(), [4.0]);
     assert_eq!(ask("A05", 60_000).unwrap(), [1.0]);
+    assert_eq!(
+        ask("A11", 60_000).unwrap(),
+        [1.0],
+        "sent again after its connection broke"
+    );
     for (well, part) in [
         ("A06", "cannot be read"),
         ("A07", "no cells"),
@@ -121,6 +132,7 @@ fn a_service_that_calls_back_is_heard_and_told_what_became_of_its_answer() {
         ("A07", json!([200])),
         ("A08", json!([200, 200, 200, 200, 200])),
         ("A10", json!([200])),
+        ("A11", json!([200])),
     ] {
         assert_eq!(said[0][well], codes, "{well}: {said}");
     }

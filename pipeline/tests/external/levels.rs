@@ -1,6 +1,8 @@
 //! Steps of wells, plates and the screen in whole runs: by every adapter, with failures, retries and a crash in between.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -436,6 +438,27 @@ fn what_fails_for_good_is_named_and_left_out_and_asked_again_when_it_is_retried(
         .collect();
     assert_eq!((code, of_shape.len()), (1, 1), "{letters:?}");
     assert!(of_shape[0]["well"].is_null() && of_shape[0]["class"] == "configuration");
+    // One that nothing is heard of is not asked about each of them either.
+    let (absent, url) = (TcpListener::bind("127.0.0.1:0").unwrap(), "http://127.0.0.1");
+    let silent = format!(
+        "url = \"{url}:{}\"\nattempts = 1",
+        absent.local_addr().unwrap().port()
+    );
+    drop(absent);
+    let screen = levels.screen("silent", [&silent, &command, &command]);
+    let out = levels.path("silent");
+    let (code, _) = run_json(&mut run(&models, &screen, &out));
+    let letters = dead_letters(&out);
+    let mut of_shape = letters.iter().filter(|letter| letter["step"] == "shape");
+    let letter = of_shape.next().unwrap();
+    assert!(
+        code == 1 && letter["well"].is_null() && of_shape.next().is_none(),
+        "{letters:?}"
+    );
+    assert!(
+        letter["message"].as_str().unwrap().contains("cannot be reached"),
+        "{letter}"
+    );
 }
 
 #[test]
@@ -456,12 +479,33 @@ fn the_collector_of_a_service_asks_and_asks_again_after_a_retry_and_runs_command
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
+    let results = levels.path("results");
+    // One run whose results cannot be made keeps nobody else from theirs.
+    let blocked = levels.screen("blocked", [&http, &http, &command]);
+    let submitted = role(&["submit"])
+        .arg(&blocked)
+        .stdout(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(submitted.stdout).unwrap();
+    let blocked = said.split_once(": ").unwrap().0.to_owned();
+    std::fs::create_dir_all(&results).unwrap();
+    std::fs::write(results.join(&blocked), "no folder").unwrap();
     let submitted = role(&["submit"]).arg(&screen).status().unwrap();
     assert!(submitted.success());
-    let results = levels.path("results");
     let start = |command: &mut Command| Running(command.spawn().unwrap());
     let _worker = start(&mut role(&["worker", "--allow-commands"]));
-    let serving = start(role(&["serve", "--no-worker"]).arg("--out").arg(&results));
+    let said = levels.path("serve.log");
+    let serving = start(
+        role(&["serve", "--no-worker"])
+            .arg("--out")
+            .arg(&results)
+            .stderr(File::create(&said).unwrap()),
+    );
+    wait_for("a word on the run that has no results", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.contains(&format!("{blocked} has no results"))
+    });
     let out = || {
         let mut runs = std::fs::read_dir(&results)
             .ok()?
@@ -486,6 +530,7 @@ fn the_collector_of_a_service_asks_and_asks_again_after_a_retry_and_runs_command
             .contains("--allow-commands")
     );
     drop(serving);
+    std::fs::remove_file(results.join(&blocked)).unwrap();
     let _serving = start(
         role(&["serve", "--no-worker", "--allow-commands"])
             .arg("--out")
@@ -498,4 +543,7 @@ fn the_collector_of_a_service_asks_and_asks_again_after_a_retry_and_runs_command
     });
     assert!(out.join("external/notebook.json").exists());
     assert!(dead_letters(&out).is_empty());
+    wait_for("the results that could not be made", || {
+        results.join(&blocked).join("run.json").exists()
+    });
 }

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use wellspring::events::{DeadLetter, FieldFeatures, PlateReady, Status};
+use wellspring::events::{DeadLetter, FieldFeatures, FieldTask, LetterAction, PlateReady, Status};
 use wellspring::kafka::tail::Start;
 use wellspring::kafka::topics::Topic;
 use wellspring::kafka::{KafkaSettings, OutRecord};
 use wellspring::replay::{self, ReplayError, Selection};
+use wellspring::resolve::{Filter, resolve};
 use wellspring::runs::run_id;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
 
-use crate::{Broker, all, command, features, features_record, publish, text};
+use crate::{Broker, all, command, features, features_record, publish, raw, text};
 
 const FIELDS: u32 = 1_203;
 
@@ -54,6 +57,80 @@ fn old_run(kafka: &KafkaSettings, screen: &Screen) -> String {
     records.push(wellspring::dead_letters::record(&letter).unwrap());
     publish(kafka, &records);
     run
+}
+
+/// What is not there yet would be missing, and nothing would say so.
+fn features_of_a_run_that_goes_on(broker: &Broker) {
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let screen = screen(broker);
+    let old = old_run(&kafka, &screen);
+    let planned = serde_json::json!({"status": "plate_planned", "run": old, "plate": "P3", "fields_expected": 2,
+        "fields_planned": 2, "dead_letters": 0});
+    publish(
+        &kafka,
+        &[status(&old, &planned), features_record(&features(&old, "P3", 0))],
+    );
+    let submitted = serde_json::json!({"status": "run_submitted", "run": old, "screen": screen, "plates": ["P3"], "time_ms": 1});
+    publish(&kafka, &[status(&old, &submitted)]);
+    let scratch = broker.folder.path();
+    let replay = |plates: Vec<Barcode>| {
+        let selection = Selection {
+            plates,
+            ..Selection::default()
+        };
+        replay::features(&kafka, &old, &"later".parse().unwrap(), None, &selection, scratch)
+    };
+    let error = replay(Vec::new()).unwrap_err();
+    assert!(
+        matches!(&error, ReplayError::Unfinished { plate, .. } if plate.as_str() == "P3"),
+        "{error}"
+    );
+    assert_eq!(replay(vec!["P2".parse().unwrap()]).unwrap().plates, 1);
+}
+
+#[test]
+fn features_of_a_run_that_goes_on_are_no_basis_for_another() {
+    features_of_a_run_that_goes_on(&Broker::embedded());
+}
+
+/// A letter that a run took over holds the record of the run before.
+#[test]
+fn a_failure_that_was_taken_over_is_tried_again_in_the_new_run() {
+    let broker = Broker::embedded();
+    let kafka = broker.settings();
+    broker.create_topics(&kafka).unwrap();
+    let old = run_id(&screen(&broker));
+    let task: FieldTask = serde_json::from_value(serde_json::json!({
+        "run": old, "plate": "P1", "well": "A02", "field": 1,
+        "images": [{"channel": "DNA", "planes": [{"path": "a.tif", "bytes": 1}]}],
+    }))
+    .unwrap();
+    let record = OutRecord::new(Topic::Tasks, "P1/A02", "id", "wellspring.task.v1", &task).unwrap();
+    publish(&kafka, &[record]);
+    let (original, _) = raw(&kafka, Topic::Tasks);
+    let letter: DeadLetter = serde_json::from_value(serde_json::json!({
+        "id": "taken", "run": "new-run", "class": "bad_image", "stage": "decode", "plate": "P1", "well": "A02", "field": 1,
+        "fields_lost": 1, "message": "m", "time_ms": 5, "original": STANDARD.encode(&original),
+        "original_bytes": original.len(), "origin": {"topic": Topic::Tasks.name(&kafka.prefix), "partition": 0, "offset": 0},
+    }))
+    .unwrap();
+    publish(&kafka, &[wellspring::dead_letters::record(&letter).unwrap()]);
+    let filter = Filter {
+        run: Some("new-run".to_owned()),
+        ..Filter::default()
+    };
+    let done = resolve(&kafka, &filter, LetterAction::Retried, false).unwrap();
+    assert_eq!((done.done.len(), done.left.len()), (1, 0));
+    let mut tasks: Vec<FieldTask> = all(&kafka, Topic::Tasks);
+    tasks.retain(|task| task.run == "new-run");
+    assert_eq!(
+        tasks,
+        [FieldTask {
+            run: "new-run".to_owned(),
+            ..task
+        }]
+    );
 }
 
 /// Fields per plate of a run, and whether any is there twice.
