@@ -10,7 +10,7 @@ use crate::image::{RawImage, Tensor};
 use crate::kernel::Shape;
 use crate::order_statistics::RowOrder;
 use crate::point::PointFn;
-use crate::simd::vectorised;
+use crate::simd::{prefetch, vectorised};
 
 /// Where a row segment lies.
 #[derive(Debug, Clone, Copy)]
@@ -147,13 +147,20 @@ impl<'a> Rows<'a> {
         let inside = at.y * width + at.x;
         let start = plane * height * width + inside;
         let length = out.len();
+        // Who reads this much of a row wants the same of the next one soon.
+        let ahead = (length >= SWEEP).then_some(width);
         let map = |op: &'s RowOp| match &op.map {
-            Some(map) => &map.plane(at.channel)[inside..inside + length],
+            Some(map) => {
+                let values = map.plane(at.channel);
+                read_ahead(values, inside, length, ahead);
+                &values[inside..inside + length]
+            }
             None => &[],
         };
         let mut ops = self.ops[..ops].iter();
         match &self.base {
             Base::Raw(r) => {
+                read_ahead(r.pixels(), start, length, ahead);
                 let pixels = &r.pixels()[start..start + length];
                 match ops
                     .as_slice()
@@ -201,6 +208,17 @@ impl<'a> Rows<'a> {
                 this.read(at, out);
             });
         Tensor::from_parts(shape, data)
+    }
+}
+
+/// Pixels of a row from which on it is read as part of a sweep over the plane.
+const SWEEP: usize = 64;
+
+/// Asks for the `length` values that lie `ahead` of those from `at` on.
+fn read_ahead<T>(values: &[T], at: usize, length: usize, ahead: Option<usize>) {
+    if let Some(ahead) = ahead {
+        let from = (at + ahead).min(values.len());
+        prefetch(&values[from..(from + length).min(values.len())]);
     }
 }
 

@@ -5,6 +5,9 @@
 
 use rayon::prelude::*;
 
+/// Columns between medians whose counting is made fastest: the step of the usual reduction.
+const STEP: usize = 4;
+
 /// One count for every rank that a pixel can have: then none is out of bounds.
 const BINS: usize = 1 << 16;
 
@@ -50,14 +53,25 @@ pub(super) fn rank_median_at(
             for &(row, half) in &chords {
                 window.add(&ranks[row * width..][..half.min(width)]);
             }
+            // Away from the borders, and with the usual step from column to column, each chord gains as many ranks as it
+            // loses: where these begin, if the window moved from column `radius` on.
+            let ends: Vec<[usize; 2]> = chords
+                .iter()
+                .map(|(row, half)| [row * width + radius + 1 + half, row * width + radius - half])
+                .collect();
             // The window was that of column `done - 1`, without what lies on its left.
             let mut done = 0;
             for (out, &x) in out.iter_mut().zip(columns) {
-                for &(row, half) in &chords {
-                    let line = &ranks[row * width..(row + 1) * width];
-                    let gained = (done + half).min(width)..(x + half + 1).min(width);
-                    let lost = done.saturating_sub(half + 1)..x.saturating_sub(half);
-                    window.slide(&line[gained], &line[lost]);
+                if done > radius && x + 1 - done == STEP && x + radius < width {
+                    window.step(&ranks, &ends, done - 1 - radius);
+                } else {
+                    for &(row, half) in &chords {
+                        let line = &ranks[row * width..(row + 1) * width];
+                        let gained = (done + half).min(width)..(x + half + 1).min(width);
+                        let lost = done.saturating_sub(half + 1)..x.saturating_sub(half);
+                        window.add(&line[gained]);
+                        window.remove(&line[lost]);
+                    }
                 }
                 done = x + 1;
                 *out = levels[window.follow()];
@@ -94,17 +108,29 @@ impl Window<'_> {
         self.total -= ranks.len() as u32;
     }
 
-    /// Gains some ranks and loses others. Away from the borders these are as many as the step from column to column has: of the
-    /// usual step the loops are unrolled.
+    /// Moves all chords by `STEP` columns: they gain and lose the ranks that begin at `ends`, moved by `by`.
     #[inline(always)]
-    fn slide(&mut self, gained: &[u16], lost: &[u16]) {
-        if let (Ok(gained), Ok(lost)) = (<&[u16; 4]>::try_from(gained), <&[u16; 4]>::try_from(lost)) {
-            self.add(gained);
-            self.remove(lost);
-        } else {
-            self.add(gained);
-            self.remove(lost);
+    fn step(&mut self, ranks: &[u16], ends: &[[usize; 2]], by: usize) {
+        let mut below = [0i32; STEP];
+        for [gained, lost] in ends {
+            let (Some(gained), Some(lost)) = (
+                ranks[gained + by..].first_chunk::<STEP>(),
+                ranks[lost + by..].first_chunk::<STEP>(),
+            ) else {
+                continue;
+            };
+            for rank in gained {
+                self.counts[usize::from(*rank)] += 1;
+            }
+            for rank in lost {
+                self.counts[usize::from(*rank)] -= 1;
+            }
+            // Comparisons beside each other become one of vectors.
+            for ((below, gained), lost) in below.iter_mut().zip(gained).zip(lost) {
+                *below += i32::from(*gained < self.median) - i32::from(*lost < self.median);
+            }
         }
+        self.below = self.below.wrapping_add_signed(below.iter().sum());
     }
 
     /// Moves the median to rank `total / 2`.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Position, Split, ranks_of};
 use crate::histogram::Histogram;
 use crate::rows::{RowAt, Rows};
-use crate::simd::vectorised;
+use crate::simd::{Between, sift, vectorised};
 
 /// Planes of fewer pixels are sorted whole.
 const SMALL: usize = 1 << 15;
@@ -25,8 +25,8 @@ const DEVIATIONS: f64 = 3.5;
 /// Rows per task.
 const CHUNK: usize = 64;
 
-/// Pixels that are looked at one by one if any of them lies in a bracket.
-const BLOCK: usize = 16;
+/// Pixels of a row that are read at a time, so that they stay in the first-level cache.
+const SEGMENT: usize = 512;
 
 /// Order statistics of rows: for each plane, the values of `ranks` before operation number `from`.
 pub(crate) struct RowOrder {
@@ -119,15 +119,18 @@ fn select(
     if height * width < SMALL {
         return sorted(read, [height, width], ranks);
     }
-    let brackets = brackets(&sample(read, [height, width]), height * width, ranks);
+    let brackets = brackets(sample(read, [height, width]), height * width, ranks);
     let sifted = (0..height.div_ceil(CHUNK))
         .into_par_iter()
         .map(|chunk| {
-            let mut row = vec![0.0; width];
+            let mut row = [0.0; SEGMENT];
             let mut sifted = Sifted::new(&brackets);
             for y in chunk * CHUNK..((chunk + 1) * CHUNK).min(height) {
-                read(y, 0, &mut row);
-                sift(&row, &mut sifted);
+                for x in (0..width).step_by(SEGMENT) {
+                    let row = &mut row[..SEGMENT.min(width - x)];
+                    read(y, x, row);
+                    sift(row, sifted.ends, &mut sifted.middle, &mut sifted.kept);
+                }
             }
             sifted
         })
@@ -137,88 +140,82 @@ fn select(
         .unwrap_or_else(|| sorted(read, [height, width], ranks))
 }
 
-/// What one pass over a plane leaves: the keys inside brackets, and counts of those between.
+/// What one pass over a plane leaves: the values inside brackets, and counts of those between.
 struct Sifted {
-    /// Keys up to this lie in a bracket: the end of the first, if it begins with the least key.
-    low: i32,
-    /// Keys from this on lie in a bracket: the beginning of the last, if it ends with the greatest key.
-    high: i32,
-    /// The same as floats: between them lies nothing to keep.
-    floats: [f32; 2],
-    /// The other brackets, and how many keys lie below each of them.
-    middle: Vec<(Bracket, usize)>,
-    /// The first `used` are what was kept; the rest is room.
-    kept: Vec<i32>,
-    used: usize,
+    /// The end of the first bracket, if it begins with the least key: values up to this lie in it. The beginning of the last,
+    /// if it ends with the greatest key: values from this on lie in it.
+    ends: [f32; 2],
+    /// The other brackets, and how many values lie below each of them.
+    middle: Vec<Between>,
+    kept: Vec<f32>,
 }
 
 impl Sifted {
     fn new(brackets: &[Bracket]) -> Self {
         let is_low = |b: &&Bracket| b.lo == i32::MIN;
         let is_high = |b: &&Bracket| b.hi == i32::MAX;
-        let low = brackets.first().filter(is_low).map_or(i32::MIN, |b| b.hi);
-        let high = brackets.last().filter(is_high).map_or(i32::MAX, |b| b.lo);
-        // The least key belongs to no float, the greatest to NaN.
-        let or = |v: f32, other: f32| if v.is_nan() { other } else { v };
-        let beyond = if low == i32::MIN {
-            f32::NEG_INFINITY
-        } else {
-            f32::INFINITY
+        // Nothing is below NaN. What is kept above the last bracket does no harm.
+        let low = brackets.first().filter(is_low).map_or(f32::NAN, |b| match b.hi {
+            i32::MAX => f32::INFINITY,
+            hi => value(hi),
+        });
+        let high = brackets
+            .last()
+            .filter(is_high)
+            .map_or(f32::INFINITY, |b| match b.lo {
+                i32::MIN | i32::MAX => f32::INFINITY,
+                lo => value(lo),
+            });
+        let between = |b: &Bracket| Between {
+            lo: value(b.lo),
+            hi: value(b.hi),
+            below: 0,
         };
         Self {
-            low,
-            high,
-            floats: [or(value(low), beyond), or(value(high), f32::INFINITY)],
+            ends: [low, high],
             middle: brackets
                 .iter()
                 .filter(|b| !is_low(b) && !is_high(b))
-                .map(|b| (*b, 0))
+                .map(between)
                 .collect(),
             kept: Vec::new(),
-            used: 0,
         }
-    }
-
-    /// Where the next block of keys goes; there is always room.
-    #[inline(always)]
-    fn room(&mut self) -> Option<&mut [i32; BLOCK]> {
-        if self.kept.len() < self.used + BLOCK {
-            self.kept.resize(2 * self.kept.len() + 64 * BLOCK, 0);
-        }
-        self.kept[self.used..].first_chunk_mut()
-    }
-
-    #[inline(always)]
-    fn keeps(&self, k: i32) -> bool {
-        (k <= self.low) | (k >= self.high) || self.middle.iter().any(|(b, _)| (b.lo..=b.hi).contains(&k))
     }
 
     fn join(mut self, other: Self) -> Self {
-        self.kept.truncate(self.used);
-        self.kept.extend_from_slice(&other.kept[..other.used]);
-        self.used = self.kept.len();
+        self.kept.extend_from_slice(&other.kept);
         for (a, b) in self.middle.iter_mut().zip(other.middle) {
-            a.1 += b.1;
+            a.below += b.below;
         }
         self
     }
 
     /// The keys of the ranks, or `None` if one lies outside its bracket.
-    fn select(mut self, brackets: &[Bracket], ranks: &[usize], count: usize) -> Option<Vec<i32>> {
+    fn select(self, brackets: &[Bracket], ranks: &[usize], count: usize) -> Option<Vec<i32>> {
         let mut found = Vec::with_capacity(ranks.len());
-        let mut rest = &mut self.kept[..self.used];
+        let mut keys = vec![0; self.kept.len()];
+        to_keys(&self.kept, &mut keys);
+        let mut rest = &mut keys[..];
+        let mut middle = self.middle.iter();
         let mut ranks = ranks.iter().peekable();
         for bracket in brackets {
             let end = partition(rest, bracket.hi);
             let (inside, next) = rest.split_at_mut(end);
             rest = next;
-            let below = match self.middle.iter().find(|(b, _)| b.lo == bracket.lo) {
-                Some((_, below)) => *below,
-                None if bracket.lo == i32::MIN => 0,
-                None => count - inside.len(),
+            let below = if bracket.lo == i32::MIN {
+                0
+            } else if bracket.hi == i32::MAX {
+                count - inside.len()
+            } else {
+                middle.next()?.below
             };
-            while let Some(rank) = ranks.next_if(|rank| **rank < below + inside.len()) {
-                found.push(*inside.select_nth_unstable(rank.checked_sub(below)?).1);
+            // Each rank is looked for above the one before.
+            let (mut inside, mut below) = (inside, below);
+            while let Some(&rank) = ranks.next_if(|rank| **rank < below + inside.len()) {
+                let at = rank.checked_sub(below)?;
+                found.push(*inside.select_nth_unstable(at).1);
+                inside = &mut inside[at..];
+                below = rank;
             }
         }
         ranks.next().is_none().then_some(found)
@@ -255,7 +252,7 @@ fn sorted(
         .collect()
 }
 
-/// Sorted keys of runs of neighbours, spread over the rows, each at another place.
+/// Keys of runs of neighbours, spread over the rows, each at another place.
 fn sample(read: &impl Fn(usize, usize, &mut [f32]), [height, width]: [usize; 2]) -> Vec<i32> {
     let run = RUN.min(width);
     let runs = SAMPLE / run;
@@ -268,29 +265,44 @@ fn sample(read: &impl Fn(usize, usize, &mut [f32]), [height, width]: [usize; 2])
         read(i * height / runs, x as usize, &mut row[..run]);
         to_keys(&row[..run], keys);
     }
-    keys.sort_unstable();
     keys
 }
 
 /// Brackets around each rank, wide enough that missing it is very unlikely; overlapping ones made one.
-fn brackets(sample: &[i32], count: usize, ranks: &[usize]) -> Vec<Bracket> {
-    let size = sample.len() as f64;
-    let mut brackets: Vec<Bracket> = Vec::new();
+fn brackets(mut sample: Vec<i32>, count: usize, ranks: &[usize]) -> Vec<Bracket> {
+    let size = sample.len();
+    // Places in the sorted sample between which each rank must lie, as far as the sample goes.
+    let mut places: Vec<[Option<usize>; 2]> = Vec::new();
     for &rank in ranks {
         let p = (rank as f64 + 0.5) / count as f64;
+        let middle = size as f64 * p;
         // Neighbours are alike: a run is worth about one pixel, so the deviation is that of `size / RUN` pixels.
-        let margin = DEVIATIONS * (size * p * (1.0 - p) * RUN as f64).sqrt() + 2.0 * RUN as f64;
-        let at = |rank: f64, outside| match (rank >= 0.0).then(|| sample.get(rank as usize)).flatten() {
-            Some(key) => *key,
-            None => outside,
-        };
-        let next = Bracket {
-            lo: at((size * p - margin).floor(), i32::MIN),
-            hi: at((size * p + margin).ceil(), i32::MAX),
-        };
+        let margin = DEVIATIONS * (middle * (1.0 - p) * RUN as f64).sqrt() + 2.0 * RUN as f64;
+        let [lo, hi] = [(middle - margin).floor(), (middle + margin).ceil()];
+        let next = [
+            (lo >= 0.0).then_some(lo as usize),
+            Some(hi as usize).filter(|hi| *hi < size),
+        ];
+        match places.last_mut() {
+            // None is less than any place, and above all as an end.
+            Some(last) if last[1].is_none() || next[0] <= last[1] => last[1] = next[1],
+            _ => places.push(next),
+        }
+    }
+    let mut from = 0;
+    let mut key = |place: Option<usize>| {
+        place.map(|place| {
+            let key = *sample[from..].select_nth_unstable(place - from).1;
+            from = place;
+            key
+        })
+    };
+    let mut brackets: Vec<Bracket> = Vec::new();
+    for [lo, hi] in places {
+        let (lo, hi) = (key(lo).unwrap_or(i32::MIN), key(hi).unwrap_or(i32::MAX));
         match brackets.last_mut() {
-            Some(last) if next.lo <= last.hi => last.hi = last.hi.max(next.hi),
-            _ => brackets.push(next),
+            Some(last) if lo <= last.hi => last.hi = last.hi.max(hi),
+            _ => brackets.push(Bracket { lo, hi }),
         }
     }
     brackets
@@ -301,74 +313,6 @@ vectorised! {
         for (k, &v) in keys.iter_mut().zip(row) {
             *k = key(v);
         }
-    }
-
-    /// Keeps what lies in brackets and counts what lies below those in the middle.
-    fn sift(row: &[f32], sifted: &mut Sifted) {
-        let blocks = row.chunks_exact(BLOCK);
-        let rest = blocks.remainder();
-        for block in blocks {
-            if let Some(block) = block.first_chunk() {
-                sift_block(block, sifted);
-            }
-        }
-        for &v in rest {
-            let k = key(v);
-            for (bracket, below) in &mut sifted.middle {
-                *below += usize::from(k < bracket.lo);
-            }
-            if sifted.keeps(k)
-                && let Some(room) = sifted.room()
-            {
-                room[0] = k;
-                sifted.used += 1;
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn sift_block(block: &[f32; BLOCK], sifted: &mut Sifted) {
-    let (low, high) = (sifted.low, sifted.high);
-    if sifted.middle.is_empty() {
-        // Most blocks have nothing to keep. NaN is not below the end, so it may be.
-        let [low, high] = sifted.floats;
-        let mut any = 0u32;
-        for v in block {
-            any |= u32::from(*v <= low) | (1 - u32::from(*v < high));
-        }
-        if any == 0 {
-            return;
-        }
-    }
-    // Loops, since `map` of arrays is not inlined and would lose the vector instructions.
-    let (mut keys, mut inside) = ([0i32; BLOCK], [0u32; BLOCK]);
-    for ((k, i), v) in keys.iter_mut().zip(&mut inside).zip(block) {
-        *k = key(*v);
-        *i = u32::from(*k <= low) | u32::from(*k >= high);
-    }
-    for (bracket, below) in &mut sifted.middle {
-        let mut less = 0u32;
-        for (k, i) in keys.iter().zip(&mut inside) {
-            less += u32::from(*k < bracket.lo);
-            *i |= u32::from(*k >= bracket.lo) & u32::from(*k <= bracket.hi);
-        }
-        *below += less as usize;
-    }
-    let mut any = 0;
-    for i in &inside {
-        any |= i;
-    }
-    if any != 0
-        && let Some(room) = sifted.room()
-    {
-        // Without branches: each key is written, and the place moves on if it is kept.
-        let mut count = 0;
-        for (k, i) in keys.iter().zip(&inside) {
-            room[count % BLOCK] = *k;
-            count += *i as usize;
-        }
-        sifted.used += count;
     }
 }
 

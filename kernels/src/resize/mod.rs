@@ -105,15 +105,20 @@ impl Axis {
                     }
                 }
             };
-            // Rounding can leave a sliver of weight beside an exact edge; it is noise, and would read one pixel more.
-            let sum: f64 = (from..to).map(weight).sum();
-            let kept: Vec<(usize, f64)> = (from..to)
-                .map(|i| (i, weight(i)))
-                .filter(|(_, w)| w.abs() > sum * 1e-9)
-                .collect();
-            let sum: f64 = kept.iter().map(|(_, w)| w).sum();
-            axis.start.push(kept.first().map_or(from, |(i, _)| *i) as u32);
-            axis.weights.extend(kept.iter().map(|(_, w)| (w / sum) as f32));
+            let mut weights: Vec<f64> = (from..to).map(weight).collect();
+            let mut start = from;
+            if filter != ResizeFilter::Lanczos {
+                // Rounding can leave a sliver of weight beside an exact edge; it is noise, and would read one pixel more.
+                let noise = weights.iter().sum::<f64>() * 1e-9;
+                let kept = |w: &f64| *w > noise;
+                let first = weights.iter().position(kept).unwrap_or(0);
+                weights.truncate(weights.iter().rposition(kept).map_or(0, |last| last + 1));
+                weights.drain(..first);
+                start += first;
+            }
+            let sum: f64 = weights.iter().sum();
+            axis.start.push(start as u32);
+            axis.weights.extend(weights.iter().map(|w| (w / sum) as f32));
             axis.first.push(axis.weights.len() as u32);
         }
         axis
@@ -222,5 +227,30 @@ impl Kernel for Resize {
 
     fn channel(&self, _c: usize) -> Option<Step> {
         Some((*self).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The filter's zero crossings lie on pixels here: their weights are 0, but they are there.
+    #[test]
+    fn lanczos_weights_stay_with_their_pixels() {
+        let axis = Axis::new(ResizeFilter::Lanczos, 7, 3);
+        let weights: Vec<_> = (0..3).map(|o| axis.taps(o)).collect();
+        assert!(weights.iter().all(|(start, w)| *start == 0 && w.len() == 7));
+        let (left, right) = (weights[0].1, weights[2].1);
+        assert!(left[3].abs() < 1e-7, "{left:?}");
+        assert!(
+            (0..7).all(|i| (left[i] - right[6 - i]).abs() < 1e-7),
+            "{left:?} {right:?}"
+        );
+    }
+
+    #[test]
+    fn area_weights_end_at_exact_edges() {
+        let axis = Axis::new(ResizeFilter::Area, 300, 100);
+        assert!((0..100).all(|o| axis.taps(o) == (3 * o, &[1.0 / 3.0; 3][..])));
     }
 }
