@@ -73,7 +73,7 @@ pub use power::{power_log_log_slope, radial_power};
 pub use project::{Project, Projection, sharpness};
 pub use quality::{
     BatchMeasures, ChannelQuality, Defect, EMPTY_CONTRAST, FlagLimits, LEAST_FIELDS, Limit, QualityFlag,
-    batch_flags, illumination_cv, quality_flags,
+    batch_flags, illumination_cv,
 };
 pub use recipe::Recipe;
 pub use registry::Step;

@@ -10,9 +10,7 @@ mod correlation;
 mod flags;
 mod illumination;
 
-pub use flags::{
-    BatchMeasures, Defect, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, batch_flags, quality_flags,
-};
+pub use flags::{BatchMeasures, Defect, FlagLimits, LEAST_FIELDS, Limit, QualityFlag, batch_flags};
 pub use illumination::illumination_cv;
 
 use rayon::prelude::*;

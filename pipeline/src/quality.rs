@@ -31,12 +31,7 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
         .zip(&field.run.screen.images.channels)
         .enumerate()
         .map(|(index, (quality, channel))| {
-            let gated = Gated {
-                saturated: quality.percent_saturated,
-                contrast: quality.contrast,
-                slope: quality.power_log_log_slope,
-            };
-            let flags = flags(gated, &channel.name, settings);
+            let flags = flags(Gated::of(quality), &channel.name, settings);
             passed &= !settings.enabled || !flags.iter().any(|flag| flag.fails);
             let measures = MEASURES.map(|(name, value)| (name.to_owned(), value(quality)));
             let mut measures = measures.to_vec();
@@ -160,6 +155,16 @@ struct Gated {
     saturated: f64,
     contrast: f64,
     slope: f64,
+}
+
+impl Gated {
+    fn of(quality: &ChannelQuality) -> Self {
+        Self {
+            saturated: quality.percent_saturated,
+            contrast: quality.contrast,
+            slope: quality.power_log_log_slope,
+        }
+    }
 }
 
 /// What a gate finds, as flags begin.
@@ -290,5 +295,51 @@ mod tests {
         let mut unmeasured = features(9.0);
         unmeasured.quality[0].measures.clear();
         assert_eq!(judged(&settings, unmeasured), (true, vec![changed.to_owned()]));
+    }
+
+    /// The reference fields of `../shared/oracles` (8 of 256 x 320 pixels) fail the gates of their names with the limits that
+    /// screens have by default.
+    #[test]
+    fn the_reference_fields_raise_the_flags_of_their_names() {
+        const SHAPE: [usize; 3] = [8, 256, 320];
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracles/qc_images.npy");
+        let Ok(bytes) = std::fs::read(path) else {
+            eprintln!("skipped: ../shared not present");
+            return;
+        };
+        let data = &bytes[bytes.len() - 2 * SHAPE.iter().product::<usize>()..];
+        let pixels = data
+            .chunks_exact(2)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]))
+            .collect();
+        let image = RawImage::new(SHAPE[0], SHAPE[1], SHAPE[2], pixels, u16::MAX).unwrap();
+        let device = Device::open(wellspring_kernels::DeviceChoice::Cpu).unwrap();
+        let dna: Channel = "DNA".parse().unwrap();
+        let settings = QualitySettings {
+            nuclei_channel: Some(dna.clone()),
+            ..QualitySettings::default()
+        };
+        let names = [
+            "focus",
+            "blur2",
+            "blur6",
+            "saturated",
+            "empty",
+            "debris",
+            "dim",
+            "constant",
+        ];
+        for (name, quality) in names.iter().zip(device.quality(&image).unwrap()) {
+            let flags = flags(Gated::of(&quality), &dna, &settings);
+            let fails = |word: &str| flags.iter().any(|flag| flag.fails && flag.text.starts_with(word));
+            match *name {
+                "blur6" => assert!(fails("blurred"), "{name}"),
+                "empty" | "constant" => assert!(fails("empty"), "{name}"),
+                "saturated" => assert!(fails("saturated"), "{name}"),
+                "focus" | "blur2" | "dim" => assert!(flags.iter().all(|flag| !flag.fails), "{name}"),
+                _ => {}
+            }
+        }
     }
 }

@@ -1,15 +1,14 @@
-//! Flags of the fields of a batch: what is blurred, saturated, empty, wrongly exposed or covered with debris. Enters: the
+//! Flags of the fields of a batch: what is blurred, wrongly exposed or covered with debris beside the others. Enters: the
 //! measures of one channel in every field of a batch (a plate, or the plates of a day). Leaves: flags with metric, value
-//! and limit. Fails on limits that are not ordered.
+//! and limit. Cannot fail.
 //!
 //! Blur, exposure and debris have no limits that hold for every assay: they are robust z-scores among the fields of the
 //! batch, `(x - median) / (1.4826 MAD)`. Of fewer than [`LEAST_FIELDS`] fields, or where more than half are alike, there
-//! is no z, and only the absolute limits apply.
+//! is no z and no flag. What is judged by a field alone (saturation, contrast) is up to who reads its measures.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ChannelQuality, MAD_TO_SD};
-use crate::error::KernelError;
 
 /// Fewest fields among which a robust z-score says something.
 pub const LEAST_FIELDS: usize = 8;
@@ -20,10 +19,6 @@ pub const LEAST_FIELDS: usize = 8;
 pub enum Defect {
     /// Out of focus.
     Blur,
-    /// Pixels at the ceiling of the detector.
-    Saturated,
-    /// Nothing but noise.
-    Empty,
     /// Brighter or darker than the other fields of the batch.
     Exposure,
     /// Bright matter that is not cells.
@@ -60,14 +55,6 @@ pub struct Limit {
 pub struct FlagLimits {
     /// Least robust z of the power log-log slope.
     pub blur_z: Limit,
-    /// Least power log-log slope of the nuclei channel.
-    pub blur_slope: f64,
-    /// Largest percentage of saturated pixels.
-    pub saturated: Limit,
-    /// Least contrast.
-    pub contrast: Limit,
-    /// Largest power log-log slope of the nuclei channel: above, there is nothing but noise.
-    pub empty_slope: f64,
     /// Largest robust z of the median intensity, either way.
     pub exposure_z: Limit,
     /// Largest robust z of the mean intensity.
@@ -83,112 +70,11 @@ impl Default for FlagLimits {
                 warn: -3.0,
                 fail: -5.0,
             },
-            blur_slope: -3.0,
-            saturated: Limit {
-                warn: 0.25,
-                fail: 1.0,
-            },
-            contrast: Limit { warn: 8.0, fail: 6.0 },
-            empty_slope: 0.0,
             exposure_z: Limit { warn: 4.0, fail: 8.0 },
             debris_z: Limit { warn: 4.0, fail: 8.0 },
             debris_focus_z: 5.0,
         }
     }
-}
-
-impl FlagLimits {
-    /// Checks that warnings come before failures and that no limit is NaN.
-    ///
-    /// # Errors
-    /// The first limit that is not.
-    pub fn check(&self) -> Result<(), KernelError> {
-        let fail = |parameter, value: String, expected| {
-            Err(KernelError::Parameter {
-                kernel: "quality flags",
-                parameter,
-                value,
-                expected,
-            })
-        };
-        // Limits from below fail below where they warn.
-        for (name, limit, below) in [
-            ("blur_z", self.blur_z, true),
-            ("saturated", self.saturated, false),
-            ("contrast", self.contrast, true),
-            ("exposure_z", self.exposure_z, false),
-            ("debris_z", self.debris_z, false),
-        ] {
-            let ordered = if below {
-                limit.fail <= limit.warn
-            } else {
-                limit.warn <= limit.fail
-            };
-            if !ordered {
-                let value = format!("warn {}, fail {}", limit.warn, limit.fail);
-                return fail(name, value, "give a failure that lies beyond the warning");
-            }
-        }
-        for (name, value) in [
-            ("blur_slope", self.blur_slope),
-            ("empty_slope", self.empty_slope),
-            ("debris_focus_z", self.debris_focus_z),
-        ] {
-            if value.is_nan() {
-                return fail(name, value.to_string(), "give a number");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Flags of each field, in the order of `fields`: one channel of every field of a batch. `nuclei` says whether it is the
-/// channel of the nuclei, whose slope has absolute limits.
-///
-/// # Errors
-/// Limits that are not ordered.
-pub fn quality_flags(
-    fields: &[ChannelQuality],
-    nuclei: bool,
-    limits: &FlagLimits,
-) -> Result<Vec<Vec<QualityFlag>>, KernelError> {
-    let measures: Vec<BatchMeasures> = fields.iter().map(BatchMeasures::from).collect();
-    limits.check()?;
-    let mut all = batch_flags(&measures, limits);
-    for (q, flags) in fields.iter().zip(&mut all) {
-        let mut check = |defect, metric, value, limit, below| {
-            flags.extend(flag(defect, metric, value, limit, below));
-        };
-        let only = |limit: f64| Limit {
-            warn: limit,
-            fail: limit,
-        };
-        check(
-            Defect::Saturated,
-            "PercentSaturated",
-            q.percent_saturated,
-            limits.saturated,
-            false,
-        );
-        check(Defect::Empty, "Contrast", q.contrast, limits.contrast, true);
-        if nuclei {
-            check(
-                Defect::Empty,
-                "PowerLogLogSlope",
-                q.power_log_log_slope,
-                only(limits.empty_slope),
-                false,
-            );
-            check(
-                Defect::Blur,
-                "PowerLogLogSlope",
-                q.power_log_log_slope,
-                only(limits.blur_slope),
-                true,
-            );
-        }
-    }
-    Ok(all)
 }
 
 /// The measures of one channel of a field that are judged beside those of the other fields of its batch.
@@ -215,8 +101,8 @@ impl From<&ChannelQuality> for BatchMeasures {
     }
 }
 
-/// The flags among [`quality_flags`] that need only a batch: blur, exposure and debris by their robust z. A measure that is
-/// not a number raises none. `limits` are as [`FlagLimits::check`] wants them; of others a failure may be a mere warning.
+/// Flags of each field, in the order of `fields`: blur, exposure and debris by their robust z. A measure that is not a number
+/// raises none. Where a limit to fail lies on this side of the one to warn, whatever is beyond it fails.
 pub fn batch_flags(fields: &[BatchMeasures], limits: &FlagLimits) -> Vec<Vec<QualityFlag>> {
     let z = |of: fn(&BatchMeasures) -> f64| robust_z(fields.iter().map(of).collect());
     let slopes = z(|q| q.power_log_log_slope);

@@ -76,8 +76,6 @@ fn name(defect: Defect) -> &'static str {
         Defect::Blur => "blurred beside its plate",
         Defect::Exposure => "exposed unlike its plate",
         Defect::Debris => "debris beside its plate",
-        Defect::Saturated => "saturated beside its plate",
-        Defect::Empty => "empty beside its plate",
     }
 }
 
