@@ -7,6 +7,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 /// What the planner puts before a kernel's shader, besides the shared functions; here it reads nothing.
 const READERS: &str = "fn open_plane(plane: u32) {}
 fn pixel(plane: u32, at: u32) -> f32 { return f32(plane + at); }
+fn pair(plane: u32, at: u32) -> vec2<f32> { return vec2<f32>(f32(plane), f32(at)); }
 fn later(v: f32, plane: u32) -> f32 { return v; }
 ";
 

@@ -36,6 +36,8 @@ pub struct Dispatch {
     pub params: Vec<u32>,
     /// What the entry point reads through `pixel`, if it does.
     pub pixels: Option<Pixels>,
+    /// Whether it reads a few of them, or all only where an estimate failed, which is rare: they do not count as moved then.
+    pub pixels_rarely: bool,
     /// What the entry point does to order statistics through `later`, if it does: the pixels whose operations from that
     /// number on it applies.
     pub later: Option<(Pixels, usize)>,
@@ -62,7 +64,8 @@ pub(crate) enum Op {
     Dispatch(Box<Dispatch>),
 }
 
-/// What one dispatch moves: every buffer it names, once. Neighbours that are read again come from the caches.
+/// What one dispatch moves: every buffer it names, once, but not pixels that it rarely reads. Neighbours that are read again
+/// come from the caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
     /// Kernel name.
@@ -174,6 +177,7 @@ impl Plan {
                 read: d.reads.iter().map(|(_, id)| bytes(id)).sum::<u64>()
                     + d.pixels
                         .iter()
+                        .filter(|_| !d.pixels_rarely)
                         .flat_map(Pixels::buffers)
                         .map(|id| bytes(&id))
                         .sum::<u64>(),

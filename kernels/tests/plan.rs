@@ -90,8 +90,9 @@ fn with_given_levels_the_pixels_are_read_once_and_only_the_result_is_written() {
     assert!((3 * 5 * 16..8 * 1024).contains(&rest), "{rest}");
 }
 
-/// Percentiles need all pixels before the first is scaled. Those behind a division are found in two passes (the upper half of
-/// the key, the lower half), all six ranks together; then the result.
+/// Percentiles need all pixels before the first is scaled. Those behind a division are found in one pass, all six ranks
+/// together: it keeps the few pixels between the brackets of a sample, which are then counted by the upper half of their key
+/// and the lower half. The next pass makes the result.
 #[test]
 fn percentiles_of_a_chain_share_their_passes() {
     let all = traffic(vec![
@@ -103,6 +104,9 @@ fn percentiles_of_a_chain_share_their_passes() {
     assert_eq!(
         entries(&all),
         [
+            "sample",
+            "sift",
+            "settle",
             "count_upper",
             "select_upper",
             "count_lower",
@@ -112,14 +116,42 @@ fn percentiles_of_a_chain_share_their_passes() {
             "direct"
         ]
     );
-    assert_eq!(passes(&all), 3);
-    for t in all.iter().filter(|t| t.entry.starts_with("count")) {
-        assert_eq!(t.read, RAW + FUNCTIONS + 3 * 5 * 16, "{t:?}");
-    }
-    let bins = 5 * (1 << 16) * 4;
-    assert_eq!(all[0].written, bins);
-    assert_eq!(all[2].written, 6 * bins + 5 * 6 * 8);
-    assert_eq!(all[6].written, RESULT);
+    assert_eq!(passes(&all), 2);
+    assert_eq!(all[1].read, RAW + FUNCTIONS + 3 * 5 * 16);
+    // An eighth of the pixels has room among those that are kept.
+    let (bins, state, kept) = (5 * (1 << 16) * 4, 5 * 34 * 4, 5 * (216 * 216 / 8) * 4);
+    assert_eq!(all[1].written, state + kept);
+    assert_eq!(all[3].written, bins + state + kept);
+    assert_eq!(all[5].written, 6 * bins + state + kept);
+    assert_eq!(all[9].written, RESULT);
+}
+
+/// Small planes are not worth a sample.
+#[test]
+fn percentiles_of_small_planes_are_counted_at_once() {
+    let small = InputShape {
+        height: 100,
+        width: 100,
+        ..SHAPE
+    };
+    let function = Illumination::new(1, 100, 100, vec![1.5; 10_000]).unwrap();
+    let subtract = FlatField {
+        black_level: vec![100.0],
+        illumination: Some(function),
+        mode: FlatFieldMode::Subtract,
+    };
+    let steps = vec![subtract.into(), per_image()];
+    let all = Recipe::new(steps, small).unwrap().traffic();
+    assert_eq!(
+        entries(&all)[..5],
+        [
+            "settle",
+            "count_upper",
+            "select_upper",
+            "count_lower",
+            "select_lower"
+        ]
+    );
 }
 
 /// Raw integers are ranked by one histogram.

@@ -23,7 +23,7 @@ pub(super) const READBACK: wgpu::BufferUsages =
     wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
 
 /// Storage buffers that the most demanding kernel binds at once.
-const STORAGE_BINDINGS: u32 = 5;
+const STORAGE_BINDINGS: u32 = 6;
 
 /// Largest number of planes: the second dimension of a dispatch.
 const MAX_PLANES: u64 = 65_535;

@@ -151,6 +151,7 @@ impl Measure for HistogramKernel {
             entry: "histogram",
             params: vec![image.plane_len() as u32],
             pixels: None,
+            pixels_rarely: false,
             later: None,
             reads: vec![(1, packed)],
             writes: vec![(2, out)],

@@ -57,6 +57,7 @@ impl Measure for MomentsKernel {
             entry: "moments",
             params: vec![image.height() as u32, image.width() as u32],
             pixels: None,
+            pixels_rarely: false,
             later: None,
             reads: vec![(1, packed)],
             writes: vec![(2, out)],

@@ -86,6 +86,16 @@ fn ranks_of(percentiles: &[f64], count: usize) -> Vec<usize> {
 /// Bins of one radix pass.
 const BINS: usize = 1 << 16;
 
+/// Planes of fewer pixels are counted without brackets.
+const SMALL: usize = 1 << 15;
+
+/// Room for the keys inside brackets: this part of a plane. Where more are inside, as where many pixels are alike, all pixels
+/// of the plane are counted.
+const ROOM: usize = 8;
+
+/// Words that a shader keeps of a plane: `State` in kernel.wgsl.
+const STATE: usize = 34;
+
 /// Ranks found in one go on a GPU.
 const MAX_RANKS: usize = 8;
 
@@ -130,54 +140,71 @@ pub(crate) fn prepare(plan: &mut Plan, pixels: &mut Pixels, percentiles: &[f64],
     pixels.set_order(Order { values, from, ranks });
 }
 
+/// Workgroups in x of a dispatch that counts the pixels of a plane: enough to fill a large GPU, few enough that what each
+/// adds to the tallies costs little.
+const MAX_COUNTING: u32 = 128;
+
 /// Dispatches that leave, per plane, the values of `ranks`.
 fn find(plan: &mut Plan, pixels: Pixels, ranks: &[usize]) -> BufferId {
     let (planes, plane, count) = (pixels.planes(), pixels.plane_len(), ranks.len());
     let values = plan.buffer(NAME, planes * count);
     let upper = plan.buffer(NAME, planes * BINS);
     plan.clear(upper);
-    let mut params = [plane, planes, count, 0].map(|v| v as u32).to_vec();
+    let room = if plane < SMALL { 0 } else { plane / ROOM };
+    let mut params = [plane, planes, count, room].map(|v| v as u32).to_vec();
     params.extend(ranks.iter().map(|r| *r as u32));
     params.resize(4 + MAX_RANKS, 0);
-    let counting = [groups_for(plane).min(256), planes as u32, 1];
-    let selecting = [1, planes as u32, count as u32];
-    let step = |plan: &mut Plan, entry, pixels: Option<&Pixels>, reads, writes| {
+    let counting = [groups_for(plane).min(MAX_COUNTING), planes as u32, 1];
+    let each_rank = [1, planes as u32, count as u32];
+    let each_plane = [1, planes as u32, 1];
+    let step = |plan: &mut Plan, entry, groups, pixels: Option<&Pixels>, writes| {
         plan.dispatch(Dispatch {
             kernel: NAME,
             source: WGSL,
             entry,
             params: params.clone(),
-            groups: if pixels.is_some() { counting } else { selecting },
+            groups,
             pixels: pixels.cloned(),
+            pixels_rarely: entry != "count_whole" && entry != "sift" && room > 0,
             later: None,
-            reads,
+            reads: vec![],
             writes,
         });
     };
+    let all = Some(&pixels);
     if pixels.is_packed() && pixels.ops().is_empty() {
-        step(plan, "count_whole", Some(&pixels), vec![], vec![(1, upper)]);
-        step(plan, "select_whole", None, vec![], vec![(1, upper), (4, values)]);
+        step(plan, "count_whole", counting, all, vec![(1, upper)]);
+        step(
+            plan,
+            "select_whole",
+            each_rank,
+            None,
+            vec![(1, upper), (4, values)],
+        );
         return values;
     }
     let lower = plan.buffer(NAME, planes * count * BINS);
-    let state = plan.buffer(NAME, planes * count * 2);
+    let state = plan.buffer(NAME, planes * STATE);
+    let kept = plan.buffer(NAME, planes * room);
     plan.clear(lower);
-    step(plan, "count_upper", Some(&pixels), vec![], vec![(1, upper)]);
-    step(plan, "select_upper", None, vec![], vec![(1, upper), (3, state)]);
+    if room > 0 {
+        step(plan, "sample", each_plane, all, vec![(3, state)]);
+        step(plan, "sift", counting, all, vec![(3, state), (7, kept)]);
+    }
+    step(plan, "settle", [groups_for(planes), 1, 1], None, vec![(3, state)]);
+    let counted = vec![(1, upper), (3, state), (7, kept)];
+    step(plan, "count_upper", counting, all, counted);
     step(
         plan,
-        "count_lower",
-        Some(&pixels),
-        vec![],
-        vec![(2, lower), (3, state)],
-    );
-    step(
-        plan,
-        "select_lower",
+        "select_upper",
+        each_rank,
         None,
-        vec![],
-        vec![(2, lower), (3, state), (4, values)],
+        vec![(1, upper), (3, state)],
     );
+    let counted = vec![(2, lower), (3, state), (7, kept)];
+    step(plan, "count_lower", counting, all, counted);
+    let selected = vec![(2, lower), (3, state), (4, values)];
+    step(plan, "select_lower", each_rank, None, selected);
     values
 }
 
@@ -213,6 +240,7 @@ pub(crate) fn levels(
             numbers[1].to_bits(),
         ],
         pixels: None,
+        pixels_rarely: false,
         later: Some((pixels.clone(), order.from)),
         reads: vec![(5, order.values)],
         writes: vec![(6, slots)],

@@ -13,9 +13,29 @@ use crate::point::PointFn;
 
 /// WGSL that every shader may use.
 const PRELUDE: &str = include_str!("prelude.wgsl");
-/// In place of `pixel` and `later` where a dispatch needs neither.
-const NO_PIXEL: &str = "fn open_plane(plane: u32) {}\nfn pixel(plane: u32, at: u32) -> f32 { return 0.0; }\n";
+/// In place of `pixel`, `pair` and `later` where a dispatch needs none of them.
+const NO_PIXEL: &str = "fn open_plane(plane: u32) {}\nfn pixel(plane: u32, at: u32) -> f32 { return 0.0; }\n\
+                        fn pair(plane: u32, at: u32) -> vec2<f32> { return vec2<f32>(0.0); }\n";
 const NO_LATER: &str = "fn later(v: f32, plane: u32) -> f32 { return v; }\n";
+
+const PACKED_PIXEL: &str = "fn pixel(plane: u32, at: u32) -> f32 {
+    let i = plane * chain.plane + at;
+    return through(f32((base[i >> 1u] >> ((i & 1u) * 16u)) & 0xffffu), plane, at);
+}
+";
+const FLOAT_PIXEL: &str = "fn pixel(plane: u32, at: u32) -> f32 {
+    return through(bitcast<f32>(base[plane * chain.plane + at]), plane, at);
+}
+";
+const WORD_PAIR: &str = "fn pair(plane: u32, at: u32) -> vec2<f32> {
+    let word = base[(plane * chain.plane + at) >> 1u];
+    return vec2<f32>(through(f32(word & 0xffffu), plane, at), through(f32(word >> 16u), plane, at + 1u));
+}
+";
+const TWO_PIXELS: &str = "fn pair(plane: u32, at: u32) -> vec2<f32> {
+    return vec2<f32>(pixel(plane, at), pixel(plane, min(at + 1u, chain.plane - 1u)));
+}
+";
 
 /// The whole module of a dispatch.
 pub(crate) fn module(dispatch: &Dispatch) -> String {
@@ -225,7 +245,11 @@ impl Pixels {
 
     /// What distinguishes the code of `pixel`.
     pub(crate) fn key(&self) -> String {
-        let mut key = String::from(if self.packed { "u16" } else { "f32" });
+        let mut key = String::from(match (self.packed, self.pairs_are_words()) {
+            (true, true) => "2u16",
+            (true, false) => "u16",
+            (false, _) => "f32",
+        });
         for f in &self.ops {
             key.push(' ');
             key.push_str(f.function);
@@ -242,7 +266,13 @@ impl Pixels {
         format!("{from} {}", names.join(" "))
     }
 
-    /// `pixel(plane, at)`, which `open_plane(plane)` must precede, with its bindings and the functions it calls.
+    /// Whether the two pixels from an even column on always share a word.
+    fn pairs_are_words(&self) -> bool {
+        self.packed && self.shape[3].is_multiple_of(2)
+    }
+
+    /// `pixel(plane, at)` and `pair(plane, at)`, the pixels from an even column on and the next one, with their bindings and the
+    /// functions that they call; `open_plane(plane)` must precede them.
     pub(crate) fn source(&self) -> String {
         let mut text = String::from(
             "struct Chain { plane: u32, planes: u32, channels: u32 }\n\
@@ -276,20 +306,22 @@ impl Pixels {
                 "    level_{slot} = chain_levels[{slot}u * chain.planes + plane];"
             );
         }
-        text.push_str("}\nfn pixel(plane: u32, at: u32) -> f32 {\n    let i = plane * chain.plane + at;\n");
-        text.push_str(match self.packed {
-            true => "    var x = f32((base[i >> 1u] >> ((i & 1u) * 16u)) & 0xffffu);\n",
-            false => "    var x = bitcast<f32>(base[i]);\n",
-        });
+        text.push_str("}\nfn through(v: f32, plane: u32, at: u32) -> f32 {\n    var x = v;\n");
         if let Some(m) = self.map {
             text.push_str(match m.planes {
                 MapPlanes::Shared => "    let m = map[at];\n",
-                MapPlanes::Each => "    let m = map[i];\n",
+                MapPlanes::Each => "    let m = map[plane * chain.plane + at];\n",
                 MapPlanes::Repeated => "    let m = map[(plane % chain.channels) * chain.plane + at];\n",
             });
         }
         text.push_str(&calls(&self.ops, |slot| format!("level_{slot}")));
         text.push_str("    return x;\n}\n");
+        text.push_str(if self.packed { PACKED_PIXEL } else { FLOAT_PIXEL });
+        text.push_str(if self.pairs_are_words() {
+            WORD_PAIR
+        } else {
+            TWO_PIXELS
+        });
         text
     }
 
@@ -322,6 +354,7 @@ impl Pixels {
             params,
             groups: self.groups(),
             pixels: Some(self),
+            pixels_rarely: false,
             later: None,
             reads: Vec::new(),
             writes: Vec::new(),

@@ -109,6 +109,7 @@ impl Kernel for Project {
                 entry,
                 params: params.clone(),
                 pixels: pixels.cloned(),
+                pixels_rarely: false,
                 later: None,
                 reads: Vec::new(),
                 writes,

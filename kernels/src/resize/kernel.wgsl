@@ -18,21 +18,28 @@ fn column(plane: u32, y: u32, x: u32) -> f32 {
     return sum;
 }
 
+// A workgroup makes outputs of one row, so what it reads of the rows' table is the same for all of its threads.
 @compute @workgroup_size(256)
-fn direct(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    open_plane(id.y);
-    let size = params.height * params.width;
-    for (var i = id.x; i < size; i += groups.x * 256u) {
-        let y = i / params.width;
-        let entry = params.horizontal + 3u * (i - y * params.width);
-        let end = table[entry + 2u];
-        var x = table[entry];
-        var sum = 0.0;
-        for (var k = table[entry + 1u]; k < end; k++) {
-            sum += bitcast<f32>(table[params.horizontal + k]) * column(id.y, y, x);
-            x++;
+fn direct(
+    @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    open_plane(group.y);
+    let parts = (params.width + 255u) / 256u;
+    for (var job = group.x; job < parts * params.height; job += groups.x) {
+        let y = job / parts;
+        let o = (job - y * parts) * 256u + local;
+        if o < params.width {
+            let entry = params.horizontal + 3u * o;
+            let end = table[entry + 2u];
+            var x = table[entry];
+            var sum = 0.0;
+            for (var k = table[entry + 1u]; k < end; k++) {
+                sum += bitcast<f32>(table[params.horizontal + k]) * column(group.y, y, x);
+                x++;
+            }
+            output[(group.y * params.height + y) * params.width + o] = sum;
         }
-        output[id.y * size + i] = sum;
     }
 }
 

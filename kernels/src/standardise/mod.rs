@@ -128,6 +128,7 @@ fn moments(plan: &mut Plan, pixels: &Pixels, form: Form, slots: BufferId, slot: 
             entry,
             params: params.clone(),
             pixels: pixels.cloned(),
+            pixels_rarely: false,
             later: None,
             reads,
             writes,
