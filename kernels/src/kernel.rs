@@ -2,6 +2,7 @@
 //! specification) and a shader plan. No kernel touches the graphics library; the device layer runs plans.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::KernelError;
 use crate::image::RawImage;
@@ -70,6 +71,11 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// The same kernel for channel `c` alone, so that the channels of an image too large for a device can be run one
     /// after the other; `None` where channels depend on each other.
     fn channel(&self, c: usize) -> Option<Step>;
+    /// The same kernel for the rows `rows` alone, and how many rows beside a cut it gets wrong, so that planes too large for a
+    /// device can be run in strips; `None` where a result depends on rows far away, or the number of rows changes.
+    fn strip(&self, _rows: Range<usize>) -> Option<(Step, usize)> {
+        None
+    }
 }
 
 /// A kernel that reduces a raw image to exact integer tallies.

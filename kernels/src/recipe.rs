@@ -2,6 +2,8 @@
 //! Enters: steps and the shape of the images they are for. Leaves: a recipe that cannot fail on shapes any more.
 //! Fails with the kernel, the parameter and the value, before any pixel is touched.
 
+use std::ops::Range;
+
 use crate::convert;
 use crate::error::KernelError;
 use crate::image::{InputShape, RawImage, Tensor};
@@ -78,7 +80,12 @@ impl Recipe {
     }
 
     /// Appends the dispatches of all steps and leaves stored floats.
-    pub(crate) fn plan_on(&self, plan: &mut Plan, mut pixels: Pixels) -> Pixels {
+    pub(crate) fn plan_on(&self, plan: &mut Plan, pixels: Pixels) -> Pixels {
+        self.plan_pending(plan, pixels).stored(plan)
+    }
+
+    /// The same, but what is pending at the end is not stored.
+    pub(crate) fn plan_pending(&self, plan: &mut Plan, mut pixels: Pixels) -> Pixels {
         for (at, step) in self.steps.iter().enumerate() {
             let wanted = step.percentiles();
             if !wanted.is_empty() {
@@ -86,7 +93,7 @@ impl Recipe {
             }
             pixels = step.plan(plan, pixels);
         }
-        pixels.stored(plan)
+        pixels
     }
 
     /// What a GPU runs for this recipe: the dispatches in order, and what each moves at least.
@@ -117,6 +124,23 @@ impl Recipe {
             wanted.extend(pair[1].percentiles());
         }
         wanted
+    }
+
+    /// The first steps that can be run on strips of rows, as many as there are, and the rows beside a cut that they get wrong.
+    pub(crate) fn local(&self) -> (usize, usize) {
+        let reaches = self.steps.iter().map_while(|step| Some(step.strip(0..1)?.1));
+        reaches.fold((0, 0), |(steps, reach), more| (steps + 1, reach + more))
+    }
+
+    /// The first `count` steps for the rows `rows` alone.
+    pub(crate) fn strip(&self, count: usize, rows: Range<usize>) -> Result<Self, KernelError> {
+        let steps = self.steps[..count].iter();
+        let steps = steps.filter_map(|step| Some(step.strip(rows.clone())?.0));
+        let input = InputShape {
+            height: rows.len(),
+            ..self.input
+        };
+        Self::new(steps.collect(), input)
     }
 
     /// The same recipe for each channel alone; `None` where a step needs several, or there is only one.

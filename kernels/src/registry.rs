@@ -1,6 +1,8 @@
 //! The registry: one line per kernel. A kernel is in the crate if and only if it is here, and the twin test runs
 //! everything that is here.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::background::Background;
@@ -103,5 +105,8 @@ impl Kernel for Step {
     }
     fn channel(&self, c: usize) -> Option<Step> {
         self.kernel().channel(c)
+    }
+    fn strip(&self, rows: Range<usize>) -> Option<(Step, usize)> {
+        self.kernel().strip(rows)
     }
 }

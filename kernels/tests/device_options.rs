@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use wellspring_kernels::{
-    Border, Device, DeviceChoice, DeviceOptions, GaussianBlur, KernelError, PipelineStore, RawImage, Recipe,
+    Background, Border, Device, DeviceChoice, DeviceOptions, FlatField, FlatFieldMode, Footprint,
+    GaussianBlur, Illumination, KernelError, Median, Orient, PercentileScale, PipelineStore, RawImage,
+    Recipe, Resize, ResizeFilter, ScaleRange, Step, Tensor, Turn,
 };
 
 mod common;
@@ -104,18 +106,100 @@ fn pipelines_are_kept_between_devices_and_damaged_ones_made_anew() {
     assert_eq!(memory.happened(), ["load"]);
 }
 
-#[test]
-fn buffers_may_be_limited() {
-    let options = DeviceOptions {
-        binding_bytes: Some(4000),
+/// A device that binds at most so many bytes.
+fn limited(bytes: u64) -> Device {
+    let device = open(&DeviceOptions {
+        binding_bytes: Some(bytes),
         ..Default::default()
-    };
-    let device = open(&options);
-    assert_eq!(device.info().max_binding_bytes, Some(4000));
+    });
+    assert_eq!(device.info().max_binding_bytes, Some(bytes));
+    device
+}
+
+/// Where not even the rows that one needs fit, or a percentile needs all of them.
+#[test]
+fn what_cannot_be_cut_into_strips_that_fit_is_an_error() {
     let image = noise(40, 50);
-    let error = device.run(&blur(&image, 1.0), &image).unwrap_err();
+    let error = limited(1600).run(&blur(&image, 1.0), &image).unwrap_err();
     assert!(
-        matches!(error, KernelError::TooLarge { limit: 4000, .. }),
+        matches!(error, KernelError::TooLarge { limit: 1600, .. }),
         "{error}"
     );
+    let steps = vec![Background::Percentile { q: 1.0 }.into()];
+    let recipe = Recipe::new(steps, image.shape()).unwrap();
+    let error = limited(2000).run(&recipe, &image).unwrap_err();
+    assert!(matches!(error, KernelError::TooLarge { .. }), "{error}");
+}
+
+/// Planes above the limit come out as they do from a device that binds them at once, bit by bit.
+#[test]
+fn planes_above_the_limit_are_run_in_strips() {
+    const SIZE: [usize; 2] = [170, 60];
+    let [height, width] = SIZE;
+    let mut random = Random(9);
+    let pixels = (0..2 * height * width).map(|_| random.next() as u16 >> 3);
+    let image = RawImage::new(2, height, width, pixels.collect(), 65535).unwrap();
+    let functions = (0..2 * height * width).map(|i| 1.0 + (i % 1013) as f32 / 900.0);
+    let corrected: Vec<Step> = vec![
+        FlatField {
+            black_level: vec![20.0, 30.0],
+            illumination: Some(Illumination::new(2, height, width, functions.collect()).unwrap()),
+            mode: FlatFieldMode::Divide,
+        }
+        .into(),
+        PercentileScale {
+            range: ScaleRange::Given {
+                lo: vec![100.0],
+                hi: vec![5000.0, 4000.0],
+            },
+            scale: 255.0,
+            round: false,
+        }
+        .into(),
+    ];
+    let blur = |border| Step::from(GaussianBlur { sigma: 1.6, border });
+    let resize = |height, width, filter| {
+        Step::from(Resize {
+            height,
+            width,
+            filter,
+        })
+    };
+    let footprint = Footprint::Disk;
+    let (whole, strips) = (open(&DeviceOptions::default()), limited(12_000));
+    for more in [
+        vec![],
+        vec![blur(Border::Reflect), Median { size: 5 }.into()],
+        vec![blur(Border::Normalised)],
+        vec![Background::TopHat { footprint, radius: 6 }.into()],
+        vec![Background::RollingBall { radius: 5 }.into()],
+        vec![
+            Background::Gaussian {
+                sigma: 1.2,
+                border: Border::Reflect,
+            }
+            .into(),
+        ],
+        vec![resize(41, 33, ResizeFilter::Area)],
+        vec![
+            Median { size: 3 }.into(),
+            resize(37, 29, ResizeFilter::Lanczos),
+            Orient {
+                turn: Turn::Transpose,
+            }
+            .into(),
+        ],
+        vec![
+            blur(Border::Reflect),
+            resize(190, 12, ResizeFilter::Bilinear { antialias: true }),
+        ],
+    ] {
+        let steps = [corrected.clone(), more].concat();
+        let recipe = Recipe::new(steps, image.shape()).unwrap();
+        let expected = whole.run(&recipe, &image).unwrap();
+        let found = strips.run(&recipe, &image).unwrap();
+        assert_eq!(found.shape(), expected.shape());
+        let bits = |t: &Tensor| t.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&found) == bits(&expected), "{:?}", &recipe.steps()[2..]);
+    }
 }

@@ -15,6 +15,8 @@
 //! Enters: f32 planes. Leaves: planes of the same shape, 0 or more. Fails on levels or percentiles out of range, on
 //! a radius of 0 or above 512, and on a sigma out of range.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::blur::{self, Border};
@@ -244,6 +246,18 @@ impl Kernel for Background {
             other => other.clone(),
         };
         Some(one.into())
+    }
+
+    fn strip(&self, _rows: Range<usize>) -> Option<(Step, usize)> {
+        let reach = match self {
+            Background::Fixed { .. } => 0,
+            Background::Percentile { .. } => return None,
+            // An erosion and a dilation.
+            Background::TopHat { radius, .. } => 2 * radius,
+            Background::Gaussian { sigma, .. } => blur::reach(*sigma),
+            Background::RollingBall { radius } => *radius,
+        };
+        Some((self.clone().into(), reach))
     }
 }
 

@@ -8,6 +8,8 @@
 //! Source: scipy.ndimage `gaussian_filter`, truncate 4; CellProfiler CorrectIlluminationCalculate for `normalised`.
 //! Enters: f32 planes. Leaves: planes of the same shape. Fails on a sigma that is not above 0 and at most 1000 pixels.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
@@ -60,10 +62,14 @@ pub(crate) fn check_sigma(kernel: &'static str, sigma: f64) -> Result<(), Kernel
     })
 }
 
+/// Pixels on either side that a filter weights.
+pub(crate) fn reach(sigma: f64) -> usize {
+    (TRUNCATE * sigma + 0.5).floor() as usize
+}
+
 /// Weights of distances 0, 1, ..., the end of the filter.
 pub(crate) fn weights(sigma: f64) -> Vec<f64> {
-    let end = (TRUNCATE * sigma + 0.5).floor() as i32;
-    let mut weights: Vec<f64> = (0..=end)
+    let mut weights: Vec<f64> = (0..=reach(sigma) as i32)
         .map(|d| (-0.5 / (sigma * sigma) * f64::from(d * d)).exp())
         .collect();
     let sum = 2.0 * weights.iter().sum::<f64>() - weights[0];
@@ -115,6 +121,10 @@ impl Kernel for GaussianBlur {
     }
     fn channel(&self, _c: usize) -> Option<Step> {
         Some((*self).into())
+    }
+
+    fn strip(&self, _rows: Range<usize>) -> Option<(Step, usize)> {
+        Some(((*self).into(), reach(self.sigma)))
     }
 }
 

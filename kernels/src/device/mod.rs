@@ -24,6 +24,7 @@ mod gpu;
 mod pipelines;
 mod pool;
 mod run;
+mod strips;
 mod submit;
 
 use adapter::Adapter;
@@ -134,8 +135,9 @@ impl Device {
     }
 
     /// Runs `recipe` on several images, in order. On a GPU the upload of one image, the work on another and the readback of
-    /// a third overlap. Images that need a larger buffer than the device binds are run channel by channel, if the recipe
-    /// allows.
+    /// a third overlap. Images that need a larger buffer than the device binds are run channel by channel, and planes that do
+    /// in strips of rows, if the recipe allows: only percentiles and other numbers of a whole plane, and changes of its shape
+    /// other than a new size, do not.
     ///
     /// # Errors
     /// As [`Device::run`]; nothing runs if an image does not fit the recipe.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::adapter::Adapter;
 use super::clock::KernelTime;
 use super::gpu::Gpu;
+use super::strips;
 use crate::convert;
 use crate::error::KernelError;
 use crate::image::{RawImage, Tensor};
@@ -41,6 +42,12 @@ pub(super) fn recipe(
                     .map(|image| channels(gpu, recipe, &parts, image))
                     .collect();
             }
+            (Err(KernelError::TooLarge { .. }), None) => {
+                return images
+                    .iter()
+                    .map(|image| one_channel(gpu, recipe, image.pixels()))
+                    .collect();
+            }
             (checked, _) => checked?,
         }
         let mut tensors = Vec::with_capacity(images.len());
@@ -67,11 +74,7 @@ fn channels(gpu: &Gpu, whole: &Recipe, parts: &[Recipe], image: &RawImage) -> Re
     let [items, count, height, width] = whole.output_shape();
     let mut data = vec![0.0; items * count * height * width];
     for (c, recipe) in parts.iter().enumerate() {
-        let (plan, target, output) = plan(recipe);
-        gpu.check(&plan)?;
-        let bytes = bytemuck::cast_slice(image.plane(c));
-        let pending = gpu.start("one channel of a recipe", &plan, target, bytes, &[output], false)?;
-        let one = tensor(recipe.output_shape(), gpu.finish(pending)?);
+        let one = one_channel(gpu, recipe, image.plane(c))?;
         let planes = data.chunks_exact_mut(height * width);
         for (to, from) in planes
             .skip(c)
@@ -82,6 +85,20 @@ fn channels(gpu: &Gpu, whole: &Recipe, parts: &[Recipe], image: &RawImage) -> Re
         }
     }
     Tensor::new([items, count, height, width], data)
+}
+
+/// One channel, in strips of rows if it does not fit at once.
+fn one_channel(gpu: &Gpu, recipe: &Recipe, pixels: &[u16]) -> Result<Tensor, KernelError> {
+    let (plan, target, output) = plan(recipe);
+    match gpu.check(&plan) {
+        Err(error @ KernelError::TooLarge { .. }) => strips::run(gpu, recipe, pixels)?.ok_or(error),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let bytes = bytemuck::cast_slice(pixels);
+            let pending = gpu.start("one channel of a recipe", &plan, target, bytes, &[output], false)?;
+            Ok(tensor(recipe.output_shape(), gpu.finish(pending)?))
+        }
+    }
 }
 
 pub(super) fn timed(

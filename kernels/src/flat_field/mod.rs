@@ -8,6 +8,7 @@
 //! Enters: f32 planes. Leaves: planes of the same shape. Fails on a function of another size, or with zeros,
 //! negative values or NaN.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -135,6 +136,21 @@ impl Illumination {
             values: Arc::new(self.plane(c).to_vec()),
             reciprocals: Arc::default(),
             ..*self
+        }
+    }
+
+    /// The functions of all channels in the rows `rows`.
+    fn rows(&self, rows: Range<usize>) -> Self {
+        let strip = rows.start * self.width..rows.end * self.width;
+        let of = |c| self.plane(c)[strip.clone()].iter().copied();
+        let values: Vec<f32> = (0..self.channels).flat_map(of).collect();
+        Self {
+            channels: self.channels,
+            height: rows.len(),
+            width: self.width,
+            least: least(&values),
+            values: Arc::new(values),
+            reciprocals: Arc::default(),
         }
     }
 
@@ -269,6 +285,15 @@ impl Kernel for FlatField {
             mode: self.mode,
         };
         Some(one.into())
+    }
+
+    fn strip(&self, rows: Range<usize>) -> Option<(Step, usize)> {
+        let strip = Self {
+            black_level: self.black_level.clone(),
+            illumination: self.illumination.as_ref().map(|l| l.rows(rows)),
+            mode: self.mode,
+        };
+        Some((strip.into(), 0))
     }
 }
 

@@ -6,6 +6,8 @@
 //! Enters: f32 planes. Leaves: planes of the same shape. Fails on a size other than 3 and 5. Wide medians are for
 //! illumination functions: see [`crate::illumination`].
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
@@ -69,5 +71,9 @@ impl Kernel for Median {
     }
     fn channel(&self, _c: usize) -> Option<Step> {
         Some((*self).into())
+    }
+
+    fn strip(&self, _rows: Range<usize>) -> Option<(Step, usize)> {
+        Some(((*self).into(), self.size / 2))
     }
 }

@@ -10,6 +10,8 @@
 //! `lo` and `hi` are kept as a stored value plus a remainder: the difference `x - stored` is exact or nearly so,
 //! which keeps the result exact for a narrow range far from zero.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
@@ -180,6 +182,13 @@ impl Kernel for PercentileScale {
             per_image => per_image.clone(),
         };
         Some(Self { range, ..*self }.into())
+    }
+
+    fn strip(&self, _rows: Range<usize>) -> Option<(Step, usize)> {
+        match self.range {
+            ScaleRange::Given { .. } => Some((self.clone().into(), 0)),
+            ScaleRange::PerImage { .. } => None,
+        }
     }
 }
 

@@ -11,12 +11,14 @@
 //! torchvision (`antialias=True`).
 //! Enters: f32 planes. Leaves: planes of `height` x `width`. Fails on a size of 0 or a result too large to address.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::kernel::{Kernel, Shape, Tolerance};
 use crate::pixels::Pixels;
-use crate::plan::{Plan, groups_for};
+use crate::plan::{Plan, WORKGROUP, groups_for};
 use crate::registry::Step;
 use crate::rows::Rows;
 
@@ -129,6 +131,29 @@ impl Axis {
         self.first.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize
     }
 
+    /// The inputs behind some outputs, which are not none.
+    pub(crate) fn inputs(&self, outputs: Range<usize>) -> Range<usize> {
+        let (start, _) = self.taps(outputs.start);
+        let (last, weights) = self.taps(outputs.end - 1);
+        start..last + weights.len()
+    }
+
+    /// The weights of some outputs, of inputs that begin at `from`.
+    fn part(&self, outputs: Range<usize>, from: usize) -> Self {
+        let first = self.first[outputs.start];
+        Self {
+            start: self.start[outputs.clone()]
+                .iter()
+                .map(|s| s - from as u32)
+                .collect(),
+            first: self.first[outputs.start..=outputs.end]
+                .iter()
+                .map(|f| f - first)
+                .collect(),
+            weights: self.weights[first as usize..self.first[outputs.end] as usize].to_vec(),
+        }
+    }
+
     /// What a shader reads: for each output the first input and where its weights begin and end in the table, then the
     /// weights.
     fn table(&self) -> Vec<u32> {
@@ -198,35 +223,61 @@ impl Kernel for Resize {
     }
 
     fn plan(&self, plan: &mut Plan, input: Pixels) -> Pixels {
-        let [items, channels, height, width] = input.shape();
-        let vertical = Axis::new(self.filter, height, self.height);
-        let horizontal = Axis::new(self.filter, width, self.width);
-        let direct = vertical.most_taps() * horizontal.most_taps() <= DIRECT_TAPS;
-        let mut table = vertical.table();
-        let horizontal_at = table.len();
-        table.extend(horizontal.table());
+        let rows = self.rows(input.shape()[2]);
+        self.plan_rows(plan, input, &rows)
+    }
+
+    fn channel(&self, _c: usize) -> Option<Step> {
+        Some((*self).into())
+    }
+}
+
+impl Resize {
+    /// The weights of the rows of an image of `height` rows.
+    pub(crate) fn rows(&self, height: usize) -> Axis {
+        Axis::new(self.filter, height, self.height)
+    }
+
+    /// Some output rows, from those input rows that are behind them (and perhaps others): `input` begins at row `from`.
+    pub(crate) fn plan_strip(
+        &self,
+        plan: &mut Plan,
+        input: Pixels,
+        rows: &Axis,
+        from: usize,
+        outputs: Range<usize>,
+    ) -> Pixels {
+        self.plan_rows(plan, input, &rows.part(outputs, from))
+    }
+
+    /// The output rows whose weights `rows` has.
+    fn plan_rows(&self, plan: &mut Plan, input: Pixels, rows: &Axis) -> Pixels {
+        let [items, channels, _, width] = input.shape();
+        let columns = Axis::new(self.filter, width, self.width);
+        let direct = rows.most_taps() * columns.most_taps() <= DIRECT_TAPS;
+        let mut table = rows.table();
+        let horizontal = table.len();
+        table.extend(columns.table());
         let table = plan.constant(NAME, table);
         let mut pass = |entry, pixels: Pixels, [height, width]: [usize; 2]| {
             let shape = [items, channels, height, width];
             let columns = pixels.shape()[3];
             let out = plan.buffer(NAME, shape.iter().product());
-            let params = [columns, height, width, horizontal_at].map(|v| v as u32).to_vec();
+            let params = [columns, height, width, horizontal].map(|v| v as u32).to_vec();
             let mut dispatch = pixels.dispatch(NAME, WGSL, entry, params);
             dispatch.reads = vec![(1, table)];
             dispatch.writes = vec![(2, out)];
-            dispatch.groups[0] = groups_for(height * width);
+            // `direct` begins each row with a workgroup of its own.
+            dispatch.groups[0] = groups_for(height * width.next_multiple_of(WORKGROUP as usize));
             plan.dispatch(dispatch);
             Pixels::float(out, shape)
         };
+        let outputs = rows.start.len();
         if direct {
-            return pass("direct", input, [self.height, self.width]);
+            return pass("direct", input, [outputs, self.width]);
         }
-        let tall = pass("vertical", input, [self.height, width]);
-        pass("horizontal", tall, [self.height, self.width])
-    }
-
-    fn channel(&self, _c: usize) -> Option<Step> {
-        Some((*self).into())
+        let tall = pass("vertical", input, [outputs, width]);
+        pass("horizontal", tall, [outputs, self.width])
     }
 }
 
