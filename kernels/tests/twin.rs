@@ -257,7 +257,7 @@ fn one_device_serves_many_threads() {
 }
 
 #[test]
-fn an_image_above_the_binding_limit_is_refused_before_any_dispatch() {
+fn a_plane_above_the_binding_limit_is_cut_or_refused_before_any_dispatch() {
     let limit = gpu().info().max_binding_bytes.unwrap();
     let Ok(side) = usize::try_from(limit / 4).map(|pixels| pixels.isqrt() + 1) else {
         return;
@@ -267,10 +267,14 @@ fn an_image_above_the_binding_limit_is_refused_before_any_dispatch() {
         return;
     }
     let image = RawImage::new(1, side, side, vec![1; side * side], 255).unwrap();
-    let error = gpu()
-        .run(&Recipe::new(vec![], image.shape()).unwrap(), &image)
-        .unwrap_err()
-        .to_string();
+    let run = |steps| gpu().run(&Recipe::new(steps, image.shape()).unwrap(), &image);
+    let converted = run(vec![]).unwrap();
+    assert!(converted.shape() == [1, 1, side, side] && converted.data().iter().all(|v| *v == 1.0));
+    // A percentile needs the plane as a whole.
+    let Err(error) = run(vec![Background::Percentile { q: 1.0 }.into()]) else {
+        panic!("a plane of {side} x {side} pixels was ranked");
+    };
+    let error = error.to_string();
     assert!(
         error.contains("convert") && error.contains(&limit.to_string()),
         "{error}"
