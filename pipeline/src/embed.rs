@@ -2,17 +2,19 @@
 //!
 //! [`Measured`] fields enter and [`Embedded`] ones leave, in the same order. The thread that runs this owns its
 //! engines. Fields are put together into batches, one item per tile and channel; tiles are averaged and channels
-//! concatenated, and so are networks. What fails: an embedding that is not finite (that field is a dead letter); an engine that fails
-//! otherwise stops the worker.
+//! concatenated, and so are networks. What fails: an embedding that is not finite (that field is a dead letter); a network that cannot be
+//! opened, whose fields are tried again later; an engine that fails otherwise stops the worker.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wellspring_kernels::Tensor;
 use wellspring_models::{Batch, Engine, EngineChoice, EngineError};
 use wellspring_workloads::screen;
 
-use crate::error::{FailureClass, Stage, StageError};
+use crate::error::{FailureClass, Stage, StageError, chain};
 use crate::failpoint;
 use crate::failures::settle_field;
 use crate::fields::{Embedded, Measured};
@@ -40,6 +42,9 @@ pub struct EngineSettings {
     pub threads: usize,
     /// Items in one batch, about: a field is never split to meet it.
     pub batch_items: usize,
+    /// Whether a network that cannot be opened stops the process, which works for one run alone. Otherwise its fields wait to be
+    /// tried again, here or where its weights are, and those of other runs go on.
+    pub must_open: bool,
 }
 
 /// Opens the engine of a network; refuses weights that are not the card's.
@@ -70,6 +75,12 @@ pub fn open_engine(network: &Network, settings: &EngineSettings) -> Result<Box<d
 /// Engines by their models, and by what was to open them.
 type Engines = HashMap<(String, screen::EngineChoice), Box<dyn Engine>>;
 
+/// Engines that could not be opened: when, and why.
+type Broken = HashMap<(String, screen::EngineChoice), (Instant, Arc<str>)>;
+
+/// How long an engine that could not be opened is not tried again.
+const BROKEN: Duration = Duration::from_secs(10);
+
 fn key(network: &Network) -> (String, screen::EngineChoice) {
     (network.card.name.clone(), network.engine)
 }
@@ -81,6 +92,7 @@ pub fn run(
     settings: &EngineSettings,
 ) {
     let mut engines = Engines::new();
+    let mut broken = Broken::new();
     let mut next = None;
     while let Some(first) = next.take().or_else(|| input.recv_blocking().ok()) {
         let Some(first) = first.unless_stale() else {
@@ -102,22 +114,56 @@ pub fn run(
             items += self::items(&field.value);
             group.push(field);
         }
-        for network in &run.networks {
-            if engines.contains_key(&key(network)) {
-                continue;
+        if let Err(error) = open_engines(&run, settings, &mut engines, &mut broken) {
+            if settings.must_open {
+                stop(group, &StageError::internal(Stage::Embed, &*error));
+                return;
             }
-            match open_engine(network, settings) {
-                Ok(engine) => drop(engines.insert(key(network), engine)),
-                Err(error) => {
-                    stop(group, &StageError::internal(Stage::Embed, error));
-                    return;
-                }
+            for field in group {
+                let error = StageError::external(Stage::Embed, FailureClass::Model, &*error);
+                settle_field(field.ticket, &field.value.field.task, error);
             }
+            continue;
         }
         if !embed_group(&mut engines, &run, group, output) {
             return;
         }
     }
+}
+
+/// Opens those engines of a run that are not open yet; an error is remembered for a while, since to find it again may cost the
+/// reading of a large file.
+fn open_engines(
+    run: &Run,
+    settings: &EngineSettings,
+    engines: &mut Engines,
+    broken: &mut Broken,
+) -> Result<(), Arc<str>> {
+    for network in &run.networks {
+        let key = key(network);
+        if engines.contains_key(&key) {
+            continue;
+        }
+        if let Some((since, error)) = broken.get(&key)
+            && since.elapsed() < BROKEN
+        {
+            return Err(error.clone());
+        }
+        match open_engine(network, settings) {
+            Ok(engine) => drop(engines.insert(key, engine)),
+            Err(error) => {
+                let error: Arc<str> = chain(&error).into();
+                tracing::error!(
+                    model = network.card.name,
+                    message = &*error,
+                    "a network cannot be opened"
+                );
+                broken.insert(key, (Instant::now(), error.clone()));
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn same_networks(one: &Run, other: &Run) -> bool {

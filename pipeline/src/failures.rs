@@ -104,7 +104,7 @@ pub fn settle(ticket: Ticket, place: Place, error: StageError) {
     };
     if let Some((level, delay)) = retry {
         tracing::warn!(
-            stage = %error.stage, class = %error.class, plate = ?place.plate, ?well, field = ?place.field, message,
+            stage = %error.stage, class = %error.class, plate = place.plate.as_ref().map(display), well, field = place.field, message,
             attempt, seconds = delay.as_secs(), "failed; it is tried again"
         );
         let record = waiting(&ticket, &error, &message, attempt, level, delay);
@@ -112,7 +112,7 @@ pub fn settle(ticket: Ticket, place: Place, error: StageError) {
         return;
     }
     tracing::warn!(
-        stage = %error.stage, class = %error.class, plate = ?place.plate, ?well, field = ?place.field, message,
+        stage = %error.stage, class = %error.class, plate = place.plate.as_ref().map(display), well, field = place.field, message,
         attempt, "dead letter"
     );
     let letter = letter(place, error.stage, error.class, message, &ticket);

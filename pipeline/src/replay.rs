@@ -75,6 +75,18 @@ pub struct Replayed {
     pub published_before: u64,
 }
 
+impl Replayed {
+    /// Nothing of an old run.
+    pub(crate) fn nothing(run: &RunId) -> Self {
+        Self {
+            run: run.clone(),
+            plates: 0,
+            published: 0,
+            published_before: 0,
+        }
+    }
+}
+
 /// Why nothing was replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -91,7 +103,9 @@ pub enum ReplayError {
         run: RunId,
     },
     /// The selection has nothing of the run.
-    #[error("nothing of run '{run}' is selected; look at plates, times and offsets")]
+    #[error(
+        "nothing of run '{run}' is selected: it has no such plate, or nothing of that time; `wellspring runs show {run}` shows its plates"
+    )]
     Nothing {
         /// The run.
         run: RunId,
@@ -109,8 +123,8 @@ pub enum ReplayError {
     },
     /// The features were made in another way than the new screen says.
     #[error(
-        "the features of run '{run}' were made with another {part} than the screen has; take the plates anew with \
-         `wellspring replay plates`"
+        "the features of run '{run}' were made with another {part} than the screen has; make them anew: `wellspring rerun` without \
+         --steps, or `wellspring replay plates`"
     )]
     OtherFeatures {
         /// The run.

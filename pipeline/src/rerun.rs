@@ -8,6 +8,7 @@ use std::path::Path;
 
 use tokio::runtime::Handle;
 use wellspring_workloads::screen::{Screen, ScreenName};
+use wellspring_workloads::words::Barcode;
 
 use crate::collector::read_statuses;
 use crate::events::{RunId, Status};
@@ -16,6 +17,7 @@ use crate::kafka::topics::Urgency;
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::replay::{self, ReplayError, Replayed, Selection, TakenOverFields, find};
 use crate::runs::Run;
+use crate::submit::submit;
 
 /// Where a rerun begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +47,32 @@ pub enum RerunError {
     /// There is nothing to begin from.
     #[error("screen '{0}' was never submitted; `wellspring runs list` shows what was")]
     NeverRun(ScreenName),
+    /// It is another screen's.
+    #[error(
+        "run '{run}' is one of screen '{of}', not of '{name}'; `wellspring runs list` shows the runs of each"
+    )]
+    OtherScreen {
+        /// The run.
+        run: RunId,
+        /// Whose run it is.
+        of: ScreenName,
+        /// The screen that is to be run again.
+        name: ScreenName,
+    },
     /// Features of another network cannot be taken over.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Features of plates that the run before did not have.
+    #[error(
+        "run '{run}' has no features of plate {}, which the screen names; a rerun without --steps works on what is new",
+        plates.iter().map(Barcode::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    NoFeatures {
+        /// The run before.
+        run: RunId,
+        /// The plates.
+        plates: Vec<Barcode>,
+    },
     /// The replay.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -101,6 +126,21 @@ pub fn rerun(
     }
     let name = screen.name.clone();
     let before = find(kafka, old)?;
+    if before.screen.name != name {
+        return Err(RerunError::OtherScreen {
+            run: old.clone(),
+            of: before.screen.name,
+            name,
+        });
+    }
+    // Plates that the screen names are its plates, whatever the run before had.
+    let listed = screen.images.plates.clone();
+    let mut selection = selection.clone();
+    if selection.plates.is_empty() {
+        selection.plates.clone_from(&listed);
+    }
+    let mut added = listed;
+    added.retain(|plate| !before.plates.contains(plate) && selection.plates.contains(plate));
     let run = Run::open(screen.clone()).map_err(ReplayError::from)?;
     let other_model = same_model(old, before.model.as_ref(), &run.model()).err();
     let alike = before.same_features(&screen).is_ok() && other_model.is_none();
@@ -110,14 +150,30 @@ pub fn rerun(
         if let Some(error) = other_model {
             return Err(error.into());
         }
-        let done = replay::features(kafka, old, &name, Some(screen), selection, scratch)?;
+        if !added.is_empty() {
+            let plates = added;
+            return Err(RerunError::NoFeatures {
+                run: old.clone(),
+                plates,
+            });
+        }
+        let done = replay::features(kafka, old, &name, Some(screen), &selection, scratch)?;
         return Ok((Anew::Comparison, done));
     }
-    if begin == Begin::Changed && alike {
+    let of_before =
+        selection.plates.is_empty() || selection.plates.iter().any(|plate| before.plates.contains(plate));
+    let (anew, mut done) = if !of_before {
+        (Anew::Embedding, Replayed::nothing(&run.id))
+    } else if begin == Begin::Changed && alike {
         let places = (runtime, scratch);
-        let (done, fields) = replay::unchanged(kafka, &before, &run, selection, lane, places)?;
-        return Ok((Anew::Fields(fields), done));
-    }
-    let done = replay::plates(kafka, old, &name, Some(screen), selection, lane, runtime)?;
-    Ok((Anew::Embedding, done))
+        let (done, fields) = replay::unchanged(kafka, &before, &run, &selection, lane, places)?;
+        (Anew::Fields(fields), done)
+    } else {
+        let done = replay::plates(kafka, old, &name, Some(screen), &selection, lane, runtime)?;
+        (Anew::Embedding, done)
+    };
+    let announced = submit(kafka, &run, &added, lane, runtime).map_err(ReplayError::from)?;
+    done.plates += added.len();
+    done.published += announced.len() as u64;
+    Ok((anew, done))
 }

@@ -406,6 +406,7 @@ impl ComputeArgs {
                 libtorch: self.runtime.libtorch(),
                 threads: threads(resources.engine_threads, cores),
                 batch_items: resources.batch_size.max(1) as usize,
+                must_open: false,
             },
             // Enough to keep every stage busy; what it holds in bytes is bounded besides.
             in_flight_fields: 64,

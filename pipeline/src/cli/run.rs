@@ -104,6 +104,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(refuse_wrong_planes(&run, &plates))?;
     let mut settings = args.compute.worker_settings(&run.screen.resources, false)?;
     settings.lanes = vec![Urgency::Live];
+    settings.engine.must_open = true;
     settings.callbacks = args.callbacks.open(&runtime)?;
     let calls_back = |step: &&ExternalStep| {
         matches!(

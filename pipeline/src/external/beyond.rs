@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
+use tracing::field::display;
 use wellspring_workloads::profile::{Treatment, WellProfile};
 use wellspring_workloads::screen::ExternalStep;
 use wellspring_workloads::screen::graph::Level;
@@ -320,7 +321,8 @@ impl<'a> Asker<'a> {
             ..Place::default()
         };
         let message = error.chain();
-        tracing::error!(step = step.name, ?about, message, "dead letter");
+        let (plate, well) = (about.plate.as_ref().map(display), about.well.map(display));
+        tracing::error!(step = step.name, plate, well, message, "dead letter");
         let asked = request.map_or_else(|| "{}".to_owned(), Request::to_line);
         let attempt = request.map_or(1, |request| request.attempt);
         let by = (attempt, self.asking.worker);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -14,7 +15,7 @@ use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{Topic, create_missing};
 use wellspring::resolve::{StoredLetter, read_letters};
 
-use crate::common::{PATIENCE, dead_letters, models, run_json, start_broker, wellspring};
+use crate::common::{PATIENCE, Running, dead_letters, models, run_json, start_broker, wait_for, wellspring};
 use crate::{FIELDS, assert_each_once, by_subject, few_wells, records, run};
 
 #[test]
@@ -231,4 +232,57 @@ fn events_nobody_can_read_are_dead_letters_and_a_plate_announced_thrice_is_plann
     for topic in [Topic::Tasks, Topic::Features] {
         assert_each_once(&kafka, topic, FIELDS);
     }
+}
+
+/// A process that works for many runs lives on, and the other runs with it.
+#[test]
+fn a_network_whose_weights_are_not_there_costs_the_fields_of_its_own_run() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    few_wells(folder.path());
+    let (_broker, bootstrap) = start_broker(&models, &folder.path().join("broker"));
+    let plates = folder.path().join("plates");
+    let text = std::fs::read_to_string(plates.join("screen.toml")).unwrap();
+    let absent = format!("{text}\n[model]\nname = \"efficientnet-lite1\"\n");
+    let absent = absent.replacen("name = \"small\"", "name = \"absent\"", 1);
+    std::fs::write(plates.join("absent.toml"), absent).unwrap();
+    let submit = |file: &str| {
+        let mut command = wellspring(&models);
+        command
+            .arg("submit")
+            .arg(plates.join(file))
+            .args(["--kafka", &bootstrap]);
+        let said = command.output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let said = String::from_utf8(said.stdout).unwrap();
+        said.split_once(": ").unwrap().0.to_owned()
+    };
+    let (absent, whole) = (submit("absent.toml"), submit("screen.toml"));
+    let out = folder.path().join("results");
+    let mut serve = wellspring(&models);
+    serve
+        .args(["serve", "--retry-delays", "0", "--kafka", &bootstrap])
+        .arg("--out")
+        .arg(&out);
+    let _serving = Running(serve.stdout(Stdio::null()).spawn().unwrap());
+    for (run, done) in [(&whole, FIELDS), (&absent, 0)] {
+        let file = out.join(run).join("run.json");
+        wait_for("the results", || file.exists());
+        let results: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(
+            (
+                &results["fields_done"],
+                &results["fields_failed"],
+                &results["lost"]
+            ),
+            (&Value::from(done), &Value::from(FIELDS - done), &Value::from(0))
+        );
+    }
+    let letters = dead_letters(&out.join(&absent));
+    assert_eq!(letters.len() as u64, FIELDS);
+    let message = letters[0]["message"].as_str().unwrap();
+    assert!(
+        letters[0]["class"] == "model" && message.contains("wellspring models pull"),
+        "{message}"
+    );
 }

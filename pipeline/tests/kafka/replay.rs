@@ -329,6 +329,50 @@ fn a_rerun_makes_anew_what_changed_and_nothing_else() {
         (&"embedding".into(), &1.into())
     );
 
+    // The plates that the screen names are its plates, whatever the run before had.
+    let listing = |plates: &str| {
+        let listed = text_of("").replacen("[images]\n", &format!("[images]\nplates = [{plates}]\n"), 1);
+        std::fs::write(&file, listed).unwrap();
+    };
+    let again = |options: &[&str]| {
+        let arguments = [
+            &["rerun", file.to_str().unwrap(), "--json", "--of", &old],
+            options,
+        ]
+        .concat();
+        command(&kafka, &arguments)
+    };
+    listing("\"P2\", \"P9\"");
+    let refused = again(&["--steps", "compare.."]);
+    let said = text(&refused.stderr);
+    assert!(
+        refused.status.code() == Some(2) && said.contains("no features of plate P9"),
+        "{said}"
+    );
+    let fifth: Value = serde_json::from_slice(&again(&["--steps", "images.."]).stdout).unwrap();
+    assert_eq!(fifth["plates"], 2);
+    let mut of_fifth: Vec<String> = all::<PlateReady>(&kafka, Topic::Plates)
+        .into_iter()
+        .filter(|event| event.run.as_deref() == fifth["run"].as_str())
+        .map(|event| event.plate.to_string())
+        .collect();
+    of_fifth.sort();
+    assert_eq!(of_fifth, ["P2", "P9"]);
+    let sixth: Value = serde_json::from_slice(&again(&["--plate", "P9"]).stdout).unwrap();
+    assert_eq!(
+        (&sixth["plates"], &sixth["anew"]),
+        (&1.into(), &"embedding".into())
+    );
+    let other = text_of("").replace("\"old\"", "\"other\"");
+    std::fs::write(&file, other).unwrap();
+    let refused = again(&[]);
+    let said = text(&refused.stderr);
+    assert!(
+        refused.status.code() == Some(2) && said.contains("one of screen 'old', not of 'other'"),
+        "{said}"
+    );
+    std::fs::write(&file, text_of("")).unwrap();
+
     // What failed is tried again where it failed. This letter came without its record.
     let failed = command(
         &kafka,
