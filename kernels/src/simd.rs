@@ -71,7 +71,7 @@ pub(crate) fn sift(row: &[f32], ends: [f32; 2], between: &mut [Between], kept: &
         row
     };
     for &v in row {
-        let mut keep = v <= ends[0] || !(v < ends[1]);
+        let mut keep = v <= ends[0] || v.partial_cmp(&ends[1]) != Some(std::cmp::Ordering::Less);
         for b in &mut *between {
             b.below += usize::from(v < b.lo);
             keep |= (b.lo..=b.hi).contains(&v);
