@@ -91,7 +91,7 @@ impl Replayed {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// No such run was submitted.
-    #[error("run '{run}' was never submitted; `wellspring plates list` shows runs and their plates")]
+    #[error("run '{run}' was never submitted; `wellspring runs list` shows what was")]
     NoSuchRun {
         /// The run.
         run: RunId,

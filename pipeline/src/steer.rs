@@ -47,7 +47,10 @@ pub enum SteerError {
         run: RunId,
     },
     /// It has ended.
-    #[error("run '{run}' is {state} already")]
+    #[error("run '{run}' is {state} already{}", match state {
+        RunState::Cancelled => "; raise [screen] version for a new run of the screen",
+        RunState::Open | RunState::Paused | RunState::Finished => "",
+    })]
     Ended {
         /// The run.
         run: RunId,

@@ -134,7 +134,7 @@ fn begin_with(step: &str, screen: &Screen) -> anyhow::Result<Begin> {
         None => {
             let known: Vec<&str> = graph.steps().iter().map(|step| step.name.as_str()).collect();
             bail!(
-                "--steps: the screen has no step '{name}'; its steps are {}",
+                "--steps: the screen has no step '{name}' to begin with (STEP..); its steps are {}",
                 known.join(", ")
             )
         }
