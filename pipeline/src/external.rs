@@ -135,18 +135,11 @@ impl ExternalError {
     /// Whether the same request may be answered another time.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::NotAllowed | Self::NoListener | Self::NoLocation { .. } | Self::Callback(_) => false,
             Self::Start { source, .. } => source.kind() != std::io::ErrorKind::NotFound,
             Self::Answer(AnswerError::Refused { retry, .. }) => *retry,
-            Self::Answer(_) => false,
-            // Too early, too many, timed out, or the server's fault.
-            Self::Status { status, .. } => [408, 410, 425, 429].contains(status) || *status >= 500,
-            Self::Ended { .. }
-            | Self::Deadline { .. }
-            | Self::Silent { .. }
-            | Self::Unreachable { .. }
-            | Self::Kafka(_)
-            | Self::Gone => true,
+            // Too early, too many, or timed out.
+            Self::Status { status, .. } if [408, 410, 425, 429].contains(status) => true,
+            _ => self.is_silence(),
         }
     }
 
@@ -158,6 +151,7 @@ impl ExternalError {
     /// Whether nothing was heard of the service that says it works at all.
     pub fn is_silence(&self) -> bool {
         match self {
+            // The server's fault.
             Self::Status { status, .. } => *status >= 500,
             Self::Ended { .. }
             | Self::Deadline { .. }
@@ -165,7 +159,12 @@ impl ExternalError {
             | Self::Unreachable { .. }
             | Self::Kafka(_)
             | Self::Gone => true,
-            _ => false,
+            Self::NotAllowed
+            | Self::NoListener
+            | Self::NoLocation { .. }
+            | Self::Callback(_)
+            | Self::Start { .. }
+            | Self::Answer(_) => false,
         }
     }
 

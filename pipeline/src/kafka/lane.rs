@@ -34,7 +34,7 @@ use super::topics::Topic;
 use super::{KafkaFailure, KafkaSettings};
 use crate::error::{Stage, StageError};
 use crate::failures::RetryPolicy;
-use crate::track::{LaneFacts, Tracked, Watermark};
+use crate::track::{LaneFacts, Tracked};
 
 /// A dead worker's partitions move within this time: the least that Kafka's brokers allow by default.
 const SESSION_TIMEOUT_MS: &str = "6000";
@@ -150,17 +150,7 @@ impl ConsumerContext for LaneContext {
                 held.assigned_once = true;
                 for partition in partitions.elements() {
                     let assignment = self.shared.assignments.fetch_add(1, Ordering::Relaxed);
-                    let fresh = HeldPartition {
-                        assignment,
-                        lease: Arc::default(),
-                        watermark: Watermark::default(),
-                        settled: BTreeMap::new(),
-                        begun: 0,
-                        standing: None,
-                        lost_a_ticket: false,
-                        in_doubt: false,
-                        unread: i64::MIN,
-                    };
+                    let fresh = HeldPartition::new(assignment);
                     held.partitions.insert(partition.partition(), fresh);
                 }
             }

@@ -53,6 +53,21 @@ pub(super) struct HeldPartition {
 }
 
 impl HeldPartition {
+    /// A partition that was just assigned.
+    pub(super) fn new(assignment: u64) -> Self {
+        Self {
+            assignment,
+            lease: Arc::default(),
+            watermark: Watermark::default(),
+            settled: BTreeMap::new(),
+            begun: 0,
+            standing: None,
+            lost_a_ticket: false,
+            in_doubt: false,
+            unread: i64::MIN,
+        }
+    }
+
     /// Whether the record at `offset` was not read before under this assignment; it is now. The offsets that are read only rise.
     pub(super) fn is_new(&mut self, offset: i64) -> bool {
         let is_new = offset >= self.unread;
@@ -312,23 +327,9 @@ mod tests {
         }
     }
 
-    fn partition() -> HeldPartition {
-        HeldPartition {
-            assignment: 1,
-            lease: Arc::default(),
-            watermark: Watermark::default(),
-            settled: BTreeMap::new(),
-            begun: 0,
-            standing: None,
-            lost_a_ticket: false,
-            in_doubt: false,
-            unread: i64::MIN,
-        }
-    }
-
     #[test]
     fn a_record_is_new_once() {
-        let mut partition = partition();
+        let mut partition = HeldPartition::new(1);
         let new = [4, 5, 5, 7, 4, 6, 8].map(|offset| partition.is_new(offset));
         assert_eq!(new, [true, true, false, true, false, false, true]);
     }
@@ -336,7 +337,7 @@ mod tests {
     #[test]
     fn a_batch_of_an_earlier_assignment_puts_nothing_in_doubt() {
         let mut held = Held::default();
-        held.partitions.insert(3, partition());
+        held.partitions.insert(3, HeldPartition::new(1));
         let batch = |assignment| [(3, assignment, Standing::default())];
         held.doubt(&batch(9), true);
         assert!(!held.partitions[&3].in_doubt);
