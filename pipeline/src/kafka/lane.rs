@@ -2,7 +2,7 @@
 //!
 //! Records enter from Kafka and leave as [`Tracked`] work on a bounded channel; settled tickets come back, and
 //! their records go to Kafka in transactions that carry the offsets they answer. Results that finish out of order are
-//! held until every earlier record of their partition is settled ([`Watermark`]), and what is
+//! held until every earlier record of their partition is settled (`track::Watermark`), and what is
 //! in flight or held is bounded by one limit. Two threads: `source` never stops polling, `publisher` publishes.
 //! What fails stops the lane; nothing past the failed record is committed, so it is done again by whoever reads the
 //! partition next. A record that ends the process itself, again and again, is recognised (`held::Standing`) and
