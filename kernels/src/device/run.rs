@@ -35,20 +35,22 @@ pub(super) fn recipe(
 ) -> Result<Vec<Tensor>, KernelError> {
     let (plan, target, output) = plan(recipe);
     adapter.with(|gpu| {
-        match (gpu.check(&plan), recipe.channels()) {
-            (Err(KernelError::TooLarge { .. }), Some(parts)) => {
-                return images
-                    .iter()
-                    .map(|image| channels(gpu, recipe, &parts, image))
-                    .collect();
+        match gpu.check(&plan) {
+            Ok(()) => {}
+            Err(KernelError::TooLarge { .. }) => {
+                // The channels of a recipe have copies of its illumination functions.
+                return match recipe.channels() {
+                    Some(parts) => images
+                        .iter()
+                        .map(|image| channels(gpu, recipe, &parts, image))
+                        .collect(),
+                    None => images
+                        .iter()
+                        .map(|image| one_channel(gpu, recipe, image.pixels()))
+                        .collect(),
+                };
             }
-            (Err(KernelError::TooLarge { .. }), None) => {
-                return images
-                    .iter()
-                    .map(|image| one_channel(gpu, recipe, image.pixels()))
-                    .collect();
-            }
-            (checked, _) => checked?,
+            Err(error) => return Err(error),
         }
         let mut tensors = Vec::with_capacity(images.len());
         let mut waiting = VecDeque::with_capacity(RING);
