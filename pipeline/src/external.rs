@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use wellspring_workloads::screen::ExternalStep;
 use wellspring_workloads::screen::graph::Level;
 
 use crate::error::{Domain, FailureClass, Retry, Stage, StageError};
@@ -73,11 +74,16 @@ pub enum ExternalError {
         /// The last line of its standard error.
         last: String,
     },
+    /// The program wrote something else than an answer.
+    #[error("{0}; standard output is for answers, messages for people belong on standard error")]
+    Printed(AnswerError),
     /// No answer within the deadline.
-    #[error("no answer within {ms} ms")]
+    #[error("no answer within {ms} ms{}", if *accepted { ", though the service said 202 Accepted" } else { "" })]
     Deadline {
         /// The deadline.
         ms: u64,
+        /// Whether the service said that there would be one.
+        accepted: bool,
     },
     /// Neither an answer nor a sign of life.
     #[error("nothing was heard for {ms} ms: neither an answer nor a heartbeat")]
@@ -164,12 +170,21 @@ impl ExternalError {
             | Self::NoLocation { .. }
             | Self::Callback(_)
             | Self::Start { .. }
+            | Self::Printed(_)
             | Self::Answer(_) => false,
         }
     }
 
-    /// As the failure of a stage, which names the step.
-    pub fn stage_error(self, step: &str) -> StageError {
+    /// The same of a service that had said that there would be an answer.
+    fn after_accepting(self) -> Self {
+        match self {
+            Self::Deadline { ms, .. } => Self::Deadline { ms, accepted: true },
+            other => other,
+        }
+    }
+
+    /// As the failure of a stage, which names the step and how it is reached.
+    pub fn stage_error(self, step: &ExternalStep) -> StageError {
         let again = self.may_pass();
         let class = match self {
             Self::NotAllowed | Self::NoListener | Self::Start { .. } => FailureClass::Configuration,
@@ -181,7 +196,8 @@ impl ExternalError {
             domain: if again { Domain::External } else { Domain::Input },
             retry: if again { Retry::Backoff } else { Retry::Never },
             source: Box::new(OfStep {
-                step: step.to_owned(),
+                step: step.name.clone(),
+                service: step.service.describe(),
                 source: self,
             }),
         }
@@ -190,9 +206,10 @@ impl ExternalError {
 
 /// A failure with the step it belongs to.
 #[derive(Debug, thiserror::Error)]
-#[error("step '{step}'")]
+#[error("step '{step}' ({service})")]
 struct OfStep {
     step: String,
+    service: String,
     source: ExternalError,
 }
 
@@ -255,7 +272,7 @@ async fn ask_all(services: &Services, field: &mut Embedded) -> Result<(), StageE
         let answer = services
             .ask(step, &mut request, |answer| answer.columns(step))
             .await;
-        let answer = answer.map_err(|error| error.stage_error(&step.name))?;
+        let answer = answer.map_err(|error| error.stage_error(step))?;
         if let Some(place) = answers.get_mut(index) {
             *place = Some(answer);
         }

@@ -47,7 +47,7 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// It is not JSON, or not of this form.
-    #[error("the answer cannot be read ({source}): {text}; messages for people belong on standard error")]
+    #[error("the answer cannot be read ({source}): {text}")]
     Unreadable {
         /// Its beginning.
         text: String,
@@ -263,7 +263,7 @@ mod tests {
         let good = columns(r#"{"correlation_id": "a#1", "features": {"area": 2.5, "count": 3}}"#);
         assert_eq!(good.unwrap(), [3.0, 2.5]);
         for (text, part) in [
-            ("Loading the model", "belong on standard error"),
+            ("Loading the model", "cannot be read"),
             (r#"{"features": {"area": NaN, "count": 3}}"#, "cannot be read"),
             (r#"{"features": {"area": 2.5}}"#, "no column 'count'"),
             (

@@ -289,7 +289,7 @@ impl<'a> Asker<'a> {
         let answer = self.wait(services.ask(step, &mut request, read))?;
         failpoint::pass("collector", "asked");
         let failed = |error: ExternalError| {
-            self.fail(step, about, &error.stage_error(&step.name), Some(&request));
+            self.fail(step, about, &error.stage_error(step), Some(&request));
         };
         Ok(answer.map_err(failed).ok())
     }

@@ -201,7 +201,7 @@ impl Process {
             match self.hear(Instant::now() + wait, job) {
                 Ok(Said::TooLong) => return Err(AnswerError::TooLong.into()),
                 Ok(Said::Line(line)) => {
-                    let answer = Answer::read(&line)?;
+                    let answer = Answer::read(&line).map_err(ExternalError::Printed)?;
                     if !answer.is_of(request) {
                         tracing::debug!(
                             id = answer.correlation_id,

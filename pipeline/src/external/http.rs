@@ -87,11 +87,12 @@ impl Http {
                     let (left, late) = patience.next();
                     if left <= poll && matches!(late, ExternalError::Deadline { .. }) {
                         tokio::time::sleep(left).await;
-                        return Err(late);
+                        return Err(late.after_accepting());
                     }
                     tokio::time::sleep(poll).await;
                     let get = self.client.get(location.clone());
-                    answered = match within(patience, self.send(location.as_str(), get)).await? {
+                    let asked = within(patience, self.send(location.as_str(), get)).await;
+                    answered = match asked.map_err(ExternalError::after_accepting)? {
                         // A service may give the place once.
                         Answered::Accepted => Answered::Later(location),
                         other => other,
@@ -134,6 +135,7 @@ impl Http {
                 Ok(Some(Ok(answer))) if answer.is_heartbeat() => {}
                 Ok(Some(said)) => return Ok(said?),
                 Ok(None) => return Err(ExternalError::Gone),
+                Err(_) if accepted => return Err(late.after_accepting()),
                 Err(_) => return Err(late),
             }
         }

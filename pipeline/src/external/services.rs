@@ -211,7 +211,11 @@ impl Patience {
             Some(ms) if Duration::from_millis(ms) < left => {
                 (Duration::from_millis(ms), ExternalError::Silent { ms })
             }
-            _ => (left, ExternalError::Deadline { ms: self.deadline_ms }),
+            _ => (left, {
+                let ms = self.deadline_ms;
+                let accepted = false;
+                ExternalError::Deadline { ms, accepted }
+            }),
         }
     }
 }

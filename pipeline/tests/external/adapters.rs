@@ -87,13 +87,22 @@ fn a_command_is_ended_and_started_anew_where_it_is_late_silent_or_out_of_form() 
     assert_eq!(ask(&short, "H02").unwrap(), first, "the process stays");
     let late = ask(&short, "A01").unwrap_err();
     assert!(
-        matches!(late, ExternalError::Deadline { ms: 2_000 }) && late.may_pass(),
+        matches!(
+            late,
+            ExternalError::Deadline {
+                ms: 2_000,
+                accepted: false
+            }
+        ) && late.may_pass(),
         "{late}"
     );
     assert_ne!(ask(&short, "H03").unwrap(), first, "another process");
     let wrong = ask(&short, "A02").unwrap_err();
     assert!(
-        wrong.to_string().contains("loading") && !wrong.may_pass(),
+        wrong
+            .to_string()
+            .contains("loading; standard output is for answers")
+            && !wrong.may_pass(),
         "{wrong}"
     );
     let ended = ask(&short, "A03").unwrap_err();
@@ -226,7 +235,12 @@ fn a_web_service_answers_at_once_or_later_or_says_why_not() {
         ("A03", 60_000, "503: warming up", true),
         ("A04", 60_000, "400: no such channel", false),
         ("A05", 500, "no answer within 500 ms", true),
-        ("A06", 500, "no answer within 500 ms", true),
+        (
+            "A06",
+            500,
+            "no answer within 500 ms, though the service said 202",
+            true,
+        ),
         ("A07", 60_000, "202 without a Location", false),
         ("A08", 60_000, "that of another request", false),
         ("A09", 60_000, "more than 16 MiB", false),

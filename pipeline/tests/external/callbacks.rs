@@ -81,7 +81,16 @@ fn a_service_that_calls_back_is_heard_and_told_what_became_of_its_answer() {
     assert_eq!(ask("A01", 60_000).unwrap(), [1.0]);
     assert_eq!(ask("A02", 60_000).unwrap(), [1.0], "before it has said 202");
     let late = ask("A03", 500).unwrap_err();
-    assert!(matches!(late, ExternalError::Deadline { ms: 500 }), "{late}");
+    assert!(
+        matches!(
+            late,
+            ExternalError::Deadline {
+                ms: 500,
+                accepted: true
+            }
+        ),
+        "{late}"
+    );
     assert_eq!(ask("A04", 60_000).unwrap(), [4.0]);
     assert_eq!(ask("A05", 60_000).unwrap(), [1.0]);
     assert_eq!(

@@ -88,15 +88,10 @@ pub(super) fn ask(
                         plate: request.plate.clone(),
                         well: request.well,
                     };
-                    asker.fail(step, about, &error.stage_error(&step.name), Some(&request));
+                    asker.fail(step, about, &error.stage_error(step), Some(&request));
                 }
                 (Err(error), Some(first)) if *first == request => {
-                    asker.fail(
-                        step,
-                        of_plate.clone(),
-                        &error.stage_error(&step.name),
-                        Some(&request),
-                    );
+                    asker.fail(step, of_plate.clone(), &error.stage_error(step), Some(&request));
                 }
                 (Err(_), Some(_)) => {}
             }
