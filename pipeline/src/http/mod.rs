@@ -5,6 +5,7 @@
 //! with a request is told in a form for programs (`problem`), with a bearer token or a client certificate as the
 //! only ways in from elsewhere. Fails to open where the address, the token or a TLS file cannot be used.
 
+mod bounded;
 mod events;
 pub(crate) mod problem;
 pub(crate) mod served;

@@ -10,10 +10,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::bounded::Bounded;
 use super::tls::TlsListener;
 
 /// The longest that requests are waited for when it is closed.
 const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Connections that are open at once.
+const CONNECTIONS: usize = 1_024;
+/// The longest that nothing passes over one: more than any request takes to be answered.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// An address cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +62,13 @@ impl Served {
             Some(acceptor) => {
                 let listener = TlsListener::new(tcp, acceptor).map_err(listen)?;
                 tokio::spawn(
-                    axum::serve(listener, router)
+                    axum::serve(Bounded::new(listener, CONNECTIONS, SILENCE), router)
                         .with_graceful_shutdown(closed)
                         .into_future(),
                 )
             }
             None => tokio::spawn(
-                axum::serve(tcp, router)
+                axum::serve(Bounded::new(tcp, CONNECTIONS, SILENCE), router)
                     .with_graceful_shutdown(closed)
                     .into_future(),
             ),
