@@ -15,7 +15,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
-use wellspring_workloads::screen::{Screen, ScreenName};
+use wellspring_workloads::screen::{ExternalStep, Screen, ScreenName};
 use wellspring_workloads::words::{Barcode, FieldId};
 
 use self::copy::{NewRun, take_over};
@@ -262,7 +262,8 @@ impl Old {
                 // Steps of coarser levels are asked anew, of whatever the features come to.
                 ("[[steps]]", {
                     let of_fields = screen.steps.iter().filter(|step| step.level.is_field());
-                    serde_json::to_value((&screen.networks, of_fields.collect::<Vec<_>>()))
+                    let asked: Vec<_> = of_fields.map(ExternalStep::without_patience).collect();
+                    serde_json::to_value((&screen.networks, asked))
                 }),
             ]
         };

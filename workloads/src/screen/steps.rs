@@ -127,6 +127,22 @@ impl Service {
 }
 
 impl ExternalStep {
+    /// The step without how long and how often it is asked, which changes none of its answers.
+    pub fn without_patience(&self) -> Self {
+        let mut step = Self {
+            deadline_ms: 0,
+            attempts: 0,
+            backoff_ms: 0,
+            heartbeat_ms: None,
+            in_flight: 0,
+            ..self.clone()
+        };
+        if let Service::Http { poll_ms, reply, .. } = &mut step.service {
+            (*poll_ms, *reply) = (0, Reply::default());
+        }
+        step
+    }
+
     /// The names of its feature columns.
     pub fn feature_names(&self) -> impl Iterator<Item = String> + '_ {
         self.columns
@@ -138,4 +154,34 @@ impl ExternalStep {
 /// The nearest of the columns a step was to answer with, for messages about an answer.
 pub fn nearest_column<'s>(step: &'s ExternalStep, written: &str) -> Option<&'s str> {
     nearest(written, step.columns.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_step_is_waited_for_is_told_from_what_it_answers() {
+        let step = |patience: &str, url: &str, reply: &str, column: &str| -> ExternalStep {
+            let text = format!(
+                r#"{{"name": "spots", "kind": "external", "inputs": ["images"], "columns": ["{column}"],
+                    {patience}, "service": {{"http": {{"url": "{url}", {reply}}}}}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let short =
+            r#""deadline_ms": 1000, "attempts": 1, "backoff_ms": 1, "heartbeat_ms": null, "in_flight": 1"#;
+        let long =
+            r#""deadline_ms": 9000, "attempts": 3, "backoff_ms": 5, "heartbeat_ms": 7, "in_flight": 9"#;
+        let one = step(short, "http://a/", r#""poll_ms": 1000"#, "n");
+        let other = step(long, "http://a/", r#""poll_ms": 5, "reply": "callback""#, "n");
+        assert_ne!(one, other);
+        assert_eq!(one.without_patience(), other.without_patience());
+        for other in [
+            step(short, "http://b/", r#""poll_ms": 1000"#, "n"),
+            step(short, "http://a/", r#""poll_ms": 1000"#, "m"),
+        ] {
+            assert_ne!(one.without_patience(), other.without_patience());
+        }
+    }
 }
