@@ -45,6 +45,7 @@ pub mod report;
 pub mod rerun;
 pub mod resolve;
 pub mod results;
+pub mod retries;
 pub mod runs;
 pub mod schemas;
 pub mod scratch;

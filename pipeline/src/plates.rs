@@ -81,6 +81,13 @@ pub struct InRun {
     pub remarks: Vec<String>,
 }
 
+impl InRun {
+    /// Whether its profiles are still to come.
+    pub fn is_left(&self) -> bool {
+        self.state < PlateState::Profiled && self.course != Course::Cancelled
+    }
+}
+
 // serde hands over a reference.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
 fn is_open(course: &Course) -> bool {
@@ -161,7 +168,7 @@ impl KnownRun {
         }
     }
 
-    /// How far it is.
+    /// How far it is, whatever was done with its plates.
     pub fn state(&self) -> RunState {
         match (self.course, self.finished) {
             (Course::Cancelled, _) => RunState::Cancelled,
@@ -227,6 +234,19 @@ impl Board {
     pub fn plates_of<'a>(&'a self, run: &'a str) -> impl Iterator<Item = (&'a Barcode, &'a InRun)> {
         let in_run = move |(plate, known): (&'a Barcode, &'a Plate)| Some((plate, known.runs.get(run)?));
         self.plates.iter().filter_map(in_run)
+    }
+
+    /// How far a run is; one whose plates that are left to do are all paused is paused.
+    pub fn state_of(&self, run: &str, known: &KnownRun) -> RunState {
+        let state = known.state();
+        let left = self.plates_of(run).map(|(_, plate)| plate);
+        let mut left = left.filter(|plate| plate.is_left()).peekable();
+        match state {
+            RunState::Open if left.peek().is_some() && left.all(|plate| plate.course == Course::Paused) => {
+                RunState::Paused
+            }
+            state => state,
+        }
     }
 
     fn learn(&mut self, record: &TailRecord) {
@@ -451,5 +471,36 @@ impl Followed {
 
     fn lock(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_run_whose_plates_that_are_left_are_all_paused_is_paused() {
+        let screen = "[screen]\nname = \"s\"\n[profiles]\n[controls]\nreference = { role = \"a\" }\n\
+                      phenotype = { role = \"b\" }\n";
+        let screen = wellspring_workloads::screen::Screen::parse(screen, "s.toml").unwrap();
+        let mut board = Board::default();
+        let mut tell = |status: Value| {
+            board.told(serde_json::from_value(status).unwrap());
+            board.state_of("r", board.run("r").unwrap())
+        };
+        let steered = |plate: &str, action: &str| json!({ "status": "plate_steered", "run": "r", "plate": plate, "action": action, "time_ms": 2 });
+        let profiled = |plate: &str| json!({ "status": "plate_profiled", "run": "r", "plate": plate });
+        let plates = ["P1", "P2", "P3"];
+        let submitted = json!({ "status": "run_submitted", "run": "r", "screen": screen, "plates": plates, "time_ms": 1 });
+        assert_eq!(tell(submitted), RunState::Open);
+        assert_eq!(tell(steered("P1", "paused")), RunState::Open);
+        assert_eq!(tell(profiled("P2")), RunState::Open);
+        assert_eq!(tell(steered("P3", "cancelled")), RunState::Paused);
+        assert_eq!(tell(steered("P1", "resumed")), RunState::Open);
+        // A plate that is done waits for nobody.
+        tell(steered("P1", "paused"));
+        assert_eq!(tell(profiled("P1")), RunState::Open);
     }
 }

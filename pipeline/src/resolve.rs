@@ -98,6 +98,45 @@ pub enum ResolveError {
     },
 }
 
+/// How many letters nobody has dealt with yet.
+#[derive(Debug, Default)]
+pub struct OpenLetters {
+    counts: BTreeMap<RunId, BTreeMap<Option<Barcode>, usize>>,
+}
+
+impl OpenLetters {
+    /// Counts those on the topic. Blocking.
+    ///
+    /// # Errors
+    /// Kafka cannot be read.
+    pub fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
+        let mut this = Self::default();
+        for StoredLetter { letter, resolved, .. } in read_letters(kafka)? {
+            if let (Some(run), None) = (letter.run, resolved) {
+                *this
+                    .counts
+                    .entry(run)
+                    .or_default()
+                    .entry(letter.plate)
+                    .or_default() += 1;
+            }
+        }
+        Ok(this)
+    }
+
+    /// Those of a run, its plates' included.
+    pub fn of_run(&self, run: &str) -> usize {
+        self.counts.get(run).into_iter().flat_map(BTreeMap::values).sum()
+    }
+
+    /// Those of a plate in a run.
+    pub fn of_plate(&self, run: &str, plate: &Barcode) -> usize {
+        let plates = self.counts.get(run);
+        let letters = plates.and_then(|plates| plates.get(&Some(plate.clone())));
+        letters.copied().unwrap_or(0)
+    }
+}
+
 /// Every letter on the topic, in order. Blocking.
 pub fn read_letters(kafka: &KafkaSettings) -> Result<Vec<StoredLetter>, KafkaFailure> {
     let mut resolved = HashMap::new();

@@ -147,11 +147,14 @@ pub fn planner(
     })
 }
 
+/// The role that hands back what waits to be tried again.
+pub const RETRIER: &str = "retrier";
+
 /// Starts a retrier: records that failed go back to their topic when they are due.
 pub fn retrier(kafka: &KafkaSettings, runtime: &Handle) -> Result<Role, KafkaFailure> {
     let settings = LaneSettings {
         topic: Topic::Retries,
-        role: "retrier",
+        role: RETRIER,
         in_flight: 256,
         per_partition: None,
         company: Company::default(),

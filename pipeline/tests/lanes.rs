@@ -16,13 +16,14 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use wellspring::clock::now_ms;
 use wellspring::error::{FailureClass, Stage, StageError};
 use wellspring::events::Status;
-use wellspring::failures::{DELAY, DUE};
+use wellspring::failures::{CLASS, DELAY, DUE, ERROR};
 use wellspring::kafka::home::Home;
 use wellspring::kafka::lane::{Company, Inbound, Lane, LaneSettings, Work};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::tail::Tail;
-use wellspring::kafka::topics::{Topic, create_missing};
+use wellspring::kafka::topics::{PARKED, Topic, create_missing};
 use wellspring::kafka::{KafkaFailure, KafkaSettings, OutRecord};
+use wellspring::retries::waiting;
 use wellspring::runs::{Run, Runs};
 use wellspring::track::{Outcome, Tracked};
 use wellspring_broker::EmbeddedBroker;
@@ -310,6 +311,55 @@ fn a_record_that_is_not_due_waits_and_holds_up_no_other_partition() {
     wait_for("polls of a lane that waits", || lane.polls() >= polls + 20);
     assert!(work.try_recv().is_err());
     end(lane, work);
+}
+
+#[test]
+fn what_waits_to_be_tried_again_is_told_by_plate_and_failure() {
+    let broker = Broker::start();
+    let task = |plate: &str, field: u32, partition: i32, due: u64, failure: Option<&str>| {
+        let value =
+            serde_json::json!({ "run": "r", "plate": plate, "well": "A01", "field": field, "images": [] });
+        let mut headers = vec![(DUE, due.to_string())];
+        if let Some(failure) = failure {
+            headers.extend([(CLASS, "network".to_owned()), (ERROR, failure.to_owned())]);
+        }
+        OutRecord {
+            partition: Some(partition),
+            headers,
+            value: serde_json::to_vec(&value).unwrap(),
+            ..record(Topic::Retries, plate)
+        }
+    };
+    let now = now_ms();
+    let soon = now + 3_600_000;
+    broker.publish(&[
+        task("P0", 1, 0, now.saturating_sub(1), Some("answered")),
+        task("P1", 1, 0, soon, Some("no route")),
+        task("P1", 2, 1, soon + 5, Some("no route")),
+        // It failed once; it waits because its run is paused.
+        task("P2", 1, PARKED, soon + 1, Some("earlier")),
+    ]);
+    let (lane, work) = broker.lane(Topic::Retries, "retrier", 8);
+    let tracked = work.recv_blocking().unwrap();
+    tracked.ticket.settle(Outcome::Publish(Vec::new()));
+    // Committed before it ends.
+    end(lane, work);
+    let told: Vec<_> = waiting(&broker.kafka)
+        .unwrap()
+        .into_iter()
+        .map(|of| {
+            let plate = of.plate.unwrap().to_string();
+            (plate, of.records, of.first_ms, of.last_ms, of.class, of.error)
+        })
+        .collect();
+    let failed = (Some("network".to_owned()), Some("no route".to_owned()));
+    assert_eq!(
+        told,
+        [
+            ("P1".to_owned(), 2, soon, soon + 5, failed.0, failed.1),
+            ("P2".to_owned(), 1, soon + 1, soon + 1, None, None),
+        ]
+    );
 }
 
 #[test]

@@ -20,6 +20,7 @@ use wellspring::{plan, submit};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use super::common::{KafkaArgs, LaneArg, end_requested, read_screen, runtime};
+use super::runs::Overview;
 use super::say;
 
 /// Missing things that are named for a plate.
@@ -197,7 +198,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Pause(steered) => steered.execute(Steering::Paused, "paused")?,
         Command::Resume(steered) => steered.execute(Steering::Resumed, "resumed")?,
         Command::Cancel(steered) => steered.execute(Steering::Cancelled, "cancelled")?,
-        Command::List { kafka } => list(&Board::read(&kafka.settings()?)?),
+        Command::List { kafka } => list(&Overview::read(&kafka.settings()?)?),
         Command::Show { plate, kafka } => {
             let board = Board::read(&kafka.settings()?)?;
             let known = board.plate(&plate);
@@ -328,7 +329,8 @@ fn held_back(
     Ok(held)
 }
 
-fn list(board: &Board) {
+fn list(all: &Overview) {
+    let Overview { board, letters } = all;
     for (plate, known) in board.plates() {
         for (run, of_run) in &known.runs {
             let state = match board.run(run).map(KnownRun::state) {
@@ -338,13 +340,18 @@ fn list(board: &Board) {
                     ));
                     continue;
                 }
-                // What an operator did with the run is more than how far the plate came.
-                Some(state @ (RunState::Paused | RunState::Cancelled)) => state.to_string(),
-                Some(RunState::Open | RunState::Finished) => match of_run.course {
-                    Course::Open => of_run.state.to_string(),
-                    Course::Paused => RunState::Paused.to_string(),
-                    Course::Cancelled => RunState::Cancelled.to_string(),
+                Some(RunState::Cancelled) => RunState::Cancelled.to_string(),
+                Some(_) if of_run.course == Course::Cancelled => RunState::Cancelled.to_string(),
+                // What is done waits for nobody.
+                Some(state) if of_run.is_left() => match (state, of_run.course) {
+                    (RunState::Paused, _) | (_, Course::Paused) => RunState::Paused.to_string(),
+                    _ => of_run.state.to_string(),
                 },
+                Some(_) => of_run.state.to_string(),
+            };
+            let letters = match letters.of_plate(run, plate) {
+                0 => String::new(),
+                letters => format!("\t{}", say::counted(letters, "dead letter")),
             };
             let reasons = of_run
                 .held
@@ -353,8 +360,8 @@ fn list(board: &Board) {
                 .chain(&of_run.remarks);
             let reasons: String = reasons.map(|reason| format!("\t{reason}")).collect();
             say::line(format_args!(
-                "{run}\t{plate}\t{}\t{} of {} fields planned{}",
-                state, of_run.fields_planned, of_run.fields_expected, reasons
+                "{run}\t{plate}\t{state}\t{} of {} fields planned{letters}{reasons}",
+                of_run.fields_planned, of_run.fields_expected
             ));
         }
         if known.runs.is_empty() {

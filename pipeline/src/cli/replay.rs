@@ -99,7 +99,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let selection = common.selection()?;
     let screen = common.screen.as_deref().map(read_screen).transpose()?;
     let runtime = runtime()?;
-    runtime.block_on(topics::create_missing(&kafka))?;
+    runtime.block_on(topics::complete(&kafka))?;
     let done = if of == "features" {
         let scratch = std::env::temp_dir();
         replay::features(&kafka, &common.run, &common.name, screen, &selection, &scratch)?
@@ -118,8 +118,11 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         say::line(serde_json::to_string(&done)?);
     } else {
         say::line(format_args!(
-            "{}: {} plates, {} {of} replayed now, {} before",
-            done.run, done.plates, done.published, done.published_before
+            "{}: {}, {} {of} replayed now, {} before",
+            done.run,
+            say::counted(done.plates, "plate"),
+            done.published,
+            done.published_before
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -65,7 +65,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let kafka = args.kafka.settings()?;
     let runtime = runtime()?;
     let mut screen = read_screen(&args.screen)?;
-    runtime.block_on(topics::create_missing(&kafka))?;
+    runtime.block_on(topics::complete(&kafka))?;
     let old = match args.of {
         Some(old) => old,
         None => last_run(&kafka, &screen.name)?,
@@ -120,7 +120,11 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         ),
         Anew::Embedding => format!("plates of {old} announced again"),
     };
-    say::line(format_args!("{}: {} plates, {how}", done.run, done.plates));
+    say::line(format_args!(
+        "{}: {}, {how}",
+        done.run,
+        say::counted(done.plates, "plate")
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,8 @@ use wellspring::diff::{Change, Difference, diff};
 use wellspring::events::{RunId, Steering};
 use wellspring::kafka::{KafkaSettings, topics};
 use wellspring::plates::{Board, InRun, KnownRun, PlateState, RunState};
+use wellspring::resolve::OpenLetters;
+use wellspring::retries::{Waiting, waiting};
 use wellspring::runs::Course;
 use wellspring::steer::steer;
 use wellspring_workloads::words::Barcode;
@@ -82,17 +84,25 @@ struct Steered {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::List { json, kafka } => list(&Board::read(&kafka.settings()?)?, json)?,
+        Command::List { json, kafka } => {
+            list(&Overview::read(&kafka.settings()?)?, json)?;
+        }
         Command::Show { run, kafka } => {
-            let board = Board::read(&kafka.settings()?)?;
-            let known = board.run(&run).with_context(|| {
+            let kafka = kafka.settings()?;
+            let all = Overview::read(&kafka)?;
+            let known = all.board.run(&run).with_context(|| {
                 format!("run '{run}' was never submitted; `wellspring runs list` shows all runs")
             })?;
             let shown = Shown {
-                line: Line::of(&board, &run, known),
-                plates: board
+                line: Line::of(&all, &run, known),
+                plates: all
+                    .board
                     .plates_of(&run)
                     .map(|(plate, of)| (plate.clone(), of))
+                    .collect(),
+                retries: waiting(&kafka)?
+                    .into_iter()
+                    .filter(|waiting| waiting.run.as_ref() == Some(&run))
                     .collect(),
             };
             say::line(serde_json::to_string_pretty(&shown)?);
@@ -127,7 +137,7 @@ pub(super) fn steer_all(
     action: Steering,
     done: &str,
 ) -> anyhow::Result<()> {
-    runtime()?.block_on(topics::create_missing(kafka))?;
+    runtime()?.block_on(topics::complete(kafka))?;
     for run in runs {
         let before = if steer(kafka, run, action)? {
             ""
@@ -137,6 +147,21 @@ pub(super) fn steer_all(
         say::line(format_args!("{run}\t{done}{before}"));
     }
     Ok(())
+}
+
+/// What lists are made of.
+pub(super) struct Overview {
+    pub(super) board: Board,
+    pub(super) letters: OpenLetters,
+}
+
+impl Overview {
+    pub(super) fn read(kafka: &KafkaSettings) -> anyhow::Result<Self> {
+        Ok(Self {
+            board: Board::read(kafka)?,
+            letters: OpenLetters::read(kafka)?,
+        })
+    }
 }
 
 /// A run in a list.
@@ -149,6 +174,10 @@ pub(super) struct Line<'a> {
     plates: usize,
     plates_planned: usize,
     plates_profiled: usize,
+    /// Of the plates that are profiled.
+    plates_held_back: usize,
+    /// Open ones.
+    dead_letters: usize,
     /// Of the plates that are planned.
     fields_expected: u64,
     fields_done: Option<u32>,
@@ -161,6 +190,8 @@ struct Shown<'a> {
     line: Line<'a>,
     #[serde(rename = "of_plates")]
     plates: std::collections::BTreeMap<Barcode, &'a InRun>,
+    /// What waits to be tried again.
+    retries: Vec<Waiting>,
 }
 
 impl<'a> Line<'a> {
@@ -176,7 +207,7 @@ impl<'a> Line<'a> {
         self.submitted_ms
     }
 
-    /// Name, state, plates, those planned, those profiled, fields planned.
+    /// Name, state, plates, those planned, those profiled, those held back, fields planned, dead letters.
     pub(super) fn cells(&self) -> Vec<String> {
         vec![
             self.run.to_owned(),
@@ -184,38 +215,43 @@ impl<'a> Line<'a> {
             self.plates.to_string(),
             self.plates_planned.to_string(),
             self.plates_profiled.to_string(),
+            self.plates_held_back.to_string(),
             self.fields_expected.to_string(),
+            self.dead_letters.to_string(),
         ]
     }
 
-    pub(super) fn of(board: &'a Board, run: &'a str, known: &'a KnownRun) -> Self {
+    pub(super) fn of(all: &'a Overview, run: &'a str, known: &'a KnownRun) -> Self {
         let mut line = Self {
             run,
             screen: &known.screen,
-            state: known.state(),
+            state: all.board.state_of(run, known),
             submitted_ms: known.submitted_ms,
             plates: known.plates.len(),
             plates_planned: 0,
             plates_profiled: 0,
+            plates_held_back: 0,
+            dead_letters: all.letters.of_run(run),
             fields_expected: 0,
             fields_done: known.finished.map(|(done, _)| done),
             fields_failed: known.finished.map(|(_, failed)| failed),
         };
-        let members = board.plates_of(run);
+        let members = all.board.plates_of(run);
         for (_, plate) in members.filter(|(_, plate)| plate.course != Course::Cancelled) {
             line.fields_expected += u64::from(plate.fields_expected);
             line.plates_planned += usize::from(plate.state >= PlateState::Planned);
             line.plates_profiled += usize::from(plate.state >= PlateState::Profiled);
+            line.plates_held_back += usize::from(plate.state == PlateState::HeldBack);
         }
         line
     }
 }
 
-fn list(board: &Board, json: bool) -> anyhow::Result<()> {
-    let mut runs: Vec<_> = board.runs().collect();
+fn list(all: &Overview, json: bool) -> anyhow::Result<()> {
+    let mut runs: Vec<_> = all.board.runs().collect();
     runs.sort_by_key(|(_, known)| known.submitted_ms);
     for (run, known) in runs {
-        let line = Line::of(board, run, known);
+        let line = Line::of(all, run, known);
         if json {
             say::line(serde_json::to_string(&line)?);
             continue;
@@ -224,12 +260,20 @@ fn list(board: &Board, json: bool) -> anyhow::Result<()> {
             Some((done, failed)) => format!("{done} fields done, {failed} failed"),
             None => format!("{} fields planned", line.fields_expected),
         };
+        let held_back = match line.plates_held_back {
+            0 => String::new(),
+            held_back => format!(", {held_back} held back"),
+        };
+        let letters = match line.dead_letters {
+            0 => String::new(),
+            letters => format!("\t{}", say::counted(letters, "dead letter")),
+        };
         say::line(format_args!(
-            "{run}\t{}\t{}\t{} of {} plates profiled\t{fields}",
+            "{run}\t{}\t{}\t{} of {} profiled{held_back}\t{fields}{letters}",
             line.state,
             rfc3339(known.submitted_ms),
             line.plates_profiled,
-            line.plates
+            say::counted(line.plates, "plate"),
         ));
     }
     Ok(())

@@ -7,11 +7,11 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use wellspring::clock::rfc3339;
 use wellspring::events::{RunId, Steering};
-use wellspring::plates::{Board, RunState};
+use wellspring::plates::RunState;
 use wellspring_workloads::screen::ScreenName;
 
 use super::common::KafkaArgs;
-use super::runs::{Line, steer_all};
+use super::runs::{Line, Overview, steer_all};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -62,10 +62,10 @@ struct Steered {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::List { json, kafka } => list(&Board::read(&kafka.settings()?)?, json)?,
+        Command::List { json, kafka } => list(&Overview::read(&kafka.settings()?)?, json)?,
         Command::Show { screen, kafka } => {
-            let board = Board::read(&kafka.settings()?)?;
-            let runs = runs_of(&board, &screen)?;
+            let all = Overview::read(&kafka.settings()?)?;
+            let runs = runs_of(&all, &screen)?;
             say::line(serde_json::to_string_pretty(&Shown {
                 screen: &screen,
                 runs,
@@ -87,10 +87,10 @@ struct Shown<'a> {
 impl Steered {
     fn execute(&self, action: Steering, done: &str) -> anyhow::Result<()> {
         let kafka = self.kafka.settings()?;
-        let board = Board::read(&kafka)?;
+        let all = Overview::read(&kafka)?;
         let mut chosen = Vec::new();
         for screen in &self.screens {
-            let runs = runs_of(&board, screen)?;
+            let runs = runs_of(&all, screen)?;
             let going = runs
                 .iter()
                 .filter(|run| matches!(run.state(), RunState::Open | RunState::Paused));
@@ -107,18 +107,18 @@ impl Steered {
 }
 
 /// The runs of a screen, oldest first.
-fn runs_of<'a>(board: &'a Board, screen: &ScreenName) -> anyhow::Result<Vec<Line<'a>>> {
-    let runs = by_screen(board).remove(screen.as_str());
+fn runs_of<'a>(all: &'a Overview, screen: &ScreenName) -> anyhow::Result<Vec<Line<'a>>> {
+    let runs = by_screen(all).remove(screen.as_str());
     runs.with_context(|| {
         format!("screen '{screen}' was never submitted; `wellspring screens list` shows what was")
     })
 }
 
-fn by_screen(board: &Board) -> BTreeMap<&str, Vec<Line<'_>>> {
+fn by_screen(all: &Overview) -> BTreeMap<&str, Vec<Line<'_>>> {
     let mut screens: BTreeMap<&str, Vec<Line<'_>>> = BTreeMap::new();
-    for (run, known) in board.runs() {
+    for (run, known) in all.board.runs() {
         let runs = screens.entry(&known.screen).or_default();
-        runs.push(Line::of(board, run, known));
+        runs.push(Line::of(all, run, known));
     }
     for runs in screens.values_mut() {
         runs.sort_by_key(Line::submitted_ms);
@@ -126,8 +126,8 @@ fn by_screen(board: &Board) -> BTreeMap<&str, Vec<Line<'_>>> {
     screens
 }
 
-fn list(board: &Board, json: bool) -> anyhow::Result<()> {
-    for (screen, runs) in by_screen(board) {
+fn list(all: &Overview, json: bool) -> anyhow::Result<()> {
+    for (screen, runs) in by_screen(all) {
         if json {
             say::line(serde_json::to_string(
                 &serde_json::json!({ "screen": screen, "runs": runs }),

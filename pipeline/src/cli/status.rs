@@ -5,22 +5,26 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use wellspring::clock::now_ms;
 use wellspring::dead_letters::subject;
 use wellspring::kafka::backlog::{Backlog, Standing};
 use wellspring::kafka::topics::Urgency;
 use wellspring::kafka::{KafkaFailure, KafkaSettings};
-use wellspring::plates::{Board, RunState};
+use wellspring::plates::RunState;
 use wellspring::resolve::read_letters;
+use wellspring::retries::{Waiting, waiting};
 
 use super::calls::{Grid, Side};
 use super::common::{KafkaArgs, end_requested, runtime};
-use super::runs::Line;
+use super::runs::{Line, Overview};
 use super::say;
 
 /// Between the two looks that a rate needs, where only one is asked for.
 const GLANCE: Duration = Duration::from_secs(2);
-/// Lines of failures in the table.
+/// Lines of failures in a table.
 const MOST_FAILURES: usize = 20;
+/// Characters of an error in a table.
+const MOST_OF_ERROR: usize = 120;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -45,6 +49,7 @@ pub(crate) struct Args {
 struct Look<'a> {
     lanes: Vec<Lane>,
     runs: Vec<Line<'a>>,
+    retries: Vec<Waiting>,
     failures: Vec<Failure>,
 }
 
@@ -74,7 +79,6 @@ struct Failure {
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let kafka = args.kafka.settings()?;
     let runtime = runtime()?;
-    runtime.block_on(wellspring::kafka::topics::create_missing(&kafka))?;
     let end = end_requested(&runtime)?;
     let backlogs = Urgency::ALL
         .into_iter()
@@ -99,10 +103,11 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             .zip(now.iter().zip(&before))
             .map(|((lane, _), (now, before))| Lane::between(*lane, *before, *now, seconds))
             .collect();
-        let board = Board::read(&kafka)?;
+        let all = Overview::read(&kafka)?;
         let look = Look {
             lanes,
-            runs: runs(&board, args.all),
+            runs: runs(&all, args.all),
+            retries: waiting(&kafka)?,
             failures: failures(&kafka)?,
         };
         if args.json {
@@ -130,11 +135,12 @@ impl Lane {
     }
 }
 
-fn runs(board: &Board, all: bool) -> Vec<Line<'_>> {
-    let mut lines: Vec<Line<'_>> = board
+fn runs(all: &Overview, ended: bool) -> Vec<Line<'_>> {
+    let mut lines: Vec<Line<'_>> = all
+        .board
         .runs()
-        .filter(|(_, known)| all || matches!(known.state(), RunState::Open | RunState::Paused))
-        .map(|(run, known)| Line::of(board, run, known))
+        .filter(|(_, known)| ended || matches!(known.state(), RunState::Open | RunState::Paused))
+        .map(|(run, known)| Line::of(all, run, known))
         .collect();
     lines.sort_by_key(Line::submitted_ms);
     lines
@@ -190,12 +196,28 @@ impl Look<'_> {
                 ("plates", Side::Right),
                 ("planned", Side::Right),
                 ("profiled", Side::Right),
+                ("held back", Side::Right),
                 ("fields planned", Side::Right),
+                ("dead letters", Side::Right),
             ]);
             for run in &self.runs {
                 grid.push(run.cells());
             }
             say::line(grid.text().trim_end());
+        }
+        if !self.retries.is_empty() {
+            let mut grid = Grid::new(&[
+                ("waiting", Side::Right),
+                ("tried again in", Side::Right),
+                ("plate", Side::Left),
+                ("run", Side::Left),
+                ("because", Side::Left),
+            ]);
+            for waiting in self.retries.iter().take(MOST_FAILURES) {
+                grid.push(waits(waiting, now_ms()));
+            }
+            say::line(grid.text().trim_end());
+            tell_more(self.retries.len());
         }
         if !self.failures.is_empty() {
             let mut grid = Grid::new(&[
@@ -214,11 +236,37 @@ impl Look<'_> {
                 ]);
             }
             say::line(grid.text().trim_end());
-            if let Some(more @ 1..) = self.failures.len().checked_sub(MOST_FAILURES) {
-                say::line(format_args!("  and {more} more kinds"));
-            }
+            tell_more(self.failures.len());
         }
     }
+}
+
+fn tell_more(kinds: usize) {
+    if let Some(more @ 1..) = kinds.checked_sub(MOST_FAILURES) {
+        say::line(format_args!("  and {more} more kinds"));
+    }
+}
+
+/// What waits for the same reason, in a line.
+fn waits(waiting: &Waiting, now_ms: u64) -> Vec<String> {
+    let left = |due_ms: u64| duration(due_ms.saturating_sub(now_ms) as f64 / 1_000.0);
+    let (first, last) = (left(waiting.first_ms), left(waiting.last_ms));
+    let because = match (&waiting.class, &waiting.error) {
+        (None, _) => "paused".to_owned(),
+        (Some(class), None) => class.clone(),
+        (Some(class), Some(error)) => format!("{class}: {error}"),
+    };
+    vec![
+        waiting.records.to_string(),
+        if first == last {
+            first
+        } else {
+            format!("{first} to {last}")
+        },
+        waiting.plate.as_ref().map_or("-".to_owned(), ToString::to_string),
+        waiting.run.clone().unwrap_or_else(|| "-".to_owned()),
+        because.chars().take(MOST_OF_ERROR).collect(),
+    ]
 }
 
 /// A time in the two units that matter.

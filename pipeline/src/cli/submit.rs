@@ -33,9 +33,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(topics::create_missing(&kafka))?;
     let new = submit(&kafka, &run, &plates, args.lane.urgency(), runtime.handle())?;
     say::line(format_args!(
-        "{}: {} plates, {} of them announced now",
+        "{}: {}, {} of them announced now",
         run.id,
-        plates.len(),
+        say::counted(plates.len(), "plate"),
         new.len()
     ));
     Ok(ExitCode::SUCCESS)

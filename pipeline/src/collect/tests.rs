@@ -24,6 +24,7 @@ fn features(field: u32) -> TailRecord {
         partition: 0,
         offset: 0,
         id: String::new(),
+        headers: Vec::new(),
         value: serde_json::to_vec(&features).unwrap(),
         time_ms: 0,
         schemas: Schemas::default(),

@@ -301,7 +301,7 @@ pub enum KafkaFailure {
     },
     /// A topic is not there.
     #[error(
-        "there is no topic '{topic}' at {bootstrap}; make it first (`wellspring topics apply` makes Wellspring's own)"
+        "there is no topic '{topic}' at {bootstrap}; is the prefix right? (`wellspring topics apply` makes the topics of a new one)"
     )]
     NoTopic {
         /// The topic.

@@ -33,6 +33,8 @@ pub struct TailRecord {
     pub offset: i64,
     /// CloudEvents attribute `ce_id`; empty where there is none.
     pub id: String,
+    /// Of a record on the retries topic: its headers, which say why it is there and until when.
+    pub headers: Vec<(String, String)>,
     /// The value; empty for a tombstone.
     pub value: Vec<u8>,
     /// When it was written, in milliseconds since 1970 UTC; 0 where the broker does not say.
@@ -42,6 +44,12 @@ pub struct TailRecord {
 }
 
 impl TailRecord {
+    /// A header that was kept.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(key, _)| key == name);
+        header.map(|(_, value)| value.as_str())
+    }
+
     /// The event in it.
     pub fn read<E: DeserializeOwned>(&self) -> Result<E, Unreadable> {
         self.schemas.read(self.topic, &self.value)
@@ -165,6 +173,10 @@ impl Tail {
                     partition: message.partition(),
                     offset: message.offset(),
                     id: id(&message).unwrap_or_default(),
+                    headers: match topic {
+                        Topic::Retries => headers(&message),
+                        _ => Vec::new(),
+                    },
                     value: message.payload().unwrap_or_default().to_vec(),
                     time_ms: message.timestamp().to_millis().unwrap_or_default(),
                     schemas: self.settings.schemas.clone(),
@@ -210,6 +222,14 @@ impl Tail {
 fn id(message: &BorrowedMessage<'_>) -> Option<String> {
     let header = message.headers()?.iter().find(|header| header.key == "ce_id")?;
     Some(String::from_utf8_lossy(header.value?).into_owned())
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, String)> {
+    let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    headers
+        .map(|header| (header.key.to_owned(), text(header.value)))
+        .collect()
 }
 
 /// Hands every committed record of a topic that is there now to `take`, from `start` on, until it says stop. Blocking.

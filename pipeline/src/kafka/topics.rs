@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +185,19 @@ pub async fn create_missing(settings: &KafkaSettings) -> Result<(), KafkaFailure
     there_now(results)?;
     settings.schemas.register(&settings.prefix)?;
     Ok(())
+}
+
+/// The same for what goes on with something: where nothing was ever submitted, nothing is created.
+///
+/// # Errors
+/// As [`create_missing`]; [`KafkaFailure::NoTopic`] where there is no installation of this prefix.
+pub async fn complete(settings: &KafkaSettings) -> Result<(), KafkaFailure> {
+    let client: BaseConsumer = settings
+        .config()
+        .create()
+        .map_err(settings.failed("creating a client"))?;
+    super::partitions(client.client(), &Topic::Status.name(&settings.prefix), settings)?;
+    create_missing(settings).await
 }
 
 /// How long a broker may take over what an admin client asks.

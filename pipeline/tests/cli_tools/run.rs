@@ -156,6 +156,7 @@ fn run_and_compare(text: &str) -> tempfile::TempDir {
                 partition: 0,
                 offset: i64::from(index),
                 id: String::new(),
+                headers: Vec::new(),
                 value: serde_json::to_vec(&features(&run, &plate, index, &map)).unwrap(),
                 time_ms: 0,
                 schemas: wellspring::schemas::Schemas::default(),
