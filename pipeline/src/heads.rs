@@ -15,7 +15,7 @@ use wellspring_models::{
     ModelCard, Pooling, WeightsError, WeightsSource, content_digest,
 };
 use wellspring_workloads::head::{
-    ControlWells, Folds, Head, HeadError, ProbeSettings, WhitenMethod, WhitenSettings, fit_probe,
+    ControlWells, Folds, Head, HeadError, ProbeLoss, ProbeSettings, WhitenMethod, WhitenSettings, fit_probe,
     fit_whitening,
 };
 use wellspring_workloads::matrix::{FeatureMatrix, WidthError};
@@ -299,9 +299,13 @@ pub fn fit(
                 .map(|profile| class(profile, map, &columns))
                 .collect::<Result<_, _>>()?;
             let fit = fit_probe(&controls, &classes, &settings)?;
+            let how = match settings.loss {
+                ProbeLoss::Squares => "ridge",
+                ProbeLoss::Logistic => "logistic regression",
+            };
             made.method = match columns.is_empty() {
-                true => "ridge on role and disease".to_owned(),
-                false => format!("ridge on {}", columns.join(", ")),
+                true => format!("{how} on role and disease"),
+                false => format!("{how} on {}", columns.join(", ")),
             };
             made.ridge = Some(fit.ridge);
             made.balanced_accuracy = Some(fit.balanced_accuracy);

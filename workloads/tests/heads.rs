@@ -4,8 +4,8 @@
 
 use wellspring_workloads::align::shrink::{ledoit_wolf, ledoit_wolf_shrinkage};
 use wellspring_workloads::head::{
-    ControlWells, FitLimits, Folds, Head, HeadError, ProbeSettings, Shrinkage, WhitenMethod, WhitenSettings,
-    fit_probe, fit_whitening,
+    ControlWells, FitLimits, Folds, Head, HeadError, ProbeLoss, ProbeSettings, Shrinkage, WhitenMethod,
+    WhitenSettings, fit_probe, fit_whitening,
 };
 use wellspring_workloads::linalg::symmetric_eigen;
 use wellspring_workloads::matrix::FeatureMatrix;
@@ -242,31 +242,77 @@ fn of_classes(controls: &mut ControlWells, class: impl Fn(usize) -> usize, shift
         .collect()
 }
 
+fn probes() -> [ProbeSettings; 2] {
+    [ProbeLoss::Squares, ProbeLoss::Logistic].map(|loss| ProbeSettings {
+        loss,
+        ..ProbeSettings::default()
+    })
+}
+
 #[test]
 fn a_probe_scores_its_classes() {
-    let mut controls = wells(96, 12);
-    let classes = of_classes(&mut controls, |i| i / 2 % 3, 30.0);
-    let fit = fit_probe(&controls, &classes, &ProbeSettings::default()).unwrap();
-    assert_eq!(fit.classes, ["disease a", "disease b", "healthy"]);
-    assert_eq!(fit.folds, Folds::Plates(2));
-    assert!(fit.balanced_accuracy > 0.95, "{}", fit.balanced_accuracy);
-    for (row, class) in controls.rows.rows().zip(&classes) {
-        let scores = apply(&fit.head, row);
-        assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-4, "{scores:?}");
-        let greatest = (0..3).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
-        assert_eq!(&fit.classes[greatest], class);
+    for settings in probes() {
+        let mut controls = wells(96, 12);
+        let classes = of_classes(&mut controls, |i| i / 2 % 3, 30.0);
+        let fit = fit_probe(&controls, &classes, &settings).unwrap();
+        assert_eq!(fit.classes, ["disease a", "disease b", "healthy"]);
+        assert_eq!(fit.folds, Folds::Plates(2));
+        assert!(fit.balanced_accuracy > 0.95, "{}", fit.balanced_accuracy);
+        for (row, class) in controls.rows.rows().zip(&classes) {
+            let scores = apply(&fit.head, row);
+            let sum = scores.iter().sum::<f64>();
+            let total = match settings.loss {
+                ProbeLoss::Squares => 1.0,
+                ProbeLoss::Logistic => 0.0,
+            };
+            assert!((sum - total).abs() < 1e-3, "{scores:?}");
+            let greatest = (0..3).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
+            assert_eq!(&fit.classes[greatest], class);
+        }
     }
 }
 
 #[test]
 fn a_probe_of_noise_knows_that_it_knows_nothing() {
-    let mut controls = wells(120, 40);
-    let classes = of_classes(&mut controls, |i| (noise(i as u64 + 77) > 0.0) as usize, 0.0);
-    let fit = fit_probe(&controls, &classes, &ProbeSettings::default()).unwrap();
+    for settings in probes() {
+        let mut controls = wells(120, 40);
+        let classes = of_classes(&mut controls, |i| (noise(i as u64 + 77) > 0.0) as usize, 0.0);
+        let fit = fit_probe(&controls, &classes, &settings).unwrap();
+        assert!(
+            (0.3..0.7).contains(&fit.balanced_accuracy),
+            "{}",
+            fit.balanced_accuracy
+        );
+    }
+}
+
+/// Wells far from the others pull a regression that wants scores of 1, and not one that wants probabilities.
+#[test]
+fn a_logistic_probe_is_not_misled_by_wells_that_are_easy() {
+    let (count, features) = (120, 3);
+    let mut controls = wells(count, features);
+    let names: Vec<String> = (0..count)
+        .map(|i| {
+            let mild = noise(i as u64) as f32;
+            let (name, at) = match i % 4 {
+                0 | 1 => ("healthy", -1.0 + 0.5 * mild),
+                2 => ("disease", 1.0 + 0.5 * mild),
+                _ => ("disease", 40.0 + mild),
+            };
+            let row = controls.rows.row_mut(i);
+            row.fill(0.0);
+            row[0] = at;
+            row[1] = 0.1 * noise(i as u64 + 1000) as f32;
+            row[2] = 0.1 * noise(i as u64 + 2000) as f32;
+            name.to_owned()
+        })
+        .collect();
+    let [squares, logistic] = probes().map(|settings| fit_probe(&controls, &names, &settings).unwrap());
+    assert!(squares.balanced_accuracy < 0.9, "{}", squares.balanced_accuracy);
     assert!(
-        (0.3..0.7).contains(&fit.balanced_accuracy),
+        logistic.balanced_accuracy > 0.97,
         "{}",
-        fit.balanced_accuracy
+        logistic.balanced_accuracy
     );
 }
 
@@ -293,7 +339,7 @@ fn any_number_of_threads_gives_the_same_head() {
                 let classes = of_classes(&mut controls, |i| i / 2 % 3, 30.0);
                 (
                     fit_whitening(&controls, &WhitenSettings::default()).unwrap(),
-                    fit_probe(&controls, &classes, &ProbeSettings::default()).unwrap(),
+                    probes().map(|settings| fit_probe(&controls, &classes, &settings).unwrap()),
                 )
             })
         })

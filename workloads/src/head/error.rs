@@ -79,6 +79,15 @@ pub enum HeadError {
         /// What is expected.
         expected: String,
     },
+    /// The search for the best weights did not end.
+    #[error(
+        "a logistic regression did not settle within {steps} steps: look at features of extreme scale, or fit a ridge \
+         regression"
+    )]
+    NotFound {
+        /// How many.
+        steps: usize,
+    },
     /// The fitted map is no map of single-precision numbers.
     #[error("the fitted head has values beyond what 32-bit floats hold: look at features of extreme scale")]
     Range,

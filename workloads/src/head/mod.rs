@@ -6,11 +6,12 @@
 //! few, not finite or alike, and says which and what to do.
 
 mod error;
+mod logistic;
 pub mod probe;
 pub mod whiten;
 
 pub use error::HeadError;
-pub use probe::{Folds, ProbeFit, ProbeSettings, fit_probe};
+pub use probe::{Folds, ProbeFit, ProbeLoss, ProbeSettings, fit_probe};
 pub use whiten::{Shrinkage, WhitenFit, WhitenMethod, WhitenSettings, fit_whitening};
 
 use crate::align::moments::Moments;

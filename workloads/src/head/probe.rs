@@ -1,17 +1,21 @@
-//! A linear probe: one score per class of control wells, by ridge regression on the standardised features (Hoerl and
-//! Kennard 1970, doi 10.1080/00401706.1970.10488634). A score is near 1 for wells of its class and near 0 for others;
-//! the scores of a well add up to 1.
+//! A linear probe: one score per class of control wells, on the standardised features. By ridge regression (Hoerl and Kennard
+//! 1970, doi 10.1080/00401706.1970.10488634) a score is near 1 for wells of its class and near 0 for others, and the scores of
+//! a well add up to 1. By logistic regression (`logistic.rs`) a score is the logarithm of the class's probability, but for a
+//! number that a well's scores have in common.
 //!
-//! The ridge is the one, of a fixed series, whose predictions of held-out wells have the least squared error. Plates are
-//! held out whole, where every class is on several: a probe that knows the plate is then no better for it. Leaving a
-//! group of rows out of a ridge regression needs no second fit: with the hat matrix `H` the residuals of a group are
-//! `(I − H_gg)⁻¹ r_g` (Cook and Weisberg 1982, 2.2). The standardisation is that of all wells.
+//! The ridge is the one, of a fixed series, whose predictions of held-out wells have the least loss: squared error, or the
+//! logarithm of the probability that their class was given. Plates are held out whole, where every class is on several: a probe
+//! that knows the plate is then no better for it. Leaving a group of rows out of a ridge regression needs no second fit: with
+//! the hat matrix `H` the residuals of a group are `(I − H_gg)⁻¹ r_g` (Cook and Weisberg 1982, 2.2); a logistic regression is
+//! fitted again. The standardisation is that of all wells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
+use rayon::prelude::*;
 
+use super::logistic::{Weights, Wells};
 use super::{ControlWells, FitLimits, Head, HeadError, singles};
 use crate::align::pca::Pca;
 use crate::linalg::{centred_rows, product};
@@ -28,6 +32,18 @@ const STEPS: std::ops::RangeInclusive<i32> = -6..=6;
 pub struct ProbeSettings {
     /// What is refused.
     pub limits: FitLimits,
+    /// What is made least.
+    pub loss: ProbeLoss,
+}
+
+/// What a probe makes least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProbeLoss {
+    /// Squared errors of scores that are to be 1 and 0: ridge regression. At once, whatever the wells.
+    #[default]
+    Squares,
+    /// The improbability of the classes: logistic regression.
+    Logistic,
 }
 
 /// Which wells were held out together.
@@ -79,39 +95,41 @@ pub fn fit_probe(
     let shares: Vec<f64> = (0..names.len())
         .map(|class| of_well.iter().filter(|of| **of == class).count() as f64 / n as f64)
         .collect();
-    let targets = Mat::from_fn(n, names.len(), |i, class| {
-        f64::from(u8::from(of_well[i] == class)) - shares[class]
-    });
-    let against = product(scores.transpose(), targets.as_ref());
     let (groups, folds) = groups(controls, &of_well, names.len());
-    let data = Data {
-        scores,
-        targets,
-        against,
-        squares,
-    };
-    let mean_square = data.squares.iter().sum::<f64>() / data.squares.len() as f64;
-    let mut best: Option<(f64, f64, Mat<f64>)> = None;
-    // From the strongest on, so that of equals the stronger one stays.
-    for step in STEPS.rev() {
-        let ridge = 10f64.powf(f64::from(step) / 2.0);
-        let held_out = data.held_out(ridge * mean_square, &groups)?;
-        let error = held_out
-            .col_iter()
-            .map(|column| column.squared_norm_l2())
-            .sum::<f64>();
-        if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-            best = Some((error, ridge, held_out));
+    let mean_square = squares.iter().sum::<f64>() / squares.len() as f64;
+    let chosen = match settings.loss {
+        ProbeLoss::Squares => {
+            let targets = Mat::from_fn(n, names.len(), |i, class| {
+                f64::from(u8::from(of_well[i] == class)) - shares[class]
+            });
+            let data = Data {
+                against: product(scores.transpose(), targets.as_ref()),
+                scores,
+                targets,
+                squares,
+            };
+            data.choose(mean_square, &groups, &shares)?
         }
-    }
-    let Some((_, ridge, residuals)) = best else {
+        ProbeLoss::Logistic => {
+            let rows: Vec<f64> = (0..n)
+                .flat_map(|i| (0..squares.len()).map(move |k| (i, k)))
+                .map(|at| scores[at])
+                .collect();
+            let wells = Wells {
+                scores: &rows,
+                components: squares.len(),
+                of_well: &of_well,
+                classes: names.len(),
+                squares: &squares,
+            };
+            choose_logistic(&wells, mean_square, &groups)?
+        }
+    };
+    let Some(chosen) = chosen else {
         return Err(HeadError::NoVariation { wells: n });
     };
-    // Class x features.
-    let weights = product(
-        pca.loadings.as_ref(),
-        data.coefficients(ridge * mean_square).as_ref(),
-    );
+    // Features x classes.
+    let weights = product(pca.loadings.as_ref(), chosen.coefficients.as_ref());
     let mut directions = FeatureMatrix::zeros(names.len(), rows.width());
     for class in 0..names.len() {
         for (j, value) in directions.row_mut(class).iter_mut().enumerate() {
@@ -122,19 +140,84 @@ pub fn fit_probe(
         mean: singles(&standardised.mean),
         gain: singles(&standardised.gain),
         directions,
-        bias: singles(&shares),
+        bias: singles(&chosen.bias),
         back: None,
     };
-    let predicted = Mat::from_fn(n, names.len(), |i, class| {
-        data.targets[(i, class)] + shares[class] - residuals[(i, class)]
-    });
     Ok(ProbeFit {
         head: head.checked()?,
-        balanced_accuracy: balanced_accuracy(&predicted, &of_well),
+        balanced_accuracy: balanced_accuracy(&chosen.predicted, &of_well),
         classes: names,
-        ridge,
+        ridge: chosen.ridge,
         folds,
     })
+}
+
+/// The fit with the best ridge.
+struct Chosen {
+    /// As a share of the mean squared singular value.
+    ridge: f64,
+    /// Components x classes.
+    coefficients: Mat<f64>,
+    bias: Vec<f64>,
+    /// Wells x classes: the scores of each well by a fit without its group.
+    predicted: Mat<f64>,
+}
+
+/// The ridges from the strongest on, so that of equals the stronger one stays.
+fn ridges() -> impl Iterator<Item = f64> {
+    STEPS.rev().map(|step| 10f64.powf(f64::from(step) / 2.0))
+}
+
+/// Logistic regression by the ridge under which wells of held-out groups are the most probable.
+fn choose_logistic(
+    wells: &Wells<'_>,
+    mean_square: f64,
+    groups: &[Vec<usize>],
+) -> Result<Option<Chosen>, HeadError> {
+    let n = wells.of_well.len();
+    let all: Vec<usize> = (0..n).collect();
+    let mut without: Vec<Weights> = vec![Weights::zero(wells); groups.len()];
+    let mut best: Option<(f64, f64, Mat<f64>)> = None;
+    for ridge in ridges() {
+        // Each begins where the stronger ridge left it.
+        without = groups
+            .par_iter()
+            .zip(without)
+            .map(|(group, start)| {
+                let mut held = vec![false; n];
+                group.iter().for_each(|&row| held[row] = true);
+                let kept: Vec<usize> = (0..n).filter(|&row| !held[row]).collect();
+                wells.fit(ridge * mean_square, &kept, start)
+            })
+            .collect::<Result<_, _>>()?;
+        let mut predicted = Mat::zeros(n, wells.classes);
+        let mut loss = 0.0;
+        let mut logarithms = vec![0.0; wells.classes];
+        for (group, weights) in groups.iter().zip(&without) {
+            for &row in group {
+                weights.log_probabilities(wells.well(row), &mut logarithms);
+                loss -= logarithms[wells.of_well[row]];
+                for (class, logarithm) in logarithms.iter().enumerate() {
+                    predicted[(row, class)] = *logarithm;
+                }
+            }
+        }
+        if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+            best = Some((loss, ridge, predicted));
+        }
+    }
+    let Some((_, ridge, predicted)) = best else {
+        return Ok(None);
+    };
+    let weights = wells.fit(ridge * mean_square, &all, Weights::zero(wells))?;
+    Ok(Some(Chosen {
+        ridge,
+        coefficients: Mat::from_fn(wells.components, wells.classes, |k, class| {
+            weights.class(class).0[k]
+        }),
+        bias: (0..wells.classes).map(|class| weights.class(class).1).collect(),
+        predicted,
+    }))
 }
 
 /// The names of the classes, sorted, and the class of each well.
@@ -210,6 +293,34 @@ struct Data {
 }
 
 impl Data {
+    /// The ridge regression with the least squared error of held-out wells.
+    fn choose(
+        &self,
+        mean_square: f64,
+        groups: &[Vec<usize>],
+        shares: &[f64],
+    ) -> Result<Option<Chosen>, HeadError> {
+        let mut best: Option<(f64, f64, Mat<f64>)> = None;
+        for ridge in ridges() {
+            let held_out = self.held_out(ridge * mean_square, groups)?;
+            let error = held_out
+                .col_iter()
+                .map(|column| column.squared_norm_l2())
+                .sum::<f64>();
+            if best.as_ref().is_none_or(|(least, ..)| error < *least) {
+                best = Some((error, ridge, held_out));
+            }
+        }
+        Ok(best.map(|(_, ridge, residuals)| Chosen {
+            ridge,
+            coefficients: self.coefficients(ridge * mean_square),
+            bias: shares.to_vec(),
+            predicted: Mat::from_fn(residuals.nrows(), residuals.ncols(), |i, class| {
+                self.targets[(i, class)] + shares[class] - residuals[(i, class)]
+            }),
+        }))
+    }
+
     /// Components x classes.
     fn coefficients(&self, ridge: f64) -> Mat<f64> {
         Mat::from_fn(self.against.nrows(), self.against.ncols(), |k, class| {

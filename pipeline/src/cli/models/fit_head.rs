@@ -18,7 +18,7 @@ use wellspring::replay;
 use wellspring::results::{FeatureColumns, ProfileFile};
 use wellspring_models::{Architecture, HeadMap, ModelCard};
 use wellspring_workloads::head::{
-    FEWEST_WELLS, FitLimits, ProbeSettings, Shrinkage, WhitenMethod, WhitenSettings,
+    FEWEST_WELLS, FitLimits, ProbeLoss, ProbeSettings, Shrinkage, WhitenMethod, WhitenSettings,
 };
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::WellProfile;
@@ -39,8 +39,9 @@ use super::super::say;
 pub(crate) struct Args {
     /// What to call it.
     name: String,
-    /// whitening (takes out what varies among the controls) or probe (a score for each class of controls).
-    #[arg(long, default_value = "whitening", value_parser = ["whitening", "probe"])]
+    /// whitening (takes out what varies among the controls), probe (a score for each class of controls, by ridge regression) or
+    /// logistic (the same by logistic regression: a log probability, but for a number that all scores of a well have in common).
+    #[arg(long, default_value = "whitening", value_parser = ["whitening", "probe", "logistic"])]
     kind: String,
     /// The run whose features are read from Kafka; it must be complete.
     #[arg(
@@ -186,7 +187,12 @@ impl Args {
             fewest_wells: self.fewest_wells,
             leave_out_constant: self.leave_out_constant,
         };
-        if self.kind == "probe" {
+        let loss = match self.kind.as_str() {
+            "probe" => Some(ProbeLoss::Squares),
+            "logistic" => Some(ProbeLoss::Logistic),
+            _ => None,
+        };
+        if let Some(loss) = loss {
             let whitens = [
                 ("--method", self.method.is_some()),
                 ("--shrinkage", self.shrinkage.is_some()),
@@ -194,17 +200,17 @@ impl Args {
             ];
             if let Some((option, _)) = whitens.iter().find(|(_, given)| *given) {
                 bail!(
-                    "{option} is for a whitening; a probe is a ridge regression, with a value for each class and a ridge \
-                     that held-out wells choose"
+                    "{option} is for a whitening; a probe is a regression, with a value for each class and a ridge that \
+                     held-out wells choose"
                 );
             }
             return Ok(Kind::Probe {
-                settings: ProbeSettings { limits },
+                settings: ProbeSettings { limits, loss },
                 columns: self.classes.clone(),
             });
         }
         if !self.classes.is_empty() {
-            bail!("--classes is for --kind probe; a whitening takes all its wells as one");
+            bail!("--classes is for --kind probe or logistic; a whitening takes all its wells as one");
         }
         Ok(Kind::Whitening(WhitenSettings {
             method: self.method.unwrap_or_default(),
