@@ -19,7 +19,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{compare, refused};
+use common::{compare, refused, runtime};
 use safetensors::SafeTensors;
 use wellspring_models::{
     Architecture, Batch, ChannelPolicy, EngineChoice, EngineError, ModelCard, Normalisation, OnnxProvider,
@@ -33,26 +33,6 @@ fn card() -> ModelCard {
 
 fn graph() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/onnx-mini.onnx")
-}
-
-/// ONNX Runtime on the processor, with the library of this machine.
-fn runtime() -> Option<EngineChoice> {
-    let found = std::env::var_os("WELLSPRING_ONNXRUNTIME")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let cache = std::env::var_os("XDG_CACHE_HOME")
-                .map(PathBuf::from)
-                .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-            let path = cache.join("wellspring/onnxruntime/libonnxruntime.so");
-            path.exists().then_some(path)
-        });
-    if found.is_none() {
-        println!("skipped: no ONNX Runtime; scripts/onnxruntime fetches it");
-    }
-    found.map(|library| EngineChoice::OnnxRuntime {
-        library,
-        provider: OnnxProvider::Cpu,
-    })
 }
 
 #[test]

@@ -14,7 +14,9 @@ use std::sync::OnceLock;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use wellspring_models::{Engine, EngineError, ModelCard, content_digest, find_card};
+use wellspring_models::{
+    Engine, EngineChoice, EngineError, ModelCard, OnnxProvider, content_digest, find_card,
+};
 
 /// Tensors by name: shape and values.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -296,4 +298,24 @@ pub fn refused(result: Result<Box<dyn Engine>, EngineError>) -> EngineError {
         Ok(_) => panic!("the engine opened"),
         Err(error) => error,
     }
+}
+
+/// ONNX Runtime on the processor, with the library of this machine.
+pub fn runtime() -> Option<EngineChoice> {
+    let found = std::env::var_os("WELLSPRING_ONNXRUNTIME")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let cache = std::env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+            let path = cache.join("wellspring/onnxruntime/libonnxruntime.so");
+            path.exists().then_some(path)
+        });
+    if found.is_none() {
+        println!("skipped: no ONNX Runtime; scripts/onnxruntime fetches it");
+    }
+    found.map(|library| EngineChoice::OnnxRuntime {
+        library,
+        provider: OnnxProvider::Cpu,
+    })
 }
