@@ -57,7 +57,8 @@ pub use background::{Background, Footprint};
 pub use blur::{Border, GaussianBlur};
 pub use composite::Composite;
 pub use device::{
-    Device, DeviceChoice, DeviceInfo, DeviceKind, DeviceOptions, KernelTime, PipelineStore, list_devices,
+    Bus, BusBytes, Device, DeviceChoice, DeviceImage, DeviceInfo, DeviceKind, DeviceOptions, DeviceTensor,
+    KernelTime, PipelineStore, SharedDevice, list_devices,
 };
 pub use error::KernelError;
 pub use flat_field::{FlatField, FlatFieldMode, Illumination};

@@ -7,9 +7,9 @@
 )]
 
 use wellspring_kernels::{
-    Background, Border, Composite, Device, DeviceChoice, FlatField, FlatFieldMode, GaussianBlur,
-    Illumination, KernelError, PercentileScale, RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Step,
-    Tensor,
+    Background, Border, Composite, Device, DeviceChoice, DeviceTensor, FlatField, FlatFieldMode,
+    GaussianBlur, Illumination, KernelError, PercentileScale, RawImage, Recipe, Resize, ResizeFilter,
+    ScaleRange, SharedDevice, Step, Tensor,
 };
 
 mod common;
@@ -93,6 +93,83 @@ fn a_lost_device_is_opened_again_and_its_work_repeated() {
             scope.spawn(|| assert_eq!(device.run(&recipe, &image).unwrap(), before));
         }
     });
+}
+
+/// The values of a tensor that stayed on the device.
+fn fetched(shared: &SharedDevice, tensor: &DeviceTensor) -> Vec<f32> {
+    let bytes = tensor.shape().iter().product::<usize>() as u64 * 4;
+    let readback = shared.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: bytes,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let mut encoder = shared.device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(tensor.buffer(), 0, &readback, 0, bytes);
+    shared.queue.submit([encoder.finish()]);
+    readback.map_async(wgpu::MapMode::Read, .., |result| result.unwrap());
+    shared
+        .device
+        .poll(wgpu::PollType::Wait {
+            submission_index: None,
+            timeout: None,
+        })
+        .unwrap();
+    let mapped = readback.get_mapped_range(..).unwrap();
+    bytemuck::pod_collect_to_vec(&mapped[..])
+}
+
+#[test]
+fn loaded_pixels_cross_the_bus_once_and_kept_tiles_not_at_all() {
+    let device = Device::open(DeviceChoice::Gpu).unwrap_or_else(|e| panic!("{e}"));
+    // An odd number of pixels: the last word is half full.
+    let image = noise(3, 71, 83, 5);
+    let recipe = Recipe::new(steps(3, 71, 83), image.shape()).unwrap();
+    let (expected, quality) = (
+        device.run(&recipe, &image).unwrap(),
+        device.quality(&image).unwrap(),
+    );
+    let pixels = image.pixels().len() as u64 * 2;
+    for lost in [false, true] {
+        let before = device.bus().unwrap();
+        let loaded = device.load(&image).unwrap().unwrap();
+        if lost {
+            device.lose();
+        }
+        let kept = device.run_kept(&recipe, &image, Some(&loaded)).unwrap().unwrap();
+        let between = device.bus().unwrap();
+        assert_eq!(between.down, before.down);
+        // What was lost goes up again, each time it is wanted.
+        let ups = if lost { 2 } else { 1 };
+        assert_eq!(between.up - before.up, ups * pixels);
+        assert_eq!(
+            device.run_loaded(&recipe, &image, Some(&loaded)).unwrap(),
+            expected
+        );
+        let after = device.bus().unwrap();
+        assert_eq!(after.down - between.down, expected.data().len() as u64 * 4);
+        assert_eq!(device.quality_loaded(&image, Some(&loaded)).unwrap(), quality);
+        let ups = if lost { 4 } else { 1 };
+        assert_eq!(device.bus().unwrap().up - before.up, ups * pixels);
+
+        let shared = device.share().unwrap().unwrap();
+        assert!(!shared.is_lost() && !kept.is_lost());
+        assert_eq!(kept.shape(), expected.shape());
+        assert_eq!(fetched(&shared, &kept), expected.data());
+        // The next image does not write over what is kept.
+        let other = noise(3, 71, 83, 6);
+        let next = device.run_kept(&recipe, &other, None).unwrap().unwrap();
+        assert_eq!(fetched(&shared, &kept), expected.data());
+        assert_ne!(fetched(&shared, &next), expected.data());
+        device.lose();
+        assert!(kept.is_lost() && shared.is_lost());
+        assert!(!device.share().unwrap().unwrap().is_lost());
+    }
+    // On the processor there is nothing to bring anywhere.
+    assert!(cpu().load(&image).unwrap().is_none() && cpu().bus().is_none());
+    assert!(cpu().run_kept(&recipe, &image, None).unwrap().is_none() && cpu().share().unwrap().is_none());
+    let found = cpu().run_loaded(&recipe, &image, None).unwrap();
+    assert_eq!(found, cpu().run(&recipe, &image).unwrap());
 }
 
 /// Planes that fit one by one are run one by one, with the parameters of their own channel.

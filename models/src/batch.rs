@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 /// Slack around the grey range 0..255 that resampling may use up before an image counts as unprepared.
-const GREY_SLACK: f32 = 0.5;
+pub(crate) const GREY_SLACK: f32 = 0.5;
 
 /// A batch of prepared images: `items` x `channels` x `height` x `width`, row-major, grey levels 0..255.
 ///
@@ -70,6 +70,17 @@ pub enum BatchError {
     },
 }
 
+impl BatchError {
+    /// A value that is no grey level.
+    pub(crate) fn of_value(item: usize, offset: usize, value: f32) -> Self {
+        if value.is_finite() {
+            Self::OutOfRange { item, offset, value }
+        } else {
+            Self::NotFinite { item, offset, value }
+        }
+    }
+}
+
 impl Batch {
     /// Checks and takes `data`, NCHW.
     ///
@@ -102,11 +113,7 @@ impl Batch {
             let value = data[at];
             let per_item = channels * height * width;
             let (item, offset) = (at / per_item, at % per_item);
-            return Err(if value.is_finite() {
-                BatchError::OutOfRange { item, offset, value }
-            } else {
-                BatchError::NotFinite { item, offset, value }
-            });
+            return Err(BatchError::of_value(item, offset, value));
         }
         Ok(Self {
             items,

@@ -10,7 +10,7 @@ use crate::batch::{Batch, Embeddings};
 use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard};
 use crate::error::EngineError;
-use crate::gpu::WgpuEngine;
+use crate::gpu::{DeviceBatch, SharedGpu, WgpuEngine};
 use crate::head::{Base, HeadEngine, check_base, check_names};
 #[cfg(feature = "libtorch")]
 use crate::libtorch::LibtorchEngine;
@@ -42,6 +42,23 @@ pub trait Engine: Send {
     /// # Errors
     /// [`EngineError::WrongInput`], [`EngineError::Oversize`], [`EngineError::NotFinite`].
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError>;
+
+    /// The graphics device it computes on, if it takes images from that device's memory.
+    fn gpu(&self) -> Option<&SharedGpu> {
+        None
+    }
+
+    /// As [`Engine::embed`], for images in the memory of [`Engine::gpu`].
+    ///
+    /// # Errors
+    /// As [`Engine::embed`], [`EngineError::Batch`] where an image holds values that are no grey levels, and
+    /// [`EngineError::NotThere`] from an engine without such a device.
+    fn embed_there(&mut self, _batch: &DeviceBatch<'_>) -> Result<Embeddings, EngineError> {
+        Err(EngineError::NotThere {
+            model: self.card().name.clone(),
+            device: self.device().to_owned(),
+        })
+    }
 }
 
 /// Which engine to open.
@@ -59,6 +76,13 @@ pub enum EngineChoice {
         /// its number (`#1`, as `wellspring devices` counts), or part of its name.
         adapter: String,
         /// Whether matrices are multiplied in 16-bit floats, on adapters that can.
+        half: bool,
+    },
+    /// The same on a device that is open already, for instance because it prepares the images.
+    Shared {
+        /// The device.
+        gpu: SharedGpu,
+        /// As in [`EngineChoice::Wgpu`].
         half: bool,
     },
     /// ONNX Runtime, for models that are ONNX files. Needs a build with the feature `onnx`.
@@ -170,8 +194,20 @@ pub fn open(
 ) -> Result<Box<dyn Engine>, EngineError> {
     let path = weights.as_ref();
     let file = load(card, path)?;
-    expect_digest(card, path, &file.digest())?;
-    let mut engine = build(card, path, &file, choice, threads)?;
+    let mut engine = match &file {
+        // The engines of other frameworks get no bytes but the card's.
+        ModelFile::Onnx(_) | ModelFile::Torchscript(_) => {
+            expect_digest(card, path, &file.digest())?;
+            build(card, path, &file, choice, threads)?
+        }
+        // Tensors of whatever origin are checked one by one, so the digest is taken meanwhile: it is a third of the time.
+        ModelFile::Tensors(_) => {
+            let built = || build(card, path, &file, choice, threads);
+            let (digest, engine) = rayon::join(|| file.digest(), built);
+            expect_digest(card, path, &digest)?;
+            engine?
+        }
+    };
     canary::check(engine.as_mut())?;
     Ok(engine)
 }
@@ -326,6 +362,9 @@ fn build(
         (EngineChoice::Wgpu { adapter, half }, ModelFile::Tensors(weights)) => {
             Ok(Box::new(WgpuEngine::new(card, weights, &adapter, half)?))
         }
+        (EngineChoice::Shared { gpu, half }, ModelFile::Tensors(weights)) => {
+            Ok(Box::new(WgpuEngine::sharing(card, weights, gpu, half)?))
+        }
         #[cfg(feature = "onnx")]
         (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {
             let engine = OnnxEngine::new(card, path, graph, &library, provider, threads.max(1))?;
@@ -372,8 +411,39 @@ fn not_built(card: &ModelCard, path: &Path, feature: &'static str) -> EngineErro
     }
 }
 
+/// Items, channels, rows and columns of a batch, wherever it lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchShape {
+    items: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl From<&Batch> for BatchShape {
+    fn from(batch: &Batch) -> Self {
+        Self {
+            items: batch.items(),
+            channels: batch.channels(),
+            height: batch.height(),
+            width: batch.width(),
+        }
+    }
+}
+
+impl From<&DeviceBatch<'_>> for BatchShape {
+    fn from(batch: &DeviceBatch<'_>) -> Self {
+        Self {
+            items: batch.items(),
+            channels: batch.channels(),
+            height: batch.height(),
+            width: batch.width(),
+        }
+    }
+}
+
 /// Refuses a batch that the model of `card` does not take.
-pub(crate) fn check_batch(card: &ModelCard, most: usize, batch: &Batch) -> Result<(), EngineError> {
+pub(crate) fn check_batch(card: &ModelCard, most: usize, batch: BatchShape) -> Result<(), EngineError> {
     let input = &card.input;
     let channels = match card.channel_policy {
         ChannelPolicy::ReplicateAndConcatenate => 1..=1,
@@ -382,22 +452,22 @@ pub(crate) fn check_batch(card: &ModelCard, most: usize, batch: &Batch) -> Resul
             channels..=channels
         }
     };
-    let size = (batch.height(), batch.width());
-    if size != (input.height, input.width) || !channels.contains(&batch.channels()) {
+    let size = (batch.height, batch.width);
+    if size != (input.height, input.width) || !channels.contains(&batch.channels) {
         return Err(EngineError::WrongInput {
             model: card.name.clone(),
             wanted_channels: channels,
             wanted_height: input.height,
             wanted_width: input.width,
-            channels: batch.channels(),
-            height: batch.height(),
-            width: batch.width(),
+            channels: batch.channels,
+            height: batch.height,
+            width: batch.width,
         });
     }
-    if batch.items() > most {
+    if batch.items > most {
         return Err(EngineError::Oversize {
             model: card.name.clone(),
-            items: batch.items(),
+            items: batch.items,
             limit: most,
         });
     }

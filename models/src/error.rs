@@ -165,6 +165,16 @@ pub enum EngineError {
         /// What the driver said.
         reason: String,
     },
+    /// The images are in a graphics device's memory, and the engine is not on it.
+    #[error(
+        "{model} on {device} takes no images from the memory of a graphics device: bring them down first"
+    )]
+    NotThere {
+        /// The model.
+        model: String,
+        /// What it runs on.
+        device: String,
+    },
     /// The graph gave an output of another shape than the card says.
     #[error("{model} gave an output of shape {found:?}, the card promises {expected:?}")]
     WrongOutput {

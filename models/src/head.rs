@@ -14,6 +14,7 @@ use crate::batch::{Batch, Embeddings};
 use crate::card::{ChannelPolicy, ModelCard, Pooling};
 use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
+use crate::gpu::{DeviceBatch, SharedGpu};
 use crate::weights::{Tensors, Weights, WeightsError};
 
 /// The model that a head stands on: its card, and where its weights lie.
@@ -241,7 +242,6 @@ pub(crate) struct HeadEngine {
     card: ModelCard,
     base: Box<dyn Engine>,
     weights: HeadWeights,
-    channels: usize,
     /// Items of the base that one image becomes.
     items_per_image: usize,
     /// Features of an image by the base.
@@ -257,7 +257,6 @@ impl HeadEngine {
     ) -> Result<Self, EngineError> {
         let Fit {
             shape,
-            channels,
             items_per_image,
             features,
         } = check(card, base.card())?;
@@ -279,7 +278,6 @@ impl HeadEngine {
             card: card.clone(),
             base,
             weights: numbers,
-            channels,
             items_per_image,
             features,
         })
@@ -304,15 +302,36 @@ impl Engine for HeadEngine {
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError> {
-        check_batch(&self.card, self.max_items(), batch)?;
+        check_batch(&self.card, self.max_items(), batch.into())?;
         let found = if self.items_per_image == 1 {
             self.base.embed(batch)?
         } else {
             self.base.embed(&batch.channels_apart())?
         };
+        self.apply(batch.items(), &found)
+    }
+
+    fn gpu(&self) -> Option<&SharedGpu> {
+        self.base.gpu()
+    }
+
+    fn embed_there(&mut self, batch: &DeviceBatch<'_>) -> Result<Embeddings, EngineError> {
+        check_batch(&self.card, self.max_items(), batch.into())?;
+        let found = if self.items_per_image == 1 {
+            self.base.embed_there(batch)?
+        } else {
+            self.base.embed_there(&batch.channels_apart())?
+        };
+        self.apply(batch.items(), &found)
+    }
+}
+
+impl HeadEngine {
+    /// What becomes of the base's embeddings of `items` images.
+    fn apply(&self, items: usize, found: &Embeddings) -> Result<Embeddings, EngineError> {
         // The channels of an image are side by side, as a profile has them.
-        let expected = [batch.items(), self.features];
-        if found.data.len() != batch.items() * self.features {
+        let expected = [items, self.features];
+        if found.data.len() != items * self.features {
             return Err(EngineError::WrongOutput {
                 model: self.card.name.clone(),
                 found: vec![found.items as i64, found.width as i64],
@@ -320,13 +339,12 @@ impl Engine for HeadEngine {
             });
         }
         let width = self.card.embedding_width;
-        let mut data = Vec::with_capacity(batch.items() * width);
+        let mut data = Vec::with_capacity(items * width);
         let mut scratch = Vec::with_capacity(self.features);
         for image in found.data.chunks_exact(self.features.max(1)) {
             self.weights.apply(image, &mut scratch, &mut data);
         }
-        debug_assert_eq!(self.channels, batch.channels(), "checked with the batch");
-        embeddings(&self.card, batch.items(), width, data)
+        embeddings(&self.card, items, width, data)
     }
 }
 
@@ -352,7 +370,6 @@ pub(crate) fn check_names(card: &ModelCard, weights: &Weights) -> Result<(), Eng
 /// What a head and its base come to together.
 struct Fit<'a> {
     shape: &'a HeadShape,
-    channels: usize,
     items_per_image: usize,
     features: usize,
 }
@@ -449,7 +466,6 @@ fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineErr
     }
     Ok(Fit {
         shape: head,
-        channels,
         items_per_image,
         features,
     })

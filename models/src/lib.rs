@@ -55,5 +55,6 @@ pub use engine::{
     verify, verify_head,
 };
 pub use error::EngineError;
+pub use gpu::{DeviceBatch, SharedGpu};
 pub use head::{Base, HeadNames, HeadOut, HeadWeights};
 pub use weights::{WeightsError, content_digest};

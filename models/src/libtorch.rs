@@ -252,7 +252,7 @@ impl Engine for LibtorchEngine {
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError> {
-        check_batch(&self.card, MAX_ITEMS, batch)?;
+        check_batch(&self.card, MAX_ITEMS, batch.into())?;
         let (items, width) = (batch.items(), self.card.item_width(batch.channels()));
         let mut data = vec![0.0; items * width];
         // A module need not know what to do with nothing.

@@ -217,7 +217,7 @@ impl Engine for OnnxEngine {
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError> {
-        check_batch(&self.card, MAX_ITEMS, batch)?;
+        check_batch(&self.card, MAX_ITEMS, batch.into())?;
         let width = self.card.item_width(batch.channels());
         let mut data = Vec::with_capacity(batch.items() * width);
         let at_once = self.fixed_items.unwrap_or(MAX_ITEMS);

@@ -75,6 +75,8 @@ pub enum FailureClass {
     Throttled,
     /// A device or the machine had no memory left.
     OutOfMemory,
+    /// A graphics device was lost, with what lay in its memory.
+    Device,
     /// The object store refused access.
     Access,
     /// The network gave no usable embedding.
@@ -91,7 +93,7 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All classes.
-    pub const ALL: [FailureClass; 14] = [
+    pub const ALL: [FailureClass; 15] = [
         FailureClass::BadEvent,
         FailureClass::MissingImage,
         FailureClass::BadImage,
@@ -100,6 +102,7 @@ impl FailureClass {
         FailureClass::Network,
         FailureClass::Throttled,
         FailureClass::OutOfMemory,
+        FailureClass::Device,
         FailureClass::Access,
         FailureClass::Model,
         FailureClass::Configuration,
@@ -125,6 +128,7 @@ impl fmt::Display for FailureClass {
             FailureClass::Network => "network",
             FailureClass::Throttled => "throttled",
             FailureClass::OutOfMemory => "out_of_memory",
+            FailureClass::Device => "device",
             FailureClass::Access => "access",
             FailureClass::Model => "model",
             FailureClass::Configuration => "configuration",

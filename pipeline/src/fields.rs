@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wellspring_kernels::{RawImage, Tensor};
+use wellspring_kernels::{DeviceImage, RawImage};
 use wellspring_workloads::words::Channel;
 
 use crate::decode::Stack;
 use crate::events::{ChannelMeasures, FieldTask};
 use crate::fetch::Share;
+use crate::gpu::Tiles;
 use crate::pages::PageParts;
 use crate::runs::Run;
 use crate::shading::Shading;
@@ -95,10 +96,12 @@ pub struct Prepared {
     pub field: Field,
     /// One plane per channel.
     pub image: RawImage,
+    /// The same in the memory of the device that measures it, where it is a graphics device.
+    pub loaded: Option<DeviceImage>,
     /// What of each channel's z stack it is.
     pub stacks: Vec<Stack>,
-    /// Tiles x channels x height x width, grey levels 0 to 255; one of each size that the run's networks see.
-    pub tiles: Vec<Tensor>,
+    /// One of each size that the run's networks see.
+    pub tiles: Vec<Tiles>,
 }
 
 /// After quality: the pixels are gone.
@@ -106,8 +109,8 @@ pub struct Prepared {
 pub struct Measured {
     /// The field.
     pub field: Field,
-    /// Tiles x channels x height x width, grey levels 0 to 255; one of each size that the run's networks see.
-    pub tiles: Vec<Tensor>,
+    /// One of each size that the run's networks see.
+    pub tiles: Vec<Tiles>,
     /// Quality per channel.
     pub quality: Vec<ChannelMeasures>,
     /// Whether every channel passed the gates.

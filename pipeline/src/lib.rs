@@ -23,6 +23,7 @@ pub mod failures;
 pub mod fetch;
 pub mod fields;
 pub mod finish;
+pub mod gpu;
 pub mod heads;
 pub mod http;
 pub mod identity;

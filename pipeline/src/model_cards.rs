@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wellspring_kernels::KernelError;
 use wellspring_models::{
     Architecture, Base, Engine, EngineChoice, EngineError, ModelCard, cards, complete, complete_head,
     find_card, open, open_head, verify, verify_head,
@@ -91,6 +92,9 @@ pub enum CardsError {
     /// The engine does not take the weights.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The device that prepares the images, and that the engine shares, is gone.
+    #[error(transparent)]
+    Device(#[from] KernelError),
 }
 
 /// The models of this machine.

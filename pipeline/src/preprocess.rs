@@ -2,7 +2,8 @@
 //!
 //! A [`Decoded`] image enters; tiles of grey levels 0 to 255 leave, by one recipe of kernels for each size of tile that a network
 //! sees: dark-field, illumination, background, resize, scaling, tiles, as the screen says. What fails: an image smaller than a
-//! tile, an illumination function or a dark-field of another size.
+//! tile, an illumination function or a dark-field of another size. On a graphics device the pixels go up once, for all recipes
+//! and for the quality stage, and tiles that only networks on the same device see stay there.
 
 use wellspring_kernels::{
     Background, Device, FlatField, FlatFieldMode, InputShape, PercentileScale, Placement, Recipe, Resize,
@@ -10,12 +11,18 @@ use wellspring_kernels::{
 };
 use wellspring_workloads::screen::{self, ResizeTo, Scaling, Screen, Tiling};
 
+use crate::embed::EngineSettings;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::fields::{Decoded, Prepared};
+use crate::gpu::Tiles;
 use crate::shading::Shading;
 
-/// The stage: one field through its recipe.
-pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageError> {
+/// The stage: one field through its recipes. Tiles stay on the device where `engine` runs all networks that see them there.
+pub fn preprocess(
+    device: &Device,
+    engine: &EngineSettings,
+    decoded: Decoded,
+) -> Result<Prepared, StageError> {
     let Decoded {
         field,
         image,
@@ -26,8 +33,10 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
     shading
         .check_size([image.height(), image.width()])
         .map_err(|error| StageError::input(Stage::Preprocess, FailureClass::Configuration, error))?;
+    let failed = |error| StageError::of_kernel(Stage::Preprocess, error);
+    let loaded = device.load(&image).map_err(failed)?;
     let mut tiles = Vec::with_capacity(field.run.tile_sizes.len());
-    for size in &field.run.tile_sizes {
+    for (index, size) in field.run.tile_sizes.iter().enumerate() {
         let steps = steps(
             &field.run.screen,
             *size,
@@ -37,12 +46,27 @@ pub fn preprocess(device: &Device, decoded: Decoded) -> Result<Prepared, StageEr
             shading.clone(),
         )?;
         let recipe = Recipe::new(steps, image.shape()).map_err(unfit)?;
-        let cut = device.run(&recipe, &image);
-        tiles.push(cut.map_err(|error| StageError::of_kernel(Stage::Preprocess, error))?);
+        let mut seen_by = field.run.networks.iter().filter(|network| network.tiles == index);
+        let kept = if seen_by.all(|network| engine.is_wgpu(network)) {
+            device
+                .run_kept(&recipe, &image, loaded.as_ref())
+                .map_err(failed)?
+        } else {
+            None
+        };
+        tiles.push(match kept {
+            Some(kept) => Tiles::OnDevice(kept),
+            None => Tiles::Here(
+                device
+                    .run_loaded(&recipe, &image, loaded.as_ref())
+                    .map_err(failed)?,
+            ),
+        });
     }
     Ok(Prepared {
         field,
         image,
+        loaded,
         stacks,
         tiles,
     })

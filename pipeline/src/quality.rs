@@ -17,12 +17,14 @@ pub fn measure(device: &Device, prepared: Prepared) -> Result<Measured, StageErr
     let Prepared {
         field,
         image,
+        loaded,
         stacks,
         tiles,
     } = prepared;
     let measured = device
-        .quality(&image)
+        .quality_loaded(&image, loaded.as_ref())
         .map_err(|error| StageError::of_kernel(Stage::Quality, error))?;
+    drop(loaded);
     let settings = &field.run.screen.quality;
     let nuclei = field.run.screen.nuclei.as_ref();
     let mut passed = true;

@@ -253,18 +253,18 @@ pub fn worker(
         threads.push(stage(Stage::Decode, &fetched, &decoded_in, decode::decode_field)?);
     }
     for _ in 0..settings.preprocess_threads.max(1) {
-        let on = device.clone();
+        let (on, engine) = (device.clone(), settings.engine.clone());
         threads.push(stage(Stage::Preprocess, &decoded, &prepared_in, move |field| {
-            preprocess::preprocess(&on, field)
+            preprocess::preprocess(&on, &engine, field)
         })?);
         let on = device.clone();
         threads.push(stage(Stage::Quality, &prepared, &measured_in, move |field| {
             quality::measure(&on, field)
         })?);
     }
-    let engine = settings.engine.clone();
+    let (on, engine) = (device.clone(), settings.engine.clone());
     threads.push(spawn("embed", move || {
-        embed::run(&measured, &embedded_in, &engine)
+        embed::run(&measured, &embedded_in, &on, &engine)
     })?);
     let (answered_in, answered) = bounded(settings.engine.batch_items.max(2));
     let external = ExternalSettings {

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::gpu::{self, Gpu};
+use super::shared::Bus;
 use super::{DeviceInfo, DeviceOptions};
 use crate::error::KernelError;
 
@@ -21,7 +22,7 @@ impl Adapter {
         adapter: &wgpu::Adapter,
         options: &DeviceOptions,
     ) -> Result<Self, KernelError> {
-        let gpu = Gpu::open(info, adapter, options)?;
+        let gpu = Gpu::open(info, adapter, options, Bus::default())?;
         Ok(Self {
             info: info.clone(),
             options: options.clone(),
@@ -34,7 +35,10 @@ impl Adapter {
     }
 
     /// Does `work`, twice if the device is lost meanwhile.
-    pub(super) fn with<T>(&self, work: impl Fn(&Gpu) -> Result<T, KernelError>) -> Result<T, KernelError> {
+    pub(super) fn with<T>(
+        &self,
+        work: impl Fn(&Arc<Gpu>) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
         let mut gpu = self.current();
         let mut result = work(&gpu);
         if result.is_err() && gpu.is_broken() {
@@ -49,7 +53,17 @@ impl Adapter {
         self.current().lose();
     }
 
-    fn current(&self) -> Arc<Gpu> {
+    /// The device that is open now; one opened anew if it is lost.
+    pub(super) fn healthy(&self) -> Result<Arc<Gpu>, KernelError> {
+        let gpu = self.current();
+        if gpu.is_broken() {
+            self.reopened(&gpu)
+        } else {
+            Ok(gpu)
+        }
+    }
+
+    pub(super) fn current(&self) -> Arc<Gpu> {
         Arc::clone(&self.gpu.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -67,7 +81,8 @@ impl Adapter {
                 adapter: self.info.name.clone(),
                 reason: "it was lost and is not there any more".into(),
             })?;
-        *current = Arc::new(Gpu::open(&info, &adapter, &self.options)?);
+        let bus = current.bus.clone();
+        *current = Arc::new(Gpu::open(&info, &adapter, &self.options, bus)?);
         Ok(Arc::clone(&current))
     }
 }

@@ -9,7 +9,7 @@ use crate::plan::{BufferId, Op, Plan};
 
 /// In place of the last use: read back at the end.
 const OUTPUT: usize = usize::MAX;
-/// In place of the last use: belongs to the device and outlives the plan.
+/// In place of the last use: belongs to somebody else and outlives the plan.
 const KEPT: usize = usize::MAX - 1;
 
 pub(super) struct Buffers<'g> {
@@ -23,8 +23,15 @@ pub(super) struct Buffers<'g> {
 }
 
 impl<'g> Buffers<'g> {
-    /// Takes the buffers that are written before the first dispatch, and writes the constants.
-    pub(super) fn new(gpu: &'g Gpu, plan: &Plan, target: BufferId, outputs: &[BufferId]) -> Self {
+    /// Takes the buffers that are written before the first dispatch, and writes the constants. The input is a new buffer, or
+    /// the one that has it already.
+    pub(super) fn new(
+        gpu: &'g Gpu,
+        plan: &Plan,
+        target: BufferId,
+        there: Option<&wgpu::Buffer>,
+        outputs: &[BufferId],
+    ) -> Self {
         let mut last_use = vec![0; plan.buffers.len()];
         for (at, op) in plan.ops.iter().enumerate() {
             match op {
@@ -43,6 +50,10 @@ impl<'g> Buffers<'g> {
             free: Vec::new(),
             uniforms: Vec::new(),
         };
+        if let Some(buffer) = there {
+            this.slots[target.0] = Some(buffer.clone());
+            this.last_use[target.0] = KEPT;
+        }
         this.get(target);
         for (i, spec) in plan.buffers.iter().enumerate() {
             if let Some(values) = &spec.shared {
@@ -52,6 +63,7 @@ impl<'g> Buffers<'g> {
             if let Some(words) = &spec.constant {
                 let buffer = this.get(BufferId(i));
                 gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+                gpu.bus.parameters(words.len() as u64 * 4);
             }
         }
         this
@@ -84,6 +96,7 @@ impl<'g> Buffers<'g> {
         self.gpu
             .queue
             .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        self.gpu.bus.parameters(words.len() as u64 * 4);
         self.uniforms.push(buffer.clone());
         buffer
     }
@@ -97,6 +110,13 @@ impl<'g> Buffers<'g> {
                 self.free.push(buffer);
             }
         }
+    }
+
+    /// An output that stays on the device: it is no longer the plan's.
+    pub(super) fn take_out(&mut self, output: BufferId) -> wgpu::Buffer {
+        let buffer = self.get(output);
+        self.slots[output.0] = None;
+        buffer
     }
 
     /// Gives everything back to the pool, once the device is done.

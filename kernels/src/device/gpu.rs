@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pipelines::Pipelines;
 use super::pool::Pool;
+use super::shared::Bus;
 use super::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::error::KernelError;
 use crate::plan::{Op, Plan, WORKGROUP};
@@ -92,7 +93,9 @@ pub(super) struct Gpu {
     /// Constants that many plans have in common, the latest last, with their buffers.
     constants: Mutex<Vec<(Arc<Vec<f32>>, wgpu::Buffer)>>,
     /// First fault that no command of ours caught: a lost device, an error on a driver thread.
-    fault: Arc<Mutex<Option<String>>>,
+    pub(super) fault: Arc<Mutex<Option<String>>>,
+    /// What crossed the bus; counted on when the device is opened anew.
+    pub(super) bus: Bus,
 }
 
 impl Gpu {
@@ -100,6 +103,7 @@ impl Gpu {
         info: &DeviceInfo,
         adapter: &wgpu::Adapter,
         options: &DeviceOptions,
+        bus: Bus,
     ) -> Result<Self, KernelError> {
         let refused = |reason: String| KernelError::DeviceOpen {
             adapter: info.name.clone(),
@@ -117,7 +121,11 @@ impl Gpu {
         }
         let bindings = limits.max_storage_buffers_per_shader_stage as usize;
         let limit = binding_limit(&limits, options);
-        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+        // The last two are for networks that share the device.
+        let optional = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wellspring"),
             required_limits: limits,
@@ -157,6 +165,7 @@ impl Gpu {
             constants: Mutex::default(),
             pool: Pool::default(),
             fault,
+            bus,
         })
     }
 
@@ -255,6 +264,7 @@ impl Gpu {
             mapped_at_creation: false,
         });
         self.queue.write_buffer(&buffer, 0, bytes);
+        self.bus.parameters(bytes.len() as u64);
         constants.push((Arc::clone(values), buffer.clone()));
         buffer
     }

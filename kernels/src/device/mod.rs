@@ -23,7 +23,9 @@ mod clock;
 mod gpu;
 mod pipelines;
 mod pool;
+mod resident;
 mod run;
+mod shared;
 mod strips;
 mod submit;
 
@@ -32,6 +34,8 @@ use choice::cpu_info;
 pub use choice::{DeviceChoice, DeviceInfo, DeviceKind};
 pub use clock::KernelTime;
 pub use pipelines::PipelineStore;
+pub use resident::{DeviceImage, DeviceTensor};
+pub use shared::{Bus, BusBytes, SharedDevice};
 
 /// How an adapter is used.
 #[derive(Debug, Clone, Default)]
@@ -134,6 +138,75 @@ impl Device {
             .unwrap_or_else(Tensor::nothing))
     }
 
+    /// Brings `image` to the device's memory, so that several recipes and measures can read it there and its pixels cross the
+    /// bus once. `None` on the CPU, and for an image larger than what the device binds at once.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn load(&self, image: &RawImage) -> Result<Option<DeviceImage>, KernelError> {
+        match &self.inner {
+            Inner::Cpu => Ok(None),
+            Inner::Gpu(adapter) => run::load(adapter, image),
+        }
+    }
+
+    /// As [`Device::run`], on pixels that [`Device::load`] brought to the device; `loaded` is of this `image`. Where there are
+    /// none, or they were lost with the device, they are brought up again.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    pub fn run_loaded(
+        &self,
+        recipe: &Recipe,
+        image: &RawImage,
+        loaded: Option<&DeviceImage>,
+    ) -> Result<Tensor, KernelError> {
+        recipe.check(image)?;
+        match &self.inner {
+            Inner::Cpu => Ok(recipe.cpu(image)),
+            Inner::Gpu(adapter) => run::on_loaded(adapter, recipe, image, loaded),
+        }
+    }
+
+    /// As [`Device::run_loaded`], and the result stays in the device's memory, for who shares it. `None` on the CPU.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    pub fn run_kept(
+        &self,
+        recipe: &Recipe,
+        image: &RawImage,
+        loaded: Option<&DeviceImage>,
+    ) -> Result<Option<DeviceTensor>, KernelError> {
+        recipe.check(image)?;
+        match &self.inner {
+            Inner::Cpu => Ok(None),
+            Inner::Gpu(adapter) => run::kept(adapter, recipe, image, loaded).map(Some),
+        }
+    }
+
+    /// The open device, for a network on the same adapter; it is opened anew if it was lost. `None` on the CPU.
+    ///
+    /// # Errors
+    /// The adapter is not there any more.
+    pub fn share(&self) -> Result<Option<SharedDevice>, KernelError> {
+        match &self.inner {
+            Inner::Cpu => Ok(None),
+            Inner::Gpu(adapter) => {
+                let gpu = adapter.healthy()?;
+                Ok(Some(SharedDevice::of(&gpu)))
+            }
+        }
+    }
+
+    /// What crossed the device's bus so far, by kernels and all who share it. `None` on the CPU.
+    pub fn bus(&self) -> Option<BusBytes> {
+        match &self.inner {
+            Inner::Cpu => None,
+            Inner::Gpu(adapter) => Some(adapter.current().bus.bytes()),
+        }
+    }
+
     /// Runs `recipe` on several images, in order. On a GPU the upload of one image, the work on another and the readback of
     /// a third overlap. Images that need a larger buffer than the device binds are run channel by channel, and planes that do
     /// in strips of rows, if the recipe allows: only percentiles and other numbers of a whole plane, and changes of its shape
@@ -191,7 +264,7 @@ impl Device {
     /// # Errors
     /// The image is too large for the device, or the device fails.
     pub fn measure(&self, measure: &dyn Measure, image: &RawImage) -> Result<Vec<u64>, KernelError> {
-        Ok(self.measures(&[measure], image)?.pop().unwrap_or_default())
+        Ok(self.measures(&[measure], image, None)?.pop().unwrap_or_default())
     }
 
     /// The exact counts of every channel, for percentiles, and to be pooled over images.
@@ -210,10 +283,15 @@ impl Device {
             .collect())
     }
 
-    fn measures(&self, measures: &[&dyn Measure], image: &RawImage) -> Result<Vec<Vec<u64>>, KernelError> {
+    fn measures(
+        &self,
+        measures: &[&dyn Measure],
+        image: &RawImage,
+        loaded: Option<&DeviceImage>,
+    ) -> Result<Vec<Vec<u64>>, KernelError> {
         match &self.inner {
             Inner::Cpu => Ok(measures.iter().map(|m| m.cpu(image)).collect()),
-            Inner::Gpu(adapter) => run::measures(adapter, measures, image),
+            Inner::Gpu(adapter) => run::measures(adapter, measures, image, loaded),
         }
     }
 
@@ -223,10 +301,22 @@ impl Device {
     /// # Errors
     /// The image is too large for the device, or the device fails.
     pub fn quality(&self, image: &RawImage) -> Result<Vec<ChannelQuality>, KernelError> {
+        self.quality_loaded(image, None)
+    }
+
+    /// As [`Device::quality`], on pixels that [`Device::load`] brought to the device; `loaded` is of this `image`.
+    ///
+    /// # Errors
+    /// As [`Device::quality`].
+    pub fn quality_loaded(
+        &self,
+        image: &RawImage,
+        loaded: Option<&DeviceImage>,
+    ) -> Result<Vec<ChannelQuality>, KernelError> {
         if matches!(self.inner, Inner::Cpu) {
             return Ok(quality::cpu(image));
         }
-        let tallies = self.measures(&[&HistogramKernel, &MomentsKernel], image)?;
+        let tallies = self.measures(&[&HistogramKernel, &MomentsKernel], image, loaded)?;
         let [counts, laplacian] = tallies.as_slice() else {
             return Ok(Vec::new());
         };

@@ -43,7 +43,7 @@ struct Kept {
     store: Arc<dyn PipelineStore>,
     key: String,
     /// Whether pipelines were made since it was saved.
-    grown: AtomicBool,
+    grown: Arc<AtomicBool>,
 }
 
 impl Pipelines {
@@ -77,7 +77,7 @@ impl Pipelines {
                     cache,
                     store: Arc::clone(store),
                     key,
-                    grown: AtomicBool::new(false),
+                    grown: Arc::default(),
                 }
             });
         Self {
@@ -116,6 +116,12 @@ impl Pipelines {
             .entry((d.kernel, d.entry, fused + &later))
             .or_insert_with(make)
             .clone()
+    }
+
+    /// The driver's cache, for others that compile pipelines on the device, and the word that they did.
+    pub(super) fn cache(&self) -> Option<(wgpu::PipelineCache, Arc<AtomicBool>)> {
+        let kept = self.kept.as_ref()?;
+        Some((kept.cache.clone(), Arc::clone(&kept.grown)))
     }
 
     /// Keeps what was compiled since the last time, if anything was.

@@ -2,11 +2,14 @@
 //! Several images go through a ring: while one is read back, others are uploaded and computed.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::adapter::Adapter;
 use super::clock::KernelTime;
 use super::gpu::Gpu;
+use super::resident::{DeviceImage, DeviceTensor};
 use super::strips;
+use super::submit::{Input, Job, Outputs};
 use crate::convert;
 use crate::error::KernelError;
 use crate::image::{RawImage, Tensor};
@@ -20,12 +23,51 @@ use crate::registry::Step;
 const RING: usize = 3;
 
 /// The plan of a recipe, its input and its output.
-fn plan(recipe: &Recipe) -> (Plan, BufferId, BufferId) {
-    let mut plan = Plan::default();
-    let packed = convert::packed(&mut plan, recipe.input_shape());
-    let target = packed.buffer();
-    let output = recipe.plan_on(&mut plan, packed).buffer();
-    (plan, target, output)
+struct Planned {
+    plan: Plan,
+    target: BufferId,
+    output: BufferId,
+}
+
+impl Planned {
+    fn of(recipe: &Recipe) -> Self {
+        let mut plan = Plan::default();
+        let packed = convert::packed(&mut plan, recipe.input_shape());
+        let target = packed.buffer();
+        let output = recipe.plan_on(&mut plan, packed).buffer();
+        Self { plan, target, output }
+    }
+
+    fn job<'a>(&'a self, what: &'static str, input: Input<'a>) -> Job<'a> {
+        Job {
+            what,
+            plan: &self.plan,
+            target: self.target,
+            input,
+            outputs: std::slice::from_ref(&self.output),
+            result: Outputs::Read,
+        }
+    }
+}
+
+/// The pixels of an image: on the device, if `there` has them for this one.
+fn input<'a>(gpu: &Arc<Gpu>, image: &'a RawImage, there: Option<&'a DeviceImage>) -> Input<'a> {
+    match there.and_then(|there| there.on(gpu, image.shape())) {
+        Some(buffer) => Input::There(buffer),
+        None => Input::Bytes(bytemuck::cast_slice(image.pixels())),
+    }
+}
+
+/// Brings an image to the device; `None` if it is larger than what the device binds at once.
+pub(super) fn load(adapter: &Adapter, image: &RawImage) -> Result<Option<DeviceImage>, KernelError> {
+    let bytes: &[u8] = bytemuck::cast_slice(image.pixels());
+    adapter.with(|gpu| {
+        if bytes.len().next_multiple_of(4) as u64 > gpu.limit {
+            return Ok(None);
+        }
+        let buffer = gpu.load("an upload", bytes)?;
+        Ok(Some(DeviceImage::new(gpu, buffer, image.shape())))
+    })
 }
 
 pub(super) fn recipe(
@@ -33,24 +75,13 @@ pub(super) fn recipe(
     recipe: &Recipe,
     images: &[&RawImage],
 ) -> Result<Vec<Tensor>, KernelError> {
-    let (plan, target, output) = plan(recipe);
+    let planned = Planned::of(recipe);
     adapter.with(|gpu| {
-        match gpu.check(&plan) {
-            Ok(()) => {}
-            Err(KernelError::TooLarge { .. }) => {
-                // The channels of a recipe have copies of its illumination functions.
-                return match recipe.channels() {
-                    Some(parts) => images
-                        .iter()
-                        .map(|image| channels(gpu, recipe, &parts, image))
-                        .collect(),
-                    None => images
-                        .iter()
-                        .map(|image| one_channel(gpu, recipe, image.pixels()))
-                        .collect(),
-                };
-            }
-            Err(error) => return Err(error),
+        if let Some(parts) = apart(gpu, &planned, recipe)? {
+            return images
+                .iter()
+                .map(|image| channels(gpu, recipe, &parts, image))
+                .collect();
         }
         let mut tensors = Vec::with_capacity(images.len());
         let mut waiting = VecDeque::with_capacity(RING);
@@ -61,14 +92,65 @@ pub(super) fn recipe(
             {
                 tensors.push(tensor(shape, gpu.finish(oldest)?));
             }
-            let bytes = bytemuck::cast_slice(image.pixels());
-            waiting.push_back(gpu.start("a recipe", &plan, target, bytes, &[output], false)?);
+            waiting.push_back(gpu.start(planned.job("a recipe", input(gpu, image, None)))?);
         }
         for pending in waiting {
             tensors.push(tensor(shape, gpu.finish(pending)?));
         }
         Ok(tensors)
     })
+}
+
+/// One image, which may be on the device already.
+pub(super) fn on_loaded(
+    adapter: &Adapter,
+    recipe: &Recipe,
+    image: &RawImage,
+    there: Option<&DeviceImage>,
+) -> Result<Tensor, KernelError> {
+    let planned = Planned::of(recipe);
+    adapter.with(|gpu| {
+        if let Some(parts) = apart(gpu, &planned, recipe)? {
+            return channels(gpu, recipe, &parts, image);
+        }
+        let words = gpu.execute(planned.job("a recipe", input(gpu, image, there)))?;
+        Ok(tensor(recipe.output_shape(), words))
+    })
+}
+
+/// The same, and the result stays on the device.
+pub(super) fn kept(
+    adapter: &Adapter,
+    recipe: &Recipe,
+    image: &RawImage,
+    there: Option<&DeviceImage>,
+) -> Result<DeviceTensor, KernelError> {
+    let planned = Planned::of(recipe);
+    let shape = recipe.output_shape();
+    adapter.with(|gpu| {
+        let buffer = match apart(gpu, &planned, recipe)? {
+            // Put together on the processor, as the whole does not fit.
+            Some(parts) => {
+                let whole = channels(gpu, recipe, &parts, image)?;
+                gpu.load("an upload", bytemuck::cast_slice(whole.data()))?
+            }
+            None => gpu.keep(planned.job("a recipe", input(gpu, image, there)), planned.output)?,
+        };
+        Ok(DeviceTensor::new(gpu, buffer, shape))
+    })
+}
+
+/// The recipes of single channels, where the whole is too large for the device and can be cut so.
+fn apart(gpu: &Gpu, planned: &Planned, recipe: &Recipe) -> Result<Option<Vec<Recipe>>, KernelError> {
+    match gpu.check(&planned.plan) {
+        // The channels of a recipe have copies of its illumination functions.
+        Err(error @ KernelError::TooLarge { .. }) => match recipe.channels() {
+            None if recipe.input_shape().channels == 1 => Ok(Some(vec![recipe.clone()])),
+            None => Err(error),
+            parts => Ok(parts),
+        },
+        checked => checked.map(|()| None),
+    }
 }
 
 /// An image that does not fit at once, one channel after the other, each by its recipe.
@@ -91,14 +173,14 @@ fn channels(gpu: &Gpu, whole: &Recipe, parts: &[Recipe], image: &RawImage) -> Re
 
 /// One channel, in strips of rows if it does not fit at once.
 fn one_channel(gpu: &Gpu, recipe: &Recipe, pixels: &[u16]) -> Result<Tensor, KernelError> {
-    let (plan, target, output) = plan(recipe);
-    match gpu.check(&plan) {
+    let planned = Planned::of(recipe);
+    match gpu.check(&planned.plan) {
         Err(error @ KernelError::TooLarge { .. }) => strips::run(gpu, recipe, pixels)?.ok_or(error),
         Err(error) => Err(error),
         Ok(()) => {
-            let bytes = bytemuck::cast_slice(pixels);
-            let pending = gpu.start("one channel of a recipe", &plan, target, bytes, &[output], false)?;
-            Ok(tensor(recipe.output_shape(), gpu.finish(pending)?))
+            let bytes = Input::Bytes(bytemuck::cast_slice(pixels));
+            let words = gpu.execute(planned.job("one channel of a recipe", bytes))?;
+            Ok(tensor(recipe.output_shape(), words))
         }
     }
 }
@@ -108,12 +190,12 @@ pub(super) fn timed(
     recipe: &Recipe,
     image: &RawImage,
 ) -> Result<(Tensor, Option<Vec<KernelTime>>), KernelError> {
-    let (plan, target, output) = plan(recipe);
+    let planned = Planned::of(recipe);
     adapter.with(|gpu| {
-        gpu.check(&plan)?;
-        let bytes = bytemuck::cast_slice(image.pixels());
-        let pending = gpu.start("a recipe", &plan, target, bytes, &[output], true)?;
-        let (words, times) = gpu.finish_timed(pending)?;
+        gpu.check(&planned.plan)?;
+        let job = planned.job("a recipe", input(gpu, image, None));
+        let result = Outputs::Timed;
+        let (words, times) = gpu.finish_timed(gpu.start(Job { result, ..job })?)?;
         Ok((tensor(recipe.output_shape(), words), times))
     })
 }
@@ -128,8 +210,15 @@ pub(super) fn step(
     let target = plan.buffer(step.name(), input.data().len());
     let pixels = Pixels::float(target, input.shape());
     let output = step.plan(&mut plan, pixels).stored(&mut plan).buffer();
-    let bytes = bytemuck::cast_slice(input.data());
-    let words = adapter.with(|gpu| gpu.execute(step.name(), &plan, target, bytes, &[output]))?;
+    let job = Job {
+        what: step.name(),
+        plan: &plan,
+        target,
+        input: Input::Bytes(bytemuck::cast_slice(input.data())),
+        outputs: &[output],
+        result: Outputs::Read,
+    };
+    let words = adapter.with(|gpu| gpu.execute(job))?;
     Ok(tensor(shape, words))
 }
 
@@ -137,6 +226,7 @@ pub(super) fn measures(
     adapter: &Adapter,
     measures: &[&dyn Measure],
     image: &RawImage,
+    there: Option<&DeviceImage>,
 ) -> Result<Vec<Vec<u64>>, KernelError> {
     let mut plan = Plan::default();
     let packed = convert::packed(&mut plan, image.shape()).buffer();
@@ -144,8 +234,16 @@ pub(super) fn measures(
         .iter()
         .map(|m| m.plan(&mut plan, packed, image))
         .collect();
-    let bytes = bytemuck::cast_slice(image.pixels());
-    let words = adapter.with(|gpu| gpu.execute("quality measures", &plan, packed, bytes, &outputs))?;
+    let words = adapter.with(|gpu| {
+        gpu.execute(Job {
+            what: "quality measures",
+            plan: &plan,
+            target: packed,
+            input: input(gpu, image, there),
+            outputs: &outputs,
+            result: Outputs::Read,
+        })
+    })?;
     Ok(measures
         .iter()
         .zip(words)

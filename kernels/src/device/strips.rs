@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::gpu::Gpu;
+use super::submit::{Input, Job, Outputs};
 use crate::convert;
 use crate::error::KernelError;
 use crate::image::{InputShape, Tensor};
@@ -77,7 +78,14 @@ impl<'r> Cut<'r> {
         };
         let width = self.recipe.input_shape().width;
         let bytes = bytemuck::cast_slice(&plane[rows.start * width..rows.end * width]);
-        let values = floats(gpu.execute("a strip of a plane", &plan, target, bytes, &[output.buffer()])?);
+        let values = floats(gpu.execute(Job {
+            what: "a strip of a plane",
+            plan: &plan,
+            target,
+            input: Input::Bytes(bytes),
+            outputs: &[output.buffer()],
+            result: Outputs::Read,
+        })?);
         Ok(match self.resize {
             Some(_) => values,
             None => values[(outputs.start - rows.start) * width..(outputs.end - rows.start) * width].to_vec(),
@@ -102,7 +110,14 @@ impl<'r> Cut<'r> {
         let target = plan.buffer(convert::NAME, whole.data().len());
         let output = rest.plan_on(&mut plan, Pixels::float(target, whole.shape()));
         let bytes = bytemuck::cast_slice(whole.data());
-        let words = gpu.execute("the end of a recipe", &plan, target, bytes, &[output.buffer()])?;
+        let words = gpu.execute(Job {
+            what: "the end of a recipe",
+            plan: &plan,
+            target,
+            input: Input::Bytes(bytes),
+            outputs: &[output.buffer()],
+            result: Outputs::Read,
+        })?;
         Ok(Tensor::from_parts(rest.output_shape(), floats(words)))
     }
 }

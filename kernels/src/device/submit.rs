@@ -1,23 +1,58 @@
 //! Plans on an open adapter: one upload, all dispatches in one submission, one readback.
-//! Enters: a plan that was checked, and its input. Leaves: the words of its output buffers, now or when asked. Fails with the
-//! driver's words if a command fails, and where memory runs out.
+//! Enters: a plan that was checked, and its input, or a buffer that has it. Leaves: the words of its output buffers, now or
+//! when asked, or an output that stays on the device. Fails with the driver's words if a command fails, and where memory
+//! runs out.
 
 use std::sync::mpsc;
 
 use super::buffers::Buffers;
 use super::clock::{Clock, KernelTime};
-use super::gpu::{Gpu, READBACK};
+use super::gpu::{Gpu, READBACK, STORAGE};
 use crate::error::KernelError;
 use crate::plan::{BufferId, Dispatch, Op, Plan};
 
 /// The words of each output, and the times of the dispatches.
 type Timed = (Vec<Vec<u32>>, Option<Vec<KernelTime>>);
 
+/// A plan with what it works on.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    /// In words, for errors.
+    pub(super) what: &'static str,
+    pub(super) plan: &'a Plan,
+    /// The buffer of the input.
+    pub(super) target: BufferId,
+    pub(super) input: Input<'a>,
+    pub(super) outputs: &'a [BufferId],
+    pub(super) result: Outputs,
+}
+
+/// What a plan works on.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// Bytes that go up.
+    Bytes(&'a [u8]),
+    /// A buffer of the device that has them.
+    There(&'a wgpu::Buffer),
+}
+
+/// What becomes of the outputs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outputs {
+    /// They are read back.
+    Read,
+    /// They are read back, and the dispatches are timed.
+    Timed,
+    /// They stay on the device.
+    Kept,
+}
+
 /// Work that the device was given and has not handed back yet. Its buffers return to the pool when it is finished.
 pub(super) struct Pending<'g> {
     what: &'static str,
     buffers: Buffers<'g>,
-    readback: wgpu::Buffer,
+    /// None where the outputs stay.
+    readback: Option<wgpu::Buffer>,
     sizes: Vec<u64>,
     submission: wgpu::SubmissionIndex,
     wait: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
@@ -25,29 +60,39 @@ pub(super) struct Pending<'g> {
 }
 
 impl Gpu {
-    /// Uploads `input` to `target`, runs `plan` and reads `outputs` back, one vector each.
-    pub(super) fn execute(
-        &self,
-        what: &'static str,
-        plan: &Plan,
-        target: BufferId,
-        input: &[u8],
-        outputs: &[BufferId],
-    ) -> Result<Vec<Vec<u32>>, KernelError> {
-        self.check(plan)?;
-        self.finish(self.start(what, plan, target, input, outputs, false)?)
+    /// Checks a plan, runs it on its input and reads its outputs back, one vector each.
+    pub(super) fn execute(&self, job: Job<'_>) -> Result<Vec<Vec<u32>>, KernelError> {
+        self.check(job.plan)?;
+        self.finish(self.start(job)?)
+    }
+
+    /// Checks a plan, runs it on its input and leaves its output on the device.
+    pub(super) fn keep(&self, job: Job<'_>, output: BufferId) -> Result<wgpu::Buffer, KernelError> {
+        self.check(job.plan)?;
+        let result = Outputs::Kept;
+        let mut pending = self.start(Job { result, ..job })?;
+        let kept = pending.buffers.take_out(output);
+        self.finish(pending)?;
+        Ok(kept)
+    }
+
+    /// Brings `bytes` to a buffer of its own.
+    pub(super) fn load(&self, what: &'static str, bytes: &[u8]) -> Result<wgpu::Buffer, KernelError> {
+        self.guarded(what, || {
+            let words = bytes.len().div_ceil(4) as u64;
+            let buffer = self.pool.take(&self.device, STORAGE, words * 4, self.limit);
+            self.upload(&buffer, bytes);
+            buffer
+        })
     }
 
     /// The same, without waiting: [`Gpu::finish`] waits. The plan was checked.
-    pub(super) fn start(
-        &self,
-        what: &'static str,
-        plan: &Plan,
-        target: BufferId,
-        input: &[u8],
-        outputs: &[BufferId],
-        timed: bool,
-    ) -> Result<Pending<'_>, KernelError> {
+    pub(super) fn start(&self, job: Job<'_>) -> Result<Pending<'_>, KernelError> {
+        self.guarded(job.what, || self.record_all(job))
+    }
+
+    /// Does `work` and turns what the driver refuses meanwhile into an error.
+    fn guarded<T>(&self, what: &'static str, work: impl FnOnce() -> T) -> Result<T, KernelError> {
         if let Some(reason) = self.fault() {
             return Err(self.failed(what, reason));
         }
@@ -57,7 +102,7 @@ impl Gpu {
             wgpu::ErrorFilter::Internal,
         ]
         .map(|filter| self.device.push_error_scope(filter));
-        let pending = self.record_all(what, plan, target, input, outputs, timed);
+        let done = work();
         for scope in scopes.into_iter().rev() {
             match pollster::block_on(scope.pop()) {
                 None => {}
@@ -72,21 +117,27 @@ impl Gpu {
                 Some(e) => return Err(self.failed(what, e.to_string())),
             }
         }
-        Ok(pending)
+        Ok(done)
     }
 
-    fn record_all<'g>(
-        &'g self,
-        what: &'static str,
-        plan: &Plan,
-        target: BufferId,
-        input: &[u8],
-        outputs: &[BufferId],
-        timed: bool,
-    ) -> Pending<'g> {
-        let mut buffers = Buffers::new(self, plan, target, outputs);
-        let clock = (timed && self.timestamps).then(|| Clock::new(&self.device, plan));
-        self.upload(&buffers.get(target), input);
+    fn record_all(&self, job: Job<'_>) -> Pending<'_> {
+        let Job {
+            what,
+            plan,
+            target,
+            input,
+            outputs,
+            result,
+        } = job;
+        let there = match input {
+            Input::There(buffer) => Some(buffer),
+            Input::Bytes(_) => None,
+        };
+        let mut buffers = Buffers::new(self, plan, target, there, outputs);
+        let clock = (result == Outputs::Timed && self.timestamps).then(|| Clock::new(&self.device, plan));
+        if let Input::Bytes(bytes) = input {
+            self.upload(&buffers.get(target), bytes);
+        }
         let mut encoder = self
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -105,16 +156,22 @@ impl Gpu {
             }
             buffers.release_after(at);
         }
-        let sizes: Vec<u64> = outputs
+        let mut sizes: Vec<u64> = outputs
             .iter()
             .map(|id| plan.buffers[id.0].words as u64 * 4)
             .collect();
         let total = sizes.iter().sum();
-        let readback = self.pool.take(&self.device, READBACK, total, u64::MAX);
-        let mut offset = 0;
-        for (id, size) in outputs.iter().zip(&sizes) {
-            encoder.copy_buffer_to_buffer(&buffers.get(*id), 0, &readback, offset, *size);
-            offset += size;
+        let readback = (result != Outputs::Kept).then(|| {
+            let readback = self.pool.take(&self.device, READBACK, total, u64::MAX);
+            let mut offset = 0;
+            for (id, size) in outputs.iter().zip(&sizes) {
+                encoder.copy_buffer_to_buffer(&buffers.get(*id), 0, &readback, offset, *size);
+                offset += size;
+            }
+            readback
+        });
+        if readback.is_none() {
+            sizes.clear();
         }
         if let Some(clock) = &clock {
             clock.resolve(&mut encoder);
@@ -122,10 +179,12 @@ impl Gpu {
         let submission = self.queue.submit([encoder.finish()]);
         let (done, wait) = mpsc::sync_channel(2);
         let clock_done = done.clone();
-        readback.map_async(wgpu::MapMode::Read, 0..total, move |r| {
-            // The receiver lives until the end of `finish`; nobody else needs the result.
-            let _ = done.send(r);
-        });
+        if let Some(readback) = &readback {
+            readback.map_async(wgpu::MapMode::Read, 0..total, move |r| {
+                // The receiver lives until the end of `finish`; nobody else needs the result.
+                let _ = done.send(r);
+            });
+        }
         if let Some(clock) = &clock {
             clock.readback.map_async(wgpu::MapMode::Read, .., move |r| {
                 let _ = clock_done.send(r);
@@ -164,7 +223,7 @@ impl Gpu {
                 timeout: None,
             })
             .map_err(|e| self.failed(what, e.to_string()))?;
-        for _ in 0..=usize::from(clock.is_some()) {
+        for _ in 0..usize::from(readback.is_some()) + usize::from(clock.is_some()) {
             match wait.recv() {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => return Err(self.failed(what, e.to_string())),
@@ -174,20 +233,23 @@ impl Gpu {
         if let Some(reason) = self.fault() {
             return Err(self.failed(what, reason));
         }
-        let total = sizes.iter().sum();
-        let mapped = readback
-            .get_mapped_range(0..total)
-            .map_err(|e| self.failed(what, e.to_string()))?;
         let mut words = Vec::with_capacity(sizes.len());
-        let mut at = 0;
-        for size in sizes {
-            let end = at + size as usize;
-            words.push(bytemuck::pod_collect_to_vec(&mapped[at..end]));
-            at = end;
+        if let Some(readback) = readback {
+            let total = sizes.iter().sum();
+            let mapped = readback
+                .get_mapped_range(0..total)
+                .map_err(|e| self.failed(what, e.to_string()))?;
+            let mut at = 0;
+            for size in sizes {
+                let end = at + size as usize;
+                words.push(bytemuck::pod_collect_to_vec(&mapped[at..end]));
+                at = end;
+            }
+            drop(mapped);
+            readback.unmap();
+            self.bus.down(total);
+            self.pool.give(readback);
         }
-        drop(mapped);
-        readback.unmap();
-        self.pool.give(readback);
         buffers.give_back();
         let times = match clock {
             None => None,
@@ -200,6 +262,7 @@ impl Gpu {
     }
 
     fn upload(&self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        self.bus.up(bytes.len() as u64);
         // Writes are whole words; the last one is padded.
         let whole = bytes.len() / 4 * 4;
         self.queue.write_buffer(buffer, 0, &bytes[..whole]);

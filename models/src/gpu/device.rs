@@ -1,12 +1,14 @@
-//! The graphics device of an engine: found by a word, opened, and all that crosses its bus.
+//! The graphics device of an engine: found by a word and opened, or shared, and all that crosses its bus.
 //!
-//! Enters: the word of an adapter. Leaves: a device with its queue, compiled kernels, and bytes counted both ways. Fails
-//! with what the driver says.
+//! Enters: the word of an adapter, or a device. Leaves: a device with its queue, compiled kernels, and bytes counted both ways.
+//! Fails with what the driver says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::shaders;
+use super::shared::SharedGpu;
 use crate::weights::to_half;
 
 /// Usage of buffers that kernels read and write.
@@ -33,18 +35,9 @@ impl Failed {
     }
 }
 
-/// Bytes that crossed the bus since the device was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Traffic {
-    pub(super) up: u64,
-    pub(super) down: u64,
-}
-
-/// An open device.
+/// A device that an engine computes on.
 pub(super) struct Gpu {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    name: String,
+    shared: SharedGpu,
     /// Largest binding, bytes.
     limit: u64,
     /// Whether rows may be handed round in a subgroup of at least eight threads.
@@ -52,9 +45,6 @@ pub(super) struct Gpu {
     /// Whether matrices are multiplied in 16-bit floats.
     half: bool,
     pipelines: HashMap<String, wgpu::ComputePipeline>,
-    traffic: Traffic,
-    /// The first fault that no command of ours caught: a lost device.
-    fault: Arc<Mutex<Option<String>>>,
 }
 
 /// The adapters of this machine, real ones first.
@@ -91,6 +81,10 @@ fn suits(word: &str, index: usize, info: &wgpu::AdapterInfo) -> bool {
     }
 }
 
+fn count(counter: &AtomicU64, bytes: u64) {
+    counter.fetch_add(bytes, Ordering::Relaxed);
+}
+
 impl Gpu {
     /// Opens the first adapter that `word` means, to multiply matrices in 16-bit floats where `half` says so; see
     /// [`crate::EngineChoice::Wgpu`].
@@ -110,34 +104,14 @@ impl Gpu {
             return Err(Failed::new("find an adapter for", reason));
         };
         let refused = |reason: String| Failed::new("open a device for", reason);
-        let info = adapter.get_info();
-        let limits = adapter.limits();
-        if limits.max_storage_buffers_per_shader_stage < BINDINGS
-            || (limits.max_compute_invocations_per_workgroup as usize) < shaders::THREADS
-        {
-            return Err(refused(format!(
-                "{} binds {} storage buffers and runs {} threads per workgroup; {BINDINGS} and {} are needed",
-                info.name,
-                limits.max_storage_buffers_per_shader_stage,
-                limits.max_compute_invocations_per_workgroup,
-                shaders::THREADS,
-            )));
-        }
-        let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let subgroups = adapter.features() & wgpu::Features::SUBGROUP;
-        let mut features = subgroups;
+        let name = adapter.get_info().name;
+        let mut features = adapter.features() & wgpu::Features::SUBGROUP;
         if half {
-            features |= wgpu::Features::SHADER_F16;
-            if !adapter.features().contains(features) {
-                let name = info.name;
-                return Err(refused(format!(
-                    "{name} has no 16-bit floats in shaders; leave out --wgpu-half"
-                )));
-            }
+            features |= adapter.features() & wgpu::Features::SHADER_F16;
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wellspring-embed"),
-            required_limits: limits,
+            required_limits: adapter.limits(),
             required_features: features,
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -163,22 +137,50 @@ impl Gpu {
                 lost(format!("device lost: {words}"));
             }
         });
-        let mut this = Self {
+        let shared = SharedGpu {
             device,
             queue,
-            name: info.name,
-            limit,
+            name,
+            fault,
+            pipelines: None,
+            up: Arc::default(),
+            parameters: Arc::default(),
+            down: Arc::default(),
+        };
+        Self::on(shared, half)
+    }
+
+    /// Computes on a device that is open already.
+    pub(super) fn on(shared: SharedGpu, half: bool) -> Result<Self, Failed> {
+        let refused = |reason: String| Failed::new("use the device for", reason);
+        let (name, limits) = (&shared.name, shared.device.limits());
+        if limits.max_storage_buffers_per_shader_stage < BINDINGS
+            || (limits.max_compute_invocations_per_workgroup as usize) < shaders::THREADS
+        {
+            return Err(refused(format!(
+                "{name} binds {} storage buffers and runs {} threads per workgroup; {BINDINGS} and {} are needed",
+                limits.max_storage_buffers_per_shader_stage,
+                limits.max_compute_invocations_per_workgroup,
+                shaders::THREADS,
+            )));
+        }
+        let features = shared.device.features();
+        if half && !features.contains(wgpu::Features::SHADER_F16) {
+            return Err(refused(format!(
+                "{name} has no 16-bit floats in shaders; leave out --wgpu-half"
+            )));
+        }
+        let mut this = Self {
+            limit: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            shared,
             subgroups: false,
             half,
             pipelines: HashMap::new(),
-            traffic: Traffic::default(),
-            fault,
         };
         // What an adapter promises is the least of all its drivers' modes, so one is asked for what it does.
-        if !subgroups.is_empty() {
+        if features.contains(wgpu::Features::SUBGROUP) {
             this.subgroups = this.subgroup_size()? >= 8;
         }
-        this.traffic = Traffic::default();
         Ok(this)
     }
 
@@ -193,7 +195,7 @@ impl Gpu {
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.shared.name
     }
 
     pub(super) fn subgroups(&self) -> bool {
@@ -211,9 +213,9 @@ impl Gpu {
         self
     }
 
-    #[cfg(test)]
-    pub(super) fn traffic(&self) -> Traffic {
-        self.traffic
+    /// The device.
+    pub(super) fn shared(&self) -> &SharedGpu {
+        &self.shared
     }
 
     /// Largest binding, bytes.
@@ -227,7 +229,7 @@ impl Gpu {
         action: &'static str,
         work: impl FnOnce(&mut Self) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
-        if let Some(reason) = self.fault() {
+        if let Some(reason) = self.shared.fault() {
             return Err(Failed::new(action, reason));
         }
         let scopes = [
@@ -235,7 +237,7 @@ impl Gpu {
             wgpu::ErrorFilter::OutOfMemory,
             wgpu::ErrorFilter::Internal,
         ]
-        .map(|filter| self.device.push_error_scope(filter));
+        .map(|filter| self.shared.device.push_error_scope(filter));
         let result = work(self);
         let mut refused = None;
         for scope in scopes.into_iter().rev() {
@@ -247,10 +249,6 @@ impl Gpu {
             Some(error) => Err(Failed::new(action, error)),
             None => result,
         }
-    }
-
-    fn fault(&self) -> Option<String> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A buffer of `values` words; its content is undefined.
@@ -267,7 +265,7 @@ impl Gpu {
             );
             return Err(Failed::new("make room for", reason));
         }
-        Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
+        Ok(self.shared.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
             usage,
@@ -286,7 +284,10 @@ impl Gpu {
     /// A buffer with these values.
     pub(super) fn constant(&mut self, values: &[f32]) -> Result<wgpu::Buffer, Failed> {
         let buffer = self.buffer(values.len())?;
-        self.upload(&buffer, values);
+        self.shared
+            .queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+        count(&self.shared.parameters, values.len() as u64 * 4);
         Ok(buffer)
     }
 
@@ -305,28 +306,34 @@ impl Gpu {
         }
         // Two halves in a word; weights come in whole vectors of four.
         let buffer = self.buffer(halves.len().div_ceil(2))?;
-        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&halves));
-        self.traffic.up += halves.len() as u64 * 2;
+        self.shared
+            .queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(&halves));
+        count(&self.shared.parameters, halves.len() as u64 * 2);
         Ok(buffer)
     }
 
     /// A buffer of parameters.
     pub(super) fn uniform(&mut self, words: &[u32]) -> wgpu::Buffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.shared.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size: (words.len() as u64 * 4).next_multiple_of(16),
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
-        self.traffic.up += words.len() as u64 * 4;
+        self.shared
+            .queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        count(&self.shared.parameters, words.len() as u64 * 4);
         buffer
     }
 
-    /// Sends values up.
+    /// Sends the pixels of images up.
     pub(super) fn upload(&mut self, buffer: &wgpu::Buffer, values: &[f32]) {
-        self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
-        self.traffic.up += values.len() as u64 * 4;
+        self.shared
+            .queue
+            .write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        count(&self.shared.up, values.len() as u64 * 4);
     }
 
     /// The compiled form of a kernel.
@@ -334,11 +341,15 @@ impl Gpu {
         if let Some(known) = self.pipelines.get(&source) {
             return known.clone();
         }
-        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: None,
-            source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
-        });
+        let module = self
+            .shared
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: None,
+                source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
+            });
         let pipeline = self
+            .shared
             .device
             .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: None,
@@ -346,8 +357,11 @@ impl Gpu {
                 module: &module,
                 entry_point: Some("main"),
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
+                cache: self.shared.pipelines.as_ref().map(|(cache, _)| cache),
             });
+        if let Some((_, grown)) = &self.shared.pipelines {
+            grown.store(true, Ordering::Relaxed);
+        }
         self.pipelines.insert(source, pipeline.clone());
         pipeline
     }
@@ -365,7 +379,7 @@ impl Gpu {
                 resource: buffer.as_entire_binding(),
             })
             .collect();
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        self.shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
@@ -373,7 +387,8 @@ impl Gpu {
     }
 
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
-        self.device
+        self.shared
+            .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
     }
 
@@ -386,13 +401,14 @@ impl Gpu {
     ) -> Result<Vec<f32>, Failed> {
         let failed = |reason: String| Failed::new("run", reason);
         let bytes = values as u64 * 4;
-        let submission = self.queue.submit([encoder.finish()]);
+        let submission = self.shared.queue.submit([encoder.finish()]);
         let (done, wait) = std::sync::mpsc::sync_channel(1);
         readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
             // The receiver lives until the result is there; nobody else needs it.
             let _ = done.send(result);
         });
-        self.device
+        self.shared
+            .device
             .poll(wgpu::PollType::Wait {
                 submission_index: Some(submission),
                 timeout: None,
@@ -403,7 +419,7 @@ impl Gpu {
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Err(error) => return Err(failed(error.to_string())),
         }
-        if let Some(reason) = self.fault() {
+        if let Some(reason) = self.shared.fault() {
             return Err(failed(reason));
         }
         let mapped = readback
@@ -412,7 +428,7 @@ impl Gpu {
         let found = bytemuck::pod_collect_to_vec(&mapped[..]);
         drop(mapped);
         readback.unmap();
-        self.traffic.down += bytes;
+        count(&self.shared.down, bytes);
         Ok(found)
     }
 }

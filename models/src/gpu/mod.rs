@@ -1,7 +1,7 @@
 //! The native engine on a graphics device, through wgpu: the layers of the native CPU engine, with all that is folded into
 //! them, as WGSL kernels.
 //!
-//! Enters: batches of grey images. Leaves: embeddings. Pixels go up once, only embeddings come down; weights, parameters and
+//! Enters: batches of grey images, or of such as lie on the device already. Leaves: embeddings. Pixels go up once, only embeddings come down; weights, parameters and
 //! positions are on the device before. A row never depends on its neighbours or on the size of the batch. Fails with
 //! [`EngineError`]; there is no fallback to another adapter or to the processor.
 
@@ -10,6 +10,7 @@ mod device;
 mod layers;
 mod plan;
 mod shaders;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod transformer;
@@ -19,9 +20,10 @@ use std::collections::HashMap;
 use self::convolutional::Convolutional;
 use self::device::{Failed, Gpu};
 use self::plan::Plan;
+pub use self::shared::{DeviceBatch, SharedGpu};
 use self::transformer::Transformer;
 use crate::architecture::Architecture;
-use crate::batch::{Batch, Embeddings};
+use crate::batch::{Batch, BatchError, Embeddings};
 use crate::card::ModelCard;
 use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
@@ -79,6 +81,18 @@ impl WgpuEngine {
         Self::on(gpu, card, weights)
     }
 
+    /// The same on a device that is somebody else's too.
+    pub(crate) fn sharing(
+        card: &ModelCard,
+        weights: &Weights,
+        shared: SharedGpu,
+        half: bool,
+    ) -> Result<Self, EngineError> {
+        let name = shared.name.clone();
+        let gpu = Gpu::on(shared, half).map_err(|error| failed(card, &name, error))?;
+        Self::on(gpu, card, weights)
+    }
+
     /// The same on an open device.
     fn on(mut gpu: Gpu, card: &ModelCard, weights: &Weights) -> Result<Self, EngineError> {
         let wrap = |error: BuildError| error.of(card, weights.path());
@@ -119,21 +133,25 @@ impl WgpuEngine {
         1 << most.max(1).ilog2()
     }
 
-    /// Embeds `items` images that lie one after the other in `pixels`.
-    fn run(&mut self, items: usize, channels: usize, pixels: &[f32]) -> Result<Vec<f32>, Failed> {
+    /// Does `work` with the plan for `items` images, and the buffer of their pixels.
+    fn run<T>(
+        &mut self,
+        (items, channels): (usize, usize),
+        work: impl FnOnce(&mut Gpu, &mut Plan, &wgpu::Buffer) -> Result<T, Failed>,
+    ) -> Result<T, EngineError> {
         let Self {
             gpu, network, plans, ..
         } = self;
-        gpu.guarded("run", |gpu| {
+        let done = gpu.guarded("run", |gpu| {
             let (plan, buffer) = match plans.entry((items, channels)) {
                 std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::hash_map::Entry::Vacant(entry) => {
                     entry.insert(network.plan(gpu, items, channels)?)
                 }
             };
-            gpu.upload(buffer, pixels);
-            plan.run(gpu)
-        })
+            work(gpu, plan, buffer)
+        });
+        done.map_err(|error| failed(&self.card, self.gpu.name(), error))
     }
 }
 
@@ -179,7 +197,7 @@ impl Engine for WgpuEngine {
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError> {
-        check_batch(&self.card, MAX_ITEMS, batch)?;
+        check_batch(&self.card, MAX_ITEMS, batch.into())?;
         let channels = batch.channels();
         let width = self.card.item_width(channels);
         let per_item = channels * batch.height() * batch.width();
@@ -188,9 +206,38 @@ impl Engine for WgpuEngine {
         while !rest.is_empty() {
             let items = self.at_once(rest.len() / per_item.max(1), channels);
             let (pixels, others) = rest.split_at((items * per_item).min(rest.len()));
-            let found = self.run(items, channels, pixels);
-            data.extend(found.map_err(|error| failed(&self.card, self.gpu.name(), error))?);
+            data.extend(self.run((items, channels), |gpu, plan, buffer| {
+                gpu.upload(buffer, pixels);
+                plan.run(gpu)
+            })?);
             rest = others;
+        }
+        embeddings(&self.card, batch.items(), width, data)
+    }
+
+    fn gpu(&self) -> Option<&SharedGpu> {
+        Some(self.gpu.shared())
+    }
+
+    fn embed_there(&mut self, batch: &DeviceBatch<'_>) -> Result<Embeddings, EngineError> {
+        check_batch(&self.card, MAX_ITEMS, batch.into())?;
+        let channels = batch.channels();
+        let width = self.card.item_width(channels);
+        let per_item = channels * batch.height() * batch.width();
+        let mut data = Vec::with_capacity(batch.items() * width);
+        let mut first = 0;
+        while first < batch.items() {
+            let items = self.at_once(batch.items() - first, channels);
+            let pieces = batch.part(first, items).pieces();
+            let found = self.run((items, channels), |gpu, plan, buffer| {
+                plan.run_on(gpu, buffer, &pieces)
+            })?;
+            if let Some((at, value)) = found.refused {
+                let (item, offset) = (first + at / per_item, at % per_item);
+                return Err(BatchError::of_value(item, offset, value).into());
+            }
+            data.extend(found.values);
+            first += items;
         }
         embeddings(&self.card, batch.items(), width, data)
     }

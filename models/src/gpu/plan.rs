@@ -1,10 +1,13 @@
 //! A network's dispatches for one size of a batch, recorded once and run as often as there are such batches.
 //!
-//! Enters: kernels with their parameters and buffers, in order. Leaves: the values of the last buffer. Everything but the
-//! images is on the device when a plan runs, so only these go up, and only the embeddings come down.
+//! Enters: kernels with their parameters and buffers, in order, then images. Leaves: the values of the last buffer. Everything
+//! but the images is on the device when a plan runs, so only these go up, and only the embeddings come down; images that are on
+//! the device too are copied there, and looked through for values that are no grey levels: one more word comes down.
 
 use super::device::{Failed, Gpu};
-use super::shaders::THREADS;
+use super::shaders::{self, THREADS};
+use super::shared::Piece;
+use crate::batch::GREY_SLACK;
 
 /// Workgroups along one dimension at most; every adapter takes as many.
 pub(super) const MOST_GROUPS: usize = 65_535;
@@ -25,6 +28,20 @@ struct Copy {
     bytes: u64,
 }
 
+/// What looks for values that are no grey levels.
+struct Check {
+    step: Step,
+    /// One word: the number of values from the first such on, 0 where there is none.
+    found: wgpu::Buffer,
+}
+
+/// What a run gave.
+pub(super) struct Run {
+    pub(super) values: Vec<f32>,
+    /// The place of the first value that is no grey level, and that value, where the images were on the device.
+    pub(super) refused: Option<(usize, f32)>,
+}
+
 /// A recorded plan.
 pub(super) struct Plan {
     copies: Vec<Copy>,
@@ -32,6 +49,7 @@ pub(super) struct Plan {
     output: wgpu::Buffer,
     values: usize,
     readback: Option<wgpu::Buffer>,
+    check: Option<Check>,
 }
 
 impl Plan {
@@ -43,6 +61,7 @@ impl Plan {
             output,
             values,
             readback: None,
+            check: None,
         }
     }
 
@@ -61,20 +80,8 @@ impl Plan {
         buffers: &[&wgpu::Buffer],
         groups: [usize; 3],
     ) -> Result<(), Failed> {
-        if groups.iter().any(|&n| n > MOST_GROUPS) {
-            let reason =
-                format!("{groups:?} workgroups are needed, and {MOST_GROUPS} are the most in one dimension");
-            return Err(Failed::new("make room for", reason));
-        }
-        let pipeline = gpu.pipeline(source);
-        let uniform = gpu.uniform(parameters);
-        let bound: Vec<&wgpu::Buffer> = std::iter::once(&uniform).chain(buffers.iter().copied()).collect();
-        let group = gpu.bind(&pipeline, &bound);
-        self.steps.push(Step {
-            pipeline,
-            group,
-            groups: groups.map(|n| n as u32),
-        });
+        self.steps
+            .push(Step::new(gpu, source, parameters, buffers, groups)?);
         Ok(())
     }
 
@@ -88,27 +95,131 @@ impl Plan {
         });
     }
 
-    /// Runs it, and brings the output down.
+    /// Runs it on what its input holds, and brings the output down.
     pub(super) fn run(&mut self, gpu: &mut Gpu) -> Result<Vec<f32>, Failed> {
-        let readback = match &self.readback {
-            Some(readback) => readback.clone(),
-            None => gpu.readback(self.values)?,
+        let encoder = gpu.encoder();
+        self.submit(gpu, encoder, self.values)
+    }
+
+    /// Runs it on the images of `pieces`, which fill `input`.
+    pub(super) fn run_on(
+        &mut self,
+        gpu: &mut Gpu,
+        input: &wgpu::Buffer,
+        pieces: &[Piece<'_>],
+    ) -> Result<Run, Failed> {
+        let count: usize = pieces.iter().map(|piece| piece.values).sum();
+        let check = match self.check.take() {
+            Some(check) => check,
+            None => Check::new(gpu, input, count)?,
         };
-        self.readback = Some(readback.clone());
         let mut encoder = gpu.encoder();
+        let mut at = 0;
+        for piece in pieces {
+            let bytes = piece.values as u64 * 4;
+            encoder.copy_buffer_to_buffer(piece.buffer, piece.at as u64 * 4, input, at, bytes);
+            at += bytes;
+        }
+        encoder.clear_buffer(&check.found, 0, None);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        check.step.record(&mut pass);
+        drop(pass);
+        let readback = self.readback(gpu)?;
+        encoder.copy_buffer_to_buffer(&check.found, 0, &readback, self.values as u64 * 4, 4);
+        self.check = Some(check);
+        let mut values = self.submit(gpu, encoder, self.values + 1)?;
+        let from_end = values.pop().map_or(0, f32::to_bits) as usize;
+        let refused = match from_end {
+            0 => None,
+            _ => {
+                let place = count.saturating_sub(from_end);
+                let mut encoder = gpu.encoder();
+                encoder.copy_buffer_to_buffer(input, place as u64 * 4, &readback, 0, 4);
+                let value = gpu.finish(encoder, &readback, 1)?;
+                Some((place, value.first().copied().unwrap_or(f32::NAN)))
+            }
+        };
+        Ok(Run { values, refused })
+    }
+
+    /// Adds the plan's commands to `encoder`, and brings so many values of its readback down.
+    fn submit(
+        &mut self,
+        gpu: &mut Gpu,
+        mut encoder: wgpu::CommandEncoder,
+        values: usize,
+    ) -> Result<Vec<f32>, Failed> {
+        let readback = self.readback(gpu)?;
         for copy in &self.copies {
             encoder.copy_buffer_to_buffer(&copy.from, 0, &copy.to, copy.offset, copy.bytes);
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for step in &self.steps {
-            pass.set_pipeline(&step.pipeline);
-            pass.set_bind_group(0, &step.group, &[]);
-            let [x, y, z] = step.groups;
-            pass.dispatch_workgroups(x, y, z);
+            step.record(&mut pass);
         }
         drop(pass);
         encoder.copy_buffer_to_buffer(&self.output, 0, &readback, 0, self.values as u64 * 4);
-        gpu.finish(encoder, &readback, self.values)
+        gpu.finish(encoder, &readback, values)
+    }
+
+    /// Room for the output and one word.
+    fn readback(&mut self, gpu: &Gpu) -> Result<wgpu::Buffer, Failed> {
+        let readback = match self.readback.take() {
+            Some(readback) => readback,
+            None => gpu.readback(self.values + 1)?,
+        };
+        self.readback = Some(readback.clone());
+        Ok(readback)
+    }
+}
+
+impl Step {
+    fn new(
+        gpu: &mut Gpu,
+        source: String,
+        parameters: &[u32],
+        buffers: &[&wgpu::Buffer],
+        groups: [usize; 3],
+    ) -> Result<Self, Failed> {
+        if groups.iter().any(|&n| n > MOST_GROUPS) {
+            let reason =
+                format!("{groups:?} workgroups are needed, and {MOST_GROUPS} are the most in one dimension");
+            return Err(Failed::new("make room for", reason));
+        }
+        let pipeline = gpu.pipeline(source);
+        let uniform = gpu.uniform(parameters);
+        let bound: Vec<&wgpu::Buffer> = std::iter::once(&uniform).chain(buffers.iter().copied()).collect();
+        let group = gpu.bind(&pipeline, &bound);
+        Ok(Self {
+            pipeline,
+            group,
+            groups: groups.map(|n| n as u32),
+        })
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        let [x, y, z] = self.groups;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+impl Check {
+    /// Of the first `count` values of `levels`.
+    fn new(gpu: &mut Gpu, levels: &wgpu::Buffer, count: usize) -> Result<Self, Failed> {
+        let found = gpu.buffer(1)?;
+        let (low, high) = (-GREY_SLACK, 255.0 + GREY_SLACK);
+        let parameters = [count as u32, (-low).to_bits(), high.to_bits()];
+        let buffers = [levels, &found];
+        let step = Step::new(
+            gpu,
+            shaders::grey_levels(),
+            &parameters,
+            &buffers,
+            groups_of(count),
+        )?;
+        Ok(Self { step, found })
     }
 }
 

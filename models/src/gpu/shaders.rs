@@ -124,6 +124,23 @@ pub(super) fn plane_statistics(epsilon_on_variance: bool) -> String {
         )
 }
 
+/// Looks for the first value that is no grey level, and writes how many values there are from it on. Bits are compared, since
+/// a compiler of shaders may take every float for a number: those of positive floats are in their order, infinity and NaN
+/// above them all.
+pub(super) fn grey_levels() -> String {
+    parameters(&["count", "below_zero", "above_zero"])
+        + &storage(&[("levels", "u32"), ("result", "atomic<u32>")])
+        + &format!(
+            "@compute @workgroup_size({THREADS}) fn main({BUILTINS}) {{
+                let i = {INDEX};
+                if i >= p.count {{ return; }}
+                let bits = levels[i];
+                let most = select(p.above_zero, p.below_zero, (bits >> 31u) == 1u);
+                if (bits & 0x7fffffffu) > most {{ atomicMax(&result[0], p.count - i); }}
+            }}"
+        )
+}
+
 /// The patch around each output pixel as a row, normalised, zeros outside the image and in what fills the row up: for each
 /// plane of the row's group the rows and columns of the patch.
 pub(super) fn patches() -> String {

@@ -1,14 +1,16 @@
 //! The golden transformers on the device, with subgroups and without, and what crosses the bus.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use safetensors::SafeTensors;
 
-use super::WgpuEngine;
 use super::device::Gpu;
-use crate::batch::Batch;
+use super::{DeviceBatch, SharedGpu, WgpuEngine};
+use crate::batch::{Batch, BatchError};
 use crate::card::ModelCard;
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::weights::Weights;
 
 fn golden(name: &str) -> (ModelCard, Weights, Batch, Vec<f32>) {
@@ -91,14 +93,128 @@ fn only_pixels_go_up_and_only_embeddings_come_down() {
         let mut engine = WgpuEngine::on(Gpu::open("gpu", false).unwrap(), &card, &weights).unwrap();
         // The first batch of a size brings its parameters up.
         engine.embed(&batch).unwrap();
-        let before = engine.gpu.traffic();
+        let before = bus(&engine);
         let found = engine.embed(&batch).unwrap();
-        let after = engine.gpu.traffic();
-        assert_eq!(after.up - before.up, batch.data().len() as u64 * 4, "{name}");
-        assert_eq!(after.down - before.down, found.data.len() as u64 * 4, "{name}");
+        let after = bus(&engine);
+        assert_eq!(after.0 - before.0, batch.data().len() as u64 * 4, "{name}");
+        assert_eq!(after.1, before.1, "{name}");
+        assert_eq!(after.2 - before.2, found.data.len() as u64 * 4, "{name}");
         for (plan, _) in engine.plans.values() {
             assert_eq!(plan.dispatches(), dispatches, "{name}");
         }
+    }
+}
+
+/// Bytes of images that went up, of anything else that did, and that came down.
+fn bus(engine: &WgpuEngine) -> (u64, u64, u64) {
+    let shared = engine.gpu.shared();
+    let [up, parameters, down] =
+        [&shared.up, &shared.parameters, &shared.down].map(|count| count.load(Ordering::Relaxed));
+    (up, parameters, down)
+}
+
+/// A buffer on the device that begins with `values`, and is longer.
+fn there(shared: &SharedGpu, values: &[f32]) -> wgpu::Buffer {
+    let buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: values.len() as u64 * 4 + 256,
+        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    shared
+        .queue
+        .write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+    buffer
+}
+
+#[test]
+fn images_on_a_shared_device_give_the_same_and_do_not_cross_the_bus() {
+    for name in ["timm", "apart", "per-channel"] {
+        let (card, weights, batch, _) = golden(name);
+        let shared = Gpu::open("gpu", false).unwrap().shared().clone();
+        let mut engine = WgpuEngine::sharing(&card, &weights, shared.clone(), false).unwrap();
+        assert!(Engine::gpu(&engine) == Some(&shared));
+        let expected = engine.embed(&batch).unwrap();
+        let (channels, height, width) = (batch.channels(), batch.height(), batch.width());
+        // Eleven images in three buffers: submissions of eight, two and one, cut across buffers.
+        let images: Vec<usize> = (0..11).map(|i| i % batch.items()).collect();
+        let buffers: Vec<(wgpu::Buffer, usize)> = [&images[..3], &images[3..9], &images[9..]]
+            .into_iter()
+            .map(|images| {
+                let levels: Vec<f32> = images
+                    .iter()
+                    .flat_map(|&i| batch.item(i).unwrap())
+                    .copied()
+                    .collect();
+                (there(&shared, &levels), images.len())
+            })
+            .collect();
+        let borrowed: Vec<_> = buffers.iter().map(|(buffer, items)| (buffer, *items)).collect();
+        let whole = DeviceBatch::new(channels, height, width, &borrowed).unwrap();
+        engine.embed_there(&whole).unwrap();
+        let before = bus(&engine);
+        let found = engine.embed_there(&whole).unwrap();
+        let after = bus(&engine);
+        for (row, &image) in found.rows().zip(&images) {
+            assert_eq!(row, expected.row(image).unwrap(), "{name}");
+        }
+        assert_eq!((after.0, after.1), (before.0, before.1), "{name}");
+        // One word more for each of the three submissions.
+        assert_eq!(after.2 - before.2, (found.data.len() as u64 + 3) * 4, "{name}");
+        // Any part of it.
+        let part = engine.embed_there(&whole.part(2, 8)).unwrap();
+        assert_eq!(part.data, found.data[2 * found.width..10 * found.width], "{name}");
+        assert_eq!(engine.embed_there(&whole.part(11, 8)).unwrap().items, 0);
+
+        // What is no grey level is told as where images go up.
+        let per_item = channels * height * width;
+        for value in [f32::NAN, f32::INFINITY, -0.6, 255.6, -f32::NAN, 1e30] {
+            let mut levels = batch.item(0).unwrap().repeat(2);
+            levels[per_item + 5] = value;
+            levels[per_item + 9] = value;
+            let buffer = there(&shared, &levels);
+            let bad = [(borrowed[0].0, 3), (&buffer, 2)];
+            let bad = DeviceBatch::new(channels, height, width, &bad).unwrap();
+            let told = engine.embed_there(&bad).unwrap_err();
+            let here = Batch::new(2, channels, height, width, levels).unwrap_err();
+            let (EngineError::Batch(told), here) = (told, here) else {
+                panic!("{value}")
+            };
+            let place = |error: &BatchError| match error {
+                BatchError::NotFinite { item, offset, value } => (true, *item, *offset, value.to_bits()),
+                BatchError::OutOfRange { item, offset, value } => (false, *item, *offset, value.to_bits()),
+                other => panic!("{other}"),
+            };
+            let (finite, item, offset, bits) = place(&here);
+            assert_eq!(place(&told), (finite, item + 3, offset, bits), "{value}");
+        }
+        for value in [-0.5, 255.5, 0.0, -0.0] {
+            let mut levels = batch.item(0).unwrap().to_vec();
+            levels[7] = value;
+            let buffer = there(&shared, &levels);
+            let good = DeviceBatch::new(channels, height, width, &[(&buffer, 1)]).unwrap();
+            let there = engine.embed_there(&good).unwrap();
+            let here = engine
+                .embed(&Batch::new(1, channels, height, width, levels).unwrap())
+                .unwrap();
+            assert_eq!(there, here, "{value}");
+        }
+        // Too short a buffer.
+        let error = DeviceBatch::new(channels, height, width, &[(borrowed[0].0, 9)]).unwrap_err();
+        assert!(
+            matches!(error, BatchError::WrongLength { items: 9, .. }),
+            "{error}"
+        );
+
+        // A device that is lost is an error that says so, and nothing else.
+        shared
+            .fault
+            .lock()
+            .unwrap()
+            .replace("device lost: in a test".into());
+        let error = engine.embed_there(&whole).unwrap_err().to_string();
+        assert!(error.contains("device lost: in a test"), "{error}");
+        assert!(Engine::gpu(&engine).unwrap().is_lost());
     }
 }
 

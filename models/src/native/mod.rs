@@ -94,7 +94,7 @@ impl Engine for NativeEngine {
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings, EngineError> {
-        check_batch(&self.card, MAX_ITEMS, batch)?;
+        check_batch(&self.card, MAX_ITEMS, batch.into())?;
         let channels = batch.channels();
         let width = self.card.item_width(channels);
         let mut data = vec![0.0; batch.items() * width];

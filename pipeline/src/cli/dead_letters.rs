@@ -89,8 +89,8 @@ struct Output {
 struct FilterArgs {
     /// Ids, or beginnings of ids.
     ids: Vec<String>,
-    /// Of this class: bad_event, missing_image, bad_image, bad_metadata, plate_map, network, throttled, out_of_memory, access,
-    /// model, configuration, external, poison or internal. May be given several times.
+    /// Of this class: bad_event, missing_image, bad_image, bad_metadata, plate_map, network, throttled, out_of_memory, device,
+    /// access, model, configuration, external, poison or internal. May be given several times.
     #[arg(long, value_name = "CLASS", value_parser = parse_class)]
     class: Vec<FailureClass>,
     /// Of this run.

@@ -124,7 +124,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     // Opened once here so that missing or wrong weights are an error now and not after the first fields.
     let mut engines = Vec::new();
     for network in &run.networks {
-        let engine = wellspring::embed::open_engine(network, &settings.engine)?;
+        let engine = wellspring::embed::open_engine(network, &device, &settings.engine)?;
         if !engines.iter().any(|known| known == engine.device()) {
             engines.push(engine.device().to_owned());
         }
