@@ -128,7 +128,11 @@ impl Engines<'_> {
                 Ok(engine) => drop(self.open.insert(key, engine)),
                 Err(error) => {
                     let error: Arc<str> = chain(&error).into();
-                    tracing::error!(model = network.card.name, message = &*error, "a network cannot be opened");
+                    tracing::error!(
+                        model = network.card.name,
+                        message = &*error,
+                        "a network cannot be opened"
+                    );
                     self.broken.insert(key, (Instant::now(), error.clone()));
                     return Err(error);
                 }

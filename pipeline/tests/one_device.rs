@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{few_wells, wait_for};
-use tokio::sync::Semaphore;
 use wellspring::decode::Stack;
 use wellspring::embed::{EngineSettings, embed_tiles, open_engine};
 use wellspring::events::{FieldFeatures, FieldTask};
+use wellspring::fetch::MemoryLimit;
 use wellspring::fields::{Decoded, Field};
 use wellspring::gpu::Tiles;
 use wellspring::kafka::KafkaSettings;
@@ -58,6 +58,7 @@ fn settings(models: &Path, engine: screen::EngineChoice) -> EngineSettings {
         },
         threads: 1,
         batch_items: 8,
+        must_open: true,
     }
 }
 
@@ -98,7 +99,8 @@ fn decoded(run: &Arc<Run>) -> Decoded {
         field: Field {
             task: Arc::new(task),
             run: Arc::clone(run),
-            memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            memory: futures::executor::block_on(MemoryLimit::new(1, &Urgency::ALL).reserve(Urgency::Live, 1))
+                .unwrap(),
             changed: Vec::new(),
         },
         image: RawImage::new(2, height, width, pixels, 4095).unwrap(),
@@ -237,6 +239,7 @@ fn a_lost_device_costs_time_and_no_field(models: &Path, plates: &Path) {
             lanes: vec![Urgency::Live],
             until_drained: false,
             commands: false,
+            callbacks: None,
         };
         let handle = runtime.handle();
         let roles = [
