@@ -24,8 +24,12 @@ use crate::matrix::FeatureMatrix;
 /// Parts of the cross-validation where plates cannot be held out; a well's is its number within its class modulo this.
 const FOLDS: usize = 5;
 
-/// The ridges that are tried, as shares of the mean squared singular value: half decades from 1e-3 to 1e3.
-const STEPS: std::ops::RangeInclusive<i32> = -6..=6;
+/// The ridges that are tried, as shares of the mean squared singular value: half decades up to 1e3.
+const STRONGEST: i32 = 6;
+/// From 1e-3.
+const WEAKEST_OF_SQUARES: i32 = -6;
+/// From 1e-6, since where a class has wells far off, those close to another class are told apart by large weights only.
+const WEAKEST_OF_LOGISTIC: i32 = -12;
 
 /// How to fit a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -164,8 +168,10 @@ struct Chosen {
 }
 
 /// The ridges from the strongest on, so that of equals the stronger one stays.
-fn ridges() -> impl Iterator<Item = f64> {
-    STEPS.rev().map(|step| 10f64.powf(f64::from(step) / 2.0))
+fn ridges(weakest: i32) -> impl Iterator<Item = f64> {
+    (weakest..=STRONGEST)
+        .rev()
+        .map(|step| 10f64.powf(f64::from(step) / 2.0))
 }
 
 /// Logistic regression by the ridge under which wells of held-out groups are the most probable.
@@ -178,7 +184,7 @@ fn choose_logistic(
     let all: Vec<usize> = (0..n).collect();
     let mut without: Vec<Weights> = vec![Weights::zero(wells); groups.len()];
     let mut best: Option<(f64, f64, Mat<f64>)> = None;
-    for ridge in ridges() {
+    for ridge in ridges(WEAKEST_OF_LOGISTIC) {
         // Each begins where the stronger ridge left it.
         without = groups
             .par_iter()
@@ -301,7 +307,7 @@ impl Data {
         shares: &[f64],
     ) -> Result<Option<Chosen>, HeadError> {
         let mut best: Option<(f64, f64, Mat<f64>)> = None;
-        for ridge in ridges() {
+        for ridge in ridges(WEAKEST_OF_SQUARES) {
             let held_out = self.held_out(ridge * mean_square, groups)?;
             let error = held_out
                 .col_iter()
