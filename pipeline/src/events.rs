@@ -295,6 +295,9 @@ pub enum Status {
         /// Why it is held back from the comparison, where it is; it has no profiles then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held: Option<String>,
+        /// Hash of its profiles; absent in records of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<String>,
     },
     /// An operator lets a plate that is held back into the comparison. A run that was finished is not any more.
     PlateReleased {
@@ -312,6 +315,9 @@ pub enum Status {
         run: RunId,
         /// Records so far, in the order in which a run finds them.
         records: u64,
+        /// Hash of all profiles that they come from; absent in records of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<String>,
     },
     /// Every plate is accounted for and the comparisons are published; written in one transaction with the last of them.
     RunFinished {

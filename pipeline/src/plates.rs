@@ -368,7 +368,7 @@ impl Board {
                     remarks,
                 };
             }
-            Status::PlateProfiled { run, plate, held } => {
+            Status::PlateProfiled { run, plate, held, .. } => {
                 let entry = self.plates.entry(plate).or_default().in_run(&run);
                 entry.state = match held {
                     Some(_) => PlateState::HeldBack,

@@ -8,6 +8,7 @@ use serde_json::json;
 use wellspring::events::{LetterAction, RunId};
 use wellspring::kafka::tail::Start;
 use wellspring::kafka::topics;
+use wellspring::plates::Board;
 use wellspring::replay::Selection;
 use wellspring::rerun::{Anew, Begin, last_run, rerun};
 use wellspring::resolve::{Filter, resolve};
@@ -61,6 +62,22 @@ pub(crate) struct Args {
     kafka: KafkaArgs,
 }
 
+/// A run of some plates begins no run of all of them, though it may be the last one.
+fn tell_of_larger(board: &Board, last: &RunId) {
+    let Some(known) = board.run(last) else { return };
+    let runs = board.runs().filter(|(_, other)| other.screen == known.screen);
+    let largest = runs.max_by_key(|(_, other)| other.plates.len());
+    if let Some((run, other)) = largest
+        && other.plates.len() > known.plates.len()
+    {
+        say::note(format_args!(
+            "begins from {last}, the last run of the screen, which has {}; {run} has {} (--of {run} begins from that)",
+            say::counted(known.plates.len(), "plate"),
+            other.plates.len()
+        ));
+    }
+}
+
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let kafka = args.kafka.settings()?;
     let runtime = runtime()?;
@@ -68,7 +85,11 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(topics::complete(&kafka))?;
     let old = match args.of {
         Some(old) => old,
-        None => last_run(&kafka, &screen.name)?,
+        None => {
+            let last = last_run(&kafka, &screen.name)?;
+            tell_of_larger(&Board::read(&kafka)?, &last);
+            last
+        }
     };
     if args.failed {
         return failed(&kafka, old, &args.plates, args.json);

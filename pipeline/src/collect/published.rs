@@ -3,7 +3,7 @@
 //! The run's statuses enter in their order. Plates that are added, come to something after all, are released or tried again
 //! open a finished run again: its comparisons become others. Cannot fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wellspring_workloads::words::Barcode;
 
@@ -22,8 +22,12 @@ pub struct Published {
     pub released: BTreeSet<Barcode>,
     /// Plates whose profiles are on their topic already.
     pub profiled: BTreeSet<Barcode>,
+    /// Which profiles those are, by their hash, where it was told.
+    contents: BTreeMap<Barcode, String>,
     /// How many comparisons are on their topic already.
-    pub comparisons: u64,
+    comparisons: u64,
+    /// Hash of the profiles that those come from, where it was told.
+    comparisons_of: Option<String>,
     /// Whether all comparisons are on their topic already.
     pub finished: bool,
 }
@@ -52,7 +56,13 @@ impl Published {
                 ..
             } => self.begun(plate),
             Status::PlatePlanned { plate, .. } => _ = self.nothing.insert(plate.clone()),
-            Status::PlateProfiled { plate, .. } => _ = self.profiled.insert(plate.clone()),
+            Status::PlateProfiled { plate, content, .. } => {
+                self.profiled.insert(plate.clone());
+                match content {
+                    Some(content) => _ = self.contents.insert(plate.clone(), content.clone()),
+                    None => _ = self.contents.remove(plate),
+                }
+            }
             Status::PlateReleased { plate, .. } => {
                 // Said twice it changes nothing.
                 if self.released.insert(plate.clone()) {
@@ -60,8 +70,13 @@ impl Published {
                     self.open_again();
                 }
             }
-            Status::ComparisonsPublished { records, .. } => {
-                self.comparisons = self.comparisons.max(*records);
+            Status::ComparisonsPublished { records, content, .. } => {
+                let before = match self.comparisons_of == *content {
+                    true => self.comparisons,
+                    false => 0,
+                };
+                self.comparisons = before.max(*records);
+                self.comparisons_of.clone_from(content);
             }
             Status::RunFinished { .. } => {
                 // One that was written while plates were being added does not speak of them.
@@ -79,6 +94,20 @@ impl Published {
                 self.open_again();
             }
             Status::RunSteered { .. } | Status::PlateSteered { .. } | Status::LettersResolved { .. } => {}
+        }
+    }
+
+    /// Whether a plate's profiles of this hash are on their topic: a service that is asked again may answer otherwise.
+    pub(crate) fn has_profiles(&self, plate: &Barcode, content: &str) -> bool {
+        let was = self.contents.get(plate);
+        self.profiled.contains(plate) && was.is_none_or(|was| was == content)
+    }
+
+    /// How many comparisons that come from profiles of this hash are on their topic, in the order in which they are found.
+    pub(crate) fn comparisons_of(&self, content: &str) -> u64 {
+        match self.comparisons_of.as_deref().is_none_or(|was| was == content) {
+            true => self.comparisons,
+            false => 0,
         }
     }
 
@@ -102,6 +131,50 @@ impl Published {
 
     fn open_again(&mut self) {
         self.comparisons = 0;
+        self.comparisons_of = None;
         self.finished = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_published_of_other_profiles_does_not_count() {
+        let plate: Barcode = "P".parse().unwrap();
+        let mut published = Published::default();
+        let profiled = |content: Option<&str>| Status::PlateProfiled {
+            run: "r".to_owned(),
+            plate: plate.clone(),
+            held: None,
+            content: content.map(str::to_owned),
+        };
+        let compared = |records, content: Option<&str>| Status::ComparisonsPublished {
+            run: "r".to_owned(),
+            records,
+            content: content.map(str::to_owned),
+        };
+        assert!(!published.has_profiles(&plate, "a"));
+        // As versions before this one told it.
+        published.take(&profiled(None));
+        published.take(&compared(5, None));
+        assert!(published.has_profiles(&plate, "a"));
+        assert_eq!(published.comparisons_of("a"), 5);
+
+        published.take(&profiled(Some("a")));
+        published.take(&compared(7, Some("a")));
+        assert!(published.has_profiles(&plate, "a") && !published.has_profiles(&plate, "b"));
+        assert_eq!(
+            (published.comparisons_of("a"), published.comparisons_of("b")),
+            (7, 0)
+        );
+        published.take(&profiled(Some("b")));
+        published.take(&compared(3, Some("b")));
+        assert!(published.has_profiles(&plate, "b"));
+        assert_eq!(
+            (published.comparisons_of("a"), published.comparisons_of("b")),
+            (0, 3)
+        );
     }
 }

@@ -248,6 +248,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
         run: "r".to_owned(),
         plate: "P".parse().unwrap(),
         held: None,
+        content: None,
     };
     let run = || "r".to_owned();
     let plate = || "Q".parse().unwrap();
@@ -296,13 +297,14 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
             take(finished());
         }
         assert!(!collection.complete(), "its work is not done");
-        assert!(!collection.published.finished && collection.published.comparisons == 0);
+        assert!(!collection.published.finished && collection.published.comparisons_of("") == 0);
         // The same plates again change nothing.
         collection
             .take_status(Status::PlateProfiled {
                 run: "r".to_owned(),
                 plate: "Q".parse().unwrap(),
                 held: None,
+                content: None,
             })
             .unwrap();
         collection.take_status(finished()).unwrap();
@@ -325,6 +327,7 @@ fn a_run_whose_plate_is_released_is_compared_again() {
         run: "r".to_owned(),
         plate: plate(),
         held: held.map(str::to_owned),
+        content: None,
     };
     let released = || Status::PlateReleased {
         run: "r".to_owned(),

@@ -1,7 +1,8 @@
 //! A run's profiles and comparisons as records, published once, however often a crash makes it happen again.
 //!
 //! What a run came to enters; transactions leave, each with the status that remembers it: a plate's profiles, or a batch
-//! of comparisons. Memory is one of them. Fails where Kafka or the disk does.
+//! of comparisons. What was published of other profiles, because a service answered otherwise, is published anew. Memory is one of
+//! them. Fails where Kafka or the disk does.
 
 use wellspring_workloads::profile::WellProfile;
 use wellspring_workloads::words::Barcode;
@@ -45,16 +46,17 @@ pub(super) fn publish(
     if collection.published.finished {
         return Ok(());
     }
-    for plate in collection
-        .plates()
-        .filter(|plate| !collection.published.profiled.contains(*plate))
-    {
+    let mut contents = Vec::new();
+    for plate in collection.plates() {
         let profiles = compared.profiles.plate(plate).map_err(disk)?;
-        commit(
-            &mut producer,
-            &profile_records(&run.id, plate, &profiles, compared.held.get(plate)).map_err(network)?,
-        )?;
+        let (records, content) =
+            profile_records(&run.id, plate, &profiles, compared.held.get(plate)).map_err(network)?;
+        if !collection.published.has_profiles(plate, &content) {
+            commit(&mut producer, &records)?;
+        }
+        contents.push(content);
     }
+    let content = ids::content(contents);
     let findings = compared.comparison.as_mut().ok();
     let findings = findings.and_then(|shown| shown.findings.take());
     let mut batches = Batches {
@@ -62,7 +64,7 @@ pub(super) fn publish(
         provenance,
         findings: findings.into_iter().flatten(),
         bytes: BATCH_BYTES,
-        before: collection.published.comparisons,
+        before: collection.published.comparisons_of(&content),
         published: 0,
     };
     loop {
@@ -78,6 +80,7 @@ pub(super) fn publish(
             Status::ComparisonsPublished {
                 run: run.id.clone(),
                 records: batches.published,
+                content: Some(content.clone()),
             }
         };
         batch.records.push(status_record(&status).map_err(network)?);
@@ -134,7 +137,7 @@ struct Batches<'r, I> {
     findings: I,
     /// Bytes after which a batch is full.
     bytes: usize,
-    /// How many were published by an earlier attempt: the same run finds the same in the same order.
+    /// How many were published by an earlier attempt: from the same profiles the same is found in the same order.
     before: u64,
     /// How many are published when the batch that was given last is.
     published: u64,
@@ -163,12 +166,13 @@ impl<I: Iterator<Item = Result<Finding, ScratchError>>> Batches<'_, I> {
     }
 }
 
+/// A plate's profiles with the status that remembers them, and the hash of what they say.
 fn profile_records(
     run: &RunId,
     plate: &Barcode,
     profiles: &[WellProfile],
     held: Option<&String>,
-) -> Result<Vec<OutRecord>, KafkaFailure> {
+) -> Result<(Vec<OutRecord>, String), KafkaFailure> {
     let mut records = Vec::new();
     for profile in profiles {
         let record = WellRecord {
@@ -187,12 +191,15 @@ fn profile_records(
             &record,
         )?));
     }
+    let said = records.iter().map(|record| record.value.as_slice());
+    let content = ids::content(said.chain(held.map(String::as_bytes)));
     records.push(status_record(&Status::PlateProfiled {
         run: run.clone(),
         plate: plate.clone(),
         held: held.cloned(),
+        content: Some(content.clone()),
     })?);
-    Ok(records)
+    Ok((records, content))
 }
 
 fn comparison_record(

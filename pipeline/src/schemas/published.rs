@@ -61,6 +61,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
             schema!("status.v3"),
             schema!("status.v4"),
             schema!("status.v5"),
+            schema!("status.v6"),
         ],
     }
 }

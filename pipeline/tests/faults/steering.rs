@@ -76,6 +76,19 @@ fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
     assert_eq!(run["state"], "open");
     assert!(fleet.succeeds(&["runs", "pause", name(&run)]));
     assert!(fleet.succeeds(&["runs", "pause", name(&run)]), "twice is once");
+    // A misspelt prefix is said, and makes no topics.
+    for words in [&["status"] as &[&str], &["runs", "pause", name(&run)]] {
+        let mut command = fleet.command(words);
+        command
+            .env("WELLSPRING_PREFIX", "elsewhere")
+            .stderr(Stdio::piped());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains("no topic 'elsewhere."),
+            "{said}"
+        );
+    }
     // Every field is done by now, or waits.
     let (mut done, mut waiting) = (0, 0);
     wait_for("all fields to be done or to wait", || {
