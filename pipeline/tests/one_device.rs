@@ -116,12 +116,16 @@ fn decoded(run: &Arc<Run>) -> Decoded {
     }
 }
 
-/// The embedding of the field by each network, and what its pixels were measured to be.
-fn through_the_stages(
-    run: &Arc<Run>,
-    device: &Device,
-    engine: &EngineSettings,
-) -> (Vec<Vec<f32>>, Vec<(String, f64)>, Vec<bool>) {
+/// What came of a field.
+struct Found {
+    /// By network.
+    embeddings: Vec<Vec<f32>>,
+    measures: Vec<(String, f64)>,
+    /// Of each size of tiles, whether they were on the device.
+    there: Vec<bool>,
+}
+
+fn through_the_stages(run: &Arc<Run>, device: &Device, engine: &EngineSettings) -> Found {
     let mut engines: Vec<_> = run
         .networks
         .iter()
@@ -169,7 +173,11 @@ fn through_the_stages(
             );
         }
     }
-    (embeddings, measures, there)
+    Found {
+        embeddings,
+        measures,
+        there,
+    }
 }
 
 #[test]
@@ -183,12 +191,14 @@ fn on_one_device_pixels_go_up_once_and_tiles_stay_and_every_pairing_gives_the_sa
         let run = Arc::new(run_of(&plates, networks));
         let native = settings(&models, screen::EngineChoice::Native);
         let wgpu = settings(&models, screen::EngineChoice::Wgpu);
-        let (expected, measures, _) = through_the_stages(&run, &cpu, &native);
+        let expected = through_the_stages(&run, &cpu, &native);
         for (device, engine, stays) in [(&cpu, &wgpu, false), (&gpu, &native, false), (&gpu, &wgpu, true)] {
-            let (found, counted, there) = through_the_stages(&run, device, engine);
+            let found = through_the_stages(&run, device, engine);
+            let there = found.there;
             assert!(there.iter().all(|there| *there == stays) && there.len() == run.tile_sizes.len());
-            assert_eq!(counted, measures);
-            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert_eq!(found.measures, expected.measures);
+            let expected = expected.embeddings.iter().flatten();
+            for (found, expected) in found.embeddings.iter().flatten().zip(expected) {
                 assert!((found - expected).abs() < 1e-3, "{found} {expected}");
             }
         }
@@ -201,7 +211,7 @@ fn on_one_device_pixels_go_up_once_and_tiles_stay_and_every_pairing_gives_the_sa
             ..wgpu.clone()
         };
         let sizes = run.tile_sizes.len();
-        let (_, _, there) = through_the_stages(&Arc::new(run), &gpu, &own);
+        let there = through_the_stages(&Arc::new(run), &gpu, &own).there;
         assert_eq!(
             there,
             if sizes == 1 {
