@@ -113,8 +113,8 @@ pub(super) fn on_loaded(
         if let Some(parts) = apart(gpu, &planned, recipe)? {
             return channels(gpu, recipe, &parts, image);
         }
-        let words = gpu.execute(planned.job("a recipe", input(gpu, image, there)))?;
-        Ok(tensor(recipe.output_shape(), words))
+        let pending = gpu.start(planned.job("a recipe", input(gpu, image, there)))?;
+        Ok(tensor(recipe.output_shape(), gpu.finish(pending)?))
     })
 }
 
@@ -179,8 +179,8 @@ fn one_channel(gpu: &Gpu, recipe: &Recipe, pixels: &[u16]) -> Result<Tensor, Ker
         Err(error) => Err(error),
         Ok(()) => {
             let bytes = Input::Bytes(bytemuck::cast_slice(pixels));
-            let words = gpu.execute(planned.job("one channel of a recipe", bytes))?;
-            Ok(tensor(recipe.output_shape(), words))
+            let pending = gpu.start(planned.job("one channel of a recipe", bytes))?;
+            Ok(tensor(recipe.output_shape(), gpu.finish(pending)?))
         }
     }
 }
