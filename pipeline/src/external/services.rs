@@ -211,11 +211,10 @@ impl Patience {
             Some(ms) if Duration::from_millis(ms) < left => {
                 (Duration::from_millis(ms), ExternalError::Silent { ms })
             }
-            _ => (left, {
-                let ms = self.deadline_ms;
-                let accepted = false;
-                ExternalError::Deadline { ms, accepted }
-            }),
+            _ => {
+                let (ms, accepted) = (self.deadline_ms, false);
+                (left, ExternalError::Deadline { ms, accepted })
+            }
         }
     }
 }

@@ -68,41 +68,30 @@ pub(super) struct Connection<I> {
 }
 
 impl<I> Connection<I> {
-    fn heard(&mut self) {
-        self.end.as_mut().reset(Instant::now() + self.silence);
-    }
-
-    fn silent<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        self.end
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    /// What passed; an error where nothing did for too long.
+    fn unless_silent<T>(&mut self, cx: &mut Context<'_>, passed: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let end = self.end.as_mut();
+        if passed.is_pending() {
+            return end.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        end.reset(Instant::now() + self.silence);
+        passed
     }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Connection<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_read(cx, to) {
-            Poll::Pending => this.silent(cx),
-            ready => {
-                this.heard();
-                ready
-            }
-        }
+        let read = Pin::new(&mut this.io).poll_read(cx, to);
+        this.unless_silent(cx, read)
     }
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Connection<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_write(cx, from) {
-            Poll::Pending => this.silent(cx),
-            ready => {
-                this.heard();
-                ready
-            }
-        }
+        let written = Pin::new(&mut this.io).poll_write(cx, from);
+        this.unless_silent(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
