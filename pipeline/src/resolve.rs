@@ -105,23 +105,16 @@ pub struct OpenLetters {
 }
 
 impl OpenLetters {
-    /// Counts those on the topic. Blocking.
-    ///
-    /// # Errors
-    /// Kafka cannot be read.
-    pub fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
-        let mut this = Self::default();
-        for StoredLetter { letter, resolved, .. } in read_letters(kafka)? {
-            if let (Some(run), None) = (letter.run, resolved) {
-                *this
-                    .counts
-                    .entry(run)
-                    .or_default()
-                    .entry(letter.plate)
-                    .or_default() += 1;
+    /// Counts those of a run among `letters`.
+    pub fn among(letters: &[StoredLetter]) -> Self {
+        let mut counts: BTreeMap<RunId, BTreeMap<Option<Barcode>, usize>> = BTreeMap::new();
+        for StoredLetter { letter, resolved, .. } in letters {
+            if let (Some(run), None) = (&letter.run, resolved) {
+                let of_run = counts.entry(run.clone()).or_default();
+                *of_run.entry(letter.plate.clone()).or_default() += 1;
             }
         }
-        Ok(this)
+        Self { counts }
     }
 
     /// Those of a run, its plates' included.

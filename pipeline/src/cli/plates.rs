@@ -20,7 +20,7 @@ use wellspring::{plan, submit};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use super::common::{KafkaArgs, LaneArg, end_requested, read_screen, runtime};
-use super::runs::Overview;
+use super::runs::{Overview, letters_told};
 use super::say;
 
 /// Missing things that are named for a plate.
@@ -349,10 +349,7 @@ fn list(all: &Overview) {
                 },
                 Some(_) => of_run.state.to_string(),
             };
-            let letters = match letters.of_plate(run, plate) {
-                0 => String::new(),
-                letters => format!("\t{}", say::counted(letters, "dead letter")),
-            };
+            let letters = letters_told(letters.of_plate(run, plate));
             let reasons = of_run
                 .held
                 .iter()

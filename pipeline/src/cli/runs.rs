@@ -7,9 +7,9 @@ use serde::Serialize;
 use wellspring::clock::rfc3339;
 use wellspring::diff::{Change, Difference, diff};
 use wellspring::events::{RunId, Steering};
-use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::kafka::{KafkaFailure, KafkaSettings, topics};
 use wellspring::plates::{Board, InRun, KnownRun, PlateState, RunState};
-use wellspring::resolve::OpenLetters;
+use wellspring::resolve::{OpenLetters, StoredLetter, read_letters};
 use wellspring::retries::{Waiting, waiting};
 use wellspring::runs::Course;
 use wellspring::steer::steer;
@@ -156,11 +156,24 @@ pub(super) struct Overview {
 }
 
 impl Overview {
-    pub(super) fn read(kafka: &KafkaSettings) -> anyhow::Result<Self> {
+    pub(super) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
+        Self::with(kafka, &read_letters(kafka)?)
+    }
+
+    /// The same with letters that were read already.
+    pub(super) fn with(kafka: &KafkaSettings, letters: &[StoredLetter]) -> Result<Self, KafkaFailure> {
         Ok(Self {
             board: Board::read(kafka)?,
-            letters: OpenLetters::read(kafka)?,
+            letters: OpenLetters::among(letters),
         })
+    }
+}
+
+/// Open letters as the end of a line.
+pub(super) fn letters_told(letters: usize) -> String {
+    match letters {
+        0 => String::new(),
+        letters => format!("\t{}", say::counted(letters, "dead letter")),
     }
 }
 
@@ -264,10 +277,7 @@ fn list(all: &Overview, json: bool) -> anyhow::Result<()> {
             0 => String::new(),
             held_back => format!(", {held_back} held back"),
         };
-        let letters = match line.dead_letters {
-            0 => String::new(),
-            letters => format!("\t{}", say::counted(letters, "dead letter")),
-        };
+        let letters = letters_told(line.dead_letters);
         say::line(format_args!(
             "{run}\t{}\t{}\t{} of {} profiled{held_back}\t{fields}{letters}",
             line.state,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use wellspring::clock::now_ms;
 use wellspring::dead_letters::subject;
+use wellspring::kafka::KafkaFailure;
 use wellspring::kafka::backlog::{Backlog, Standing};
 use wellspring::kafka::topics::Urgency;
-use wellspring::kafka::{KafkaFailure, KafkaSettings};
 use wellspring::plates::RunState;
-use wellspring::resolve::read_letters;
+use wellspring::resolve::{StoredLetter, read_letters};
 use wellspring::retries::{Waiting, waiting};
 
 use super::calls::{Grid, Side};
@@ -103,12 +103,13 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             .zip(now.iter().zip(&before))
             .map(|((lane, _), (now, before))| Lane::between(*lane, *before, *now, seconds))
             .collect();
-        let all = Overview::read(&kafka)?;
+        let letters = read_letters(&kafka)?;
+        let all = Overview::with(&kafka, &letters)?;
         let look = Look {
             lanes,
             runs: runs(&all, args.all),
             retries: waiting(&kafka)?,
-            failures: failures(&kafka)?,
+            failures: failures(&letters),
         };
         if args.json {
             say::line(serde_json::to_string(&look)?);
@@ -147,9 +148,9 @@ fn runs(all: &Overview, ended: bool) -> Vec<Line<'_>> {
 }
 
 /// Most letters first.
-fn failures(kafka: &KafkaSettings) -> Result<Vec<Failure>, KafkaFailure> {
+fn failures(letters: &[StoredLetter]) -> Vec<Failure> {
     let mut found: BTreeMap<_, Failure> = BTreeMap::new();
-    for stored in read_letters(kafka)? {
+    for stored in letters {
         if stored.resolved.is_some() {
             continue;
         }
@@ -166,7 +167,7 @@ fn failures(kafka: &KafkaSettings) -> Result<Vec<Failure>, KafkaFailure> {
     }
     let mut failures: Vec<Failure> = found.into_values().collect();
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.letters));
-    Ok(failures)
+    failures
 }
 
 impl Look<'_> {
