@@ -154,21 +154,7 @@ impl Collector {
             && self.closed.contains(run)
             && !self.past.cancelled.contains(run)
             && record.offset >= self.past.end
-            && matches!(
-                record.read(),
-                Ok(Status::RunSubmitted { .. }
-                    | Status::PlateQueued { .. }
-                    | Status::PlateImaging { .. }
-                    | Status::PlatePlanned {
-                        fields_planned: 1..,
-                        ..
-                    }
-                    | Status::PlateReleased { .. }
-                    | Status::LettersResolved {
-                        action: LetterAction::Retried,
-                        ..
-                    })
-            )
+            && record.read().is_ok_and(|status| reopens(&status))
     }
 
     /// Gathers a run anew that was taken out: its results were not made.
@@ -219,6 +205,17 @@ impl Collector {
                 Ok(entry.insert(Collection::open(run, &self.scratch, self.past.retried.clone())?))
             }
         }
+    }
+}
+
+/// Whether a run that was finished is not any more.
+fn reopens(status: &Status) -> bool {
+    match status {
+        Status::RunSubmitted { plates, .. } => !plates.is_empty(),
+        Status::PlatePlanned { fields_planned, .. } => *fields_planned > 0,
+        Status::PlateQueued { .. } | Status::PlateImaging { .. } | Status::PlateReleased { .. } => true,
+        Status::LettersResolved { action, .. } => *action == LetterAction::Retried,
+        _ => false,
     }
 }
 

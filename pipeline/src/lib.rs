@@ -57,6 +57,7 @@ pub mod submit;
 pub mod topology;
 pub mod track;
 pub mod transforms;
+pub mod unanswered;
 pub mod watch;
 pub mod wells;
 pub mod zarr;

@@ -3,17 +3,34 @@
 /// Most memory the process has held, in bytes; 0 where the system does not say.
 pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix("kB")?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        })
-        .map_or(0, |kib| kib * 1024)
+    named_bytes(&status, "VmHWM:").unwrap_or(0)
+}
+
+/// Memory that the process may have, in bytes: the machine's, or less where its container or control group is bounded. `None`
+/// where the system does not say.
+pub fn most_bytes() -> Option<u64> {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let of_machine = named_bytes(&read("/proc/meminfo"), "MemTotal:");
+    // Of the second version of control groups, and of the first; without a bound neither is a number that matters.
+    let files = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let of_group = files.iter().filter_map(|file| read(file).trim().parse().ok());
+    of_machine.into_iter().chain(of_group).min()
+}
+
+/// Memory that is free for new work, in bytes.
+pub fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    named_bytes(&text, "MemAvailable:")
+}
+
+/// A number of kB by its name in a file of `/proc`, in bytes.
+fn named_bytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// Blocks of at least so many bytes are the system's own.
@@ -45,5 +62,18 @@ pub fn give_back_free() {
     // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_proc_by_their_names() {
+        let text = "MemTotal:       24645228 kB\nMemAvailable:   2097152 kB\nHugePages_Total:       0\n";
+        assert_eq!(named_bytes(text, "MemAvailable:"), Some(2 << 30));
+        assert_eq!(named_bytes(text, "HugePages_Total:"), None);
+        assert_eq!(named_bytes(text, "MemFree:"), None);
     }
 }

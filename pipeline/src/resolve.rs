@@ -18,7 +18,7 @@ use crate::events::{DeadLetter, FieldTask, LetterAction, PlateReady, RunId, Stat
 use crate::ids;
 use crate::kafka::producer::{BatchProducer, Committed};
 use crate::kafka::tail::read_events;
-use crate::kafka::topics::Topic;
+use crate::kafka::topics::{Topic, Urgency};
 use crate::kafka::{KafkaFailure, KafkaSettings, OutRecord};
 
 /// A letter as it lies on its topic.
@@ -98,35 +98,53 @@ pub enum ResolveError {
     },
 }
 
-/// How many letters nobody has dealt with yet.
+/// How many letters there are, by run and plate.
 #[derive(Debug, Default)]
-pub struct OpenLetters {
-    counts: BTreeMap<RunId, BTreeMap<Option<Barcode>, usize>>,
+pub struct LetterCounts {
+    counts: BTreeMap<RunId, BTreeMap<Option<Barcode>, OfPlate>>,
 }
 
-impl OpenLetters {
-    /// Counts those of a run among `letters`.
+#[derive(Debug, Default)]
+struct OfPlate {
+    open: usize,
+    failed: u32,
+}
+
+impl LetterCounts {
+    /// Counts those of runs among `letters`.
     pub fn among(letters: &[StoredLetter]) -> Self {
-        let mut counts: BTreeMap<RunId, BTreeMap<Option<Barcode>, usize>> = BTreeMap::new();
+        let is_task = |topic: &str| Urgency::ALL.iter().any(|lane| lane.tasks().suffix() == topic);
+        let mut counts: BTreeMap<RunId, BTreeMap<Option<Barcode>, OfPlate>> = BTreeMap::new();
         for StoredLetter { letter, resolved, .. } in letters {
-            if let (Some(run), None) = (&letter.run, resolved) {
-                let of_run = counts.entry(run.clone()).or_default();
-                *of_run.entry(letter.plate.clone()).or_default() += 1;
+            let Some(run) = &letter.run else { continue };
+            let of_run = counts.entry(run.clone()).or_default();
+            let of_plate = of_run.entry(letter.plate.clone()).or_default();
+            of_plate.open += usize::from(resolved.is_none());
+            if *resolved != Some(LetterAction::Retried) && is_task(&letter.origin.topic) {
+                of_plate.failed += letter.fields_lost;
             }
         }
         Self { counts }
     }
 
-    /// Those of a run, its plates' included.
-    pub fn of_run(&self, run: &str) -> usize {
-        self.counts.get(run).into_iter().flat_map(BTreeMap::values).sum()
+    /// Those of a run that nobody has dealt with yet, its plates' included.
+    pub fn open_of_run(&self, run: &str) -> usize {
+        let plates = self.counts.get(run).into_iter().flat_map(BTreeMap::values);
+        plates.map(|of| of.open).sum()
     }
 
-    /// Those of a plate in a run.
-    pub fn of_plate(&self, run: &str, plate: &Barcode) -> usize {
-        let plates = self.counts.get(run);
-        let letters = plates.and_then(|plates| plates.get(&Some(plate.clone())));
-        letters.copied().unwrap_or(0)
+    /// Those of a plate in a run that nobody has dealt with yet.
+    pub fn open_of_plate(&self, run: &str, plate: &Barcode) -> usize {
+        self.of_plate(run, plate).map_or(0, |of| of.open)
+    }
+
+    /// Fields of a plate in a run that were planned and failed for good, whether a person has discarded their letters or not.
+    pub fn fields_failed(&self, run: &str, plate: &Barcode) -> u32 {
+        self.of_plate(run, plate).map_or(0, |of| of.failed)
+    }
+
+    fn of_plate(&self, run: &str, plate: &Barcode) -> Option<&OfPlate> {
+        self.counts.get(run)?.get(&Some(plate.clone()))
     }
 }
 
@@ -345,4 +363,41 @@ fn statuses(letters: &[StoredLetter], action: LetterAction) -> Result<Vec<OutRec
             OutRecord::status(id, &status)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_have_failed_where_their_tasks_did_and_are_not_tried_again() {
+        let stored = |topic: &str, resolved| {
+            let letter = json!({
+                "id": "1", "run": "r", "class": "bad_image", "stage": "decode", "plate": "P1", "well": "A01", "field": 1,
+                "fields_lost": 1, "message": "m", "time_ms": 1,
+                "origin": { "topic": topic, "partition": 0, "offset": 0 }
+            });
+            StoredLetter {
+                offset: 0,
+                letter: serde_json::from_value(letter).unwrap(),
+                resolved,
+            }
+        };
+        let counts = LetterCounts::among(&[
+            stored("tasks", None),
+            stored("tasks-batch", Some(LetterAction::Discarded)),
+            stored("tasks", Some(LetterAction::Retried)),
+            // Never planned.
+            stored("plates", None),
+        ]);
+        let plate: Barcode = "P1".parse().unwrap();
+        assert_eq!(
+            (counts.open_of_run("r"), counts.open_of_plate("r", &plate)),
+            (2, 2)
+        );
+        assert_eq!(counts.fields_failed("r", &plate), 2);
+        assert_eq!(counts.fields_failed("r", &"P2".parse().unwrap()), 0);
+    }
 }

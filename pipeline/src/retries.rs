@@ -4,7 +4,6 @@
 //! first in front. Work of what is paused waits there as well, and is told apart. Fails where Kafka cannot be read.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use serde::Serialize;
 use wellspring_workloads::words::Barcode;
@@ -12,7 +11,7 @@ use wellspring_workloads::words::Barcode;
 use crate::events::{FieldTask, PlateReady, RunId};
 use crate::failures::{CLASS, DUE, ERROR};
 use crate::kafka::backlog::Backlog;
-use crate::kafka::tail::{Start, TailRecord, read_to_end};
+use crate::kafka::tail::TailRecord;
 use crate::kafka::topics::{PARKED, Topic};
 use crate::kafka::{KafkaFailure, KafkaSettings};
 use crate::topology::RETRIER;
@@ -41,17 +40,8 @@ pub struct Waiting {
 /// # Errors
 /// Kafka cannot be read.
 pub fn waiting(kafka: &KafkaSettings) -> Result<Vec<Waiting>, KafkaFailure> {
-    let standings = Backlog::open(kafka, Topic::Retries, RETRIER)?.partitions()?;
-    let offsets: BTreeMap<i32, i64> = standings
-        .into_iter()
-        .filter(|(_, standing)| standing.waiting > 0)
-        .map(|(partition, standing)| (partition, i64::try_from(standing.answered).unwrap_or(i64::MAX)))
-        .collect();
-    if offsets.is_empty() {
-        return Ok(Vec::new());
-    }
     let mut found: BTreeMap<_, Waiting> = BTreeMap::new();
-    read_to_end(kafka, Topic::Retries, &Start::Offsets(offsets), |record| {
+    Backlog::open(kafka, Topic::Retries, RETRIER)?.read(|record| {
         let one = of_record(record);
         let kind = (one.run.clone(), one.plate.clone(), one.class.clone());
         found
@@ -62,7 +52,6 @@ pub fn waiting(kafka: &KafkaSettings) -> Result<Vec<Waiting>, KafkaFailure> {
                 all.last_ms = all.last_ms.max(one.last_ms);
             })
             .or_insert(one);
-        Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
     })?;
     let mut waiting: Vec<Waiting> = found.into_values().collect();
     waiting.sort_by_key(|waiting| waiting.first_ms);

@@ -1,7 +1,8 @@
 //! Submitting: a screen becomes a run on the status topic, and its plates are announced, in one transaction.
 //!
-//! Submitting the same screen again changes nothing; plates that are new since are added. A screen, a network or planes
-//! that have changed since are refused ([`crate::identity`]).
+//! Submitting the same screen again changes nothing; plates that are new since are added, and parts that change no result
+//! ([`Screen::FREE`]) hold from then on. A screen, a network or planes that have changed since are refused
+//! ([`crate::identity`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::clock::now_ms;
 use crate::collector::read_statuses;
 use crate::error::StageError;
 use crate::events::{AcquisitionProgress, ModelIdentity, PlateReady, RunId, Status, Steering};
-use crate::identity::{IdentityError, same_model, same_planes, same_screen};
+use crate::identity::{IdentityError, different_parts, same_model, same_planes, same_screen};
 use crate::ids;
 use crate::kafka::producer::BatchProducer;
 use crate::kafka::topics::{Topic, Urgency};
@@ -62,7 +63,7 @@ pub fn submit(
         .filter(|plate| !begun.plates.contains(*plate))
         .cloned()
         .collect();
-    if new.is_empty() {
+    if new.is_empty() && !begun.is_told_anew(run) {
         return Ok(new);
     }
     let mut records = vec![submitted(&run.screen, Some(run.model()), &new)?];
@@ -91,7 +92,7 @@ pub fn submit_imaging(
         .filter(|plate| !begun.plates.contains(plate))
         .collect();
     let mut records = Vec::new();
-    if !new.is_empty() {
+    if !new.is_empty() || begun.is_told_anew(run) {
         records.push(submitted(&run.screen, Some(run.model()), &new)?);
     }
     let mut told = Vec::new();
@@ -120,6 +121,8 @@ struct Begun {
     plates: BTreeSet<Barcode>,
     /// Plates that are planned as a whole.
     whole: BTreeSet<Barcode>,
+    /// The screen, as it was submitted last.
+    screen: Option<Box<Screen>>,
 }
 
 impl Begun {
@@ -132,17 +135,19 @@ impl Begun {
     ) -> Result<Self, SubmitError> {
         let plates_now: BTreeSet<&Barcode> = plates.iter().collect();
         let (mut known, mut whole) = (BTreeSet::new(), BTreeSet::new());
-        let mut planned = BTreeMap::new();
+        let (mut planned, mut told) = (BTreeMap::new(), None);
         for status in read_statuses(kafka)? {
             match status {
                 Status::RunSubmitted {
                     run: of,
                     plates,
                     model,
+                    screen,
                     ..
                 } if of == run.id => {
                     same_model(&of, model.as_ref(), &run.model())?;
                     known.extend(plates);
+                    told = Some(screen);
                 }
                 Status::RunSteered {
                     run: of,
@@ -179,7 +184,27 @@ impl Begun {
             let is = runtime.block_on(run.shading.get(&run.screen, plate))?.digest;
             same_planes(&run.id, plate, Some(was), is.as_deref())?;
         }
-        Ok(Self { plates: known, whole })
+        Ok(Self {
+            plates: known,
+            whole,
+            screen: told,
+        })
+    }
+
+    /// Whether the screen says otherwise than before how the run is worked on: who works on it has to hear of that.
+    fn is_told_anew(&self, run: &Run) -> bool {
+        let differ = match &self.screen {
+            Some(before) => different_parts(before, &run.screen),
+            None => Vec::new(),
+        };
+        if !differ.is_empty() {
+            tracing::info!(
+                run = run.id,
+                "{} of the screen holds from now on",
+                differ.join(" and ")
+            );
+        }
+        !differ.is_empty()
     }
 }
 
@@ -190,7 +215,9 @@ pub(crate) fn submitted(
     plates: &[Barcode],
 ) -> Result<OutRecord, KafkaFailure> {
     let run = run_id(screen);
-    let content = ids::content(plates.iter().map(Barcode::as_str));
+    // What the run's name does not say ([`Screen::FREE`]).
+    let free = format!("{:?}", (&screen.description, &screen.resources, &screen.output));
+    let content = ids::content(plates.iter().map(Barcode::as_str).chain([free.as_str()]));
     let id = ids::of_run(&run, "submitted", &content);
     let submitted = Status::RunSubmitted {
         run,

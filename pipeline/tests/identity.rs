@@ -104,6 +104,11 @@ fn a_run_goes_on_with_what_it_was_begun_with_or_not_at_all() {
         "{text}"
     );
 
+    // What changes no result may be another.
+    let more = "[resources]\nbatch_size = 3\nin_flight_bytes = \"64 MiB\"\n[output]\nreport = false\n";
+    assert_eq!(laboratory.run(&laboratory.screen(1, more)), first);
+    assert_eq!(std::fs::read(&table).unwrap(), features);
+
     // Another plane under the same name.
     laboratory.write_plane("AGP", 2.0);
     let text = laboratory.refused(&laboratory.screen(1, ""));

@@ -58,7 +58,7 @@ fn a_minimal_file_is_short_and_has_the_documented_defaults() {
     assert_eq!(screen.preprocess.background, Background::None);
     assert_eq!(screen.preprocess.scaling, Scaling::Image { low: 0.1, high: 99.9 });
     assert_eq!(screen.model.name, "efficientnet-lite0");
-    assert_eq!(screen.resources.in_flight_bytes, 128 << 20);
+    assert_eq!(screen.resources.in_flight_bytes, None);
     assert_eq!(
         screen.quality.nuclei_channel.as_ref().map(|c| c.as_str()),
         Some("DNA")
@@ -106,7 +106,7 @@ fn the_hash_of_a_known_screen_stays_what_it_is() {
     let screen = Screen::parse(MINIMAL, "a.toml").unwrap();
     assert_eq!(
         screen.hash(),
-        "eb8359273bfb14130c15caff1a4f392bba28014ec2ad2ee88cddb2adeab86123"
+        "183cc02f39354ca1a90098a7405856274a8d87a20266e53891c3546313a19894"
     );
 }
 
@@ -119,6 +119,14 @@ fn the_hash_ignores_spelling_and_notices_meaning() {
         base,
         hash(&format!(
             "# a comment\n{MINIMAL}\n[model]\nname = \"efficientnet-lite0\"\n"
+        ))
+    );
+    // How it is worked on and told changes no result.
+    assert_eq!(
+        base,
+        hash(&format!(
+            "{}\n[resources]\nweight = 3\n[output]\nreport = false\n",
+            MINIMAL.replace("[screen]", "[screen]\ndescription = \"words\"")
         ))
     );
     assert_ne!(base, hash(&MINIMAL.replace("\"ER\"", "\"RNA\"")));

@@ -9,6 +9,7 @@ use wellspring::clock::{now_ms, parse_moment};
 use wellspring::embed::EngineSettings;
 use wellspring::kafka::topics::{MAX_RETRIES, Urgency};
 use wellspring::kafka::{Delivery, KafkaSettings};
+use wellspring::memory::most_bytes;
 use wellspring::model_cards;
 use wellspring::pipelines::PipelineFiles;
 use wellspring::plan;
@@ -257,6 +258,10 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "MIB", env = "WELLSPRING_IMAGE_CACHE_MIB", default_value_t = USUAL_CACHE_BYTES >> 20,
           value_parser = clap::value_parser!(u64).range(0..=1 << 30))]
     image_cache_mib: u64,
+    /// MiB of images in memory at once, over all stages. Default: the screen's (`run`), else 64 for each core, but no more than
+    /// an eighth of the memory that there is.
+    #[arg(long, value_name = "MIB", env = "WELLSPRING_IN_FLIGHT_MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    in_flight_mib: Option<u64>,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
 }
@@ -394,6 +399,10 @@ impl ComputeArgs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = |asked: Option<u32>, default: usize| asked.map_or(default, |n| n as usize).max(1);
         let decode_threads = threads(resources.decode_threads, cores.div_ceil(4));
+        let asked = self
+            .in_flight_mib
+            .map(|mib| mib << 20)
+            .or(resources.in_flight_bytes);
         Ok(WorkerSettings {
             decode_threads,
             preprocess_threads: decode_threads,
@@ -411,13 +420,21 @@ impl ComputeArgs {
             // Enough to keep every stage busy; what it holds in bytes is bounded besides.
             in_flight_fields: 64,
             lanes: Urgency::ALL.to_vec(),
-            in_flight_bytes: resources.in_flight_bytes,
+            in_flight_bytes: asked.unwrap_or_else(|| in_flight_bytes(cores, most_bytes())),
             until_drained,
             // Of a screen that its own user runs; services for others ask to be told (`--allow-commands`).
             commands: true,
             callbacks: None,
         })
     }
+}
+
+/// Bytes of images in memory, as suits a machine: a field or two of five large images for each core.
+fn in_flight_bytes(cores: usize, memory: Option<u64>) -> u64 {
+    const OF_CORE: u64 = 64 << 20;
+    const LEAST: u64 = 128 << 20;
+    let of_cores = OF_CORE.saturating_mul(cores as u64);
+    of_cores.min(memory.unwrap_or(u64::MAX) / 8).max(LEAST)
 }
 
 /// Refuses a run whose stored alignment cannot be read or is of other features. It is read again where plates are compared: here

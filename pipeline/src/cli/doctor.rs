@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use wellspring::error::chain;
 use wellspring::kafka::{self, KafkaSettings};
+use wellspring::memory::available_bytes;
 use wellspring::model_store::models_folder;
 use wellspring_kernels::{Device, DeviceChoice, DeviceKind, list_devices};
 
@@ -146,8 +147,7 @@ fn vector_unit() -> Option<&'static str> {
 }
 
 fn memory() -> Finding {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let Some(available) = available_memory(&text) else {
+    let Some(available) = available_bytes() else {
         return finding(
             "memory",
             Grade::Ok,
@@ -165,22 +165,11 @@ fn memory() -> Finding {
         finding(
             "memory",
             Grade::Warn,
-            format!("{shown}; lower [resources] in_flight_bytes if runs are killed"),
+            format!("{shown}; lower [resources] in_flight_bytes or --in-flight-mib if runs are killed"),
         )
     } else {
         finding("memory", Grade::Ok, shown)
     }
-}
-
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
-fn available_memory(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
 }
 
 fn adapters() -> Vec<Finding> {
@@ -331,13 +320,6 @@ fn connect(server: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_memory_is_read_from_the_systems_text() {
-        let text = "MemTotal:       16303036 kB\nMemFree:  1 kB\nMemAvailable:    2048 kB\n";
-        assert_eq!(available_memory(text), Some(2048 * 1024));
-        assert_eq!(available_memory("MemTotal: 1 kB"), None);
-    }
 
     #[test]
     fn a_folder_that_is_not_there_cannot_be_written() {

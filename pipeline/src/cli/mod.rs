@@ -17,6 +17,7 @@ mod drift;
 mod illumination;
 mod models;
 mod neighbours;
+mod overview;
 mod plan;
 mod plates;
 mod relate;

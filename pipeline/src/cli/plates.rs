@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use tokio::runtime::Handle;
 use wellspring::clock::{now_ms, parse_deadline};
 use wellspring::events::{AcquisitionProgress, RunId, Steering};
@@ -20,7 +21,7 @@ use wellspring::{plan, submit};
 use wellspring_workloads::words::{Barcode, WellPosition};
 
 use super::common::{KafkaArgs, LaneArg, end_requested, read_screen, runtime};
-use super::runs::{Overview, letters_told};
+use super::overview::{self, Overview, letters_told};
 use super::say;
 
 /// Missing things that are named for a plate.
@@ -167,6 +168,14 @@ struct WatchArgs {
     until_none_waits: bool,
 }
 
+/// A plate in all its runs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    announced_ms: Option<u64>,
+    for_any_run: bool,
+    runs: BTreeMap<&'a RunId, overview::Shown<'a>>,
+}
+
 fn deadline(text: &str) -> Result<u64, String> {
     parse_deadline(text, now_ms()).ok_or_else(|| {
         "it must be a time from now such as 90s, 15m, 2h or 3d, or a date such as 2026-11-22T23:15:00Z"
@@ -200,10 +209,17 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Cancel(steered) => steered.execute(Steering::Cancelled, "cancelled")?,
         Command::List { kafka } => list(&Overview::read(&kafka.settings()?)?),
         Command::Show { plate, kafka } => {
-            let board = Board::read(&kafka.settings()?)?;
-            let known = board.plate(&plate);
+            let all = Overview::read(&kafka.settings()?)?;
+            let known = all.board.plate(&plate);
             let known = known.with_context(|| format!("plate {plate} was never announced"))?;
-            say::line(serde_json::to_string_pretty(known)?);
+            let runs = known.runs.iter();
+            say::line(serde_json::to_string_pretty(&Shown {
+                announced_ms: known.announced_ms,
+                for_any_run: known.for_any_run,
+                runs: runs
+                    .map(|(run, of_run)| (run, all.shown(run, &plate, of_run)))
+                    .collect(),
+            })?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -330,7 +346,7 @@ fn held_back(
 }
 
 fn list(all: &Overview) {
-    let Overview { board, letters } = all;
+    let board = &all.board;
     for (plate, known) in board.plates() {
         for (run, of_run) in &known.runs {
             let state = match board.run(run).map(KnownRun::state) {
@@ -349,7 +365,7 @@ fn list(all: &Overview) {
                 },
                 Some(_) => of_run.state.to_string(),
             };
-            let letters = letters_told(letters.of_plate(run, plate));
+            let letters = letters_told(all.letters.open_of_plate(run, plate));
             let reasons = of_run
                 .held
                 .iter()
@@ -357,8 +373,10 @@ fn list(all: &Overview) {
                 .chain(&of_run.remarks);
             let reasons: String = reasons.map(|reason| format!("\t{reason}")).collect();
             say::line(format_args!(
-                "{run}\t{plate}\t{state}\t{} of {} fields planned{letters}{reasons}",
-                of_run.fields_planned, of_run.fields_expected
+                "{run}\t{plate}\t{state}\t{} of {} fields planned, {} done{letters}{reasons}",
+                of_run.fields_planned,
+                of_run.fields_expected,
+                all.fields_done(run, plate, of_run)
             ));
         }
         if known.runs.is_empty() {

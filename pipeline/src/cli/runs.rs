@@ -7,9 +7,8 @@ use serde::Serialize;
 use wellspring::clock::rfc3339;
 use wellspring::diff::{Change, Difference, diff};
 use wellspring::events::{RunId, Steering};
-use wellspring::kafka::{KafkaFailure, KafkaSettings, topics};
-use wellspring::plates::{Board, InRun, KnownRun, PlateState, RunState};
-use wellspring::resolve::{OpenLetters, StoredLetter, read_letters};
+use wellspring::kafka::{KafkaSettings, topics};
+use wellspring::plates::{KnownRun, PlateState, RunState};
 use wellspring::retries::{Waiting, waiting};
 use wellspring::runs::Course;
 use wellspring::steer::steer;
@@ -17,6 +16,7 @@ use wellspring_workloads::words::Barcode;
 
 use super::calls::{Grid, Side};
 use super::common::{KafkaArgs, runtime};
+use super::overview::{self, Overview, letters_told};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -98,7 +98,7 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
                 plates: all
                     .board
                     .plates_of(&run)
-                    .map(|(plate, of)| (plate.clone(), of))
+                    .map(|(plate, of)| (plate.clone(), all.shown(&run, plate, of)))
                     .collect(),
                 retries: waiting(&kafka)?
                     .into_iter()
@@ -149,34 +149,6 @@ pub(super) fn steer_all(
     Ok(())
 }
 
-/// What lists are made of.
-pub(super) struct Overview {
-    pub(super) board: Board,
-    pub(super) letters: OpenLetters,
-}
-
-impl Overview {
-    pub(super) fn read(kafka: &KafkaSettings) -> Result<Self, KafkaFailure> {
-        Self::with(kafka, &read_letters(kafka)?)
-    }
-
-    /// The same with letters that were read already.
-    pub(super) fn with(kafka: &KafkaSettings, letters: &[StoredLetter]) -> Result<Self, KafkaFailure> {
-        Ok(Self {
-            board: Board::read(kafka)?,
-            letters: OpenLetters::among(letters),
-        })
-    }
-}
-
-/// Open letters as the end of a line.
-pub(super) fn letters_told(letters: usize) -> String {
-    match letters {
-        0 => String::new(),
-        letters => format!("\t{}", say::counted(letters, "dead letter")),
-    }
-}
-
 /// A run in a list.
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
@@ -193,7 +165,9 @@ pub(super) struct Line<'a> {
     dead_letters: usize,
     /// Of the plates that are planned.
     fields_expected: u64,
-    fields_done: Option<u32>,
+    /// Fields whose features are published.
+    fields_done: u64,
+    /// Once it is finished.
     fields_failed: Option<u32>,
 }
 
@@ -202,7 +176,7 @@ struct Shown<'a> {
     #[serde(flatten)]
     line: Line<'a>,
     #[serde(rename = "of_plates")]
-    plates: std::collections::BTreeMap<Barcode, &'a InRun>,
+    plates: std::collections::BTreeMap<Barcode, overview::Shown<'a>>,
     /// What waits to be tried again.
     retries: Vec<Waiting>,
 }
@@ -220,7 +194,7 @@ impl<'a> Line<'a> {
         self.submitted_ms
     }
 
-    /// Name, state, plates, those planned, those profiled, those held back, fields planned, dead letters.
+    /// Name, state, plates, those planned, those profiled, those held back, fields planned, fields done, dead letters.
     pub(super) fn cells(&self) -> Vec<String> {
         vec![
             self.run.to_owned(),
@@ -230,6 +204,7 @@ impl<'a> Line<'a> {
             self.plates_profiled.to_string(),
             self.plates_held_back.to_string(),
             self.fields_expected.to_string(),
+            self.fields_done.to_string(),
             self.dead_letters.to_string(),
         ]
     }
@@ -244,13 +219,14 @@ impl<'a> Line<'a> {
             plates_planned: 0,
             plates_profiled: 0,
             plates_held_back: 0,
-            dead_letters: all.letters.of_run(run),
+            dead_letters: all.letters.open_of_run(run),
             fields_expected: 0,
-            fields_done: known.finished.map(|(done, _)| done),
+            fields_done: 0,
             fields_failed: known.finished.map(|(_, failed)| failed),
         };
         let members = all.board.plates_of(run);
-        for (_, plate) in members.filter(|(_, plate)| plate.course != Course::Cancelled) {
+        for (barcode, plate) in members.filter(|(_, plate)| plate.course != Course::Cancelled) {
+            line.fields_done += u64::from(all.fields_done(run, barcode, plate));
             line.fields_expected += u64::from(plate.fields_expected);
             line.plates_planned += usize::from(plate.state >= PlateState::Planned);
             line.plates_profiled += usize::from(plate.state >= PlateState::Profiled);
@@ -271,7 +247,10 @@ fn list(all: &Overview, json: bool) -> anyhow::Result<()> {
         }
         let fields = match known.finished {
             Some((done, failed)) => format!("{done} fields done, {failed} failed"),
-            None => format!("{} fields planned", line.fields_expected),
+            None => format!(
+                "{} fields planned, {} done",
+                line.fields_expected, line.fields_done
+            ),
         };
         let held_back = match line.plates_held_back {
             0 => String::new(),

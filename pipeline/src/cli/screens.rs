@@ -7,11 +7,12 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use wellspring::clock::rfc3339;
 use wellspring::events::{RunId, Steering};
-use wellspring::plates::RunState;
+use wellspring::plates::{Board, KnownRun, RunState};
 use wellspring_workloads::screen::ScreenName;
 
 use super::common::KafkaArgs;
-use super::runs::{Line, Overview, steer_all};
+use super::overview::Overview;
+use super::runs::{Line, steer_all};
 use super::say;
 
 #[derive(Debug, clap::Args)]
@@ -87,16 +88,19 @@ struct Shown<'a> {
 impl Steered {
     fn execute(&self, action: Steering, done: &str) -> anyhow::Result<()> {
         let kafka = self.kafka.settings()?;
-        // Who steers does not ask for dead letters.
-        let all = Overview::with(&kafka, &[])?;
-        let mut chosen = Vec::new();
+        let board = Board::read(&kafka)?;
+        let mut chosen: Vec<RunId> = Vec::new();
         for screen in &self.screens {
-            let runs = runs_of(&all, screen)?;
-            let going = runs
-                .iter()
-                .filter(|run| matches!(run.state(), RunState::Open | RunState::Paused));
+            let mut runs: Vec<(&RunId, &KnownRun)> = board
+                .runs()
+                .filter(|(_, known)| known.screen == screen.as_str())
+                .collect();
+            ensure!(!runs.is_empty(), never_submitted(screen));
+            runs.sort_by_key(|(_, known)| known.submitted_ms);
             let before = chosen.len();
-            chosen.extend(going.map(|run| RunId::from(run.run())));
+            let is_going = |known: &KnownRun| matches!(known.state(), RunState::Open | RunState::Paused);
+            let going = runs.into_iter().filter(|(_, known)| is_going(known));
+            chosen.extend(going.map(|(run, _)| run.clone()));
             ensure!(
                 chosen.len() > before,
                 "no run of screen '{screen}' is going on; `wellspring screens show {screen}` shows how they ended"
@@ -110,9 +114,11 @@ impl Steered {
 /// The runs of a screen, oldest first.
 fn runs_of<'a>(all: &'a Overview, screen: &ScreenName) -> anyhow::Result<Vec<Line<'a>>> {
     let runs = by_screen(all).remove(screen.as_str());
-    runs.with_context(|| {
-        format!("screen '{screen}' was never submitted; `wellspring screens list` shows what was")
-    })
+    runs.with_context(|| never_submitted(screen))
+}
+
+fn never_submitted(screen: &ScreenName) -> String {
+    format!("screen '{screen}' was never submitted; `wellspring screens list` shows what was")
 }
 
 fn by_screen(all: &Overview) -> BTreeMap<&str, Vec<Line<'_>>> {

@@ -16,7 +16,8 @@ use wellspring::retries::{Waiting, waiting};
 
 use super::calls::{Grid, Side};
 use super::common::{KafkaArgs, end_requested, runtime};
-use super::runs::{Line, Overview};
+use super::overview::Overview;
+use super::runs::Line;
 use super::say;
 
 /// Between the two looks that a rate needs, where only one is asked for.
@@ -199,6 +200,7 @@ impl Look<'_> {
                 ("profiled", Side::Right),
                 ("held back", Side::Right),
                 ("fields planned", Side::Right),
+                ("done", Side::Right),
                 ("dead letters", Side::Right),
             ]);
             for run in &self.runs {

@@ -1,12 +1,14 @@
 //! Backlog: how many records of a topic a role has answered, and how many it has not yet.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
+use super::tail::{Start, TailRecord, read_to_end};
 use super::topics::Topic;
 use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings};
 
@@ -22,6 +24,7 @@ pub struct Standing {
 /// Looks at one topic and one group of readers.
 pub struct Backlog {
     consumer: BaseConsumer,
+    topic: Topic,
     name: String,
     settings: KafkaSettings,
 }
@@ -33,6 +36,7 @@ impl Backlog {
         config.set("group.id", kafka.group(role));
         Ok(Self {
             consumer: config.create().map_err(kafka.failed("creating a reader"))?,
+            topic,
             name: topic.name(&kafka.prefix),
             settings: kafka.clone(),
         })
@@ -85,6 +89,25 @@ impl Backlog {
             }
         };
         Ok(partitions.into_iter().map(|id| (id, standing(id))).collect())
+    }
+
+    /// Hands every record that waits now to `take`. Blocking.
+    ///
+    /// # Errors
+    /// Kafka cannot be read.
+    pub fn read(&self, mut take: impl FnMut(&TailRecord)) -> Result<(), KafkaFailure> {
+        let standings = self.partitions()?.into_iter();
+        let waits = standings.filter(|(_, standing)| standing.waiting > 0);
+        let offsets: BTreeMap<i32, i64> = waits
+            .map(|(id, standing)| (id, i64::try_from(standing.answered).unwrap_or(i64::MAX)))
+            .collect();
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        read_to_end(&self.settings, self.topic, &Start::Offsets(offsets), |record| {
+            take(record);
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Where partitions begin or end, by one request to each broker.

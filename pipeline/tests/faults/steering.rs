@@ -40,6 +40,12 @@ impl Fleet<'_> {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// What `plates list` prints.
+    fn told_of_plates(&self) -> String {
+        let mut command = self.command(&["plates", "list"]);
+        String::from_utf8(command.stdout(Stdio::piped()).output().unwrap().stdout).unwrap()
+    }
+
     fn succeeds(&self, arguments: &[&str]) -> bool {
         self.command(arguments).status().unwrap().success()
     }
@@ -107,6 +113,12 @@ fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
         (&look["runs"][0]["state"], &look["runs"][0]["fields_expected"]),
         (&"paused".into(), &MANY.into())
     );
+    wait_for("the fields that are done to be told", || {
+        let look = fleet.status(&[]);
+        let (run, plates) = (&look["runs"][0], fleet.told_of_plates());
+        run["fields_done"] == done
+            && plates.contains(&format!("{MANY} of {MANY} fields planned, {done} done"))
+    });
     assert_eq!(look["lanes"].as_array().unwrap().len(), 2);
     assert!(look["lanes"][0]["answered"].as_u64().unwrap() >= MANY as u64);
     assert_eq!(fleet.run_of("small")["state"], "paused");
@@ -120,7 +132,11 @@ fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
     assert!(fleet.succeeds(&["runs", "resume", name(&run)]));
     fleet.wait_for_fields(MANY as u64);
     fleet.assert_every_feature_once(MANY);
-    assert_eq!(fleet.run_of("small")["state"], "finished");
+    let run = fleet.run_of("small");
+    assert_eq!(
+        (&run["state"], &run["fields_done"]),
+        (&"finished".into(), &MANY.into())
+    );
     assert_eq!(fleet.status(&[])["lanes"][0]["waiting"], 0);
     assert!(!fleet.succeeds(&["runs", "pause", name(&run)]), "it has ended");
 }

@@ -68,11 +68,19 @@ fn order(broker: &Broker, names: [&str; 2]) -> Option<[Vec<RunId>; 2]> {
     let handle = broker.runtime.handle();
     let ids = names.map(|name| {
         let weight = if name.starts_with("heavy") { 3 } else { 1 };
-        let run = Run::open(screen(broker, name, weight)).unwrap();
-        let new = submit(&kafka, &run, &barcodes(), Urgency::Batch, handle).unwrap();
-        assert_eq!(new.len(), PLATES);
-        run.id
+        // Of the usual weight first: another one holds from when the screen is submitted with it.
+        let submit = |weight| {
+            let run = Run::open(screen(broker, name, weight)).unwrap();
+            let new = submit(&kafka, &run, &barcodes(), Urgency::Batch, handle).unwrap();
+            (run.id, new.len())
+        };
+        let (id, new) = submit(1);
+        assert_eq!(new, PLATES);
+        assert_eq!(submit(weight), (id.clone(), 0));
+        id
     });
+    let submitted = counted(&kafka, |status| matches!(status, Status::RunSubmitted { .. }));
+    assert_eq!(submitted, 3, "what is submitted as it was is not said again");
     let runs = Runs::follow(&kafka).unwrap();
     let of_lane = |lane| planner(&kafka, Arc::clone(&runs), lane, handle).unwrap();
     let live = of_lane(Urgency::Live);

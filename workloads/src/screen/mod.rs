@@ -107,6 +107,9 @@ fn is_default(settings: &MonitorSettings) -> bool {
 }
 
 impl Screen {
+    /// Parts that change no result: a run may go on with others.
+    pub const FREE: [&str; 3] = ["description", "resources", "output"];
+
     /// Reads a screen file. `file_name` is only for messages.
     ///
     /// # Errors
@@ -154,12 +157,18 @@ impl Screen {
     }
 
     /// SHA-256, in lower-case hex, of the canonical form: the checked screen as JSON with sorted keys. Comments,
-    /// order and spelled-out defaults of the file do not change it; anything that changes a result does.
+    /// order and spelled-out defaults of the file do not change it, nor do [`Screen::FREE`] parts; anything that changes a
+    /// result does.
     pub fn hash(&self) -> String {
         // Every part of a screen serialises (string keys, finite numbers), so the fallback is never taken; it still
         // depends on the whole screen.
         let canonical = serde_json::to_value(self)
-            .map(|value| sorted(value).to_string())
+            .map(|mut value| {
+                if let Some(parts) = value.as_object_mut() {
+                    parts.retain(|part, _| !Self::FREE.contains(&part.as_str()));
+                }
+                sorted(value).to_string()
+            })
             .unwrap_or_else(|_| format!("{self:?}"));
         Sha256::digest(canonical.as_bytes())
             .iter()

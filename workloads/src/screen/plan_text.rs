@@ -55,8 +55,12 @@ pub(super) fn plan_text(screen: &Screen) -> String {
     plan.line("decode threads", &threads(resources.decode_threads));
     plan.line("engine threads", &threads(resources.engine_threads));
     plan.line("batch", &format!("{} images", resources.batch_size));
-    let mebibytes = resources.in_flight_bytes as f64 / f64::from(1 << 20);
-    plan.line("in flight", &format!("at most {mebibytes:.0} MiB of images"));
+    let in_flight = resources
+        .in_flight_bytes
+        .map_or("from the machine".to_owned(), |bytes| {
+            format!("at most {:.0} MiB of images", bytes as f64 / f64::from(1 << 20))
+        });
+    plan.line("in flight", &in_flight);
     if resources.weight != 1 {
         plan.line("weight", &format!("{} in the batch lane", resources.weight));
     }

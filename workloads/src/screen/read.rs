@@ -481,7 +481,7 @@ fn resources(report: &mut Report, mut table: Table<'_>) -> ResourceSettings {
     let value = table.get("batch_size");
     let batch_size = report.count(value, 1..=4096).unwrap_or(default.batch_size);
     let value = table.get("in_flight_bytes");
-    let in_flight_bytes = bytes(report, value).unwrap_or(default.in_flight_bytes);
+    let in_flight_bytes = bytes(report, value);
     let value = table.get("device");
     let device = report
         .word(value, DeviceChoice::WORDS)

@@ -512,8 +512,8 @@ pub struct ResourceSettings {
     pub engine_threads: Option<u32>,
     /// Images per engine batch. Default 16.
     pub batch_size: u32,
-    /// Bytes of images that may be in memory at once, over all stages. Default 128 MiB.
-    pub in_flight_bytes: u64,
+    /// Bytes of images that may be in memory at once, over all stages.
+    pub in_flight_bytes: Option<u64>,
     /// Where kernels and networks run.
     pub device: DeviceChoice,
     /// Its part of the batch lane beside other screens: one of weight 2 gets twice as many tasks as one of weight 1.
@@ -538,7 +538,7 @@ impl Default for ResourceSettings {
             decode_threads: None,
             engine_threads: None,
             batch_size: 16,
-            in_flight_bytes: 128 << 20,
+            in_flight_bytes: None,
             device: DeviceChoice::Auto,
             weight: usual_weight(),
         }

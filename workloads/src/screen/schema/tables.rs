@@ -507,8 +507,8 @@ pub(super) fn resources() -> Value {
         ),
         key(
             "in_flight_bytes",
-            "Bytes of images in memory, such as \"256 MiB\".",
-            or_else(bytes, usual.in_flight_bytes),
+            "Bytes of images in memory, such as \"256 MiB\". Default: from the machine.",
+            bytes,
         ),
         key(
             "device",
