@@ -96,19 +96,24 @@ pub enum KernelError {
     },
     /// The device name is not one of ours.
     #[error(
-        "device choice is empty; use auto, cpu, gpu, or part of an adapter name as `wellspring devices` prints it"
+        "`{0}` is no device; use auto, cpu, gpu, a kind (discrete, integrated, virtual, software), or a number (#1) or part of a \
+         name as `wellspring devices` prints them"
     )]
-    DeviceChoice,
+    DeviceChoice(String),
     /// No adapter suits the choice.
     #[error(
-        "no graphics adapter for device `{asked}` (found: {found}); install a Vulkan driver (for a machine without a GPU: \
-         `apt-get install mesa-vulkan-drivers`), set XDG_RUNTIME_DIR to a writable folder, or use device `cpu`"
+        "no graphics adapter for device `{asked}`{}", match found.as_slice() {
+            [] => " (found: none); install a Vulkan driver (for a machine without a GPU: `apt-get install mesa-vulkan-drivers`), \
+                   set XDG_RUNTIME_DIR to a writable folder, or use device `cpu`".to_owned(),
+            found => format!(": found are {}; name one of them by its number or part of its name, or use device `cpu`",
+                             found.join("; ")),
+        }
     )]
     NoAdapter {
         /// The choice as given.
         asked: String,
-        /// Adapters that exist, or "none".
-        found: String,
+        /// Adapters that exist, each with its number.
+        found: Vec<String>,
     },
     /// The driver refused to open the adapter.
     #[error("adapter `{adapter}` could not be opened: {reason}; update its driver or use device `cpu`")]

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use wellspring_kernels::{BasicSettings, BasicStack, KernelError, MeanImage, RawImage, Shading};
+use wellspring_kernels::{
+    BasicSettings, BasicStack, IlluminationSettings, KernelError, MeanImage, RawImage, Shading,
+};
 
 mod common;
 
@@ -24,6 +26,15 @@ fn darkness(y: usize, x: usize) -> f64 {
 }
 
 /// Images of a background of differing brightness under some bright cells, and noise.
+#[test]
+fn no_method_makes_a_function_of_no_light() {
+    let dark = RawImage::new(1, 32, 32, vec![0; 1024], 65535).unwrap();
+    let mut mean = MeanImage::new(dark.shape());
+    mean.add(&dark).unwrap();
+    let error = mean.illumination(&IlluminationSettings::default()).unwrap_err();
+    assert!(error.to_string().contains("zeros in channel 0"), "{error}");
+}
+
 fn stack(settings: BasicSettings, images: u64, dark: bool) -> (BasicStack, MeanImage) {
     let mut random = Random(11);
     let channels = if dark { 1 } else { 2 };

@@ -132,7 +132,7 @@ fn each_defect_is_flagged_and_good_fields_are_not() {
     let good = flags(&batch(|_| {}));
     assert!(good.iter().all(Vec::is_empty), "{good:?}");
     type Spoil = fn(&mut ChannelQuality);
-    let cases: [(Defect, bool, &str, Spoil); 5] = [
+    let cases: [(Defect, bool, &str, Spoil); 4] = [
         (Defect::Blur, true, "z of PowerLogLogSlope", |q| {
             q.power_log_log_slope -= 3.0
         }),
@@ -141,9 +141,6 @@ fn each_defect_is_flagged_and_good_fields_are_not() {
             q.median *= 9.0
         }),
         (Defect::Debris, true, "z of MeanIntensity", |q| q.mean *= 5.0),
-        (Defect::Debris, false, "z of LocalFocusScore_20", |q| {
-            q.local_focus_20 *= 50.0
-        }),
     ];
     for (defect, fails, metric, spoil) in cases {
         let flags = flags(&batch(spoil));

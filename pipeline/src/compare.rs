@@ -71,8 +71,16 @@ pub struct Compared {
 impl Compared {
     /// Whether anything could be compared: an assay window or a treatment.
     pub fn has_result(&self) -> bool {
-        let shown = self.comparison.as_ref();
-        shown.is_ok_and(|shown| shown.rows > 0 || !shown.comparison.windows.is_empty())
+        self.no_result().is_none()
+    }
+
+    /// Why it has none.
+    pub fn no_result(&self) -> Option<String> {
+        match &self.comparison {
+            Ok(shown) if shown.rows > 0 || !shown.comparison.windows.is_empty() => None,
+            Ok(_) => Some("no treatment and no controls could be compared".to_owned()),
+            Err(error) => Some(crate::error::chain(error)),
+        }
     }
 }
 

@@ -327,6 +327,9 @@ pub enum Status {
         fields_done: u32,
         /// Fields that failed for good.
         fields_failed: u32,
+        /// Why there is no comparison, where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        no_comparison: Option<String>,
     },
     /// An operator paused a run, let it go on, or ended it for good. A worker that reads this begins no more of its fields;
     /// what is in its stages is finished.

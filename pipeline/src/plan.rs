@@ -29,11 +29,13 @@ pub use planes::check_planes;
 pub use plate::{Failure, PlatePlan, PlateSource, plan_listed, plan_plate, try_field};
 pub use turns::{Turn, Turns};
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use wellspring_workloads::layout::{FieldFiles, PlaneFile};
+use wellspring_workloads::screen::ScreenName;
 
 use self::event::plan_event;
 use self::known::{Known, Learned, Now};
@@ -296,6 +298,8 @@ impl Planner {
         let assignment = ticket.position().assignment;
         self.known.catch_up(&self.kafka, assignment)?;
         let (mut records, mut learned) = (Vec::new(), Vec::new());
+        let (mut absent, mut found) = (Vec::new(), false);
+        let newest = newest(runs);
         for run in runs {
             let course = self.runs.course_of_plate(&run.id, &event.plate);
             if course == Course::Cancelled {
@@ -303,8 +307,15 @@ impl Planner {
                 continue;
             }
             let of = (run.id.clone(), event.plate.clone());
+            // A run that a later version of its screen has replaced is over but for what it has begun: its results stay as they
+            // are.
+            let is_newest = newest.get(&run.screen.name) == Some(&run.screen.version);
+            if event.run.is_none() && !is_newest && self.known.imaging(&of, assignment).is_none() {
+                continue;
+            }
             if self.known.has(&self.kafka, &of, assignment)? {
                 tracing::info!(run = run.id, plate = %event.plate, "announced again; it is planned already");
+                found = true;
                 continue;
             }
             let imaging = self.known.imaging(&of, assignment);
@@ -322,8 +333,20 @@ impl Planner {
             let planning = plan_event(run, event, imaging, self.lane, ticket);
             let mut made = self.runtime.block_on(planning)?;
             self.room.place(&mut made.records, &event.plate);
+            if made.absent {
+                absent.push((of, made));
+                continue;
+            }
+            found = true;
             records.extend(made.records);
             learned.extend(made.now.map(|now| (of, now)));
+        }
+        // A plate that names no run and lies in the store of one screen is none of the others'.
+        if event.run.is_some() || !found {
+            for (of, made) in absent {
+                records.extend(made.records);
+                learned.extend(made.now.map(|now| (of, now)));
+            }
         }
         Ok((records, learned))
     }
@@ -368,6 +391,7 @@ fn ready(run: &Run, event: &PlateReady, lane: Urgency) -> Result<OutRecord, Stag
     OutRecord::plate(lane.plates(), key, &event).map_err(|error| StageError::internal(Stage::Plan, error))
 }
 
+/// The runs that an event may be for: the one that it names, else all that include the plate.
 fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageError> {
     match &event.run {
         Some(run) => Ok(vec![runs.get(run)?]),
@@ -376,9 +400,20 @@ fn runs_of(event: &PlateReady, runs: &Arc<Runs>) -> Result<Vec<Arc<Run>>, StageE
                 let plates = &run.screen.images.plates;
                 plates.is_empty() || plates.contains(&event.plate)
             };
-            Ok(runs.all().into_iter().filter(includes).collect())
+            let goes_on = |run: &Arc<Run>| runs.course(&run.id) != Course::Cancelled;
+            Ok(runs.all().into_iter().filter(includes).filter(goes_on).collect())
         }
     }
+}
+
+/// Of every screen the newest version.
+fn newest(runs: &[Arc<Run>]) -> HashMap<&ScreenName, u32> {
+    let mut newest = HashMap::new();
+    for run in runs {
+        let version = newest.entry(&run.screen.name).or_default();
+        *version = run.screen.version.max(*version);
+    }
+    newest
 }
 
 fn count(n: usize) -> u32 {

@@ -157,6 +157,8 @@ pub struct KnownRun {
     pub plates: BTreeSet<Barcode>,
     /// Fields with features, and fields that failed, when it was last finished.
     pub finished: Option<(u32, u32)>,
+    /// Why nothing was compared, where it was last finished without.
+    pub no_comparison: Option<String>,
     course: Course,
 }
 
@@ -313,6 +315,7 @@ impl Board {
                     submitted_ms: time_ms,
                     plates: BTreeSet::new(),
                     finished: None,
+                    no_comparison: None,
                     course: Course::Open,
                 });
                 for plate in &plates {
@@ -390,9 +393,11 @@ impl Board {
                 run,
                 fields_done,
                 fields_failed,
+                no_comparison,
             } => {
                 if let Some(known) = self.runs.get_mut(&run) {
                     known.finished = Some((fields_done, fields_failed));
+                    known.no_comparison = no_comparison;
                 }
             }
             Status::RunSteered { run, action, .. } => {

@@ -5,9 +5,11 @@
 //! tile, an illumination function or a dark-field of another size. On a graphics device the pixels go up once, for all recipes
 //! and for the quality stage, and tiles that only networks on the same device see stay there.
 
+use std::fmt;
+
 use wellspring_kernels::{
-    Background, Device, FlatField, FlatFieldMode, InputShape, PercentileScale, Placement, Recipe, Resize,
-    ResizeFilter, ScaleRange, Step, Tile,
+    Background, Border, Device, FlatField, FlatFieldMode, Footprint, InputShape, PercentileScale, Placement,
+    Recipe, Resize, ResizeFilter, ScaleRange, Step, Tile,
 };
 use wellspring_workloads::screen::{self, ResizeTo, Scaling, Screen, Tiling};
 
@@ -15,7 +17,86 @@ use crate::embed::EngineSettings;
 use crate::error::{FailureClass, Stage, StageError};
 use crate::fields::{Decoded, Prepared};
 use crate::gpu::Tiles;
+use crate::runs::Run;
 use crate::shading::Shading;
+
+/// Most pixels that a channel may be resized to: a quarter of a gigabyte of floats.
+const MOST_PIXELS: usize = 1 << 26;
+
+/// Images that a network cannot be given.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    /// They are smaller than what it sees.
+    #[error(
+        "network '{network}' sees {needed} pixels (height x width), but the image has {given}{}",
+        match resized { true => " after [preprocess] resize: resize to no less", false => ": enlarge it by [preprocess] resize, or \
+        take a network that sees less" }
+    )]
+    Small {
+        network: String,
+        needed: Extent,
+        given: Extent,
+        resized: bool,
+    },
+    /// Memory would be full of a few of them.
+    #[error(
+        "[preprocess] resize makes {given} pixels (height x width) of it: at most {MOST_PIXELS} pixels can be worked on"
+    )]
+    Large { given: Extent },
+}
+
+/// Height and width.
+#[derive(Debug, Clone, Copy)]
+struct Extent(usize, usize);
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x {}", self.0, self.1)
+    }
+}
+
+/// Refuses images of a shape that a run's networks cannot be given.
+///
+/// # Errors
+/// They are smaller than a network sees, or would be resized to too much.
+pub fn check_fit(run: &Run, shape: InputShape) -> Result<(), StageError> {
+    let unfit = |class, unfit: Unfit| StageError::input(Stage::Preprocess, class, unfit);
+    let (height, width) = resized(&run.screen, shape);
+    let given = Extent(height, width);
+    if height.saturating_mul(width) > MOST_PIXELS.max(shape.height * shape.width) {
+        return Err(unfit(FailureClass::Configuration, Unfit::Large { given }));
+    }
+    for network in &run.networks {
+        let Some((rows, columns)) = run.tile_sizes.get(network.tiles).copied() else {
+            continue;
+        };
+        if rows > height || columns > width {
+            let resized = run.screen.preprocess.resize.is_some();
+            let class = match resized {
+                true => FailureClass::Configuration,
+                false => FailureClass::BadImage,
+            };
+            let small = Unfit::Small {
+                network: network.card.name.clone(),
+                needed: Extent(rows, columns),
+                given,
+                resized,
+            };
+            return Err(unfit(class, small));
+        }
+    }
+    Ok(())
+}
+
+/// Height and width of an image after the screen's resize, if it has one.
+fn resized(screen: &Screen, shape: InputShape) -> (usize, usize) {
+    let scaled = |size: usize, factor: f64| ((size as f64 * factor).round() as usize).max(1);
+    match screen.preprocess.resize.map(|resize| resize.to) {
+        None => (shape.height, shape.width),
+        Some(ResizeTo::Factor(factor)) => (scaled(shape.height, factor), scaled(shape.width, factor)),
+        Some(ResizeTo::Size { width, height }) => (height as usize, width as usize),
+    }
+}
 
 /// The stage: one field through its recipes. Tiles stay on the device where `engine` runs all networks that see them there.
 pub fn preprocess(
@@ -33,6 +114,7 @@ pub fn preprocess(
     shading
         .check_size([image.height(), image.width()])
         .map_err(|error| StageError::input(Stage::Preprocess, FailureClass::Configuration, error))?;
+    check_fit(&field.run, image.shape())?;
     let failed = |error| StageError::of_kernel(Stage::Preprocess, error);
     let loaded = device.load(&image).map_err(failed)?;
     let mut tiles = Vec::with_capacity(field.run.tile_sizes.len());
@@ -91,15 +173,8 @@ fn correction(shading: Shading) -> Vec<Step> {
         .collect()
 }
 
-/// The kernels of a screen, in order.
-fn steps(
-    screen: &Screen,
-    (height, width): (usize, usize),
-    shape: InputShape,
-    ceiling: f64,
-    pooled: Option<&[(f32, f32)]>,
-    shading: Shading,
-) -> Result<Vec<Step>, StageError> {
+/// What is done to grey levels before they are scaled.
+pub(crate) fn before_scaling(screen: &Screen, shape: InputShape, shading: Shading) -> Vec<Step> {
     let settings = &screen.preprocess;
     let mut steps = correction(shading);
     match &settings.background {
@@ -108,20 +183,24 @@ fn steps(
             steps.push(Background::Percentile { q: *percent }.into());
         }
         screen::Background::Constant { levels } => {
-            steps.push(
-                Background::Fixed {
-                    levels: levels.clone(),
-                }
-                .into(),
-            );
+            let levels = levels.clone();
+            steps.push(Background::Fixed { levels }.into());
+        }
+        screen::Background::TopHat { radius } => {
+            let (footprint, radius) = (Footprint::Disk, *radius as usize);
+            steps.push(Background::TopHat { footprint, radius }.into());
+        }
+        screen::Background::Gaussian { sigma } => {
+            let (sigma, border) = (*sigma, Border::Reflect);
+            steps.push(Background::Gaussian { sigma, border }.into());
+        }
+        screen::Background::RollingBall { radius } => {
+            let radius = *radius as usize;
+            steps.push(Background::RollingBall { radius }.into());
         }
     }
     if let Some(resize) = settings.resize {
-        let scaled = |size: usize, factor: f64| ((size as f64 * factor).round() as usize).max(1);
-        let (rows, columns) = match resize.to {
-            ResizeTo::Factor(factor) => (scaled(shape.height, factor), scaled(shape.width, factor)),
-            ResizeTo::Size { width, height } => (height as usize, width as usize),
-        };
+        let (rows, columns) = resized(screen, shape);
         let filter = match resize.method {
             screen::ResizeMethod::Area => ResizeFilter::Area,
             screen::ResizeMethod::Bilinear => ResizeFilter::Bilinear { antialias: true },
@@ -135,6 +214,20 @@ fn steps(
             .into(),
         );
     }
+    steps
+}
+
+/// The kernels of a screen, in order.
+fn steps(
+    screen: &Screen,
+    (height, width): (usize, usize),
+    shape: InputShape,
+    ceiling: f64,
+    pooled: Option<&[(f32, f32)]>,
+    shading: Shading,
+) -> Result<Vec<Step>, StageError> {
+    let settings = &screen.preprocess;
+    let mut steps = before_scaling(screen, shape, shading);
     let range = match (&settings.scaling, pooled) {
         (Scaling::None, _) => ScaleRange::Given {
             lo: vec![0.0],

@@ -139,6 +139,11 @@ pub fn judge_again(features: &mut FieldFeatures, settings: &QualitySettings) {
             saturated: measure("PercentSaturated"),
             contrast: measure("Contrast"),
             slope: measure("PowerLogLogSlope"),
+            tail: tail([
+                measure("Percentile1"),
+                measure("MedianIntensity"),
+                measure("Percentile99"),
+            ]),
         };
         let flags = flags(gated, &channel.channel, settings);
         features.passed &= !settings.enabled || !flags.iter().any(|flag| flag.fails);
@@ -157,6 +162,16 @@ struct Gated {
     saturated: f64,
     contrast: f64,
     slope: f64,
+    /// How far the brightest hundredth lies above the median, beside how far the darkest lies below.
+    tail: f64,
+}
+
+/// Noise alone, and light that falls off to the corners, have no longer tail above the median than below: a field with one has
+/// something in it, though its contrast be low because cells cover more than half of it.
+const TAIL_OF_NOISE: f64 = 1.2;
+
+fn tail([p01, median, p99]: [f64; 3]) -> f64 {
+    (p99 - median) / (median - p01)
 }
 
 impl Gated {
@@ -165,6 +180,7 @@ impl Gated {
             saturated: quality.percent_saturated,
             contrast: quality.contrast,
             slope: quality.power_log_log_slope,
+            tail: tail([quality.p01, quality.median, quality.p99]),
         }
     }
 }
@@ -188,7 +204,10 @@ fn flags(gated: Gated, channel: &Channel, settings: &QualitySettings) -> Vec<Fla
         saturated,
         contrast,
         slope,
+        tail,
     } = gated;
+    // Cells that crowd a field leave it little background to stand out from.
+    let contrast_below = |limit| contrast < limit && (tail.is_nan() || tail < TAIL_OF_NOISE);
     let mut flags = Vec::new();
     let mut flag = |name: &str, fails, metric: &str, value: f64, sign, limit: f64| {
         flags.push(Flag {
@@ -215,9 +234,9 @@ fn flags(gated: Gated, channel: &Channel, settings: &QualitySettings) -> Vec<Fla
             settings.saturated_percent_warn,
         );
     }
-    if contrast < settings.contrast_fail {
+    if contrast_below(settings.contrast_fail) {
         flag(EMPTY, true, "contrast", contrast, '<', settings.contrast_fail);
-    } else if contrast < settings.contrast_warn {
+    } else if contrast_below(settings.contrast_warn) {
         flag(
             NEARLY_EMPTY,
             false,
@@ -297,6 +316,57 @@ mod tests {
         let mut unmeasured = features(9.0);
         unmeasured.quality[0].measures.clear();
         assert_eq!(judged(&settings, unmeasured), (true, vec![changed.to_owned()]));
+    }
+
+    /// Fields of cells that cover 30, 60 and 90 % of it, and fields of none with noise and light that falls off by 0, 20 and 40 %.
+    #[test]
+    fn a_crowded_field_is_not_an_empty_one() {
+        const SIDE: usize = 96;
+        let plane = |cover: f64, falls: f64| -> Vec<u16> {
+            let mut state = 7_u64;
+            let mut random = move || {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f64 / (1_u64 << 24) as f64
+            };
+            let pixel = |i: usize| {
+                let (y, x) = ((i / SIDE) as f64, (i % SIDE) as f64);
+                // Domes side by side, each of which fills its share of a square of 16 pixels.
+                let radius = 16.0 * (cover / std::f64::consts::PI).sqrt();
+                let from_centre = (y % 16.0 - 8.0).hypot(x % 16.0 - 8.0) / radius.max(1e-9);
+                let cell = 2_000.0 * (1.0 - from_centre * from_centre).max(0.0);
+                let half = SIDE as f64 / 2.0;
+                let light = 1.0 - falls * ((y - half).powi(2) + (x - half).powi(2)) / (2.0 * half * half);
+                let noise = 20.0 * ((0..12).map(|_| random()).sum::<f64>() - 6.0);
+                ((500.0 + cell) * light + noise).round() as u16
+            };
+            (0..SIDE * SIDE).map(pixel).collect()
+        };
+        let given = [
+            (0.3, 0.2),
+            (0.6, 0.2),
+            (0.9, 0.2),
+            (0.0, 0.0),
+            (0.0, 0.2),
+            (0.0, 0.4),
+        ];
+        let planes: Vec<Vec<u16>> = given.iter().map(|(cover, falls)| plane(*cover, *falls)).collect();
+        let image = RawImage::from_planes(&planes, SIDE, SIDE, u16::MAX).unwrap();
+        let device = Device::open(wellspring_kernels::DeviceChoice::Cpu).unwrap();
+        let (dna, settings) = ("DNA".parse().unwrap(), QualitySettings::default());
+        for ((cover, falls), quality) in given.iter().zip(device.quality(&image).unwrap()) {
+            let flags = flags(Gated::of(&quality), &dna, &settings);
+            let is_empty = flags
+                .iter()
+                .any(|flag| flag.fails && flag.text.starts_with(EMPTY));
+            assert_eq!(
+                is_empty,
+                *cover == 0.0,
+                "{cover} {falls}: contrast {}",
+                quality.contrast
+            );
+        }
     }
 
     /// The reference fields of `../shared/oracles` (8 of 256 x 320 pixels) fail the gates of their names with the limits that

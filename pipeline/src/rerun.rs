@@ -62,6 +62,17 @@ pub enum RerunError {
     /// Features of another network cannot be taken over.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Plates that were asked for by name and are neither the run's nor the screen's.
+    #[error(
+        "run '{run}' has no plate {}, and the screen names none; `wellspring runs show {run}` shows its plates",
+        plates.iter().map(Barcode::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    NoSuchPlate {
+        /// The run before.
+        run: RunId,
+        /// The plates.
+        plates: Vec<Barcode>,
+    },
     /// Features of plates that the run before did not have.
     #[error(
         "run '{run}' has no features of plate {}, which the screen names; a rerun without --steps works on what is new",
@@ -136,6 +147,23 @@ pub fn rerun(
     // Plates that the screen names are its plates, whatever the run before had.
     let listed = screen.images.plates.clone();
     let mut selection = selection.clone();
+    let is_known = |plate: &Barcode| before.plates.contains(plate) || listed.contains(plate);
+    let unknown: Vec<Barcode> = selection
+        .plates
+        .iter()
+        .filter(|plate| !is_known(plate))
+        .cloned()
+        .collect();
+    if !unknown.is_empty() {
+        return Err(RerunError::NoSuchPlate {
+            run: old.clone(),
+            plates: unknown,
+        });
+    }
+    // A run of some plates takes no others that are announced later.
+    if listed.is_empty() {
+        screen.images.plates.clone_from(&selection.plates);
+    }
     if selection.plates.is_empty() {
         selection.plates.clone_from(&listed);
     }

@@ -20,6 +20,8 @@ use crate::store;
 /// Plates whose planes are kept in memory.
 const CACHED_PLATES: usize = 4;
 
+/// What images are divided by: around 1, or grey levels of an evenly lit field.
+const LIGHT: std::ops::RangeInclusive<f32> = 1e-3..=1e6;
 /// The brightest level of any image.
 const BRIGHTEST: f32 = u16::MAX as f32;
 
@@ -68,14 +70,14 @@ impl Kind {
     fn takes(self, value: f32) -> bool {
         match self {
             Self::DarkField => value.is_finite() && value <= BRIGHTEST,
-            Self::Illumination => value.is_finite() && value >= f32::MIN_POSITIVE,
+            Self::Illumination => LIGHT.contains(&value),
         }
     }
 
     fn needs(self) -> &'static str {
         match self {
             Self::DarkField => "finite and at most 65535, since it is in grey levels",
-            Self::Illumination => "finite and above 0, since images are divided by it",
+            Self::Illumination => "above 0, from 0.001 to 1000000, since images are divided by it",
         }
     }
 }

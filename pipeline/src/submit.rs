@@ -229,7 +229,7 @@ pub(crate) fn submitted(
     OutRecord::status(id, &submitted)
 }
 
-/// Announces plates to one run, or to every run whose screen includes them; with `progress` as still being imaged. Blocking.
+/// Announces plates to one run, or to the newest run of every screen that includes them; with `progress` as still being imaged. Blocking.
 ///
 /// # Errors
 /// The run was never submitted; Kafka cannot be reached.

@@ -134,6 +134,101 @@ fn the_hash_ignores_spelling_and_notices_meaning() {
 }
 
 #[test]
+fn names_of_a_file_have_places() {
+    let text = MINIMAL.trim_start();
+    for (name, place) in [
+        ("controls.reference", Some((12, 13))),
+        ("controls.reference.role", Some((12, 22))),
+        ("controls.exclude", Some((11, 1))),
+        ("nuclei.channel", None),
+    ] {
+        assert_eq!(
+            wellspring_workloads::screen::place_of(text, name),
+            place,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    let with = |more: &str| {
+        Screen::parse(&format!("{MINIMAL}\n{more}"), "a.toml").map_err(|errors| errors.to_string())
+    };
+    for (more, part) in [
+        (
+            "[preprocess]\nbackground_percentile = 5\n",
+            "not used without background = \"percentile\"",
+        ),
+        (
+            "[preprocess]\nbackground = 100\nbackground_percentile = 5\n",
+            "not used without background = \"percentile\"",
+        ),
+        (
+            "[preprocess]\npercentiles = [1, 99]\nscaling = \"none\"\n",
+            "takes no percentiles",
+        ),
+        (
+            "[quality]\ncontrast_warn = 1\ncontrast_fail = 6\n",
+            "(1) lies below contrast_fail (6)",
+        ),
+        (
+            "[quality]\nsaturated_percent_warn = 5\nsaturated_percent_fail = 1\n",
+            "(5) lies above saturated_percent_fail (1)",
+        ),
+        (
+            "[quality]\nslope_empty = -5\n",
+            "(-5) must lie above slope_blur (-3)",
+        ),
+        ("[nuclei]\nmin_diameter = 100\n", "say max_diameter too"),
+        (
+            "[nuclei]\nmin_diameter = 70\nmax_diameter = 65\n",
+            "below min_diameter, which is 70",
+        ),
+        (
+            "[preprocess]\nbackground = \"rolling_ball\"\n",
+            "{ rolling_ball = RADIUS }",
+        ),
+        (
+            "[preprocess]\nscaling = \"robust\"\n",
+            "{ low = LEVEL, high = LEVEL }",
+        ),
+        ("[preprocess]\nbackground = { top_hat = 0 }\n", "from 1 to 512"),
+        (
+            "[preprocess]\nbackground = { tophat = 9 }\n",
+            "did you mean 'top_hat'?",
+        ),
+        (
+            "[preprocess]\nbackground = { top_hat = 9, gaussian = 5 }\n",
+            "give one of top_hat",
+        ),
+        (
+            "[preprocess]\nillumination = \"{chanel}.npy\"\n",
+            "did you mean '{channel}'?",
+        ),
+    ] {
+        let errors = with(more).unwrap_err();
+        assert!(errors.contains(part), "{more}: {errors}");
+    }
+    for more in [
+        "[quality]\ncontrast_fail = 9\n",
+        "[preprocess]\nbackground = \"percentile\"\nbackground_percentile = 5\n",
+        "[preprocess]\npercentiles = [1, 99]\nscaling = \"controls\"\n",
+        "[preprocess]\nbackground = { top_hat = 15 }\n",
+        "[preprocess]\nbackground = { gaussian = 50 }\n",
+        "[preprocess]\nbackground = { rolling_ball = 50 }\n",
+        "[resources]\ndevice = \"software\"\n",
+    ] {
+        with(more).unwrap();
+    }
+    for name in ["-x", "_x"] {
+        let errors =
+            Screen::parse(&MINIMAL.replace("\"small\"", &format!("\"{name}\"")), "a.toml").unwrap_err();
+        assert!(errors.to_string().contains("a letter or digit first"), "{errors}");
+    }
+}
+
+#[test]
 fn stacks_are_projected_unless_the_sharpest_slice_is_asked_for() {
     let with = |line: &str| {
         Screen::parse(

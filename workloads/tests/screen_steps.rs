@@ -235,6 +235,24 @@ fn every_mistake_of_a_step_is_named_with_its_place() {
         ("command", "url = \"http:// x\"\n#", "16:7", "expected http://"),
         (
             "command",
+            "url = \"http://me:secret@x/y\"\n#",
+            "16:7",
+            "no user and no password",
+        ),
+        (
+            "command",
+            "url = \"http://x:99999/y\"\n#",
+            "16:7",
+            "from 1 to 65535",
+        ),
+        (
+            "command",
+            "url = \"http://[::1]:0\"\n#",
+            "16:7",
+            "from 1 to 65535",
+        ),
+        (
+            "command",
             "url = \"http://x\"\ncommand",
             "16:7",
             "reached in one way",
@@ -264,6 +282,12 @@ fn every_mistake_of_a_step_is_named_with_its_place() {
             "16:12",
             "a topic has at most",
         ),
+        (
+            "command",
+            "requests = \"wellspring.tasks\"\nresponses = \"c\"\n#",
+            "16:12",
+            "this program's own",
+        ),
         ("command", "#", "11:1", "needs 'command': or 'url'"),
         (
             "[\"python3\", \"./spots.py\"]",
@@ -284,6 +308,17 @@ fn every_mistake_of_a_step_is_named_with_its_place() {
         let count = if to == "dedline" { 2 } else { 1 };
         assert_eq!(errors.lines().count(), count, "{to:?}: {errors}");
     }
+    // One mistake hides no other.
+    let both = SPOTS
+        .replace("\"30s\"", "\"3 parsecs\"")
+        .replace("kind", "inputs = [\"imges\"]\nkind");
+    let errors = parse(&both).unwrap_err();
+    assert!(
+        errors.contains("is not a time")
+            && errors.contains("did you mean 'images'?")
+            && errors.lines().count() == 2,
+        "{errors}"
+    );
     let twice = SPOTS.to_owned() + SPOTS;
     assert!(parse(&twice).unwrap_err().contains("holds \"spots\" twice"));
     let profiles =

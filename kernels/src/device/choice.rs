@@ -44,7 +44,7 @@ impl FromStr for DeviceChoice {
     type Err = KernelError;
     fn from_str(s: &str) -> Result<Self, KernelError> {
         Ok(match s.trim().to_ascii_lowercase().as_str() {
-            "" => return Err(KernelError::DeviceChoice),
+            "" => return Err(KernelError::DeviceChoice(s.to_owned())),
             "auto" => Self::Auto,
             "cpu" => Self::Cpu,
             "gpu" => Self::Gpu,
@@ -55,7 +55,7 @@ impl FromStr for DeviceChoice {
             word => match word.strip_prefix('#').map(str::parse) {
                 Some(Ok(0)) => Self::Cpu,
                 Some(Ok(index)) => Self::Index(index),
-                Some(Err(_)) => return Err(KernelError::DeviceChoice),
+                Some(Err(_)) => return Err(KernelError::DeviceChoice(s.to_owned())),
                 None => Self::Named(s.trim().to_owned()),
             },
         })

@@ -84,31 +84,38 @@ impl Device {
             return Ok(cpu("chosen by `cpu`".into()));
         }
         let adapters = gpu::adapters(options);
-        let found = || match adapters.len() {
-            0 => "none".to_owned(),
-            _ => adapters
-                .iter()
-                .map(|(info, _)| info.to_string())
-                .collect::<Vec<_>>()
-                .join("; "),
+        let found = || -> Vec<String> {
+            let numbered = (1..).zip(&adapters);
+            numbered
+                .map(|(index, (info, _))| format!("#{index} {info}"))
+                .collect()
         };
         let opened = (1..)
             .zip(&adapters)
             .find(|(index, (info, _))| choice.suits(*index, info))
-            .map(|(_, (info, adapter))| Adapter::open(info, adapter, options));
+            .map(|(index, (info, adapter))| {
+                Adapter::open(info, adapter, options).map(|opened| (index, opened))
+            });
         let gpu = |adapter: Adapter, why: String| Self {
             info: adapter.info().clone(),
             inner: Inner::Gpu(Box::new(adapter)),
             why,
         };
         match (opened, &choice) {
-            (Some(Ok(adapter)), DeviceChoice::Auto) => Ok(gpu(adapter, "auto: the best GPU found".into())),
-            (Some(Ok(adapter)), _) => Ok(gpu(adapter, format!("chosen by `{choice}`"))),
+            (Some(Ok((_, adapter))), DeviceChoice::Auto) => Ok(gpu(adapter, "auto: the best GPU found".into())),
+            (Some(Ok((_, adapter))), DeviceChoice::Gpu) if adapter.info().kind == DeviceKind::Software => Ok(gpu(
+                adapter,
+                "chosen by `gpu`, since there is no real one; the processor does the work, faster by `cpu`".into(),
+            )),
+            (Some(Ok((index, adapter))), _) => Ok(gpu(adapter, format!("#{index}, chosen by `{choice}`"))),
             (Some(Err(e)), DeviceChoice::Auto) => Ok(cpu(format!("auto: a GPU exists, but {e}"))),
-            (None, DeviceChoice::Auto) => Ok(cpu(format!(
-                "auto: no GPU (adapters found: {}; software adapters only run if chosen)",
-                found()
-            ))),
+            (None, DeviceChoice::Auto) => Ok(cpu(match found().as_slice() {
+                [] => "auto: no GPU (no adapter found)".into(),
+                found => format!(
+                    "auto: no GPU (adapters found: {}; software adapters only run if chosen)",
+                    found.join("; ")
+                ),
+            })),
             (Some(Err(e)), _) => Err(e),
             (None, _) => Err(KernelError::NoAdapter {
                 asked: choice.to_string(),

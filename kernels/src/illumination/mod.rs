@@ -244,6 +244,14 @@ impl MeanImage {
             height,
             width,
         } = self.shape;
+        if let Some(dark) = (0..channels).find(|c| self.plane(*c).iter().all(|v| *v <= 0.0)) {
+            return Err(KernelError::Parameter {
+                kernel: NAME,
+                parameter: "images",
+                value: format!("zeros in channel {dark}"),
+                expected: "leave this channel out, or check that its images hold light",
+            });
+        }
         let planes = (0..channels).map(|c| {
             let smooth = settings.smooth(&self.plane(c), [height, width]);
             if settings.rescale {

@@ -59,8 +59,6 @@ pub struct FlagLimits {
     pub exposure_z: Limit,
     /// Largest robust z of the mean intensity.
     pub debris_z: Limit,
-    /// Largest robust z of the local focus score at 20 pixels; warns only.
-    pub debris_focus_z: f64,
 }
 
 impl Default for FlagLimits {
@@ -72,7 +70,6 @@ impl Default for FlagLimits {
             },
             exposure_z: Limit { warn: 4.0, fail: 8.0 },
             debris_z: Limit { warn: 4.0, fail: 8.0 },
-            debris_focus_z: 5.0,
         }
     }
 }
@@ -86,8 +83,6 @@ pub struct BatchMeasures {
     pub median: f64,
     /// Mean intensity.
     pub mean: f64,
-    /// Local focus score in windows of 20 pixels.
-    pub local_focus_20: f64,
 }
 
 impl From<&ChannelQuality> for BatchMeasures {
@@ -96,17 +91,17 @@ impl From<&ChannelQuality> for BatchMeasures {
             power_log_log_slope: q.power_log_log_slope,
             median: q.median,
             mean: q.mean,
-            local_focus_20: q.local_focus_20,
         }
     }
 }
 
-/// Flags of each field, in the order of `fields`: blur, exposure and debris by their robust z. A measure that is not a number
+/// Flags of each field, in the order of `fields`: blur, exposure and debris by their robust z. Debris is told by the mean alone:
+/// local focus scores of good fields differ a hundredfold with the density of cells. A measure that is not a number
 /// raises none. Where a limit to fail lies on this side of the one to warn, whatever is beyond it fails.
 pub fn batch_flags(fields: &[BatchMeasures], limits: &FlagLimits) -> Vec<Vec<QualityFlag>> {
     let z = |of: fn(&BatchMeasures) -> f64| robust_z(fields.iter().map(of).collect());
     let slopes = z(|q| q.power_log_log_slope);
-    let (medians, means, focus) = (z(|q| q.median), z(|q| q.mean), z(|q| q.local_focus_20));
+    let (medians, means) = (z(|q| q.median), z(|q| q.mean));
     let mut all = Vec::with_capacity(fields.len());
     for i in 0..fields.len() {
         let mut flags = Vec::new();
@@ -138,13 +133,6 @@ pub fn batch_flags(fields: &[BatchMeasures], limits: &FlagLimits) -> Vec<Vec<Qua
         }
         if let Some(z) = means.get(i) {
             check(Defect::Debris, "z of MeanIntensity", *z, limits.debris_z, false);
-        }
-        if let Some(z) = focus.get(i) {
-            let limit = Limit {
-                warn: limits.debris_focus_z,
-                fail: f64::INFINITY,
-            };
-            check(Defect::Debris, "z of LocalFocusScore_20", *z, limit, false);
         }
         all.push(flags);
     }

@@ -28,7 +28,10 @@ pub enum ImageError {
     #[error("the file is empty (0 bytes)")]
     Empty,
     /// None of the formats that are read.
-    #[error("the file is neither TIFF nor PNG nor JPEG 2000: it starts with {start:02x?}")]
+    #[error(
+        "the file is neither TIFF nor PNG nor JPEG 2000: it starts with {} (hexadecimal)",
+        start.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+    )]
     Format {
         /// The first bytes.
         start: Vec<u8>,

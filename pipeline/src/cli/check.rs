@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use wellspring::error::chain;
 use wellspring::plan::{Failure, MapCache, PlateSource, list_screen, plan_plate, read_plate_map, try_field};
+use wellspring::preprocess::check_fit;
 use wellspring::runs::{Run, RunError, run_id};
 use wellspring::shading::ShadingCache;
 use wellspring::store::ImageStore;
 use wellspring_workloads::layout::PlateFiles;
 use wellspring_workloads::plate_map::PlateMap;
-use wellspring_workloads::screen::Screen;
+use wellspring_workloads::screen::{Screen, place_of};
 use wellspring_workloads::words::Barcode;
 
 use super::{common, say};
@@ -43,12 +44,18 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let shown = args.screen.display().to_string();
-    let checked = match common::parse_screen(&common::screen_text(&args.screen)?, &shown)? {
+    let text = common::screen_text(&args.screen)?;
+    let checked = match common::parse_screen(&text, &shown)? {
         Ok(mut screen) => {
             let folder = std::path::absolute(&args.screen)?;
             let folder = folder.parent().unwrap_or(Path::new("/"));
             screen.resolve_paths(&folder.to_string_lossy());
-            Checked::of(screen, &args)?
+            let mut checked = Checked::of(screen, &args)?;
+            checked
+                .problems
+                .iter_mut()
+                .for_each(|problem| problem.find(&text, &shown));
+            checked
         }
         Err(errors) => {
             let problem = |error: &wellspring_workloads::screen::ScreenError| Problem {
@@ -122,6 +129,18 @@ impl Problem {
         }
     }
 
+    /// Finds the place in the screen file of what its message begins with, such as `controls.reference`.
+    fn find(&mut self, text: &str, file: &str) {
+        let end = self
+            .message
+            .find(|c: char| !(c.is_ascii_lowercase() || c == '_' || c == '.'));
+        let name = self.message.get(..end.unwrap_or(0)).unwrap_or_default();
+        if let Some((line, column)) = place_of(text, name).filter(|_| name.contains('.')) {
+            self.line = Some((line, column));
+            self.message = format!("{file}:{line}:{column}: {}", self.message);
+        }
+    }
+
     fn in_json(&self) -> Value {
         json!({
             "kind": self.kind, "plate": self.plate, "well": self.well, "field": self.field,
@@ -137,6 +156,7 @@ impl Checked {
             screen: Some(screen.clone()),
             ..Self::default()
         };
+        let mut run = None;
         if screen.is_of_profiles() {
             let folder = wellspring::model_store::models_folder()?;
             if let Err(error) = wellspring::model_cards::find(&folder, &screen.model.name) {
@@ -144,8 +164,9 @@ impl Checked {
             }
         } else {
             match Run::open(screen.clone()) {
+                Ok(opened) => run = Some(opened),
                 // It is told below, where it is asked for.
-                Ok(_) | Err(RunError::Store(_)) => {}
+                Err(RunError::Store(_)) => {}
                 Err(error) => {
                     checked.problem(Problem::text("model", format!("model.name: {}", chain(&error))));
                 }
@@ -165,7 +186,7 @@ impl Checked {
                         shading: &shading,
                         map: &map,
                     };
-                    common::runtime()?.block_on(checked.look_at(source, &args.plates));
+                    common::runtime()?.block_on(checked.look_at((source, run.as_ref()), &args.plates));
                 }
                 Err(error) => {
                     checked.problem(Problem::text("image store", chain(&error)));
@@ -200,7 +221,7 @@ impl Checked {
     }
 
     /// Lists the store and plans every plate, as a run would.
-    async fn look_at(&mut self, source: PlateSource<'_>, asked: &[Barcode]) {
+    async fn look_at(&mut self, (source, run): (PlateSource<'_>, Option<&Run>), asked: &[Barcode]) {
         let screen = source.screen;
         let found = match list_screen(source.store, screen).await {
             Ok(found) => Some(found),
@@ -236,7 +257,7 @@ impl Checked {
                     self.remark_unseen(&map, &plates);
                 }
                 for plate in plates {
-                    self.plan(source, plate).await;
+                    self.plan((source, run), plate).await;
                 }
             }
             // What can be said without the other.
@@ -289,7 +310,7 @@ impl Checked {
         }
     }
 
-    async fn plan(&mut self, source: PlateSource<'_>, plate: Barcode) {
+    async fn plan(&mut self, (source, run): (PlateSource<'_>, Option<&Run>), plate: Barcode) {
         let at_plate = |error: wellspring::error::StageError| {
             let text = Problem::text(&error.class.to_string(), error.chain());
             let plate = Some(plate.clone());
@@ -301,10 +322,11 @@ impl Checked {
                 for failure in plan.failures {
                     self.problem(Problem::of(&plate, failure));
                 }
-                // One field tells what is wrong with all: another compression, more levels than images.bit_depth.
-                if let Some(task) = plan.tasks.first()
-                    && let Err(error) = try_field(source, task).await
-                {
+                // One field tells what is wrong with all: another compression, more levels than images.bit_depth, fewer pixels
+                // than the network sees.
+                let Some(task) = plan.tasks.first() else { return };
+                let fits = |shape| run.map_or(Ok(()), |run| check_fit(run, shape));
+                if let Err(error) = try_field(source, task).await.and_then(fits) {
                     self.problem(Problem {
                         well: Some(task.field.well.to_string()),
                         field: Some(task.field.field),

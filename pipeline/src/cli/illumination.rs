@@ -229,6 +229,7 @@ fn one_plate(
     };
     let taken = evenly(fields, most);
     let mut images: Option<Images> = None;
+    let mut shape: Option<InputShape> = None;
     let mut added = 0;
     let mut told = 0;
     for (done, some) in taken.chunks(AT_ONCE).enumerate() {
@@ -251,12 +252,20 @@ fn one_plate(
             let place = format!("plate {plate} well {} field {}", field.well, field.field);
             match image {
                 Err(error) => say::note(format_args!("left out {place}: {}", chain(&error))),
+                Ok(image) if shape.is_some_and(|shape| shape != image.shape()) => {
+                    let [first, other] = [shape.unwrap_or(image.shape()), image.shape()];
+                    say::note(format_args!(
+                        "left out {place}: it has {} x {} pixels (height x width), and the first field has {} x {}",
+                        other.height, other.width, first.height, first.width
+                    ));
+                }
                 Ok(image) => {
+                    shape = Some(image.shape());
                     if images.is_none() {
                         images = Some(Images::new(args, image.shape())?);
                     }
                     if let Some(images) = &mut images {
-                        images.add(&image).context(place)?;
+                        images.add(&image)?;
                         added += 1;
                     }
                 }

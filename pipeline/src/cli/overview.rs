@@ -37,6 +37,7 @@ impl Overview {
         Shown {
             of_run,
             fields_done: self.fields_done(run, plate, of_run),
+            dead_letters_open: self.letters.open_of_plate(run, plate),
         }
     }
 
@@ -60,6 +61,8 @@ pub(super) struct Shown<'a> {
     of_run: &'a InRun,
     /// Fields whose features are published.
     fields_done: u32,
+    /// Dead letters that nobody has dealt with yet, those of its steps included.
+    dead_letters_open: usize,
 }
 
 /// Open letters as the end of a line.

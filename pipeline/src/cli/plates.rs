@@ -121,7 +121,8 @@ struct AnnounceArgs {
     /// Barcodes.
     #[arg(required = true)]
     plates: Vec<Barcode>,
-    /// The run that should take them. Default: every run whose screen includes the plate.
+    /// The run that should take them. Default: the newest run of every screen that includes the plate and has
+    /// images of it.
     #[arg(long, conflicts_with = "screen")]
     run: Option<String>,
     /// Submit this screen with these plates, where that was not done yet, and announce them to its run.
@@ -358,6 +359,9 @@ fn list(all: &Overview) {
                 }
                 Some(RunState::Cancelled) => RunState::Cancelled.to_string(),
                 Some(_) if of_run.course == Course::Cancelled => RunState::Cancelled.to_string(),
+                Some(_) if of_run.fields_planned == 0 && of_run.state >= PlateState::Planned => {
+                    "refused".to_owned()
+                }
                 // What is done waits for nobody.
                 Some(state) if of_run.is_left() => match (state, of_run.course) {
                     (RunState::Paused, _) | (_, Course::Paused) => RunState::Paused.to_string(),

@@ -92,6 +92,15 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     if args.failed {
+        let board = Board::read(&kafka)?;
+        let is_in_run = |plate: &&Barcode| {
+            board
+                .plate(plate)
+                .is_some_and(|known| known.runs.contains_key(&old))
+        };
+        if let Some(plate) = args.plates.iter().find(|plate| !is_in_run(plate)) {
+            bail!("plate {plate} is not in run '{old}'; `wellspring runs show {old}` shows its plates");
+        }
         return failed(&kafka, old, &args.plates, args.json);
     }
     if let Some(model) = args.model {
@@ -197,7 +206,8 @@ fn failed(
         say::line(json!({ "run": run, "again": again, "left": left }));
     } else {
         say::line(format_args!(
-            "{run}: {again} failures are tried again, {left} cannot be"
+            "{run}: {} tried again, {left} cannot be",
+            say::counted(again, "failure")
         ));
     }
     Ok(ExitCode::from(u8::from(left > 0)))

@@ -159,6 +159,8 @@ pub(super) struct Line<'a> {
     plates: usize,
     plates_planned: usize,
     plates_profiled: usize,
+    /// None of their fields can be worked on.
+    plates_refused: usize,
     /// Of the plates that are profiled.
     plates_held_back: usize,
     /// Open ones.
@@ -169,6 +171,9 @@ pub(super) struct Line<'a> {
     fields_done: u64,
     /// Once it is finished.
     fields_failed: Option<u32>,
+    /// Why nothing was compared, where it was finished without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_comparison: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -198,7 +203,10 @@ impl<'a> Line<'a> {
     pub(super) fn cells(&self) -> Vec<String> {
         vec![
             self.run.to_owned(),
-            self.state.to_string(),
+            match self.no_comparison {
+                None => self.state.to_string(),
+                Some(_) => format!("{}, not compared", self.state),
+            },
             self.plates.to_string(),
             self.plates_planned.to_string(),
             self.plates_profiled.to_string(),
@@ -218,16 +226,26 @@ impl<'a> Line<'a> {
             plates: known.plates.len(),
             plates_planned: 0,
             plates_profiled: 0,
+            plates_refused: 0,
             plates_held_back: 0,
             dead_letters: all.letters.open_of_run(run),
             fields_expected: 0,
             fields_done: 0,
             fields_failed: known.finished.map(|(_, failed)| failed),
+            no_comparison: known.finished.and(known.no_comparison.as_deref()),
         };
-        let members = all.board.plates_of(run);
-        for (barcode, plate) in members.filter(|(_, plate)| plate.course != Course::Cancelled) {
+        let members = all
+            .board
+            .plates_of(run)
+            .filter(|(barcode, plate)| known.plates.contains(*barcode) && plate.course != Course::Cancelled);
+        for (barcode, plate) in members {
             line.fields_done += u64::from(all.fields_done(run, barcode, plate));
             line.fields_expected += u64::from(plate.fields_expected);
+            // One that came to nothing has no profiles, however far it is.
+            if plate.fields_planned == 0 && plate.state >= PlateState::Planned {
+                line.plates_refused += 1;
+                continue;
+            }
             line.plates_planned += usize::from(plate.state >= PlateState::Planned);
             line.plates_profiled += usize::from(plate.state >= PlateState::Profiled);
             line.plates_held_back += usize::from(plate.state == PlateState::HeldBack);
@@ -256,9 +274,16 @@ fn list(all: &Overview, json: bool) -> anyhow::Result<()> {
             0 => String::new(),
             held_back => format!(", {held_back} held back"),
         };
+        let refused = match line.plates_refused {
+            0 => String::new(),
+            refused => format!(", {refused} refused"),
+        };
         let letters = letters_told(line.dead_letters);
+        let why = line
+            .no_comparison
+            .map_or_else(String::new, |why| format!("\tno comparison: {why}"));
         say::line(format_args!(
-            "{run}\t{}\t{}\t{} of {} profiled{held_back}\t{fields}{letters}",
+            "{run}\t{}\t{}\t{} of {} profiled{held_back}{refused}\t{fields}{letters}{why}",
             line.state,
             rfc3339(known.submitted_ms),
             line.plates_profiled,

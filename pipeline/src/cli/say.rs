@@ -1,27 +1,34 @@
 //! What a person sees: results on standard output, progress and errors on standard error.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the only place of the binary that prints"
-)]
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::process::exit;
 
-/// A line of results on standard output.
+/// A line of results on standard output. Where that cannot be written the process ends: nobody would see the rest.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    println!("{text}");
+    let Err(error) = writeln!(stdout().lock(), "{text}") else {
+        return;
+    };
+    // Whoever read has seen enough, such as `head`.
+    if error.kind() == ErrorKind::BrokenPipe {
+        exit(0);
+    }
+    note(format_args!("error: standard output cannot be written: {error}"));
+    exit(2);
 }
 
 /// A line for the person at the terminal, on standard error.
 pub(crate) fn note(text: impl std::fmt::Display) {
     clear_progress();
-    eprintln!("{text}");
+    told(format_args!("{text}\n"));
 }
 
 /// An error with its causes.
 pub(crate) fn error(error: &anyhow::Error) {
     clear_progress();
-    eprintln!("error: {}", wellspring::error::chain(error.as_ref()));
+    told(format_args!(
+        "error: {}\n",
+        wellspring::error::chain(error.as_ref())
+    ));
 }
 
 /// A count and its noun, with an `s` unless it is one.
@@ -31,16 +38,20 @@ pub(crate) fn counted(n: usize, noun: &str) -> String {
 
 /// A progress line: rewritten in place on a terminal, a line of its own elsewhere.
 pub(crate) fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{text}");
-        let _unseen = std::io::stderr().flush();
-    } else {
-        eprintln!("{text}");
+    match stderr().is_terminal() {
+        true => told(format_args!("\r\x1b[K{text}")),
+        false => told(format_args!("{text}\n")),
     }
 }
 
 fn clear_progress() {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+    if stderr().is_terminal() {
+        told(format_args!("\r\x1b[K"));
     }
+}
+
+/// What is told beside the results is no reason to end where nobody listens.
+fn told(text: std::fmt::Arguments<'_>) {
+    let mut stderr = stderr().lock();
+    let _unseen = stderr.write_fmt(text).and_then(|()| stderr.flush());
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use wellspring::clock::now_ms;
 use wellspring::dead_letters::subject;
 use wellspring::kafka::KafkaFailure;
-use wellspring::kafka::backlog::{Backlog, Standing};
+use wellspring::kafka::backlog::{Backlog, Reached, Standing};
 use wellspring::kafka::topics::Urgency;
 use wellspring::plates::RunState;
 use wellspring::resolve::{StoredLetter, read_letters};
@@ -58,8 +58,8 @@ struct Look<'a> {
 #[derive(Serialize)]
 struct Lane {
     lane: Urgency,
-    #[serde(flatten)]
-    standing: Standing,
+    /// Fields.
+    waiting: u64,
     /// Since the look before.
     fields_per_second: f64,
     /// Until nothing waits, if it goes on like this.
@@ -83,12 +83,20 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let end = end_requested(&runtime)?;
     let backlogs = Urgency::ALL
         .into_iter()
-        .map(|lane| Ok((lane, Backlog::open(&kafka, lane.tasks(), lane.worker())?)))
-        .collect::<Result<Vec<_>, KafkaFailure>>()?;
-    let looks = || -> Result<Vec<Standing>, KafkaFailure> {
-        backlogs.iter().map(|(_, backlog)| backlog.look()).collect()
+        .map(|lane| {
+            let backlog = Backlog::open(&kafka, lane.tasks(), lane.worker())?;
+            Ok((lane, backlog, Reached::default()))
+        })
+        .collect::<Result<Vec<_>, KafkaFailure>>();
+    let mut backlogs = backlogs?;
+    let mut looks = || -> Result<Vec<(Urgency, Standing)>, KafkaFailure> {
+        let looks = backlogs.iter_mut();
+        looks
+            .map(|(lane, backlog, reached)| Ok((*lane, backlog.since(reached, |_| {})?)))
+            .collect()
     };
-    let (mut before, mut at) = (looks()?, Instant::now());
+    looks()?;
+    let mut at = Instant::now();
     loop {
         let next = at + args.watch.map_or(GLANCE, Duration::from_secs);
         while !end.is_finished() && Instant::now() < next {
@@ -99,10 +107,9 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         }
         let (now, seconds) = (looks()?, at.elapsed().as_secs_f64());
         at = Instant::now();
-        let lanes = backlogs
-            .iter()
-            .zip(now.iter().zip(&before))
-            .map(|((lane, _), (now, before))| Lane::between(*lane, *before, *now, seconds))
+        let lanes = now
+            .into_iter()
+            .map(|(lane, standing)| Lane::after(seconds, lane, standing))
             .collect();
         let letters = read_letters(&kafka)?;
         let all = Overview::with(&kafka, &letters)?;
@@ -117,7 +124,6 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         } else {
             look.print();
         }
-        before = now;
         if args.watch.is_none() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -125,14 +131,14 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Lane {
-    fn between(lane: Urgency, before: Standing, now: Standing, seconds: f64) -> Self {
-        let fields_per_second = now.answered.saturating_sub(before.answered) as f64 / seconds.max(1e-9);
+    fn after(seconds: f64, lane: Urgency, Standing { answered, waiting }: Standing) -> Self {
+        let fields_per_second = answered as f64 / seconds.max(1e-9);
         Self {
             lane,
-            standing: now,
+            waiting,
             fields_per_second,
-            seconds_left: (now.waiting == 0 || fields_per_second > 0.0)
-                .then(|| now.waiting as f64 / fields_per_second.max(1e-9)),
+            seconds_left: (waiting == 0 || fields_per_second > 0.0)
+                .then(|| waiting as f64 / fields_per_second.max(1e-9)),
         }
     }
 }
@@ -185,7 +191,7 @@ impl Look<'_> {
                     Urgency::Live => "live".to_owned(),
                     Urgency::Batch => "batch".to_owned(),
                 },
-                lane.standing.waiting.to_string(),
+                lane.waiting.to_string(),
                 format!("{:.1}", lane.fields_per_second),
                 lane.seconds_left.map_or("-".to_owned(), duration),
             ]);
@@ -290,11 +296,11 @@ mod tests {
     #[test]
     fn rates_and_what_is_left() {
         let standing = |answered, waiting| Standing { answered, waiting };
-        let lane = Lane::between(Urgency::Live, standing(100, 90), standing(120, 70), 2.0);
+        let lane = Lane::after(2.0, Urgency::Live, standing(20, 70));
         assert_eq!((lane.fields_per_second, lane.seconds_left), (10.0, Some(7.0)));
-        let stuck = Lane::between(Urgency::Live, standing(5, 9), standing(5, 9), 2.0);
+        let stuck = Lane::after(2.0, Urgency::Live, standing(0, 9));
         assert_eq!(stuck.seconds_left, None);
-        let idle = Lane::between(Urgency::Batch, standing(5, 0), standing(5, 0), 2.0);
+        let idle = Lane::after(2.0, Urgency::Batch, standing(0, 0));
         assert_eq!(idle.seconds_left, Some(0.0));
         assert_eq!(
             [59.6, 3_599.0, 7_260.0, 200_000.0].map(duration),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use wellspring::kafka::KafkaSettings;
 use wellspring::kafka::topics::{self, Urgency};
+use wellspring::retries::{Waiting, waiting};
 use wellspring::runs::Runs;
 use wellspring::topology::worker;
 use wellspring_workloads::screen::ResourceSettings;
@@ -74,9 +75,30 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let drained = role.ended();
     (role.stopper())();
     role.join()?;
-    Ok(if args.until_drained && !drained {
-        ExitCode::from(ENDED_BEFORE_DRAINED)
-    } else {
-        ExitCode::SUCCESS
-    })
+    if args.until_drained && !drained {
+        return Ok(ExitCode::from(ENDED_BEFORE_DRAINED));
+    }
+    if args.until_drained {
+        tell_of_retries(&waiting(&kafka)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the lanes do not have now and will have again.
+fn tell_of_retries(waiting: &[Waiting]) {
+    let (failed, paused): (Vec<_>, Vec<_>) = waiting.iter().partition(|waiting| waiting.class.is_some());
+    let count = |of: &[&Waiting]| of.iter().map(|waiting| waiting.records).sum::<usize>();
+    if !failed.is_empty() {
+        say::note(format_args!(
+            "{} that failed for a reason that may pass will be tried again, by whichever worker is there then; `wellspring \
+             status` shows them",
+            say::counted(count(&failed), "field")
+        ));
+    }
+    if !paused.is_empty() {
+        say::note(format_args!(
+            "{} of what is paused wait until it is resumed",
+            say::counted(count(&paused), "field")
+        ));
+    }
 }

@@ -243,6 +243,7 @@ fn a_run_that_plates_are_added_to_is_not_finished() {
         run: "r".to_owned(),
         fields_done: 1,
         fields_failed: 0,
+        no_comparison: None,
     };
     let profiled = || Status::PlateProfiled {
         run: "r".to_owned(),
@@ -322,6 +323,7 @@ fn a_run_whose_plate_is_released_is_compared_again() {
         run: "r".to_owned(),
         fields_done: 1,
         fields_failed: 0,
+        no_comparison: None,
     };
     let profiled = |held: Option<&str>| Status::PlateProfiled {
         run: "r".to_owned(),

@@ -66,7 +66,6 @@ fn measures(row: &FieldRow, channel: usize) -> BatchMeasures {
         power_log_log_slope: value("PowerLogLogSlope"),
         median: value("MedianIntensity"),
         mean: value("MeanIntensity"),
-        local_focus_20: value("LocalFocusScore_20"),
     }
 }
 

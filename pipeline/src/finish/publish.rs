@@ -57,6 +57,7 @@ pub(super) fn publish(
         contents.push(content);
     }
     let content = ids::content(contents);
+    let no_comparison = compared.no_result();
     let findings = compared.comparison.as_mut().ok();
     let findings = findings.and_then(|shown| shown.findings.take());
     let mut batches = Batches {
@@ -75,6 +76,7 @@ pub(super) fn publish(
                 run: run.id.clone(),
                 fields_done: progress.done,
                 fields_failed: progress.failed,
+                no_comparison: no_comparison.clone(),
             }
         } else {
             Status::ComparisonsPublished {

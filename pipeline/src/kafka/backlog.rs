@@ -6,16 +6,19 @@ use std::ops::ControlFlow;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
-use serde::Serialize;
 
 use super::tail::{Start, TailRecord, read_to_end};
 use super::topics::Topic;
 use super::{BROKER_TIMEOUT, Delivery, KafkaFailure, KafkaSettings};
 
-/// How far a role is with its topic, in records; markers between transactions count as records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// Where a role had come to in its topic, by partition.
+#[derive(Debug, Clone, Default)]
+pub struct Reached(BTreeMap<i32, i64>);
+
+/// How far a role is with its topic, in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Answered since the topic began.
+    /// Answered, since the topic began or since another look.
     pub answered: u64,
     /// Not answered yet.
     pub waiting: u64,
@@ -42,19 +45,8 @@ impl Backlog {
         })
     }
 
-    /// How far the role is now. Blocking.
-    ///
-    /// # Errors
-    /// Kafka cannot be asked.
-    pub fn look(&self) -> Result<Standing, KafkaFailure> {
-        let standings = self.partitions()?.into_values();
-        Ok(standings.fold(Standing::default(), |all, of| Standing {
-            answered: all.answered + of.answered,
-            waiting: all.waiting + of.waiting,
-        }))
-    }
-
-    /// The same of each partition. Blocking; a few requests, however many partitions there are.
+    /// How far the role is in each partition, by offsets: markers between transactions count as records. Blocking; a few
+    /// requests, however many partitions there are.
     ///
     /// # Errors
     /// Kafka cannot be asked.
@@ -95,19 +87,43 @@ impl Backlog {
     ///
     /// # Errors
     /// Kafka cannot be read.
-    pub fn read(&self, mut take: impl FnMut(&TailRecord)) -> Result<(), KafkaFailure> {
-        let standings = self.partitions()?.into_iter();
-        let waits = standings.filter(|(_, standing)| standing.waiting > 0);
-        let offsets: BTreeMap<i32, i64> = waits
-            .map(|(id, standing)| (id, i64::try_from(standing.answered).unwrap_or(i64::MAX)))
-            .collect();
-        if offsets.is_empty() {
-            return Ok(());
+    pub fn read(&self, take: impl FnMut(&TailRecord)) -> Result<(), KafkaFailure> {
+        self.since(&mut Reached::default(), take).map(drop)
+    }
+
+    /// How many records the role has answered since it had `reached` so far, and how many wait now; these are handed to `take`.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// Kafka cannot be read.
+    pub fn since(
+        &self,
+        reached: &mut Reached,
+        mut take: impl FnMut(&TailRecord),
+    ) -> Result<Standing, KafkaFailure> {
+        let (mut now, mut from) = (BTreeMap::new(), BTreeMap::new());
+        for (partition, standing) in self.partitions()? {
+            let offset = i64::try_from(standing.answered).unwrap_or(i64::MAX);
+            let before = reached.0.get(&partition).copied().unwrap_or(offset);
+            if before < offset || standing.waiting > 0 {
+                from.insert(partition, before.min(offset));
+            }
+            now.insert(partition, offset);
         }
-        read_to_end(&self.settings, self.topic, &Start::Offsets(offsets), |record| {
-            take(record);
-            Ok(ControlFlow::Continue(()))
-        })
+        let mut found = Standing::default();
+        if !from.is_empty() {
+            read_to_end(&self.settings, self.topic, &Start::Offsets(from), |record| {
+                if now.get(&record.partition).is_some_and(|now| record.offset < *now) {
+                    found.answered += 1;
+                } else {
+                    found.waiting += 1;
+                    take(record);
+                }
+                Ok::<_, KafkaFailure>(ControlFlow::Continue(()))
+            })?;
+        }
+        reached.0 = now;
+        Ok(found)
     }
 
     /// Where partitions begin or end, by one request to each broker.

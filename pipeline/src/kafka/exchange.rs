@@ -20,6 +20,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use super::topics::Topic;
 use super::{KafkaFailure, KafkaSettings};
 use crate::external::ExternalError;
 use crate::external::answer::Answer;
@@ -91,6 +92,12 @@ impl Exchange {
     /// # Errors
     /// Kafka cannot be reached, or refuses.
     pub fn open(kafka: &KafkaSettings, requests: &str, responses: &str) -> Result<Self, KafkaFailure> {
+        for name in [requests, responses] {
+            if Topic::from_name(&kafka.prefix, name).is_some() {
+                let topic = name.to_owned();
+                return Err(KafkaFailure::OwnTopic { topic });
+            }
+        }
         let mut config = kafka.config();
         config.set("enable.idempotence", "true");
         let producer = config

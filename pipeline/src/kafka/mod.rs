@@ -358,6 +358,14 @@ pub enum KafkaFailure {
     /// A record could not be brought into the form that is configured.
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
+    /// An external step cannot be asked on a topic of the flow.
+    #[error(
+        "topic '{topic}' is this installation's own; give the step other topics for its requests and answers"
+    )]
+    OwnTopic {
+        /// The topic.
+        topic: String,
+    },
     /// A thread could not be started.
     #[error("a Kafka thread could not be started")]
     Thread(#[from] std::io::Error),

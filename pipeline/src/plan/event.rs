@@ -34,6 +34,8 @@ pub(super) struct Made {
     pub(super) records: Vec<OutRecord>,
     /// What the plate is now, if anything else than before.
     pub(super) now: Option<Now>,
+    /// Whether the run's store has no image of the plate, and never had.
+    pub(super) absent: bool,
 }
 
 /// Plans what there is to plan: the whole plate, or what of it is there; `imaging` is what was said of it before.
@@ -124,6 +126,7 @@ impl Planning<'_> {
         Ok(Made {
             records,
             now: Some(Now::Imaging(now)),
+            absent: false,
         })
     }
 
@@ -160,6 +163,7 @@ impl Planning<'_> {
             plan.refused = true;
         }
         let planned = count(before.planned.len() + plan.tasks.len());
+        let absent = plan.absent && *before == Imaging::default();
         // Of a plate that is refused for another reason than absent images it says nothing that some did not come.
         let is_missing = |failure: &Failure| failure.class == FailureClass::MissingImage;
         let incomplete = finished
@@ -203,6 +207,7 @@ impl Planning<'_> {
         Ok(Made {
             records,
             now: Some(if planned > 0 { Now::Planned } else { Now::Nothing }),
+            absent,
         })
     }
 

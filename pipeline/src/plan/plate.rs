@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wellspring_kernels::InputShape;
 use wellspring_workloads::layout::{FieldFiles, PlateFiles};
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::profile::{Role, Treatment};
@@ -60,6 +61,8 @@ pub struct PlatePlan {
     pub failures: Vec<Failure>,
     /// Whether something is wrong with the plate as a whole, so that there are no tasks.
     pub refused: bool,
+    /// Whether the store has no image of it.
+    pub absent: bool,
     /// Hash of the plate's illumination functions and dark-fields, where it has any.
     pub shading: Option<String>,
     /// Fields that it should have, where the microscope's metadata or the screen say so.
@@ -79,6 +82,7 @@ impl PlatePlan {
             tasks: Vec::new(),
             failures,
             refused: true,
+            absent: false,
             shading: None,
             expected: None,
             left_out: 0,
@@ -165,7 +169,7 @@ pub(super) async fn plan_rest(
     let is_planned = |well, field| planned.contains(&(well, field));
     let screen = source.screen;
     // What is wrong with the plate as a whole.
-    let mut of_plate = Vec::new();
+    let (mut of_plate, mut absent) = (Vec::new(), false);
     let found = match listed {
         Some(found) => Some(found),
         None => kept(list_plate(source.store, screen, plate).await, &mut of_plate)?,
@@ -189,6 +193,7 @@ pub(super) async fn plan_rest(
         && failures.is_empty()
     {
         of_plate.push(no_image(found, screen, plate));
+        absent = true;
     }
     let treatments = map.as_ref().and_then(|map| match screen.treatments(map, plate) {
         Ok(treatments) => Some((map, treatments)),
@@ -250,6 +255,7 @@ pub(super) async fn plan_rest(
             }
             of_plate.extend(failures);
             return Ok(PlatePlan {
+                absent,
                 expected,
                 left_out,
                 remarks,
@@ -260,7 +266,7 @@ pub(super) async fn plan_rest(
 
     let scaling = match screen.preprocess.scaling {
         Scaling::Controls { low, high } if !by_well.is_empty() => {
-            Some(pooled_scaling(source, &by_well, &treatments, low, high).await?)
+            Some(pooled_scaling(source, &by_well, &treatments, (low, high), plate).await?)
         }
         _ => None,
     };
@@ -270,6 +276,7 @@ pub(super) async fn plan_rest(
         tasks: tasks(screen, plate, fields, scaling.as_deref(), shading.as_deref()),
         failures,
         refused: false,
+        absent: false,
         shading,
         expected,
         left_out,
@@ -300,14 +307,14 @@ pub(super) fn tasks<'a>(
     fields.map(task).collect()
 }
 
-/// Reads and decodes one field, as a worker would.
+/// Reads and decodes one field, as a worker would; its shape.
 ///
 /// # Errors
 /// What its dead letter would say.
-pub async fn try_field(source: PlateSource<'_>, task: &FieldTask) -> Result<(), StageError> {
+pub async fn try_field(source: PlateSource<'_>, task: &FieldTask) -> Result<InputShape, StageError> {
     let bytes = read_channels(source.store, &task.images).await?;
     let planes = task.images.iter().map(|channel| &channel.planes);
-    field_image(bytes.iter().zip(planes), &source.screen.images).map(drop)
+    field_image(bytes.iter().zip(planes), &source.screen.images).map(|image| image.shape())
 }
 
 /// One of the things that are compared, or what is wrong with it. What may pass ends the planning, to be tried again.

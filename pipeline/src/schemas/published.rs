@@ -62,6 +62,7 @@ pub fn texts(topic: Topic) -> &'static [&'static str] {
             schema!("status.v4"),
             schema!("status.v5"),
             schema!("status.v6"),
+            schema!("status.v7"),
         ],
     }
 }

@@ -130,6 +130,7 @@ fn samples(topic: Topic) -> Vec<Value> {
             json!({"status": "letters_resolved", "run": "r", "plates": ["P"], "action": "retried", "offsets": [3, 5],
                    "time_ms": 6}),
             json!({"status": "run_finished", "run": "r", "fields_done": 3, "fields_failed": 1}),
+            json!({"status": "run_finished", "run": "r", "fields_done": 3, "fields_failed": 1, "no_comparison": "no wells"}),
             json!({"status": "plate_queued", "run": "r", "plate": "P"}),
             json!({"status": "run_steered", "run": "r", "action": "paused", "time_ms": 7}),
             json!({"status": "plate_steered", "run": "r", "plate": "P", "action": "cancelled", "time_ms": 7}),

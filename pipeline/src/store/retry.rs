@@ -156,7 +156,7 @@ fn jittered(backoff: Duration) -> Duration {
 
 /// A read that failed for good.
 #[derive(Debug, thiserror::Error)]
-#[error("'{what}' could not be read after {tried} tries{advice}")]
+#[error("'{what}' could not be read in {}{advice}", match tried { 1 => "one try".to_owned(), tried => format!("{tried} tries") })]
 struct ReadError {
     what: String,
     tried: u32,

@@ -107,6 +107,13 @@ fn what_cannot_be_estimated_is_said() {
     }
     images.sort();
     std::fs::write(&images[5], b"II*\0").unwrap();
+    // So is one of another size.
+    let larger = "simulate --wells 96 --fields 1 --channels dna,AGP --size 130x160 --out larger";
+    ok(folder, &larger.split(' ').collect::<Vec<_>>());
+    for channel in ["w1", "w2"] {
+        let name = format!("images/SIM0001/SIM0001_H12_s1_{channel}.tif");
+        std::fs::copy(folder.join("larger").join(&name), folder.join("dim").join(&name)).unwrap();
+    }
     let output = wellspring(
         folder,
         &["illumination", &screen, "--out", "o", "--method", "basic"],
@@ -114,7 +121,14 @@ fn what_cannot_be_estimated_is_said() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("left out plate"), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("95 of 96 fields used"),
+        stderr(&output).contains(
+            "well H12 field 1: it has 130 x 160 pixels (height x width), and the first field has 120 x 160"
+        ),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        stderr(&output).contains("94 of 96 fields used"),
         "{}",
         stderr(&output)
     );
@@ -220,6 +234,25 @@ fn files_of_planes_that_cannot_be_used_are_told_before_a_field_is_worked_on() {
     }
     assert!(
         said.contains("configuration: 4 of the files") && said.lines().count() == 5,
+        "{said}"
+    );
+
+    // Nor is a network asked to see more than there is.
+    std::fs::write(
+        folder.join("sim/small.toml"),
+        format!("{text}\n[preprocess]\nresize = 0.5\n"),
+    )
+    .unwrap();
+    let output = wellspring(folder, &["check", "sim/small.toml", "--images"]);
+    let said = stdout(&output);
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("configuration: "))
+        .unwrap_or_default();
+    assert!(
+        output.status.code() == Some(1)
+            && line.contains("network 'efficientnet-lite0' sees 224 x 224 pixels")
+            && line.contains("has 120 x 120 after [preprocess] resize"),
         "{said}"
     );
 

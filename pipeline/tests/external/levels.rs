@@ -427,6 +427,33 @@ fn what_fails_for_good_is_named_and_left_out_and_asked_again_when_it_is_retried(
             .to_string()
             .contains("is left out of the comparison: step 'place'")
     );
+    // Whoever only takes note is asked all the same, in whichever order the steps stand; who takes from what failed is not.
+    assert!(outcomes(&out).contains(&outcome("lims", [1, 0, 0])));
+    let mut text = std::fs::read_to_string(&screen).unwrap();
+    let lims = text.find("[[steps]]\nname = \"lims\"").unwrap();
+    let place = text.find("[[steps]]\nname = \"place\"").unwrap();
+    let lims = text.drain(lims..place).collect::<String>();
+    let after = lims.replace("\"lims\"", "\"after\"").replace(
+        "level = \"plate\"\ncolumns = []",
+        "level = \"screen\"\ninputs = [\"export\", \"notebook\"]",
+    );
+    let text = text.replace("\"plateless\"", "\"reordered\"") + &lims + &after;
+    let screen = levels.path("plates/reordered.toml");
+    std::fs::write(&screen, text).unwrap();
+    levels.refuse("place\nnotebook\n");
+    let out = levels.path("reordered");
+    let (code, _) = run_json(&mut run(&models, &screen, &out));
+    let expected = [
+        outcome("notebook", [0, 1, 0]),
+        outcome("place", [0, 1, 0]),
+        outcome("shape", [24, 0, 0]),
+        outcome("lims", [1, 0, 0]),
+        outcome("after", [0, 0, 1]),
+    ];
+    assert_eq!((code, outcomes(&out)), (1, expected.to_vec()));
+    let notes = run_file(&out)["notes"].to_string();
+    assert!(notes.contains("'after' of the screen was not asked"), "{notes}");
+    levels.refuse("place\n");
     let absent = "command = [\"no-such-program\"]";
     let screen = levels.screen("absent", [absent, &command, &command]);
     let out = levels.path("absent");
@@ -459,6 +486,10 @@ fn what_fails_for_good_is_named_and_left_out_and_asked_again_when_it_is_retried(
         letter["message"].as_str().unwrap().contains("cannot be reached"),
         "{letter}"
     );
+    let outcomes = outcomes(&out);
+    let (_, [answered, failed, not_asked]) = outcomes.iter().find(|(step, _)| step == "shape").unwrap();
+    assert!((8..24).contains(failed), "{outcomes:?}");
+    assert_eq!((*answered, failed + not_asked), (0, 24));
 }
 
 #[test]

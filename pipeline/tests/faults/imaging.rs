@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
-use wellspring::kafka::backlog::Backlog;
+use wellspring::kafka::backlog::{Backlog, Reached};
 use wellspring::kafka::producer::{BatchProducer, Committed};
 use wellspring::kafka::topics::Topic;
 use wellspring::kafka::{KafkaSettings, OutRecord};
@@ -195,7 +195,7 @@ fn a_plate_told_of_in_every_partition_is_planned_once() {
     tell(&progress);
     let backlog = Backlog::open(&fleet.kafka, Topic::Plates, "planner").unwrap();
     wait_for("every event to be planned", || {
-        backlog.look().unwrap().waiting == 0
+        backlog.since(&mut Reached::default(), |_| {}).unwrap().waiting == 0
     });
     let once = tasks();
     assert!(once.values().all(|count| *count == 1), "{once:?}");

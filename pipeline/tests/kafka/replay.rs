@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use wellspring::collector::read_statuses;
 use wellspring::events::{DeadLetter, FieldFeatures, FieldTask, LetterAction, PlateReady, Status};
 use wellspring::kafka::tail::Start;
 use wellspring::kafka::topics::Topic;
@@ -328,6 +329,36 @@ fn a_rerun_makes_anew_what_changed_and_nothing_else() {
         (&fourth["anew"], &fourth["plates"]),
         (&"embedding".into(), &1.into())
     );
+
+    let runs_of = |run: &Value| {
+        let statuses = read_statuses(&kafka).unwrap().into_iter();
+        let screens = statuses.filter_map(|status| match status {
+            Status::RunSubmitted { run: of, screen, .. } if Some(of.as_str()) == run["run"].as_str() => {
+                Some(screen)
+            }
+            _ => None,
+        });
+        let plates = |screen: Box<Screen>| screen.images.plates;
+        screens
+            .flat_map(plates)
+            .map(|plate| plate.to_string())
+            .collect::<Vec<_>>()
+    };
+    // Others that are announced later are none of a run of some plates.
+    assert_eq!(
+        (runs_of(&third), runs_of(&fourth)),
+        (Vec::new(), vec!["P1".to_owned()])
+    );
+    for failed in [&[] as &[&str], &["--failed"]] {
+        let arguments = [
+            &["rerun", file.to_str().unwrap(), "--of", &old, "--plate", "P7"],
+            failed,
+        ]
+        .concat();
+        let refused = command(&kafka, &arguments);
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && said.contains("P7"), "{said}");
+    }
 
     // The plates that the screen names are its plates, whatever the run before had.
     let listing = |plates: &str| {

@@ -1,4 +1,5 @@
-//! Two runs whose plates wait in the batch lane: they are planned in turns, by their screens' weights.
+//! Which runs a plate is planned for, and in which order: two whose plates wait in the batch lane are planned in turns, by
+//! their screens' weights; of a plate that names no run, the newest of each screen gets it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -10,7 +11,7 @@ use wellspring::kafka::tail::{Start, read_to_end};
 use wellspring::kafka::topics::{Topic, Urgency};
 use wellspring::kafka::{KafkaFailure, KafkaSettings};
 use wellspring::runs::{Run, Runs};
-use wellspring::submit::submit;
+use wellspring::submit::{announce, submit};
 use wellspring::topology::planner;
 use wellspring_workloads::screen::Screen;
 use wellspring_workloads::words::Barcode;
@@ -129,4 +130,65 @@ fn runs_in_the_batch_lane_are_planned_in_turns_by_weight() {
     assert_eq!([of(&ids[0], &order), of(&ids[1], &order)], [PLATES, PLATES]);
     // Six and eighteen are due. Four of a run are held at once, and as many may go before the status of the first is read.
     assert!((14..=22).contains(&of(&ids[1], &order[..24])), "{order:?}");
+}
+
+#[test]
+fn a_plate_that_names_no_run_is_one_of_the_newest_run_of_the_screens_whose_store_has_it() {
+    let broker = Broker::embedded();
+    write_plates(&broker);
+    let (kafka, handle) = (broker.settings(), broker.runtime.handle());
+    broker.create_topics(&kafka).unwrap();
+    let begin = |name: &str, change: &dyn Fn(&mut Screen)| {
+        let mut screen = screen(&broker, name, 1);
+        change(&mut screen);
+        let run = Run::open(screen).unwrap();
+        submit(&kafka, &run, &barcodes()[..1], Urgency::Live, handle).unwrap();
+        run.id
+    };
+    let old = begin("seen", &|_| {});
+    let new = begin("seen", &|screen| screen.version = 2);
+    let some = begin("seen", &|screen| {
+        (screen.version, screen.images.plates) = (3, barcodes()[..1].to_vec());
+    });
+    let beside = begin("beside", &|_| {});
+    std::fs::create_dir(broker.folder.path().join("empty")).unwrap();
+    let elsewhere = begin("elsewhere", &|screen| {
+        screen.images.store = broker.folder.path().join("empty").display().to_string();
+    });
+    let runs = Runs::follow(&kafka).unwrap();
+    let role = planner(&kafka, Arc::clone(&runs), Urgency::Live, handle).unwrap();
+    let planned = |plate: &Barcode| {
+        let statuses = read_statuses(&kafka).unwrap().into_iter();
+        let of_plate = statuses.filter_map(|status| match status {
+            Status::PlatePlanned {
+                run,
+                plate: of,
+                fields_planned,
+                ..
+            } if of == *plate => Some((run, fields_planned)),
+            _ => None,
+        });
+        of_plate.collect::<BTreeSet<(RunId, u32)>>()
+    };
+    let of = |runs: &[(&RunId, u32)]| -> BTreeSet<(RunId, u32)> {
+        runs.iter()
+            .map(|(run, fields)| ((*run).clone(), *fields))
+            .collect()
+    };
+    let first = &barcodes()[0];
+    let all = of(&[(&old, 3), (&new, 3), (&some, 3), (&beside, 3), (&elsewhere, 0)]);
+    wait_for("the plate that was submitted", || planned(first) == all);
+    // Another one is announced, and one that nobody has: of that all who might have it say so.
+    let (second, nowhere) = (barcodes()[1].clone(), "NOWHERE".parse().unwrap());
+    for plate in [&second, &nowhere] {
+        announce(&kafka, std::slice::from_ref(plate), None, Urgency::Live, None).unwrap();
+    }
+    let nobody = of(&[(&new, 0), (&beside, 0), (&elsewhere, 0)]);
+    wait_for("both plates", || {
+        planned(&second).len() == 2 && planned(&nowhere) == nobody
+    });
+    assert_eq!(planned(&second), of(&[(&new, 3), (&beside, 3)]));
+    (role.stopper())();
+    role.join().unwrap();
+    runs.stop();
 }

@@ -142,7 +142,7 @@ fn a_plate_with_everything_wrong_at_once_loses_what_is_wrong_and_says_where() {
             "missing_image",
             "DNA",
             "_C02_s1_w1.tif",
-            "could not be read after 1 tries",
+            "could not be read in one try",
         ),
         (
             "D02",

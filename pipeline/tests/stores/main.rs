@@ -66,7 +66,7 @@ fn a_plate_on_a_web_server_is_read_and_what_is_refused_costs_its_field() {
     assert_eq!(letters.len(), 3, "{letters:#?}");
     for (well, class, part) in [
         ("A01", "access", "(403): check what they may read"),
-        ("B01", "missing_image", "could not be read after 1 tries"),
+        ("B01", "missing_image", "could not be read in one try"),
         ("C01", "access", "redirects without end"),
     ] {
         let letter = letters.iter().find(|letter| letter["well"] == well).unwrap();

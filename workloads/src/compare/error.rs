@@ -12,8 +12,8 @@ use crate::words::{Barcode, WellPosition};
 pub enum CompareError {
     /// There is no profile at all.
     #[error(
-        "there are no well profiles to compare: every well failed, has too few fields that passed quality control, or is on a \
-         plate that is held back"
+        "there are no well profiles to compare: every well failed, has too few fields that passed quality control, was left out for \
+         want of a step's answer, or is on a plate that is held back"
     )]
     NoProfiles,
     /// A well occurs twice.

@@ -106,6 +106,12 @@ fn is_default(settings: &MonitorSettings) -> bool {
     *settings == MonitorSettings::default()
 }
 
+/// Line and column, from 1, of the value that a dotted name such as `controls.reference` has in a screen file, or of the
+/// innermost table of it that is there; `None` where there is nothing of it.
+pub fn place_of(text: &str, name: &str) -> Option<(usize, usize)> {
+    read::place_of(text, name)
+}
+
 impl Screen {
     /// Parts that change no result: a run may go on with others.
     pub const FREE: [&str; 3] = ["description", "resources", "output"];

@@ -12,6 +12,8 @@ use crate::words::Channel;
 
 /// Largest diameter, in pixels: half a large field; more is a mistake of units.
 const LONGEST: f64 = 10_000.0;
+/// The largest diameter where none is said.
+const LARGEST_USUAL: f64 = 60.0;
 
 words_of!(
     /// How the threshold between background and nuclei is found (SCIENCE 3.1).
@@ -72,6 +74,8 @@ pub(super) fn nuclei(
         None => table.need(report, "channel", "the name of the channel that shows nuclei"),
     };
     let channel = match value {
+        // What is wrong with the channels is told where they stand.
+        Some(_) if channels.is_empty() => None,
         Some(value) => {
             let word = report.word(Some(value), &known);
             let named = channels
@@ -81,10 +85,24 @@ pub(super) fn nuclei(
         }
         None => quality.nuclei_channel.clone(),
     };
-    let value = table.get("min_diameter");
-    let min_diameter = report.number(value, 1.0..=LONGEST).unwrap_or(10.0);
-    let value = table.get("max_diameter");
-    let max_diameter = report.number(value, min_diameter..=LONGEST);
+    let min_value = table.get("min_diameter");
+    let min_diameter = report.number(min_value.clone(), 1.0..=LONGEST).unwrap_or(10.0);
+    let max_value = table.get("max_diameter");
+    let max_diameter = report.number(max_value.clone(), 1.0..=LONGEST);
+    match (&max_value, max_diameter) {
+        (Some(value), Some(max)) if max < min_diameter => {
+            report.unusable(value, format!("below min_diameter, which is {min_diameter}"));
+        }
+        (None, _) if min_diameter > LARGEST_USUAL => {
+            if let Some(value) = &min_value {
+                report.unusable(
+                    value,
+                    format!("above the usual max_diameter ({LARGEST_USUAL}): say max_diameter too"),
+                );
+            }
+        }
+        _ => {}
+    }
     let value = table.get("threshold");
     let threshold = report.word(value, NucleiThreshold::WORDS);
     let value = table.get("correction");
@@ -95,7 +113,7 @@ pub(super) fn nuclei(
     Some(NucleiSettings {
         channel: channel?,
         min_diameter,
-        max_diameter: max_diameter.unwrap_or(min_diameter.max(60.0)),
+        max_diameter: max_diameter.unwrap_or(LARGEST_USUAL),
         threshold: threshold.and_then(NucleiThreshold::from_word).unwrap_or_default(),
         correction,
         declump: declump.and_then(Declump::from_word).unwrap_or_default(),

@@ -183,6 +183,9 @@ fn steps(plan: &mut Plan, screen: &Screen) {
         Background::None => "none".to_owned(),
         Background::Percentile { percent } => format!("minus percentile {percent} of each image"),
         Background::Constant { levels } => format!("minus {levels:?} grey levels, one per channel"),
+        Background::TopHat { radius } => format!("white top-hat by a disk of radius {radius}"),
+        Background::Gaussian { sigma } => format!("minus the image blurred with sigma {sigma}"),
+        Background::RollingBall { radius } => format!("minus a rolling ball of radius {radius}"),
     };
     plan.line("background", &background);
     let resize = steps.resize.map_or("none".to_owned(), |resize| match resize.to {

@@ -8,7 +8,7 @@ use super::nuclei::nuclei;
 use super::read_added::steps;
 use super::read_comparison::{check_dose_unit, comparison, monitor};
 use super::read_steps::{preprocess, quality};
-use super::table::{Report, Table, Value};
+use super::table::{Report, Table, Value, place};
 use super::*;
 use crate::layout::{Layout, LayoutError};
 use crate::words::Channel;
@@ -35,6 +35,20 @@ pub(super) fn read(text: &str, file_name: &str, models: &[&str]) -> Result<Scree
         Some(screen) if report.is_empty() => Ok(screen),
         _ => Err(report.into_errors(text, file_name)),
     }
+}
+
+/// Line and column of the value of a dotted name, or of the innermost table of it that the text has.
+pub(super) fn place_of(text: &str, name: &str) -> Option<(usize, usize)> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let (mut table, mut found) = (Some(document.get_ref()), None);
+    for key in name.split('.') {
+        let Some(value) = table.and_then(|table| table.get(key)) else {
+            break;
+        };
+        found = Some(value.span().start);
+        table = value.get_ref().as_table();
+    }
+    found.map(|at| place(text, at))
 }
 
 fn screen(report: &mut Report, document: &DeTable<'_>, models: &[&str]) -> Option<Screen> {

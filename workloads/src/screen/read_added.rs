@@ -128,8 +128,7 @@ fn step<'a>(report: &mut Report, entry: Value<'a>, models: &[&str]) -> Option<Ei
     let kind = report.word(kind, StepKind::WORDS).and_then(StepKind::from_word);
     let at = name_value.unwrap_or(entry);
     if kind == Some(StepKind::Embed) {
-        let embed = embed(report, table, models);
-        let (model, engine) = embed?;
+        let (model, engine) = embed(report, table, models).unwrap_or_default();
         let name = name?;
         return Some(Either::Embed(EmbedStep { name, model, engine }, at));
     }
@@ -211,18 +210,20 @@ fn external<'a>(
     let in_flight = report.count(in_flight, 1..=1_024).unwrap_or(2);
     let service = service(report, &mut table);
     table.finish(report);
+    // What could not be read is stood in for, so that what is wrong with the graph is told all the same: a screen with a problem
+    // is used for nothing else.
     let step = ExternalStep {
         name: name?,
-        kind: kind?,
+        kind: kind.unwrap_or(StepKind::External),
         level,
         inputs,
-        columns: columns?,
-        deadline_ms: deadline_ms?,
+        columns: columns.unwrap_or_else(|| vec!["unread".to_owned()]),
+        deadline_ms: deadline_ms.unwrap_or(HOUR),
         attempts,
         backoff_ms,
         heartbeat_ms,
         in_flight,
-        service: service?,
+        service: service.unwrap_or(Service::Command { command: Vec::new() }),
     };
     Some(Read {
         step,
@@ -342,6 +343,10 @@ fn service(report: &mut Report, table: &mut Table<'_>) -> Option<Service> {
             report.unusable(&value, "expected http://host/path or https://host/path");
             return None;
         }
+        if let Some(problem) = of_host(&url) {
+            report.unusable(&value, problem);
+            return None;
+        }
         let reply = report.word(reply, Reply::WORDS).and_then(Reply::from_word);
         let reply = reply.unwrap_or_default();
         if let (Some(value), Reply::Callback) = (&poll, reply) {
@@ -392,6 +397,25 @@ fn service(report: &mut Report, table: &mut Table<'_>) -> Option<Service> {
     None
 }
 
+/// What is wrong with the part of an address between scheme and path.
+fn of_host(url: &str) -> Option<&'static str> {
+    let (_, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next()?;
+    if host.contains('@') {
+        return Some(
+            "an address is shown wherever the step is named, so it must hold no user and no password: put the service behind \
+             a proxy that adds them, or let it know its callers by their network",
+        );
+    }
+    // An address of IPv6 has colons of its own, in brackets.
+    let port = host.rsplit_once(']').map_or(host, |(_, port)| port);
+    let (_, port) = port.rsplit_once(':')?;
+    match port.parse() {
+        Ok(1..=u16::MAX) => None,
+        _ => Some("a port is a number from 1 to 65535"),
+    }
+}
+
 /// A topic's name as Kafka allows it.
 fn topic_name(report: &mut Report, value: Value<'_>) -> Option<String> {
     let name = report.text(Some(value.clone()))?;
@@ -406,6 +430,13 @@ fn topic_name(report: &mut Report, value: Value<'_>) -> Option<String> {
             &value,
             "a topic has at most 249 letters, digits, '.', '_' and '-'",
         );
+    }
+    if name.starts_with("wellspring.") {
+        report.unusable(
+            &value,
+            "topics that begin with 'wellspring.' are this program's own: give the step one of its own",
+        );
+        return None;
     }
     usable.then_some(name)
 }

@@ -17,14 +17,24 @@ pub(super) fn preprocess(report: &mut Report, mut table: Table<'_>, channels: us
     let illumination = template(report, value, channels);
     let value = table.get("dark_field");
     let dark_field = template(report, value, channels);
-    let percent = table.get("background_percentile");
-    let percent = report.number(percent, PERCENT);
+    let percent_value = table.get("background_percentile");
+    let percent = report.number(percent_value.clone(), PERCENT);
     let value = table.get("background");
+    let is_said = value.is_some();
     let background = value.and_then(|value| background(report, value, percent, channels));
+    let is_unused = match &background {
+        Some(Background::Percentile { .. }) => false,
+        Some(_) => true,
+        None => !is_said,
+    };
+    if let (Some(value), true) = (percent_value, is_unused) {
+        report.unusable(&value, "not used without background = \"percentile\"");
+    }
     let value = table.get("resize");
     let resize = value.and_then(|value| resize(report, value));
-    let value = table.get("percentiles");
-    let percentiles = value
+    let percentiles_value = table.get("percentiles");
+    let percentiles = percentiles_value
+        .clone()
         .and_then(|value| ordered_pair(report, value))
         .unwrap_or((0.1, 99.9));
     let value = table.get("scaling");
@@ -35,6 +45,9 @@ pub(super) fn preprocess(report: &mut Report, mut table: Table<'_>, channels: us
             high: percentiles.1,
         }),
     };
+    if let (Some(value), Some(Scaling::None | Scaling::Fixed { .. })) = (percentiles_value, &scaling) {
+        report.unusable(&value, "not used with this scaling, which takes no percentiles");
+    }
     let value = table.get("tiling");
     let tiling = report.word(value, Tiling::WORDS).and_then(Tiling::from_word);
     table.finish(report);
@@ -62,7 +75,8 @@ fn template_words(report: &mut Report, value: &Value<'_>, template: &str, channe
     while let Some((_, tail)) = rest.split_once('{') {
         let (word, tail) = tail.split_once('}').unwrap_or((tail, ""));
         if !["channel", "plate"].contains(&word) {
-            report.unknown_word(&value.key, word, value.at, &["channel", "plate"]);
+            let word = format!("{{{word}}}");
+            report.unknown_word(&value.key, &word, value.at, &["{channel}", "{plate}"]);
         }
         rest = tail;
     }
@@ -80,8 +94,12 @@ fn background(
     percent: Option<f64>,
     channels: usize,
 ) -> Option<Background> {
+    if value.value.is_table() {
+        return wide_background(report, value);
+    }
     if value.value.is_str() {
-        return Some(match report.word(Some(value), &["none", "percentile"])? {
+        let others = "grey levels, { top_hat = RADIUS }, { gaussian = SIGMA }, { rolling_ball = RADIUS }";
+        return Some(match report.word_or(&value, &["none", "percentile"], others)? {
             "percentile" => Background::Percentile {
                 percent: percent.unwrap_or(1.0),
             },
@@ -92,6 +110,35 @@ fn background(
     Some(Background::Constant { levels })
 }
 
+/// A table of one key: what is wider than objects is background.
+fn wide_background(report: &mut Report, value: Value<'_>) -> Option<Background> {
+    const RADIUS: std::ops::RangeInclusive<u32> = 1..=512;
+    let mut table = report.table(Some(value.clone()))?;
+    let [top_hat, gaussian, ball] = ["top_hat", "gaussian", "rolling_ball"].map(|key| table.get(key));
+    table.finish(report);
+    match (top_hat, gaussian, ball) {
+        (Some(radius), None, None) => {
+            let radius = report.count(Some(radius), RADIUS)?;
+            Some(Background::TopHat { radius })
+        }
+        (None, Some(sigma), None) => {
+            let sigma = report.number(Some(sigma), 0.1..=1_000.0)?;
+            Some(Background::Gaussian { sigma })
+        }
+        (None, None, Some(radius)) => {
+            let radius = report.count(Some(radius), RADIUS)?;
+            Some(Background::RollingBall { radius })
+        }
+        _ => {
+            report.unusable(
+                &value,
+                "give one of top_hat, gaussian and rolling_ball, with its radius or sigma in pixels",
+            );
+            None
+        }
+    }
+}
+
 fn scaling(
     report: &mut Report,
     value: Value<'_>,
@@ -99,11 +146,14 @@ fn scaling(
     channels: usize,
 ) -> Option<Scaling> {
     if !value.value.is_table() {
-        return Some(match report.word(Some(value), &["none", "image", "controls"])? {
-            "image" => Scaling::Image { low, high },
-            "controls" => Scaling::Controls { low, high },
-            _ => Scaling::None,
-        });
+        let words = ["none", "image", "controls"];
+        return Some(
+            match report.word_or(&value, &words, "{ low = LEVEL, high = LEVEL }")? {
+                "image" => Scaling::Image { low, high },
+                "controls" => Scaling::Controls { low, high },
+                _ => Scaling::None,
+            },
+        );
     }
     let mut table = report.table(Some(value.clone()))?;
     let low = table.need(
@@ -227,6 +277,47 @@ pub(super) fn quality(
     for (key, setting, range) in numbers {
         let value = table.get(key);
         *setting = report.number(value, range).unwrap_or(*setting);
+    }
+    // A field that fails is beyond what a person is warned of.
+    let QualitySettings {
+        contrast_warn,
+        contrast_fail,
+        saturated_percent_warn: saturated_warn,
+        saturated_percent_fail: saturated_fail,
+        slope_empty,
+        slope_blur,
+        ..
+    } = settings;
+    for (keys, wrong, why) in [
+        (
+            ["contrast_warn", "contrast_fail"],
+            contrast_warn < contrast_fail,
+            format!(
+                "contrast_warn ({contrast_warn}) lies below contrast_fail ({contrast_fail}): nothing would be warned of"
+            ),
+        ),
+        (
+            ["saturated_percent_warn", "saturated_percent_fail"],
+            saturated_warn > saturated_fail,
+            format!(
+                "saturated_percent_warn ({saturated_warn}) lies above saturated_percent_fail ({saturated_fail}): nothing would \
+                 be warned of"
+            ),
+        ),
+        (
+            ["slope_empty", "slope_blur"],
+            slope_empty <= slope_blur,
+            format!(
+                "slope_empty ({slope_empty}) must lie above slope_blur ({slope_blur}): every field would fail"
+            ),
+        ),
+    ] {
+        let [first, second] = keys.map(|key| table.get(key));
+        // Whoever says only when a field fails need not say when it is warned of.
+        let is_meant = first.is_some() && second.is_some() || keys[0] == "slope_empty";
+        if let (true, Some(value)) = (wrong && is_meant, first.or(second)) {
+            report.unusable(&value, why);
+        }
     }
     let value = table.get("min_fields");
     settings.min_fields = report.count(value, 1..=10_000).unwrap_or(settings.min_fields);

@@ -17,7 +17,10 @@ pub struct ScreenName(String);
 
 /// The text cannot name a screen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' cannot name a screen: use 1 to 64 lower-case letters, digits, '-' and '_'")]
+#[error(
+    "'{text}' cannot name a screen: use 1 to 64 lower-case letters, digits, '-' and '_', a letter or \
+    digit first"
+)]
 pub struct ScreenNameError {
     /// The text, cut to 80 characters.
     pub text: String,
@@ -34,7 +37,8 @@ impl FromStr for ScreenName {
     type Err = ScreenNameError;
     fn from_str(text: &str) -> Result<Self, ScreenNameError> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        // A word that begins with '-' is an option to every command.
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['-', '_']) {
             Ok(Self(text.to_owned()))
         } else {
             Err(ScreenNameError {
@@ -186,6 +190,14 @@ words_of!(
         Cpu = "cpu",
         /// A GPU; its absence is an error.
         Gpu = "gpu",
+        /// A graphics card with its own memory.
+        Discrete = "discrete",
+        /// A GPU that shares memory with the processor.
+        Integrated = "integrated",
+        /// A GPU of a virtual machine.
+        Virtual = "virtual",
+        /// A driver that computes on the processor.
+        Software = "software",
     }
 );
 
@@ -340,6 +352,21 @@ pub enum Background {
     Constant {
         /// One value per channel, in channel order.
         levels: Vec<f64>,
+    },
+    /// What is wider than a disk: a white top-hat keeps the rest.
+    TopHat {
+        /// In pixels, 1 to 512: at least 1.5 times that of the largest object.
+        radius: u32,
+    },
+    /// A blurred image.
+    Gaussian {
+        /// Standard deviation in pixels, up to 1000.
+        sigma: f64,
+    },
+    /// What a ball that rolls below the grey levels touches.
+    RollingBall {
+        /// In pixels and grey levels, 1 to 512.
+        radius: u32,
     },
 }
 

@@ -34,6 +34,21 @@ pub(super) struct Table<'a> {
     asked: Vec<&'static str>,
 }
 
+/// Line and column of a byte, from 1.
+pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
+    // An offset within a character belongs to the character's start; offset 0 is always a boundary.
+    let at = (0..=at.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    let before = &text[..at];
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[start..].chars().count() + 1,
+    )
+}
+
 /// A word for a value's type, as in "is a string".
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
@@ -172,11 +187,17 @@ impl Report {
     }
 
     pub(super) fn unknown_key(&mut self, table: &str, key: &str, at: usize, known: &[&str]) {
+        let mut once: Vec<&str> = Vec::new();
+        for name in known {
+            if !once.contains(name) {
+                once.push(name);
+            }
+        }
         let problem = ScreenProblem::UnknownKey {
             table: table.to_owned(),
             key: key.chars().take(80).collect(),
             nearest: nearest(key, known.iter().copied()).map(str::to_owned),
-            known: known.iter().map(|&name| name.to_owned()).collect(),
+            known: once.into_iter().map(str::to_owned).collect(),
         };
         self.add(at, problem);
     }
@@ -254,6 +275,24 @@ impl Report {
             Some(word) if known.contains(&word) => return Some(word),
             Some(word) => self.unknown_word(&value.key, word, value.at, known),
             None => self.wrong_type(&value, &format!("one of {}", known.join(", "))),
+        }
+        None
+    }
+
+    /// As [`Report::word`], where the value may also be what `others` says.
+    pub(super) fn word_or<'w>(&mut self, value: &Value<'w>, known: &[&str], others: &str) -> Option<&'w str> {
+        match value.value.as_str() {
+            Some(word) if known.contains(&word) => return Some(word),
+            Some(word) => {
+                let problem = ScreenProblem::UnknownWord {
+                    key: value.key.clone(),
+                    word: word.chars().take(80).collect(),
+                    nearest: nearest(word, known.iter().copied()).map(str::to_owned),
+                    known: known.iter().copied().chain([others]).map(str::to_owned).collect(),
+                };
+                self.add(value.at, problem);
+            }
+            None => self.wrong_type(value, &format!("one of {}, or {others}", known.join(", "))),
         }
         None
     }
@@ -387,25 +426,16 @@ impl Report {
     /// Every problem in file order, with lines and columns.
     pub(super) fn into_errors(mut self, text: &str, file: &str) -> ScreenErrors {
         self.problems.sort_by_key(|(at, _)| *at);
-        let lines: Vec<usize> = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        let place = |(at, problem): (usize, ScreenProblem)| {
-            // An offset within a character belongs to the character's start; offset 0 is always a boundary.
-            let at = (0..=at.min(text.len()))
-                .rev()
-                .find(|at| text.is_char_boundary(*at))
-                .unwrap_or(0);
-            let line = lines.partition_point(|start| *start <= at);
-            let start = lines[line - 1];
+        let error = |(at, problem): (usize, ScreenProblem)| {
+            let (line, column) = place(text, at);
             ScreenError {
                 file: file.to_owned(),
                 line,
-                column: text[start..at].chars().count() + 1,
+                column,
                 problem,
             }
         };
-        ScreenErrors(self.problems.into_iter().map(place).collect())
+        ScreenErrors(self.problems.into_iter().map(error).collect())
     }
 
     /// After errors of syntax a missing key or an odd value may only be what the parser could not read: keeps what

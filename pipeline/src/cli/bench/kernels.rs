@@ -23,14 +23,22 @@ const FUSED_BAR: f64 = 0.55;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Channels of the field.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = between(1, 64))]
     channels: usize,
     /// Rows and columns of the field.
-    #[arg(long, default_value_t = 2160)]
+    #[arg(long, default_value_t = 2160, value_parser = between(TILE, 16_384))]
     size: usize,
-    /// Also measure on this device: gpu, or part of an adapter's name.
+    /// Also measure on this device: gpu, a kind, a number or part of an adapter's name (`wellspring devices`).
     #[arg(long)]
     device: Option<String>,
+}
+
+/// A whole number from `least` to `most`.
+fn between(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("it must be a whole number from {least} to {most}")),
+    }
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {

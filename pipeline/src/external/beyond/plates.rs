@@ -23,17 +23,21 @@ pub(super) fn ask(
     plate: &PlateGiven<'_>,
     profiles: &mut Vec<WellProfile>,
 ) -> Result<(), StageError> {
-    let mut unanswered: HashSet<&str> = HashSet::new();
+    let (mut unanswered, mut lost) = (HashSet::new(), false);
     for (index, step) in asker.steps(Level::Plate) {
         if profiles.is_empty() {
             asker.count(index, |outcome| outcome.not_asked += 1);
+            let (name, plate) = (&step.name, plate.plate);
+            asker.left_out.push(format!(
+                "step '{name}' was not asked about plate {plate}: none of its wells has a profile"
+            ));
             continue;
         }
         if let Some(input) = Asker::missing_input(step, &unanswered) {
             asker.count(index, |outcome| outcome.not_asked += 1);
             let why = format!("was not asked, because it takes from '{input}'");
-            unanswered.insert(&step.name);
-            lose(asker, step, plate, profiles, &why);
+            unanswered.insert(step.name.as_str());
+            lost |= lose(asker, step, plate, profiles, &why);
             continue;
         }
         let about = Subject {
@@ -55,31 +59,36 @@ pub(super) fn ask(
             }
             None => {
                 asker.count(index, |outcome| outcome.failed += 1);
-                unanswered.insert(&step.name);
+                unanswered.insert(step.name.as_str());
                 let why = "gave no answer (dead-letters.jsonl says why; `wellspring dead-letters retry` has it asked again)";
-                lose(asker, step, plate, profiles, why);
+                lost |= lose(asker, step, plate, profiles, why);
             }
         }
+    }
+    if lost {
+        profiles.clear();
     }
     Ok(())
 }
 
-/// Says what is missing; where it is columns, the plate's profiles are of no use.
+/// Says what is missing. Where it is columns, the plate's profiles will be of no use, but other steps are asked as if it came
+/// first or last: the columns are there, without values. Whether it was so.
 fn lose(
     asker: &mut Asker<'_>,
     step: &ExternalStep,
     plate: &PlateGiven<'_>,
-    profiles: &mut Vec<WellProfile>,
+    profiles: &mut [WellProfile],
     why: &str,
-) {
+) -> bool {
     let (name, plate) = (&step.name, plate.plate);
     asker.left_out.push(match step.columns.is_empty() {
         true => format!("plate {plate}: step '{name}' {why}; the plate is compared nevertheless"),
         false => format!("plate {plate} is left out of the comparison: step '{name}' {why}"),
     });
-    if !step.columns.is_empty() {
-        profiles.clear();
+    for profile in profiles {
+        profile.values.extend(step.columns.iter().map(|_| f32::NAN));
     }
+    !step.columns.is_empty()
 }
 
 fn request(

@@ -42,12 +42,12 @@ pub(super) fn ask(
             well: None,
         };
         if asker.has_failed(step, &of_plate) {
-            lose_plate(asker, index, step, plate, profiles);
+            lose_plate(asker, index, step, plate, (profiles, 0));
             continue;
         }
         if let Some(down) = asker.is_down(step) {
             asker.fail(step, of_plate, &down, None);
-            lose_plate(asker, index, step, plate, profiles);
+            lose_plate(asker, index, step, plate, (profiles, 0));
             continue;
         }
         if images.is_none() && step.inputs.iter().any(|input| input == IMAGES) {
@@ -56,7 +56,7 @@ pub(super) fn ask(
                 Err(error) => {
                     let error = error.of(format!("step '{}' cannot be given the images", step.name));
                     asker.fail(step, of_plate, &error, None);
-                    lose_plate(asker, index, step, plate, profiles);
+                    lose_plate(asker, index, step, plate, (profiles, 0));
                     continue;
                 }
             }
@@ -77,6 +77,7 @@ pub(super) fn ask(
             (error.is_of_service() || silent && error.is_silence()).then_some(request)
         });
         asker.heard_of(step, !silent);
+        let asked = answered.len();
         // What is wrong with the service is told once, and not for each well.
         let broken = broken.cloned();
         let mut by_well: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
@@ -97,7 +98,7 @@ pub(super) fn ask(
             }
         }
         if broken.is_some() {
-            lose_plate(asker, index, step, plate, profiles);
+            lose_plate(asker, index, step, plate, (profiles, asked));
             continue;
         }
         join(asker, index, step, plate, (&mut *profiles, by_well));
@@ -143,15 +144,18 @@ fn join(
     }
 }
 
-/// No well of the plate has an answer.
+/// No well of the plate is of use, after so many were asked about.
 fn lose_plate(
     asker: &mut Asker<'_>,
     index: usize,
     step: &ExternalStep,
     plate: &PlateGiven<'_>,
-    profiles: &mut Vec<WellProfile>,
+    (profiles, asked): (&mut Vec<WellProfile>, usize),
 ) {
-    asker.count(index, |outcome| outcome.failed += profiles.len());
+    asker.count(index, |outcome| {
+        outcome.failed += asked;
+        outcome.not_asked += profiles.len() - asked;
+    });
     profiles.clear();
     asker.left_out.push(format!(
         "plate {} is left out of the comparison: step '{}' could not be asked about its wells; dead-letters.jsonl says why, \

@@ -201,6 +201,13 @@ pub(super) fn preprocess() -> Value {
             or_else(word(ResizeMethod::WORDS), ResizeMethod::default().word()),
         )
     };
+    let top_hat = table([needed("top_hat", "Radius of the disk.", whole(1..=512))]);
+    let gaussian = table([needed("gaussian", "Sigma of the blur.", number(0.1..=1_000.0))]);
+    let ball = table([needed(
+        "rolling_ball",
+        "Radius of the ball, in grey levels too.",
+        whole(1..=512),
+    )]);
     let by_factor = table([
         needed("factor", "Of width and height.", number(0.01..=8.0)),
         method(),
@@ -223,8 +230,18 @@ pub(super) fn preprocess() -> Value {
         ),
         key(
             "background",
-            "What is subtracted: none, the image's percentile, or grey levels, one or one per channel.",
-            or_else(either([word(&["none", "percentile"]), per_channel()]), "none"),
+            "What is subtracted: none, the image's percentile, grey levels, one or one per channel, or what is wider than objects, by \
+             a radius or sigma in pixels.",
+            or_else(
+                either([
+                    word(&["none", "percentile"]),
+                    per_channel(),
+                    top_hat,
+                    gaussian,
+                    ball,
+                ]),
+                "none",
+            ),
         ),
         key(
             "background_percentile",
