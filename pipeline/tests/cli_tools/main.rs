@@ -14,6 +14,7 @@ mod compare;
 mod drift;
 mod illumination;
 mod made_up;
+mod networks;
 mod oracles;
 mod relate;
 mod residuals;
