@@ -306,8 +306,11 @@ impl Args {
         let scratch = tempfile::tempdir()?;
         let opened = inputs.open(inputs.screen()?, scratch.path())?;
         let features = opened.features();
+        // A table's features are not in the order of the screen's networks.
+        let first = format!("{}_0", screen.model.name);
         let family = match &self.network {
             Some(name) => name.as_str(),
+            None if features.contains(&first) => screen.model.name.as_str(),
             None => heads::family(features).with_context(|| {
                 format!(
                     "the features of '{}' are not a network's: such are called NAME_0, NAME_1 and so on",
