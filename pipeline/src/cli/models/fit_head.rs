@@ -296,21 +296,22 @@ impl Args {
         let screen = read_screen(&path)?;
         let digest = screen.hash();
         self.check_tables()?;
+        let networks: Vec<_> = screen.all_networks().collect();
+        // Of columns by several names those of one are recognised, and not always those of the first network.
+        let first = (networks.len() > 1).then_some(&screen.model.name);
+        let named = self.network.as_ref().or(first).map(String::as_str);
         let inputs = Inputs {
             features: self.features.clone(),
             screen: path.clone(),
             platemap: self.platemap.clone(),
             metadata: self.metadata.clone(),
-            columns: String::new(),
+            columns: named.map_or(String::new(), |name| format!("{name}_*")),
         };
         let scratch = tempfile::tempdir()?;
         let opened = inputs.open(inputs.screen()?, scratch.path())?;
         let features = opened.features();
-        // A table's features are not in the order of the screen's networks.
-        let first = format!("{}_0", screen.model.name);
-        let family = match &self.network {
-            Some(name) => name.as_str(),
-            None if features.contains(&first) => screen.model.name.as_str(),
+        let family = match named {
+            Some(name) => name,
             None => heads::family(features).with_context(|| {
                 format!(
                     "the features of '{}' are not a network's: such are called NAME_0, NAME_1 and so on",
@@ -319,7 +320,6 @@ impl Args {
             })?,
         };
         // A step's columns have its own name; those that no network of the screen has are of the model so called.
-        let networks: Vec<_> = screen.all_networks().collect();
         let chosen = networks.iter().position(|network| network.name == family);
         let model = chosen.map_or(family, |at| networks[at].model.as_str());
         let base = model_cards::find(folder, model)
