@@ -135,6 +135,17 @@ pub enum PullError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Kept weights are damaged, and nothing fetches them anew.
+    #[error(
+        "the kept weights of {model} cannot be used, and no public package carries them: bring their file with `wellspring \
+         models pull {model} --from FILE`"
+    )]
+    Damaged {
+        /// The model.
+        model: String,
+        /// What is wrong with them.
+        source: Box<EngineError>,
+    },
     /// The kept file does not pass the engine's own check.
     #[error(transparent)]
     Verify(#[from] EngineError),
@@ -232,7 +243,12 @@ pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<Path
     if from.is_none() && kept.exists() {
         match wellspring_models::verify(card, &kept) {
             Ok(()) => return Ok(kept),
-            Err(error) if card.weights.package.is_none() => return Err(error.into()),
+            Err(source) if card.weights.package.is_none() => {
+                return Err(PullError::Damaged {
+                    model: card.name.clone(),
+                    source: Box::new(source),
+                });
+            }
             Err(error) => tracing::warn!("{error}; they are replaced"),
         }
     }
