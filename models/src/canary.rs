@@ -58,6 +58,13 @@ pub(crate) fn check(engine: &mut dyn Engine) -> Result<(), EngineError> {
     let found = engine.embed(&image)?;
     let card = engine.card();
     let reference = &card.canary.embedding;
+    if reference.len() != found.data.len() {
+        return Err(EngineError::CanaryLength {
+            model: card.name.clone(),
+            found: found.data.len(),
+            card: reference.len(),
+        });
+    }
     let (norm, reference_norm) = (norm(&found.data), norm(reference));
     let dot: f64 = found
         .data
@@ -68,7 +75,7 @@ pub(crate) fn check(engine: &mut dyn Engine) -> Result<(), EngineError> {
     let cosine = dot / (norm * reference_norm);
     let norms_agree = (norm - reference_norm).abs() <= norm_tolerance * reference_norm;
     // Written so that a NaN (a zero norm) refuses too.
-    if found.data.len() == reference.len() && cosine >= cosine_bar && norms_agree {
+    if cosine >= cosine_bar && norms_agree {
         return Ok(());
     }
     Err(EngineError::Canary {

@@ -58,6 +58,10 @@ pub struct WeightsSource {
     /// fits is looked up as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyRule>,
+    /// Names in the file, one `*` standing for any text, that the network does not use and that may be there all the same:
+    /// a classifier, a mask token. A tensor that is neither used nor listed makes the file another network's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
 }
 
 /// A Python package that carries a checkpoint.
@@ -296,6 +300,13 @@ pub enum CanaryImage {
     /// `160 - 160 * r2 / (k + 4)^2 + 5 * ((x * 31 + y * 17) mod 8)`, all divisions rounding down. Where an image has
     /// several channels, channel c has x + 5c in the place of x, except in the ramp.
     BlobsOnARamp,
+}
+
+/// A part of a card as the card has it, for messages.
+pub(crate) fn as_written(part: &impl Serialize) -> String {
+    // Parts of cards are read from JSON, so that they can be written.
+    let text = serde_json::to_string(part).unwrap_or_default();
+    text.trim_matches('"').to_owned()
 }
 
 /// The built-in cards.

@@ -3,6 +3,7 @@
 //! Enters: a card, the path of its weights, a choice of engine. Leaves: an engine that has proved itself on the
 //! card's canary. Fails with [`EngineError`]; there is no fallback from one engine to another.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::architecture::Architecture;
@@ -101,6 +102,92 @@ pub enum EngineChoice {
     },
 }
 
+impl EngineChoice {
+    /// Which engine it is, whatever it runs on.
+    pub fn kind(&self) -> EngineKind {
+        match self {
+            Self::Auto => EngineKind::Auto,
+            Self::Native => EngineKind::Native,
+            Self::Wgpu { .. } | Self::Shared { .. } => EngineKind::Wgpu,
+            Self::OnnxRuntime { .. } => EngineKind::Onnx,
+            Self::Libtorch { .. } => EngineKind::Libtorch,
+        }
+    }
+}
+
+/// An engine, whatever it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The native one.
+    Auto,
+    /// The native engine on the CPU.
+    Native,
+    /// The native engine on a graphics device.
+    Wgpu,
+    /// ONNX Runtime.
+    Onnx,
+    /// libtorch.
+    Libtorch,
+}
+
+impl EngineKind {
+    /// For messages.
+    pub(crate) fn what_it_runs(self) -> &'static str {
+        match self {
+            Self::Auto => "auto stands for native, which runs networks of Wellspring's own layers",
+            Self::Native => "native runs networks of Wellspring's own layers",
+            Self::Wgpu => "wgpu runs networks of Wellspring's own layers",
+            Self::Onnx => "onnx runs ONNX files",
+            Self::Libtorch => "libtorch runs TorchScript modules",
+        }
+    }
+}
+
+/// Whether an engine of this build runs models of an architecture, which takes no weights to know. A head is run by what
+/// runs its base.
+///
+/// # Errors
+/// [`EngineError::WrongEngine`], [`EngineError::NotBuilt`].
+pub fn check_engine(model: &str, architecture: &Architecture, engine: EngineKind) -> Result<(), EngineError> {
+    let fits = match architecture {
+        Architecture::Head(_) => return Ok(()),
+        Architecture::Onnx(_) => engine == EngineKind::Onnx,
+        Architecture::Torchscript => engine == EngineKind::Libtorch,
+        _ => matches!(engine, EngineKind::Auto | EngineKind::Native | EngineKind::Wgpu),
+    };
+    if !fits {
+        return Err(wrong_engine(model, architecture, engine));
+    }
+    let (built, feature) = match engine {
+        EngineKind::Onnx => (cfg!(feature = "onnx"), "onnx"),
+        EngineKind::Libtorch => (cfg!(feature = "libtorch"), "libtorch"),
+        _ => (true, ""),
+    };
+    if built {
+        Ok(())
+    } else {
+        let model = model.to_owned();
+        Err(EngineError::NotBuilt { model, feature })
+    }
+}
+
+fn wrong_engine(model: &str, architecture: &Architecture, engine: EngineKind) -> EngineError {
+    let (kind, runs) = match architecture {
+        Architecture::Onnx(_) => ("an ONNX file", "the engine onnx runs it"),
+        Architecture::Torchscript => ("a TorchScript module", "the engine libtorch runs it"),
+        _ => (
+            "a network of Wellspring's own layers",
+            "the engines native and wgpu run it",
+        ),
+    };
+    EngineError::WrongEngine {
+        model: model.to_owned(),
+        kind,
+        runs,
+        engine,
+    }
+}
+
 /// What libtorch runs a module on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -193,18 +280,18 @@ pub fn open(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     let path = weights.as_ref();
-    let file = load(card, path)?;
-    let mut engine = match &file {
+    let file = ModelFile::read(card, path)?;
+    let mut engine = match file.content {
         // The engines of other frameworks get no bytes but the card's.
-        ModelFile::Onnx(_) | ModelFile::Torchscript(_) => {
-            expect_digest(card, path, &file.digest())?;
-            build(card, path, &file, choice, threads)?
+        Content::Graph(_) => {
+            expect_digest(card, file.path, &file.digest())?;
+            build(card, &file, choice, threads)?
         }
         // Tensors of whatever origin are checked one by one, so the digest is taken meanwhile: it is a third of the time.
-        ModelFile::Tensors(_) => {
-            let built = || build(card, path, &file, choice, threads);
+        Content::Tensors(_) => {
+            let built = || build(card, &file, choice, threads);
             let (digest, engine) = rayon::join(|| file.digest(), built);
-            expect_digest(card, path, &digest)?;
+            expect_digest(card, file.path, &digest)?;
             engine?
         }
     };
@@ -213,22 +300,116 @@ pub fn open(
 }
 
 /// Completes the card of a model whose weights the user brings: the digest of the file, and the embedding of the canary
-/// by `choice`. The card that comes back opens with these weights and no others.
+/// by `choice`. What the card has of the two already must be what is found. The card that comes back opens with these
+/// weights and no others.
 ///
 /// # Errors
-/// As [`open`], apart from the digest and the canary: a card that contradicts the weights, weights that are no such
-/// network's.
+/// As [`open`]: a card that contradicts the weights, weights that are no such network's. Besides
+/// [`EngineError::OtherWeights`] where the card names another digest, [`EngineError::Constant`] for weights that tell no
+/// image from another, and [`WeightsError::Unused`] for tensors that the network of the card has no use for.
 pub fn complete(
-    mut card: ModelCard,
+    card: ModelCard,
     weights: impl AsRef<Path>,
     choice: EngineChoice,
 ) -> Result<ModelCard, EngineError> {
     let path = weights.as_ref();
-    let file = load(&card, path)?;
-    card.weights.content_sha256 = file.digest();
-    let mut engine = build(&card, path, &file, choice, 1)?;
-    card.canary.embedding = engine.embed(&canary::batch(&card)?)?.data;
+    let bytes = read_file(&card, path)?;
+    complete_bytes(card, path, &bytes, choice)
+}
+
+/// As [`complete`], for the bytes of a model's file that came of the file at `path`.
+///
+/// # Errors
+/// As [`complete`].
+pub fn complete_bytes(
+    mut card: ModelCard,
+    path: &Path,
+    bytes: &[u8],
+    choice: EngineChoice,
+) -> Result<ModelCard, EngineError> {
+    check_engine(&card.name, &card.architecture, choice.kind())?;
+    let file = ModelFile::of(&card, path, bytes)?;
+    fill_digest(&mut card, path, file.digest())?;
+    let mut engine = build(&card, &file, choice, 1)?;
+    if let Content::Tensors(weights) = &file.content {
+        check_used(&card, weights)?;
+    }
+    fill_canary(&mut card, path, engine.as_mut())?;
     Ok(card)
+}
+
+/// Puts the digest on a card that has none; refuses one that has another.
+fn fill_digest(card: &mut ModelCard, path: &Path, found: String) -> Result<(), EngineError> {
+    let model = card.name.clone();
+    let refuse = |field, found: String, needs: &'static str| EngineError::Card {
+        model: model.clone(),
+        field,
+        found,
+        needs: needs.into(),
+    };
+    if card.version.trim().is_empty() {
+        return Err(refuse(
+            "version",
+            "nothing".to_owned(),
+            "it tells this model from a later one: 1, for instance",
+        ));
+    }
+    let expected = &mut card.weights.content_sha256;
+    if expected.is_empty() {
+        *expected = found;
+        return Ok(());
+    }
+    if expected.len() != found.len() || !expected.bytes().all(is_hex) {
+        return Err(refuse(
+            "weights.content_sha256",
+            expected.clone(),
+            "it is 64 digits of 0-9 and a-f, or empty to be filled in",
+        ));
+    }
+    if *expected == found {
+        return Ok(());
+    }
+    Err(EngineError::OtherWeights {
+        model,
+        path: path.to_owned(),
+        expected: expected.clone(),
+        found,
+    })
+}
+
+fn is_hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
+/// Refuses what the network that was built from `weights` left over.
+fn check_used(card: &ModelCard, weights: &Weights<'_>) -> Result<(), EngineError> {
+    let checked = weights.check_used(&card.weights);
+    checked.map_err(|source| EngineError::Weights {
+        model: card.name.clone(),
+        path: weights.path().to_owned(),
+        source,
+    })
+}
+
+/// Puts the embedding of the canary on a card that has none; refuses one that has another.
+fn fill_canary(card: &mut ModelCard, path: &Path, engine: &mut dyn Engine) -> Result<(), EngineError> {
+    let found = engine.embed(&canary::batch(card)?)?.data;
+    if let Some(&value) = found.first()
+        && found.iter().all(|v| *v == value)
+        // One value alone is the same as itself.
+        && (found.len() > 1 || value == 0.0)
+    {
+        return Err(EngineError::Constant {
+            model: card.name.clone(),
+            path: path.to_owned(),
+            value,
+        });
+    }
+    if card.canary.embedding.is_empty() {
+        card.canary.embedding = found;
+        return Ok(());
+    }
+    canary::check(engine)
 }
 
 /// Opens a head on its base: the base by `choice`, with everything [`open`] checks, then the head's weights and its own
@@ -245,7 +426,7 @@ pub fn open_head(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     let path = weights.as_ref();
-    let file = Weights::read(&card.name, path)?;
+    let file = Weights::read(card, path)?;
     expect_digest(card, path, &file.digest())?;
     check_base(card, base.card)?;
     let base = open(base.card, base.weights, choice, threads)?;
@@ -261,36 +442,70 @@ pub fn open_head(
 /// As [`verify`], [`EngineError::OtherBase`], and [`EngineError::Weights`] where the file names other channels or classes.
 pub fn verify_head(card: &ModelCard, weights: impl AsRef<Path>, base: &ModelCard) -> Result<(), EngineError> {
     let path = weights.as_ref();
-    let file = Weights::read(&card.name, path)?;
+    let file = Weights::read(card, path)?;
     expect_digest(card, path, &file.digest())?;
     check_names(card, &file)?;
-    check_base(card, base)
+    check_base(card, base)?;
+    expect_canary(card)
 }
 
 /// Completes the card of a head as [`complete`] does that of a network.
 ///
 /// # Errors
-/// As [`open_head`], apart from the head's digest and canary.
+/// As [`complete`] and [`open_head`], and [`EngineError::OtherVersion`] where the version carries the digest of other numbers.
 pub fn complete_head(
-    mut card: ModelCard,
+    card: ModelCard,
     weights: impl AsRef<Path>,
     base: Base<'_>,
     choice: EngineChoice,
 ) -> Result<ModelCard, EngineError> {
-    let file = Weights::read(&card.name, weights.as_ref())?;
-    card.weights.content_sha256 = file.digest();
+    let path = weights.as_ref();
+    let bytes = read_file(&card, path)?;
+    complete_head_bytes(card, path, &bytes, base, choice)
+}
+
+/// As [`complete_head`], for the bytes of a head's file that came of the file at `path`.
+///
+/// # Errors
+/// As [`complete_head`].
+pub fn complete_head_bytes(
+    mut card: ModelCard,
+    path: &Path,
+    bytes: &[u8],
+    base: Base<'_>,
+    choice: EngineChoice,
+) -> Result<ModelCard, EngineError> {
+    let file = Weights::of(&card, path, bytes)?;
+    let digest = file.digest();
+    let carried = card.version.strip_prefix("1-");
+    let carried = carried.filter(|end| end.len() == VERSION_DIGITS && end.bytes().all(is_hex));
+    if carried.is_some_and(|end| !digest.starts_with(end)) {
+        return Err(EngineError::OtherVersion {
+            model: card.name.clone(),
+            path: path.to_owned(),
+            version: card.version.clone(),
+            found: digest,
+        });
+    }
+    fill_digest(&mut card, path, digest)?;
     let mut engine = HeadEngine::new(&card, &file, open(base.card, base.weights, choice, 1)?)?;
-    card.canary.embedding = engine.embed(&canary::batch(&card)?)?.data;
+    check_used(&card, &file)?;
+    fill_canary(&mut card, path, &mut engine)?;
     Ok(card)
 }
+
+/// Digits of its digest that the version of a fitted head ends with, after `1-`.
+const VERSION_DIGITS: usize = 8;
 
 /// Checks a weights file against its card without building an engine: size, header and content digest.
 ///
 /// # Errors
-/// [`EngineError::Unreadable`], [`EngineError::Weights`], [`EngineError::WrongDigest`].
+/// [`EngineError::Unreadable`], [`EngineError::Weights`], [`EngineError::WrongDigest`], and
+/// [`EngineError::CanaryLength`] for a card without the embedding of its canary.
 pub fn verify(card: &ModelCard, weights: impl AsRef<Path>) -> Result<(), EngineError> {
     let path = weights.as_ref();
-    expect_digest(card, path, &load(card, path)?.digest())
+    expect_digest(card, path, &ModelFile::read(card, path)?.digest())?;
+    expect_canary(card)
 }
 
 /// The digest that the card of a model with these bytes has as [`crate::WeightsSource::content_sha256`].
@@ -304,29 +519,46 @@ pub fn file_digest(card: &ModelCard, bytes: &[u8]) -> Result<String, WeightsErro
     }
 }
 
-/// The bytes of a model.
-enum ModelFile {
-    Tensors(Weights),
-    Onnx(Vec<u8>),
-    Torchscript(Vec<u8>),
+/// The file of a model.
+struct ModelFile<'a> {
+    path: &'a Path,
+    content: Content<'a>,
 }
 
-impl ModelFile {
+/// The bytes of a model.
+enum Content<'a> {
+    Tensors(Weights<'a>),
+    /// What an engine of another framework takes as it is.
+    Graph(Cow<'a, [u8]>),
+}
+
+impl<'a> ModelFile<'a> {
+    /// Reads the file of a model.
+    fn read(card: &ModelCard, path: &'a Path) -> Result<Self, EngineError> {
+        let content = match card.architecture {
+            Architecture::Onnx(_) | Architecture::Torchscript => {
+                Content::Graph(Cow::Owned(read_file(card, path)?))
+            }
+            _ => Content::Tensors(Weights::read(card, path)?),
+        };
+        Ok(Self { path, content })
+    }
+
+    /// The same with bytes that are there already.
+    fn of(card: &ModelCard, path: &'a Path, bytes: &'a [u8]) -> Result<Self, EngineError> {
+        let content = match card.architecture {
+            Architecture::Onnx(_) | Architecture::Torchscript => Content::Graph(Cow::Borrowed(bytes)),
+            _ => Content::Tensors(Weights::of(card, path, bytes)?),
+        };
+        Ok(Self { path, content })
+    }
+
     fn digest(&self) -> String {
-        match self {
-            Self::Tensors(weights) => weights.digest(),
-            Self::Onnx(bytes) | Self::Torchscript(bytes) => sha256(bytes),
+        match &self.content {
+            Content::Tensors(weights) => weights.digest(),
+            Content::Graph(bytes) => sha256(bytes),
         }
     }
-}
-
-/// Reads the file of a model.
-fn load(card: &ModelCard, path: &Path) -> Result<ModelFile, EngineError> {
-    Ok(match card.architecture {
-        Architecture::Onnx(_) => ModelFile::Onnx(read_file(&card.name, path)?),
-        Architecture::Torchscript => ModelFile::Torchscript(read_file(&card.name, path)?),
-        _ => ModelFile::Tensors(Weights::read(&card.name, path)?),
-    })
 }
 
 fn expect_digest(card: &ModelCard, path: &Path, found: &str) -> Result<(), EngineError> {
@@ -336,16 +568,28 @@ fn expect_digest(card: &ModelCard, path: &Path, found: &str) -> Result<(), Engin
     Err(EngineError::WrongDigest {
         model: card.name.clone(),
         path: path.to_owned(),
+        packaged: card.weights.package.is_some(),
         expected: card.weights.content_sha256.clone(),
         found: found.to_owned(),
+    })
+}
+
+/// Refuses a card whose canary proves nothing.
+fn expect_canary(card: &ModelCard) -> Result<(), EngineError> {
+    if !card.canary.embedding.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::CanaryLength {
+        model: card.name.clone(),
+        found: card.item_width(card.canary_channels()),
+        card: 0,
     })
 }
 
 /// Builds the engine, without its canary.
 fn build(
     card: &ModelCard,
-    path: &Path,
-    file: &ModelFile,
+    file: &ModelFile<'_>,
     choice: EngineChoice,
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
@@ -355,59 +599,29 @@ fn build(
             base: head.base.name.clone(),
         });
     }
-    match (choice, file) {
-        (EngineChoice::Auto | EngineChoice::Native, ModelFile::Tensors(weights)) => {
+    let kind = choice.kind();
+    check_engine(&card.name, &card.architecture, kind)?;
+    match (choice, &file.content) {
+        (EngineChoice::Auto | EngineChoice::Native, Content::Tensors(weights)) => {
             Ok(Box::new(NativeEngine::new(card, weights, threads.max(1))?))
         }
-        (EngineChoice::Wgpu { adapter, half }, ModelFile::Tensors(weights)) => {
+        (EngineChoice::Wgpu { adapter, half }, Content::Tensors(weights)) => {
             Ok(Box::new(WgpuEngine::new(card, weights, &adapter, half)?))
         }
-        (EngineChoice::Shared { gpu, half }, ModelFile::Tensors(weights)) => {
+        (EngineChoice::Shared { gpu, half }, Content::Tensors(weights)) => {
             Ok(Box::new(WgpuEngine::sharing(card, weights, gpu, half)?))
         }
         #[cfg(feature = "onnx")]
-        (EngineChoice::OnnxRuntime { library, provider }, ModelFile::Onnx(graph)) => {
-            let engine = OnnxEngine::new(card, path, graph, &library, provider, threads.max(1))?;
+        (EngineChoice::OnnxRuntime { library, provider }, Content::Graph(graph)) => {
+            let engine = OnnxEngine::new(card, file.path, graph, &library, provider, threads.max(1))?;
             Ok(Box::new(engine))
         }
-        #[cfg(not(feature = "onnx"))]
-        (EngineChoice::OnnxRuntime { .. }, ModelFile::Onnx(_)) => Err(not_built(card, path, "onnx")),
         #[cfg(feature = "libtorch")]
-        (EngineChoice::Libtorch { device, half }, ModelFile::Torchscript(module)) => {
-            let engine = LibtorchEngine::new(card, path, module, device, half, threads.max(1))?;
+        (EngineChoice::Libtorch { device, half }, Content::Graph(module)) => {
+            let engine = LibtorchEngine::new(card, file.path, module, device, half, threads.max(1))?;
             Ok(Box::new(engine))
         }
-        #[cfg(not(feature = "libtorch"))]
-        (EngineChoice::Libtorch { .. }, ModelFile::Torchscript(_)) => Err(not_built(card, path, "libtorch")),
-        (_, file) => {
-            let (found, needs) = match file {
-                ModelFile::Tensors(_) => (
-                    "a network",
-                    "choose the native engine or wgpu, which run networks",
-                ),
-                ModelFile::Onnx(_) => ("onnx", "choose ONNX Runtime, which runs ONNX files: engine onnx"),
-                ModelFile::Torchscript(_) => (
-                    "torchscript",
-                    "choose libtorch, which runs TorchScript modules: engine libtorch",
-                ),
-            };
-            Err(EngineError::Card {
-                model: card.name.clone(),
-                field: "architecture",
-                found: found.to_owned(),
-                needs,
-            })
-        }
-    }
-}
-
-/// The engine is known, but not part of this build.
-#[cfg(not(all(feature = "onnx", feature = "libtorch")))]
-fn not_built(card: &ModelCard, path: &Path, feature: &'static str) -> EngineError {
-    EngineError::NotBuilt {
-        model: card.name.clone(),
-        path: path.to_owned(),
-        feature,
+        _ => Err(wrong_engine(&card.name, &card.architecture, kind)),
     }
 }
 

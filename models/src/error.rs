@@ -1,11 +1,13 @@
 //! What can go wrong when a model opens or embeds.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::batch::BatchError;
+use crate::engine::EngineKind;
 use crate::weights::WeightsError;
 
 /// Why a model did not open, or a batch was not embedded.
@@ -13,12 +15,14 @@ use crate::weights::WeightsError;
 #[non_exhaustive]
 pub enum EngineError {
     /// The weights file could not be read.
-    #[error("cannot read the weights of {model} at {}: {source}; fetch them with `wellspring models pull {model}`", path.display())]
+    #[error("cannot read the weights of {model} at {}: {source}; {}", path.display(), fetch(model, *packaged))]
     Unreadable {
         /// The model.
         model: String,
         /// The file.
         path: PathBuf,
+        /// Whether a public package carries them.
+        packaged: bool,
         /// What the system said.
         source: std::io::Error,
     },
@@ -35,16 +39,52 @@ pub enum EngineError {
     /// The weights are not the ones the card names.
     #[error(
         "the weights of {model} at {} have content digest {found}, the card says {expected}: \
-         the file is damaged or another model's; remove it and run `wellspring models pull {model}`",
-        path.display()
+         the file is damaged or another model's; {}",
+        path.display(),
+        fetch(model, *packaged)
     )]
     WrongDigest {
         /// The model.
         model: String,
         /// The file.
         path: PathBuf,
+        /// Whether a public package carries the weights.
+        packaged: bool,
         /// Digest on the card.
         expected: String,
+        /// Digest of the file's content.
+        found: String,
+    },
+    /// The weights of a model that is to be completed are not the ones its card names.
+    #[error(
+        "the content of '{}' has digest {found}, but weights.content_sha256 on the card of {model} is {expected}: the file is \
+         damaged or another model's; give the one that the card is of, or empty content_sha256 and the canary's embedding on \
+         the card to have both filled in",
+        path.display()
+    )]
+    OtherWeights {
+        /// The model.
+        model: String,
+        /// The file.
+        path: PathBuf,
+        /// Digest on the card.
+        expected: String,
+        /// Digest of the file's content.
+        found: String,
+    },
+    /// The version of a head's card carries the digest of other numbers.
+    #[error(
+        "the card of {model} has version {version}, which ends with the digest of the head's numbers, but those in '{}' have \
+         {found:.8}: card and weights are not of one fit; bring both from where it was made, or fit the head again",
+        path.display()
+    )]
+    OtherVersion {
+        /// The head.
+        model: String,
+        /// The file.
+        path: PathBuf,
+        /// The version on the card.
+        version: String,
         /// Digest of the file's content.
         found: String,
     },
@@ -58,7 +98,19 @@ pub enum EngineError {
         /// Its value.
         found: String,
         /// What the engine needs there.
-        needs: &'static str,
+        needs: Cow<'static, str>,
+    },
+    /// The engine is for models of another kind.
+    #[error("{model} is {kind}: {runs}; {}", engine.what_it_runs())]
+    WrongEngine {
+        /// The model.
+        model: String,
+        /// What it is.
+        kind: &'static str,
+        /// Which engine runs such a model.
+        runs: &'static str,
+        /// The engine that was chosen.
+        engine: EngineKind,
     },
     /// A head was opened as if it were a network.
     #[error("{model} is a head on {base}: open it together with that model")]
@@ -105,16 +157,35 @@ pub enum EngineError {
         /// Euclidean norm of the card's embedding.
         reference_norm: f64,
     },
-    /// The engine is not part of this build.
+    /// The card has no canary, or one of another length.
+    #[error("{}", canary_length(model, *found, *card))]
+    CanaryLength {
+        /// The model.
+        model: String,
+        /// Values of the embedding found.
+        found: usize,
+        /// Values on the card.
+        card: usize,
+    },
+    /// The weights tell no image from another.
     #[error(
-        "{model} ({}) needs an engine that this build leaves out: build with `--features {feature}`",
+        "with the weights in '{}' {model} gives {value} for every value of the embedding of its canary: they are no trained \
+         network's (all zeros, for instance), and tell no image from another",
         path.display()
     )]
+    Constant {
+        /// The model.
+        model: String,
+        /// The file.
+        path: PathBuf,
+        /// The value.
+        value: f32,
+    },
+    /// The engine is not part of this build.
+    #[error("{model} needs an engine that this build leaves out: build with `--features {feature}`")]
     NotBuilt {
         /// The model.
         model: String,
-        /// Its file.
-        path: PathBuf,
         /// The feature of the build that brings the engine.
         feature: &'static str,
     },
@@ -244,6 +315,29 @@ pub enum EngineError {
         /// The value.
         value: f32,
     },
+}
+
+/// How weights come to be there.
+fn fetch(model: &str, packaged: bool) -> String {
+    if packaged {
+        format!("`wellspring models pull {model}` fetches them")
+    } else {
+        format!("bring their file with `wellspring models pull {model} --from FILE`")
+    }
+}
+
+/// What is wrong with a canary's length.
+fn canary_length(model: &str, found: usize, card: usize) -> String {
+    let fix = "bring the card back as it was, or remove the model and add it again";
+    match card {
+        0 => format!(
+            "the card of {model} has an empty canary.embedding, so that nothing tells whether an engine gives the numbers of \
+             the card: {fix}"
+        ),
+        _ => format!(
+            "the card of {model} has {card} values in canary.embedding, but the network gives {found}: {fix}"
+        ),
+    }
 }
 
 /// A range in words: one number where it holds no other.

@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 
 use crate::architecture::{Architecture, HeadMap, HeadShape};
 use crate::batch::{Batch, Embeddings};
-use crate::card::{ChannelPolicy, ModelCard, Pooling};
+use crate::card::{ChannelPolicy, ModelCard, Pooling, as_written};
 use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::gpu::{DeviceBatch, SharedGpu};
@@ -252,7 +252,7 @@ impl HeadEngine {
     /// Puts the head of `card` on an opened base.
     pub(crate) fn new(
         card: &ModelCard,
-        weights: &Weights,
+        weights: &Weights<'_>,
         base: Box<dyn Engine>,
     ) -> Result<Self, EngineError> {
         let Fit {
@@ -354,7 +354,7 @@ pub(crate) fn check_base(card: &ModelCard, base: &ModelCard) -> Result<(), Engin
 }
 
 /// Refuses weights that carry other names of channels or classes than the card.
-pub(crate) fn check_names(card: &ModelCard, weights: &Weights) -> Result<(), EngineError> {
+pub(crate) fn check_names(card: &ModelCard, weights: &Weights<'_>) -> Result<(), EngineError> {
     let Some(shape) = shape(card) else {
         return Ok(());
     };
@@ -376,11 +376,11 @@ struct Fit<'a> {
 
 /// Refuses a base that the head was not fitted on, and a card that contradicts itself.
 fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineError> {
-    let refuse = |field, found: String, needs| EngineError::Card {
+    let refuse = |field, found: String, needs: &'static str| EngineError::Card {
         model: card.name.clone(),
         field,
         found,
-        needs,
+        needs: needs.into(),
     };
     let Some(head) = shape(card) else {
         return Err(refuse(
@@ -427,7 +427,7 @@ fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineErr
     let ChannelPolicy::Fitted { channels } = card.channel_policy else {
         return Err(refuse(
             "channel_policy",
-            format!("{:?}", card.channel_policy),
+            as_written(&card.channel_policy),
             "a head takes the channels it was fitted on: fitted",
         ));
     };
@@ -447,22 +447,22 @@ fn check<'a>(card: &'a ModelCard, base: &ModelCard) -> Result<Fit<'a>, EngineErr
         ));
     }
     if card.pooling != Pooling::Head {
-        return Err(refuse(
-            "pooling",
-            format!("{:?}", card.pooling),
-            "a head's is head",
-        ));
+        return Err(refuse("pooling", as_written(&card.pooling), "a head's is head"));
     }
     let width = match map {
         HeadMap::WhitenedFeatures { .. } => features,
         _ => map.directions(),
     };
     if card.embedding_width != width || width == 0 {
-        return Err(refuse(
-            "embedding_width",
-            card.embedding_width.to_string(),
-            "it is the number of components, of classes, or of the base's features",
-        ));
+        return Err(EngineError::Card {
+            model: card.name.clone(),
+            field: "embedding_width",
+            found: card.embedding_width.to_string(),
+            needs: format!(
+                "it is the number of components, of classes, or of the base's features, here {width}"
+            )
+            .into(),
+        });
     }
     Ok(Fit {
         shape: head,

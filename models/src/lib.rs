@@ -51,8 +51,8 @@ pub use card::{
 };
 pub use convert::{ConvertError, convert_checkpoint};
 pub use engine::{
-    Engine, EngineChoice, OnnxProvider, TorchDevice, complete, complete_head, file_digest, open, open_head,
-    verify, verify_head,
+    Engine, EngineChoice, EngineKind, OnnxProvider, TorchDevice, check_engine, complete, complete_bytes,
+    complete_head, complete_head_bytes, file_digest, open, open_head, verify, verify_head,
 };
 pub use error::EngineError;
 pub use gpu::{DeviceBatch, SharedGpu};

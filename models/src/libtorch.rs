@@ -123,7 +123,10 @@ impl LibtorchEngine {
         half: bool,
         threads: usize,
     ) -> Result<Self, EngineError> {
-        let refuse = |field, found: String, needs| BuildError::Card { field, found, needs }.of(card, path);
+        let refuse = |field, found: String, needs: &'static str| {
+            let needs = needs.into();
+            BuildError::Card { field, found, needs }.of(card, path)
+        };
         check_input(card).map_err(|error| error.of(card, path))?;
         if card.architecture != Architecture::Torchscript {
             return Err(refuse(

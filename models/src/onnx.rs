@@ -93,7 +93,10 @@ impl OnnxEngine {
         provider: OnnxProvider,
         threads: usize,
     ) -> Result<Self, EngineError> {
-        let refuse = |field, found: String, needs| BuildError::Card { field, found, needs }.of(card, path);
+        let refuse = |field, found: String, needs: &'static str| {
+            let needs = needs.into();
+            BuildError::Card { field, found, needs }.of(card, path)
+        };
         check_input(card).map_err(|error| error.of(card, path))?;
         let Architecture::Onnx(graph) = &card.architecture else {
             return Err(refuse(

@@ -1,9 +1,10 @@
 //! What is done to grey levels before the first layer, as the card's normalisation says, and the checks of a card that
 //! hold for every engine.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use crate::card::{EpsilonPlace, ModelCard, Normalisation};
+use crate::card::{EpsilonPlace, ModelCard, Normalisation, as_written};
 use crate::error::EngineError;
 use crate::weights::WeightsError;
 
@@ -14,7 +15,7 @@ pub(crate) enum BuildError {
     Card {
         field: &'static str,
         found: String,
-        needs: &'static str,
+        needs: Cow<'static, str>,
     },
     /// A tensor is missing or wrong.
     Weights(WeightsError),
@@ -152,9 +153,21 @@ impl Preparation {
     }
 }
 
+/// Refuses a number on the card that is not the network's.
+pub(crate) fn differs(field: &'static str, card: usize, network: usize) -> Result<(), BuildError> {
+    Err(BuildError::Card {
+        field,
+        found: card.to_string(),
+        needs: format!("the network has {network}").into(),
+    })
+}
+
 /// Refuses sizes and numbers that no network takes.
 pub(crate) fn check_input(card: &ModelCard) -> Result<(), BuildError> {
-    let refuse = |field, found: String, needs| Err(BuildError::Card { field, found, needs });
+    let refuse = |field, found: String, needs: &'static str| {
+        let needs = needs.into();
+        Err(BuildError::Card { field, found, needs })
+    };
     let input = &card.input;
     if !(8..=4096).contains(&input.height) || !(8..=4096).contains(&input.width) {
         let found = format!("{} x {}", input.height, input.width);
@@ -168,22 +181,42 @@ pub(crate) fn check_input(card: &ModelCard) -> Result<(), BuildError> {
         );
     }
     let positive = |v: f32| v.is_finite() && v > 0.0;
-    let sound = match &input.normalisation {
+    if !positive(input.scale) {
+        let found = input.scale.to_string();
+        return refuse("input.scale", found, "it must be finite and above 0");
+    }
+    match &input.normalisation {
         Normalisation::Fixed { mean, std } => {
-            let counts = [1, input.channels];
-            counts.contains(&mean.len())
-                && counts.contains(&std.len())
-                && mean.iter().all(|v| v.is_finite())
-                && std.iter().all(|&v| positive(v))
+            for (field, values) in [
+                ("input.normalisation.fixed.mean", mean),
+                ("input.normalisation.fixed.std", std),
+            ] {
+                if values.len() != 1 && values.len() != input.channels {
+                    let needs = format!(
+                        "it has one value for all channels, or {}, as many as input.channels",
+                        input.channels
+                    );
+                    let found = as_written(values);
+                    let needs = needs.into();
+                    return Err(BuildError::Card { field, found, needs });
+                }
+            }
+            if !mean.iter().all(|v| v.is_finite()) {
+                let found = as_written(mean);
+                return refuse("input.normalisation.fixed.mean", found, "it must be finite");
+            }
+            if !std.iter().all(|&v| positive(v)) {
+                let found = as_written(std);
+                let needs = "each must be finite and above 0";
+                return refuse("input.normalisation.fixed.std", found, needs);
+            }
         }
-        Normalisation::Image { epsilon, .. } => positive(*epsilon),
-    };
-    if !sound || !positive(input.scale) {
-        return refuse(
-            "input.scale and input.normalisation",
-            format!("{}, {:?}", input.scale, input.normalisation),
-            "scale, std and epsilon must be above 0, all finite, and mean and std one value or one per channel",
-        );
+        Normalisation::Image { epsilon, .. } if !positive(*epsilon) => {
+            let found = epsilon.to_string();
+            let needs = "it must be finite and above 0";
+            return refuse("input.normalisation.image.epsilon", found, needs);
+        }
+        Normalisation::Image { .. } => {}
     }
     Ok(())
 }

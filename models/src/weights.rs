@@ -4,16 +4,19 @@
 //! [`WeightsError`]. Nothing is allocated on the word of the header: the file is bounded before it is read, and a
 //! tensor is copied only once its bytes are known to be there.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::card::KeyRule;
+use crate::card::{KeyRule, ModelCard, WeightsSource};
 use crate::error::EngineError;
 
 /// The largest weights file accepted, bytes: far above any network here, far below what exhausts a machine.
@@ -42,10 +45,32 @@ pub enum WeightsError {
         bytes: usize,
     },
     /// A tensor the network needs is absent.
-    #[error("tensor {tensor} is missing")]
+    #[error("tensor {tensor} is missing{}", elsewhere(prefixes))]
     Missing {
         /// Its name.
         tensor: String,
+        /// What stands before it in names of the file.
+        prefixes: Vec<String>,
+    },
+    /// Tensors that the network has no use for.
+    #[error(
+        "the network of the card does not use {} of the file's tensors ({}): the file is of another network (more blocks, \
+         registers, a layer scale, another norm), whose card or template to choose; or else name on the card what may be left \
+         out, weights.ignore = [{}]",
+        tensors.len(), first(tensors), pattern(tensors)
+    )]
+    Unused {
+        /// Their names.
+        tensors: Vec<String>,
+    },
+    /// A rule of the card leads to no tensor.
+    #[error(
+        "no name that the network looks up comes to the rule for '{network}' in weights.keys of the card: correct the rule, \
+         put it before one that takes its names, or take it off the card"
+    )]
+    UnusedRule {
+        /// The name in the rule.
+        network: String,
     },
     /// A tensor has another shape than the network needs.
     #[error("tensor {tensor} has shape {found:?}, the network needs {expected:?} (0: any)")]
@@ -91,18 +116,74 @@ pub enum WeightsError {
     },
 }
 
-/// The bytes of a safetensors file whose header has been checked.
-pub(crate) struct Weights {
-    path: std::path::PathBuf,
-    bytes: Vec<u8>,
+/// Where else the file has a tensor that is missing, and how the card says so.
+fn elsewhere(prefixes: &[String]) -> String {
+    let Some(first) = prefixes.first() else {
+        return String::new();
+    };
+    format!(
+        ": names in the file begin with '{}', so say on the card \"keys\": [{{\"network\": \"*\", \"file\": [\"{first}*\"]}}] \
+         under weights",
+        prefixes.join("' or '")
+    )
 }
 
-impl Weights {
+/// Names that a message has room for.
+const NAMED: usize = 4;
+
+/// The first of many names.
+fn first(names: &[String]) -> String {
+    let more = if names.len() > NAMED { ", ..." } else { "" };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
+}
+
+/// A pattern that the first of several names fits.
+fn pattern(names: &[String]) -> String {
+    let name = names.first().map_or("", String::as_str);
+    match name.rsplit_once('.') {
+        Some((before, _)) => format!("\"{before}.*\""),
+        None => format!("\"{name}\""),
+    }
+}
+
+/// Batch norms count their training batches under this name; inference has no use for it.
+pub(crate) const TRAINING_COUNTER: &str = "num_batches_tracked";
+
+/// The bytes of a safetensors file whose header has been checked.
+pub(crate) struct Weights<'a> {
+    path: PathBuf,
+    bytes: Cow<'a, [u8]>,
+    used: Mutex<Used>,
+}
+
+/// What a network has looked up.
+#[derive(Debug, Default)]
+struct Used {
+    /// The file's names.
+    tensors: BTreeSet<String>,
+    /// Places of the rules that led there.
+    rules: BTreeSet<usize>,
+}
+
+/// A poisoned lock belongs to a thread whose panic is the one to report.
+fn lock(used: &Mutex<Used>) -> MutexGuard<'_, Used> {
+    used.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Weights<'a> {
     /// Reads and checks the file.
-    pub(crate) fn read(model: &str, path: &Path) -> Result<Self, EngineError> {
-        let bytes = read_file(model, path)?;
+    pub(crate) fn read(card: &ModelCard, path: &Path) -> Result<Weights<'static>, EngineError> {
+        Weights::checked(card, path, Cow::Owned(read_file(card, path)?))
+    }
+
+    /// Checks the bytes of the file at `path`.
+    pub(crate) fn of(card: &ModelCard, path: &Path, bytes: &'a [u8]) -> Result<Self, EngineError> {
+        Self::checked(card, path, Cow::Borrowed(bytes))
+    }
+
+    fn checked(card: &ModelCard, path: &Path, bytes: Cow<'a, [u8]>) -> Result<Self, EngineError> {
         let wrap = |source| EngineError::Weights {
-            model: model.to_owned(),
+            model: card.name.clone(),
             path: path.to_owned(),
             source,
         };
@@ -110,7 +191,33 @@ impl Weights {
         Ok(Self {
             path: path.to_owned(),
             bytes,
+            used: Mutex::default(),
         })
+    }
+
+    /// Refuses tensors that the network built from this file did not look up and that the card does not list, and rules of
+    /// the card that led nowhere: what is left over makes the file another network's.
+    pub(crate) fn check_used(&self, source: &WeightsSource) -> Result<(), WeightsError> {
+        let used = lock(&self.used);
+        let mut rules = source.keys.iter().enumerate();
+        if let Some((_, rule)) = rules.find(|(place, _)| !used.rules.contains(place)) {
+            return Err(WeightsError::UnusedRule {
+                network: rule.network.clone(),
+            });
+        }
+        let counter = |name: &str| name.rsplit('.').next() == Some(TRAINING_COUNTER);
+        let listed = |name: &str| source.ignore.iter().any(|p| wildcard(p, name).is_some());
+        let mut tensors: Vec<String> = parse(&self.bytes)?
+            .names()
+            .into_iter()
+            .filter(|&name| !used.tensors.contains(name) && !counter(name) && !listed(name))
+            .map(ToOwned::to_owned)
+            .collect();
+        if tensors.is_empty() {
+            return Ok(());
+        }
+        tensors.sort_unstable();
+        Err(WeightsError::Unused { tensors })
     }
 
     /// The content digest; see [`content_digest`].
@@ -120,10 +227,11 @@ impl Weights {
     }
 
     /// The tensors by the network's names, which `rules` lead to the file's.
-    pub(crate) fn tensors<'a>(&'a self, rules: &'a [KeyRule]) -> Result<Tensors<'a>, WeightsError> {
+    pub(crate) fn tensors<'t>(&'t self, rules: &'t [KeyRule]) -> Result<Tensors<'t>, WeightsError> {
         Ok(Tensors {
             file: parse(&self.bytes)?,
             rules,
+            used: &self.used,
         })
     }
 
@@ -134,17 +242,18 @@ impl Weights {
 }
 
 /// Reads a model's file, if it is not too large.
-pub(crate) fn read_file(model: &str, path: &Path) -> Result<Vec<u8>, EngineError> {
+pub(crate) fn read_file(card: &ModelCard, path: &Path) -> Result<Vec<u8>, EngineError> {
     let unreadable = |source| EngineError::Unreadable {
-        model: model.to_owned(),
+        model: card.name.clone(),
         path: path.to_owned(),
+        packaged: card.weights.package.is_some(),
         source,
     };
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     if length > MAX_FILE_BYTES {
         return Err(EngineError::Weights {
-            model: model.to_owned(),
+            model: card.name.clone(),
             path: path.to_owned(),
             source: WeightsError::TooLarge {
                 bytes: length,
@@ -169,32 +278,51 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) struct Tensors<'a> {
     file: SafeTensors<'a>,
     rules: &'a [KeyRule],
+    used: &'a Mutex<Used>,
 }
 
 impl Tensors<'_> {
     /// The names under which the file keeps `tensor`.
     fn stored(&self, tensor: &str) -> Vec<String> {
-        let fit = |rule: &KeyRule| {
+        let fit = |(place, rule): (usize, &KeyRule)| {
             let any = wildcard(&rule.network, tensor)?;
+            lock(self.used).rules.insert(place);
             Some(rule.file.iter().map(|name| name.replacen('*', any, 1)).collect())
         };
         self.rules
             .iter()
+            .enumerate()
             .find_map(fit)
             .unwrap_or_else(|| vec![tensor.to_owned()])
     }
 
     fn view(&self, stored: &str) -> Result<TensorView<'_>, WeightsError> {
-        self.file.tensor(stored).map_err(|_| WeightsError::Missing {
-            tensor: stored.to_owned(),
-        })
+        let Ok(view) = self.file.tensor(stored) else {
+            let mut prefixes: Vec<String> = self
+                .file
+                .names()
+                .into_iter()
+                .filter_map(|name| name.strip_suffix(stored))
+                .filter(|prefix| prefix.ends_with('.'))
+                .map(ToOwned::to_owned)
+                .collect();
+            prefixes.sort_unstable();
+            prefixes.truncate(NAMED);
+            return Err(WeightsError::Missing {
+                tensor: stored.to_owned(),
+                prefixes,
+            });
+        };
+        lock(self.used).tensors.insert(stored.to_owned());
+        Ok(view)
     }
 
     /// The words that `tensor` holds as a JSON list, byte by byte; none where there is no such tensor.
     pub(crate) fn words(&self, tensor: &str) -> Result<Vec<String>, WeightsError> {
-        let Ok(view) = self.file.tensor(tensor) else {
+        if self.file.tensor(tensor).is_err() {
             return Ok(Vec::new());
-        };
+        }
+        let view = self.view(tensor)?;
         if view.dtype() != Dtype::U8 {
             return Err(WeightsError::WrongType {
                 tensor: tensor.to_owned(),
@@ -443,6 +571,7 @@ mod tests {
         let tensors = Tensors {
             file: parse(&bytes).unwrap(),
             rules: &rules,
+            used: &Mutex::default(),
         };
         assert_eq!(
             tensors.f32("blocks.3.qkv", &[3, 2]).unwrap(),
@@ -454,7 +583,7 @@ mod tests {
         assert!(matches!(wrong, WeightsError::WrongShape { .. }), "{wrong}");
         let missing = tensors.f32("blocks.4.qkv", &[3, 2]).unwrap_err();
         assert!(
-            matches!(&missing, WeightsError::Missing { tensor } if tensor == "layer.4.q"),
+            matches!(&missing, WeightsError::Missing { tensor, .. } if tensor == "layer.4.q"),
             "{missing}"
         );
         assert_eq!(tensors.f32("layer.3.q", &[1, 2]).unwrap(), [1.0, 2.0]);

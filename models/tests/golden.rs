@@ -16,7 +16,7 @@ use common::compare;
 use safetensors::SafeTensors;
 use wellspring_models::{
     Architecture, Batch, ChannelPolicy, Engine, EngineChoice, EngineError, MlpActivation, MlpBias, ModelCard,
-    Pooling, VitBlock, VitShape, complete, convert_checkpoint, open,
+    Pooling, VitBlock, VitShape, complete, convert_checkpoint, open, verify,
 };
 
 /// Largest difference from PyTorch relative to the largest value of the embedding: both round in f32, over sums of up to
@@ -325,12 +325,179 @@ fn a_card_that_contradicts_its_transformer_is_refused_by_field() {
 #[test]
 fn a_card_is_completed_from_its_weights() {
     let golden = Golden::small("dinov2-registers");
-    let mut draft = golden.card.clone();
-    draft.weights.content_sha256.clear();
-    draft.canary.embedding.clear();
-    let completed = complete(draft, &golden.weights, EngineChoice::Native).unwrap();
+    let completed = complete(draft(&golden), &golden.weights, EngineChoice::Native).unwrap();
     assert_eq!(completed.weights, golden.card.weights);
     let (cosine, _) = compare(&completed.canary.embedding, &golden.card.canary.embedding);
     assert!(cosine > COSINE, "{cosine}");
     assert!(open(&completed, &golden.weights, EngineChoice::Auto, 1).is_ok());
+}
+
+/// The card of a golden as a user writes it: nothing filled in.
+fn draft(golden: &Golden) -> ModelCard {
+    let mut draft = golden.card.clone();
+    draft.weights.content_sha256.clear();
+    draft.canary.embedding.clear();
+    draft
+}
+
+fn vit(card: &mut ModelCard) -> &mut VitShape {
+    match &mut card.architecture {
+        Architecture::Vit(shape) => shape,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A golden's tensors under other names or with other values: type, shape and bytes, by name.
+type Tensors = std::collections::BTreeMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>;
+
+fn changed(golden: &Golden, change: impl FnOnce(&mut Tensors)) -> tempfile::NamedTempFile {
+    let bytes = std::fs::read(&golden.weights).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let of = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let tensor = (view.dtype(), view.shape().to_vec(), view.data().to_vec());
+        (name.to_owned(), tensor)
+    };
+    let mut tensors: Tensors = file.iter().map(of).collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap();
+        (name.as_str(), view)
+    });
+    let to = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(to.path(), safetensors::serialize(views, None).unwrap()).unwrap();
+    to
+}
+
+#[test]
+fn tensors_that_the_network_leaves_over_are_refused_by_name_when_it_is_added() {
+    type Change = fn(&mut ModelCard);
+    let left_over: [(&str, &str, Change); 3] = [
+        ("timm", "blocks.1.attn.proj.bias", |card| vit(card).depth = 1),
+        ("dinov2-registers", "register_tokens", |card| {
+            vit(card).registers = 0;
+            card.weights.keys.clear();
+        }),
+        ("dinov2-registers", "blocks.0.ls1.gamma", |card| {
+            vit(card).layer_scale = false
+        }),
+    ];
+    for (name, tensor, change) in left_over {
+        let golden = Golden::small(name);
+        let mut card = draft(&golden);
+        change(&mut card);
+        let text = complete(card, &golden.weights, EngineChoice::Native)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(tensor) && text.contains("weights.ignore"), "{text}");
+        assert!(text.contains(&golden.weights.display().to_string()), "{text}");
+    }
+    // What the card lists may be there, whatever it holds; what is listed and used is used.
+    let golden = Golden::small("timm");
+    let with_head = changed(&golden, |tensors| {
+        let nan = f32::NAN.to_le_bytes().to_vec();
+        let nan = (safetensors::Dtype::F32, vec![1], nan);
+        tensors.insert("head.weight".to_owned(), nan.clone());
+        tensors.insert("blocks.0.num_batches_tracked".to_owned(), nan);
+    });
+    let error = complete(draft(&golden), with_head.path(), EngineChoice::Native).unwrap_err();
+    assert!(error.to_string().contains("does not use 1 of"), "{error}");
+    let mut card = draft(&golden);
+    card.weights.ignore = vec!["head.*".to_owned(), "blocks.*".to_owned()];
+    let card = complete(card, with_head.path(), EngineChoice::Native).unwrap();
+    assert_eq!(card.canary.embedding.len(), golden.card.canary.embedding.len());
+    let (cosine, _) = compare(&card.canary.embedding, &golden.card.canary.embedding);
+    assert!(cosine > COSINE, "{cosine}");
+}
+
+#[test]
+fn a_rule_that_leads_nowhere_is_refused() {
+    let golden = Golden::small("dinov2-registers");
+    let mut card = draft(&golden);
+    card.weights.keys.push(wellspring_models::KeyRule {
+        network: "cls_tokens".to_owned(),
+        file: vec!["cls".to_owned()],
+    });
+    let error = complete(card, &golden.weights, EngineChoice::Native).unwrap_err();
+    assert!(error.to_string().contains("the rule for 'cls_tokens'"), "{error}");
+}
+
+#[test]
+fn names_under_a_prefix_are_told_with_the_rule_that_finds_them() {
+    let golden = Golden::small("timm");
+    let wrapped = changed(&golden, |tensors| {
+        *tensors = std::mem::take(tensors)
+            .into_iter()
+            .map(|(name, tensor)| (format!("backbone.{name}"), tensor))
+            .collect();
+    });
+    let mut card = draft(&golden);
+    let text = complete(card.clone(), wrapped.path(), EngineChoice::Native)
+        .unwrap_err()
+        .to_string();
+    let rule = r#""keys": [{"network": "*", "file": ["backbone.*"]}]"#;
+    assert!(text.contains(rule), "{text}");
+    card.weights.keys = vec![wellspring_models::KeyRule {
+        network: "*".to_owned(),
+        file: vec!["backbone.*".to_owned()],
+    }];
+    complete(card, wrapped.path(), EngineChoice::Native).unwrap();
+}
+
+#[test]
+fn what_a_card_says_already_must_be_what_is_found() {
+    let golden = Golden::small("timm");
+    let complete = |change: &dyn Fn(&mut ModelCard)| {
+        let mut card = golden.card.clone();
+        change(&mut card);
+        complete(card, &golden.weights, EngineChoice::Native)
+    };
+    // It stays as it is, also where rounding is another.
+    assert_eq!(complete(&|_| {}).unwrap(), golden.card);
+    let text = complete(&|card| card.weights.content_sha256 = "ab".repeat(32))
+        .unwrap_err()
+        .to_string();
+    let own = &golden.card.weights.content_sha256;
+    assert!(
+        text.contains(own.as_str()) && text.contains(&"ab".repeat(32)) && text.contains("timm.safetensors"),
+        "{text}"
+    );
+    for digest in [own.to_uppercase(), own[..12].to_owned(), "g".repeat(64)] {
+        let error = complete(&|card| card.weights.content_sha256.clone_from(&digest)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                EngineError::Card {
+                    field: "weights.content_sha256",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    let error = complete(&|card| card.canary.embedding.truncate(3)).unwrap_err();
+    assert!(
+        error.to_string().contains("has 3 values") && error.to_string().contains("gives 24"),
+        "{error}"
+    );
+    let error = complete(&|card| card.canary.embedding.iter_mut().for_each(|v| *v *= 1.01)).unwrap_err();
+    assert!(matches!(error, EngineError::Canary { .. }), "{error}");
+    let error = complete(&|card| card.version = " ".to_owned()).unwrap_err();
+    assert!(
+        matches!(error, EngineError::Card { field: "version", .. }),
+        "{error}"
+    );
+    let mut kept = golden.card.clone();
+    kept.canary.embedding.clear();
+    let error = verify(&kept, &golden.weights).unwrap_err();
+    assert!(error.to_string().contains("empty canary.embedding"), "{error}");
+}
+
+#[test]
+fn weights_of_zeros_are_refused() {
+    let golden = Golden::small("timm");
+    let zeros = changed(&golden, |tensors| {
+        tensors.values_mut().for_each(|(_, _, data)| data.fill(0));
+    });
+    let error = complete(draft(&golden), zeros.path(), EngineChoice::Native).unwrap_err();
+    assert!(matches!(error, EngineError::Constant { .. }), "{error}");
 }

@@ -149,6 +149,8 @@ fn head(network: &Network, map: HeadMap) -> Head {
     let mut draft = base.clone();
     draft.name = "head".to_owned();
     draft.weights.keys.clear();
+    draft.weights.content_sha256.clear();
+    draft.canary.embedding.clear();
     draft.channel_policy = ChannelPolicy::Fitted { channels: CHANNELS };
     draft.pooling = Pooling::Head;
     draft.embedding_width = width;
@@ -307,6 +309,24 @@ fn shape(card: &mut ModelCard) -> &mut HeadShape {
         Architecture::Head(shape) => shape,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_version_that_carries_the_digest_of_other_numbers_is_refused() {
+    let (network, map) = heads().remove(0);
+    let head = head(&network, map);
+    let complete = |version: String| {
+        let mut card = head.card.clone();
+        card.version = version;
+        complete_head(card, &head.weights, network.base(), EngineChoice::Native)
+    };
+    complete(format!("1-{:.8}", head.card.weights.content_sha256)).unwrap();
+    complete("2".to_owned()).unwrap();
+    let error = complete("1-00000000".to_owned()).unwrap_err();
+    assert!(
+        matches!(&error, EngineError::OtherVersion { .. }) && error.to_string().contains("1-00000000"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wellspring_kernels::{Device, DeviceTensor, Tensor};
-use wellspring_models::{Batch, DeviceBatch, Embeddings, Engine, EngineChoice, EngineError};
+use wellspring_models::{Batch, DeviceBatch, Embeddings, Engine, EngineChoice, EngineError, EngineKind};
 use wellspring_workloads::screen;
 
 use crate::error::{FailureClass, Stage, StageError, chain};
@@ -93,6 +93,17 @@ pub fn open_engine(
     )?;
     tracing::info!(model = %card.name, device = engine.device(), "engine ready");
     Ok(engine)
+}
+
+/// The engine that a word in a screen file stands for.
+pub fn engine_kind(word: screen::EngineChoice) -> EngineKind {
+    match word {
+        screen::EngineChoice::Auto => EngineKind::Auto,
+        screen::EngineChoice::Native => EngineKind::Native,
+        screen::EngineChoice::Wgpu => EngineKind::Wgpu,
+        screen::EngineChoice::Onnx => EngineKind::Onnx,
+        screen::EngineChoice::Libtorch => EngineKind::Libtorch,
+    }
 }
 
 /// A network and what is to open it.

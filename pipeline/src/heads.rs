@@ -335,6 +335,7 @@ pub fn fit(
         content_sha256,
         package: None,
         keys: Vec::new(),
+        ignore: Vec::new(),
     };
     card.channel_policy = ChannelPolicy::Fitted {
         channels: request.channels,

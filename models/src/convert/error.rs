@@ -42,7 +42,8 @@ pub enum ConvertError {
     },
     /// A name from a module that state dictionaries do not need.
     #[error(
-        "byte {offset}: the pickle asks for {name}, which is not part of a state dictionary; it is not loaded"
+        "byte {offset}: the pickle asks for {name}, which is not part of a state dictionary; it is not loaded. Where a \
+         whole module was saved, save its state dictionary: torch.save(model.state_dict(), FILE)"
     )]
     Global {
         /// Where.

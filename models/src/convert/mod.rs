@@ -21,6 +21,7 @@ use safetensors::tensor::TensorView;
 pub use self::error::{ConvertError, TensorFault};
 use self::pickle::Reader;
 use self::value::{Element, Tensor, Value};
+use crate::weights::TRAINING_COUNTER;
 
 /// The magic number of legacy checkpoints, 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -32,8 +33,8 @@ const PROTOCOL: i64 = 1001;
 /// weights, and a checkpoint that names one storage a million times cannot fill the memory.
 const MAX_GROWTH: u64 = 2;
 
-/// Batch norms count their training batches under this name; inference has no use for it, and it is left out.
-const TRAINING_COUNTER: &str = "num_batches_tracked";
+/// What wrappers of PyTorch put before every name: `DataParallel` and its like, and `torch.compile`.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
 /// Dictionaries within dictionaries: a checkpoint keeps its state dictionary one or two deep.
 const MAX_NESTING: usize = 8;
@@ -41,7 +42,7 @@ const MAX_NESTING: usize = 8;
 /// Converts a PyTorch checkpoint to safetensors: the same names, shapes and values, each tensor row-major, without the
 /// training counters (`num_batches_tracked`). Where all tensors lie in one dictionary within the checkpoint's (`state_dict`,
 /// `model`), they have the names they have there; where they lie in several, the names on the way to them are joined by
-/// dots. What is no tensor beside such dictionaries (an epoch, a learning rate) is left out.
+/// dots. `module.` and `_orig_mod.`, which wrappers put before all names, are taken off. What is no tensor beside such dictionaries (an epoch, a learning rate) is left out.
 ///
 /// # Errors
 /// [`ConvertError`] for anything but a whole, well-formed checkpoint of dictionaries of tensors.
@@ -199,7 +200,18 @@ fn tensors(reader: &mut Reader<'_>) -> Result<Vec<(String, Tensor)>, ConvertErro
             name.drain(..prefix);
         }
     }
+    while let Some(wrapper) = wrapper(&described) {
+        for (name, _) in &mut described {
+            name.drain(..wrapper.len());
+        }
+    }
     Ok(described)
+}
+
+/// The wrapper's word that all names begin with, if there is one.
+fn wrapper(described: &[(String, Tensor)]) -> Option<&'static str> {
+    let all = |word: &&str| described.iter().all(|(name, _)| name.starts_with(word));
+    WRAPPERS.into_iter().find(all).filter(|_| !described.is_empty())
 }
 
 /// Checks that a storage that several tensors use is the same for all. Returns the type and size of each.

@@ -448,3 +448,24 @@ proptest! {
         let _ = convert_checkpoint(&bytes);
     }
 }
+
+#[test]
+fn what_wrappers_put_before_all_names_is_taken_off() {
+    let names = |of: [&str; 2]| {
+        let mut p = Pickle::default();
+        p.op(b"\x80\x02}(").text("state_dict").op(b"}(");
+        for name in of {
+            p.text(name).tensor("FloatStorage", "0", 1, 0, &[1], &[1]);
+        }
+        p.op(b"u").text("epoch").op(b"K\x03u.");
+        let described = tensors(&mut Reader::new(&p.0, 0)).unwrap();
+        described.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(["module.a.w", "module.b.w"]), ["a.w", "b.w"]);
+    assert_eq!(
+        names(["module._orig_mod.a.w", "module._orig_mod.b.w"]),
+        ["a.w", "b.w"]
+    );
+    // A part of a network that is called so is no wrapper.
+    assert_eq!(names(["module.a.w", "b.w"]), ["module.a.w", "b.w"]);
+}

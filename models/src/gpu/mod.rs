@@ -73,7 +73,7 @@ impl WgpuEngine {
     /// Builds the network of `card` and brings it to the adapter that `word` means.
     pub(crate) fn new(
         card: &ModelCard,
-        weights: &Weights,
+        weights: &Weights<'_>,
         word: &str,
         half: bool,
     ) -> Result<Self, EngineError> {
@@ -84,7 +84,7 @@ impl WgpuEngine {
     /// The same on a device that is somebody else's too.
     pub(crate) fn sharing(
         card: &ModelCard,
-        weights: &Weights,
+        weights: &Weights<'_>,
         shared: SharedGpu,
         half: bool,
     ) -> Result<Self, EngineError> {
@@ -94,7 +94,7 @@ impl WgpuEngine {
     }
 
     /// The same on an open device.
-    fn on(mut gpu: Gpu, card: &ModelCard, weights: &Weights) -> Result<Self, EngineError> {
+    fn on(mut gpu: Gpu, card: &ModelCard, weights: &Weights<'_>) -> Result<Self, EngineError> {
         let wrap = |error: BuildError| error.of(card, weights.path());
         check(card).map_err(wrap)?;
         let tensors = weights
@@ -163,7 +163,9 @@ fn check(card: &ModelCard) -> Result<(), BuildError> {
             return Err(BuildError::Card {
                 field: "architecture",
                 found: format!("heads of {head} channels, mlp_width {}", shape.mlp_width),
-                needs: "the wgpu engine takes multiples of 4, and heads of up to 256; choose the native engine",
+                needs:
+                    "the wgpu engine takes multiples of 4, and heads of up to 256; choose the native engine"
+                        .into(),
             });
         }
     }

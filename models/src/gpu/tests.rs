@@ -13,11 +13,11 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::weights::Weights;
 
-fn golden(name: &str) -> (ModelCard, Weights, Batch, Vec<f32>) {
+fn golden(name: &str) -> (ModelCard, Weights<'static>, Batch, Vec<f32>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let text = std::fs::read(folder.join(format!("{name}.json"))).unwrap();
     let card: ModelCard = serde_json::from_slice(&text).unwrap();
-    let weights = Weights::read(name, &folder.join(format!("{name}.safetensors"))).unwrap();
+    let weights = Weights::read(&card, &folder.join(format!("{name}.safetensors"))).unwrap();
     let case = std::fs::read(folder.join(format!("{name}.case.safetensors"))).unwrap();
     let case = SafeTensors::deserialize(&case).unwrap();
     let (input, output) = (case.tensor("input").unwrap(), case.tensor("output").unwrap());

@@ -50,7 +50,7 @@ pub(crate) struct NativeEngine {
 
 impl NativeEngine {
     /// Builds the network of `card` with the best instructions of this processor.
-    pub(crate) fn new(card: &ModelCard, weights: &Weights, threads: usize) -> Result<Self, EngineError> {
+    pub(crate) fn new(card: &ModelCard, weights: &Weights<'_>, threads: usize) -> Result<Self, EngineError> {
         let wrap = |error: BuildError| error.of(card, weights.path());
         let tensors = weights
             .tensors(&card.weights.keys)

@@ -239,7 +239,7 @@ fn small() -> Sizes {
 }
 
 /// Random weights of `sizes` as a safetensors file.
-fn weights_of(sizes: &Sizes) -> Weights {
+fn weights_of(sizes: &Sizes) -> Weights<'static> {
     let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
     let mut next = random(99);
     let mut add = |name: String, shape: Vec<usize>, centre: f32, spread: f32| {
@@ -277,7 +277,7 @@ fn weights_of(sizes: &Sizes) -> Weights {
         .map(|(k, (shape, data))| (k, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), safetensors::serialize(views, None).unwrap()).unwrap();
-    Weights::read("small", file.path()).unwrap()
+    Weights::read(&crate::cards()[0], file.path()).unwrap()
 }
 
 #[test]

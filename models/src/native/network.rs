@@ -5,8 +5,8 @@ use super::graph::{Graph, Scratch};
 use super::isa::Isa;
 use super::vit::{Vit, VitScratch};
 use crate::architecture::Architecture;
-use crate::card::{ChannelPolicy, ModelCard, Normalisation, Padding, Pooling};
-use crate::prepare::{BuildError, Preparation, check_input};
+use crate::card::{ChannelPolicy, ModelCard, Normalisation, Padding, Pooling, as_written};
+use crate::prepare::{BuildError, Preparation, check_input, differs};
 use crate::weights::Tensors;
 
 /// A network ready to run.
@@ -47,7 +47,7 @@ impl Network {
                 Err(BuildError::Card {
                     field: "architecture",
                     found: "a file of another framework".to_owned(),
-                    needs: "the native engine runs only networks it knows: open this one with the engine of its format",
+                    needs: "the native engine runs only networks it knows: open this one with the engine of its format".into(),
                 })
             }
         }
@@ -85,10 +85,13 @@ impl Network {
 
 /// Refuses a card that asks for what the convolutional networks do not do.
 fn check_convolutional(card: &ModelCard, sizes: &Sizes) -> Result<(), BuildError> {
-    let refuse = |field, found: String, needs| Err(BuildError::Card { field, found, needs });
+    let refuse = |field, found: String, needs: &'static str| {
+        let needs = needs.into();
+        Err(BuildError::Card { field, found, needs })
+    };
     let input = &card.input;
     if card.channel_policy != ChannelPolicy::ReplicateAndConcatenate {
-        let found = format!("{:?}", card.channel_policy);
+        let found = as_written(&card.channel_policy);
         return refuse(
             "channel_policy",
             found,
@@ -98,14 +101,14 @@ fn check_convolutional(card: &ModelCard, sizes: &Sizes) -> Result<(), BuildError
     if card.pooling != Pooling::GlobalMean {
         return refuse(
             "pooling",
-            format!("{:?}", card.pooling),
-            "this network has no tokens",
+            as_written(&card.pooling),
+            "this network has no tokens: global-mean",
         );
     }
     if input.padding != Padding::TfSame {
         return refuse(
             "input.padding",
-            format!("{:?}", input.padding),
+            as_written(&input.padding),
             "this network was trained with tf-same",
         );
     }
@@ -113,7 +116,7 @@ fn check_convolutional(card: &ModelCard, sizes: &Sizes) -> Result<(), BuildError
     if let Normalisation::Fixed { mean, std } = &input.normalisation
         && (mean.len() > 1 || std.len() > 1)
     {
-        let found = format!("{:?}", input.normalisation);
+        let found = as_written(&input.normalisation);
         return refuse(
             "input.normalisation",
             found,
@@ -121,18 +124,10 @@ fn check_convolutional(card: &ModelCard, sizes: &Sizes) -> Result<(), BuildError
         );
     }
     if input.channels != sizes.image_channels {
-        return refuse(
-            "input.channels",
-            input.channels.to_string(),
-            "the network has another number of inputs",
-        );
+        return differs("input.channels", input.channels, sizes.image_channels);
     }
     if card.embedding_width != sizes.head {
-        return refuse(
-            "embedding_width",
-            card.embedding_width.to_string(),
-            "the network has another width",
-        );
+        return differs("embedding_width", card.embedding_width, sizes.head);
     }
     if !(32..=1024).contains(&input.height) || !(32..=1024).contains(&input.width) {
         let found = format!("{} x {}", input.height, input.width);

@@ -7,17 +7,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use wellspring::embed::engine_kind;
 use wellspring::error::chain;
+use wellspring::model_cards;
+use wellspring::model_store::weights_path;
 use wellspring::plan::{Failure, MapCache, PlateSource, list_screen, plan_plate, read_plate_map, try_field};
 use wellspring::preprocess::check_fit;
 use wellspring::runs::{Run, RunError, run_id};
 use wellspring::shading::ShadingCache;
 use wellspring::store::ImageStore;
+use wellspring_models::check_engine;
 use wellspring_workloads::layout::PlateFiles;
 use wellspring_workloads::plate_map::PlateMap;
 use wellspring_workloads::screen::{Screen, place_of};
 use wellspring_workloads::words::Barcode;
 
+use super::models::WeightsState;
 use super::{common, say};
 
 #[derive(Debug, clap::Args)]
@@ -157,9 +162,9 @@ impl Checked {
             ..Self::default()
         };
         let mut run = None;
+        let folder = wellspring::model_store::models_folder()?;
         if screen.is_of_profiles() {
-            let folder = wellspring::model_store::models_folder()?;
-            if let Err(error) = wellspring::model_cards::find(&folder, &screen.model.name) {
+            if let Err(error) = model_cards::find(&folder, &screen.model.name) {
                 checked.problem(Problem::text("model", format!("model.name: {}", chain(&error))));
             }
         } else {
@@ -171,6 +176,7 @@ impl Checked {
                     checked.problem(Problem::text("model", format!("model.name: {}", chain(&error))));
                 }
             }
+            checked.look_at_networks(&screen, &folder);
         }
         if args.images || !args.plates.is_empty() {
             match ImageStore::open(&screen.images.store) {
@@ -217,6 +223,40 @@ impl Checked {
     fn problem(&mut self, problem: Problem) {
         if !self.problems.iter().any(|known| known.message == problem.message) {
             self.problems.push(problem);
+        }
+    }
+
+    /// What the cards of the networks tell of whether these run here. Weights may be where the screen is worked on, so that
+    /// absent ones are no problem.
+    fn look_at_networks(&mut self, screen: &Screen, folder: &Path) {
+        for (index, network) in screen.all_networks().enumerate() {
+            // A model that is not known was told with the rest of the file.
+            let Ok(card) = model_cards::find(folder, &network.model) else {
+                continue;
+            };
+            let base = match model_cards::base_of(folder, &card) {
+                Ok(base) => base,
+                Err(error) => {
+                    let text = format!("{}: {}", place(index, &network.name, "name"), chain(&error));
+                    self.problem(Problem::text("model", text));
+                    continue;
+                }
+            };
+            let runs = base.as_deref().unwrap_or(&card);
+            if let Err(error) = check_engine(&runs.name, &runs.architecture, engine_kind(network.engine)) {
+                let place = place(index, &network.name, "engine");
+                let text = format!("{place} = \"{}\": {}", network.engine.word(), chain(&error));
+                self.problem(Problem::text("model", text));
+            }
+            for card in base.iter().chain([&card]) {
+                if !weights_path(folder, card).exists() {
+                    let said = WeightsState::Absent.describe(card, folder);
+                    let remark = format!("{}: {said}", card.name);
+                    if !self.remarks.contains(&remark) {
+                        self.remarks.push(remark);
+                    }
+                }
+            }
         }
     }
 
@@ -378,6 +418,15 @@ impl Checked {
             "remarks": self.remarks,
             "problems": problems,
         })
+    }
+}
+
+/// Where a screen file says something of a network.
+fn place(index: usize, name: &str, key: &str) -> String {
+    match (index, key) {
+        (0, _) => format!("model.{key}"),
+        (_, "name") => format!("steps, the one called '{name}', model"),
+        _ => format!("steps, the one called '{name}', {key}"),
     }
 }
 

@@ -247,7 +247,7 @@ pub(crate) struct ComputeArgs {
     /// Default: the screen's.
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Engine of the network: auto, native, wgpu, onnx or libtorch. Default: the screen's.
+    /// Engine of all networks, those of [[steps]] too: auto, native, wgpu, onnx or libtorch. Default: the screen's, for each.
     #[arg(long, value_parser = parse_engine)]
     pub(crate) engine: Option<screen::EngineChoice>,
     /// Folder of the networks' weights. Default: the user's cache folder.
@@ -281,7 +281,8 @@ pub(crate) struct RuntimeArgs {
     /// Compute in 16-bit floats in libtorch, on a GPU.
     #[arg(long)]
     torch_half: bool,
-    /// Multiply matrices in 16-bit floats in the wgpu engine, on an adapter that has them in shaders.
+    /// Multiply matrices in 16-bit floats in the wgpu engine, on an adapter that has them in shaders. Embeddings are then off by
+    /// about 0.5 %.
     #[arg(long)]
     wgpu_half: bool,
 }

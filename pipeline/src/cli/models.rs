@@ -43,7 +43,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Fetch a network's weights, check and keep them. Works offline afterwards.
+    /// Fetch a network's weights, check and keep them; damaged ones are replaced. Works offline afterwards.
     Pull {
         /// The network's name.
         name: String,
@@ -59,12 +59,17 @@ enum Action {
     /// Add a network of your own: a PyTorch checkpoint, a TorchScript module, a safetensors or an ONNX file,
     /// with a card.
     ///
-    /// The card's digest and the embedding of its canary are filled in; afterwards the network is known like any other.
+    /// Where the card has no digest and no embedding of its canary, they are filled in; where it has, they must be those of
+    /// FILE. The digest (content_sha256) is that of the tensors' names, types, shapes and values as a safetensors file has
+    /// them, so that it is the same for a checkpoint and for what was made of it; of an ONNX file or a TorchScript module it is
+    /// the SHA-256 of FILE. The canary must agree as closely as when a network opens (cosine 0.9999, norm 0.1 %). Tensors that
+    /// the card's network does not use are an error unless weights.ignore of the card lists them. Afterwards the network is
+    /// known like any other.
     Add(AddArgs),
     /// Fit a head on the control wells of a run or of tables: a whitening, or a linear probe. It becomes a model of its
     /// own, which embeds with the network that made the features.
     FitHead(Box<fit_head::Args>),
-    /// Remove a network that was added, or the weights of another.
+    /// Remove a network that was added, or the weights of another; heads on it are named.
     Remove {
         /// The network's name.
         name: String,
@@ -74,19 +79,16 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("described").required(true).args(["template", "card"])))]
 struct AddArgs {
     /// The weights: a PyTorch checkpoint, a TorchScript module, a safetensors or an ONNX file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The built-in card of a published network to start from; `models list` names them.
-    #[arg(
-        long,
-        value_name = "NAME",
-        required_unless_present = "card",
-        conflicts_with = "card"
-    )]
+    #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// A card of your own (JSON, as `models add` writes them); `content_sha256` and the canary's `embedding` may be empty.
+    /// A card of your own (JSON, as `models add` writes them; models/cards/README.md has every field); `content_sha256` and
+    /// the canary's `embedding` may be empty.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
     /// What to call it. Default: as the card does.
@@ -133,7 +135,15 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Action::Add(add) => self::add(&folder, add),
         Action::FitHead(args) => fit_head::execute(&folder, &args),
         Action::Remove { name } => {
+            let heads = model_cards::heads_on(&folder, &name)?;
             let gone = model_cards::remove(&folder, &name)?;
+            if !gone.is_empty() && !heads.is_empty() {
+                say::note(format!(
+                    "note: {} stand{} on {name} and cannot be used without it",
+                    heads.join(", "),
+                    if heads.len() == 1 { "s" } else { "" }
+                ));
+            }
             if gone.is_empty() {
                 say::line(format!("{name} has no files on this machine"));
             }
@@ -313,6 +323,13 @@ impl<'a> States<'a> {
             (Err(CardsError::Engine(error @ EngineError::OtherBase { .. })), _) => {
                 WeightsState::NoBase(chain(&error))
             }
+            // What helps is said for the state as a whole.
+            (Err(CardsError::Engine(EngineError::WrongDigest { expected, found, .. })), _) => {
+                WeightsState::Damaged(format!(
+                    "the content digest of '{}' is {found}, the card says {expected}",
+                    path.display()
+                ))
+            }
             (Err(error), _) => WeightsState::Damaged(chain(&error)),
             (Ok(()), None) => WeightsState::Verified,
             (Ok(()), Some(base)) => match self.of(&base) {
@@ -368,8 +385,7 @@ impl WeightsState {
                 }
             ),
             Self::Damaged(problem) => format!(
-                "weights are not usable: {problem}; delete '{}' and run `wellspring models pull {name}`",
-                path.display()
+                "weights are not usable: {problem}; `wellspring models pull {name}` fetches them anew"
             ),
         }
     }
@@ -432,6 +448,10 @@ mod tests {
         };
         let (first, second) = (fitted("first"), fitted("second"));
         assert_eq!(first.fitted_channels(), ["DNA", "AGP"]);
+        assert_eq!(
+            model_cards::heads_on(folder, "timm").unwrap(),
+            ["first", "second"]
+        );
         let mut states = States::new(folder);
         assert_eq!(states.of(&first), WeightsState::Verified);
         std::fs::remove_file(weights_path(folder, &base)).unwrap();

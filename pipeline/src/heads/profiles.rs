@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use wellspring_models::ModelCard;
 use wellspring_workloads::plate_map::PlateMap;
@@ -21,10 +22,12 @@ use crate::wells::{PlateFields, PlateWells, too_few_fields};
 const MOST_CHANNELS: usize = 64;
 
 /// The profiles of a complete run's control wells, as the run makes them: the aggregate of the passing fields, of wells
-/// and plates that enough fields of passed. What was left out is told in words besides.
+/// and plates that enough fields of passed. Of a screen's networks, `cards` in their order, they have the embedding of the one at
+/// `chosen`. What was left out is told in words besides.
 pub fn run_profiles(
     screen: &Screen,
-    base: &ModelCard,
+    cards: &[Arc<ModelCard>],
+    chosen: usize,
     collection: &mut Collection,
     map: &PlateMap,
     controls: Controls,
@@ -37,8 +40,11 @@ pub fn run_profiles(
             expected: progress.expected,
         });
     }
-    let width = base.image_width(screen.images.channels.len()).unwrap_or(0);
-    let expected = format!("{} {}", base.name, base.version);
+    let width = |card: &Arc<ModelCard>| card.image_width(screen.images.channels.len()).unwrap_or(0);
+    let before: usize = cards.iter().take(chosen).map(width).sum();
+    let width = before + cards.get(chosen).map_or(0, width);
+    let named = cards.iter().map(|card| format!("{} {}", card.name, card.version));
+    let expected = named.collect::<Vec<_>>().join(" + ");
     let (mut profiles, mut left_out) = (Vec::new(), Vec::new());
     for plate in collection.plates().cloned().collect::<Vec<_>>() {
         let treatments = match screen.treatments(map, &plate) {
@@ -63,7 +69,7 @@ pub fn run_profiles(
         }
         let PlateWells {
             treatments,
-            profiles: wells,
+            profiles: mut wells,
             mut short,
             held_back,
             ..
@@ -71,6 +77,9 @@ pub fn run_profiles(
         if let Some(reason) = held_back.filter(|_| !collection.published.released.contains(&plate)) {
             left_out.push(format!("plate {plate} is left out: {reason}"));
             continue;
+        }
+        for profile in &mut wells {
+            profile.values.drain(..before.min(profile.values.len()));
         }
         short.retain(|(well, _)| treatments.get(well).is_some_and(|given| controls.has(given)));
         left_out.extend(too_few_fields(&plate, &short));
@@ -90,10 +99,11 @@ pub fn family(features: &[String]) -> Option<&str> {
     families.find(|(_, end)| number(end)).map(|(family, _)| family)
 }
 
-/// How many channels the features of a table are of, and where the base's embedding is among them. `known` is what the
-/// screen says of the channels, where it says it.
+/// How many channels the features of a table are of, and where the base's embedding is among them, whose names begin with
+/// `family`. `known` is what the screen says of the channels, where it says it.
 pub fn embedding_columns(
     base: &ModelCard,
+    family: &str,
     features: &[String],
     known: Option<usize>,
 ) -> Result<(usize, Vec<usize>), HeadsError> {
@@ -102,11 +112,14 @@ pub fn embedding_columns(
         .enumerate()
         .map(|(i, name)| (name.as_str(), i))
         .collect();
-    let prefix = format!("{}_", base.name);
-    let found = features.iter().filter(|name| name.starts_with(&prefix)).count();
+    let own = |name: &&String| {
+        let number = name.strip_prefix(family).and_then(|rest| rest.strip_prefix('_'));
+        number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let found = features.iter().filter(own).count();
     let fits = |channels: &usize| base.image_width(*channels) == Some(found);
     let channels = known.or_else(|| (1..=MOST_CHANNELS).find(fits)).unwrap_or(1);
-    let names = feature_names(&base.name, base.image_width(channels).unwrap_or(0));
+    let names = feature_names(family, base.image_width(channels).unwrap_or(0));
     let missing = |name: &String| HeadsError::Features {
         model: format!("{} of {channels} channels", base.name),
         missing: name.clone(),
@@ -116,7 +129,7 @@ pub fn embedding_columns(
         .map(|name| at.get(name.as_str()).copied().ok_or_else(|| missing(name)))
         .collect::<Result<_, _>>()?;
     if columns.is_empty() {
-        return Err(missing(&format!("{prefix}0")));
+        return Err(missing(&format!("{family}_0")));
     }
     Ok((channels, columns))
 }
@@ -124,7 +137,7 @@ pub fn embedding_columns(
 /// What a table that a run wrote says of its features; one made elsewhere says nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TableKeys<'a> {
-    /// Digest of the network's weights.
+    /// Digest of the network's weights; of several networks theirs, with ` + ` between.
     pub model_sha256: Option<&'a str>,
     /// Digest of the screen.
     pub screen_sha256: Option<&'a str>,
@@ -139,7 +152,12 @@ pub fn check_table(
     screen: Option<(&Path, &str)>,
 ) -> Result<bool, HeadsError> {
     let said = |key: Option<&str>| key.filter(|digest| !digest.is_empty()).map(str::to_owned);
-    if let Some(found) = said(keys.model_sha256).filter(|found| *found != base.weights.content_sha256) {
+    let own = |digests: &str| {
+        digests
+            .split(" + ")
+            .any(|digest| digest == base.weights.content_sha256)
+    };
+    if let Some(found) = said(keys.model_sha256).filter(|found| !own(found)) {
         return Err(HeadsError::OtherModel {
             what: format!("'{}'", table.display()),
             found: format!("a model with weights {found}"),

@@ -1,8 +1,8 @@
 //! Refuses cards that contradict themselves or ask for what the transformer does not do, before a tensor is read.
 
 use crate::architecture::{Positions, VitShape};
-use crate::card::{ChannelPolicy, ModelCard, Padding, Pooling};
-use crate::prepare::BuildError;
+use crate::card::{ChannelPolicy, ModelCard, Padding, Pooling, as_written};
+use crate::prepare::{BuildError, differs};
 
 /// Largest sizes a card may ask for: beyond any network here, within what can be multiplied without overflow.
 const MOST_WIDTH: usize = 16_384;
@@ -11,7 +11,10 @@ const MOST_TOKENS: usize = 65_536;
 
 /// Refuses a card that contradicts itself or asks for what the network does not do.
 pub(super) fn check(card: &ModelCard, shape: &VitShape) -> Result<(), BuildError> {
-    let refuse = |field, found: String, needs| Err(BuildError::Card { field, found, needs });
+    let refuse = |field, found: String, needs: &'static str| {
+        let needs = needs.into();
+        Err(BuildError::Card { field, found, needs })
+    };
     let sizes = [shape.width, shape.mlp_width];
     if sizes.iter().any(|&n| n == 0 || n > MOST_WIDTH) || shape.depth > MOST_DEPTH {
         let found = format!(
@@ -56,11 +59,7 @@ pub(super) fn check(card: &ModelCard, shape: &VitShape) -> Result<(), BuildError
         );
     }
     if input.padding != Padding::None {
-        return refuse(
-            "input.padding",
-            format!("{:?}", input.padding),
-            "patches have none",
-        );
+        return refuse("input.padding", as_written(&input.padding), "patches have none");
     }
     let planes = match card.channel_policy {
         ChannelPolicy::ReplicateAndConcatenate => 1,
@@ -108,7 +107,7 @@ pub(super) fn check(card: &ModelCard, shape: &VitShape) -> Result<(), BuildError
     if !pooled {
         return refuse(
             "pooling",
-            format!("{:?}", card.pooling),
+            as_written(&card.pooling),
             "a transformer has no feature map, a class token must be there to be read, and only a channel-agnostic \
              network has patches of each channel",
         );
@@ -118,11 +117,7 @@ pub(super) fn check(card: &ModelCard, shape: &VitShape) -> Result<(), BuildError
         _ => shape.width,
     };
     if card.embedding_width != width {
-        return refuse(
-            "embedding_width",
-            card.embedding_width.to_string(),
-            "the network has another width",
-        );
+        return differs("embedding_width", card.embedding_width, width);
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ fn every_instruction_set_gives_the_same_transformer() {
     for name in ["timm", "dinov2-registers", "apart", "per-channel"] {
         let text = std::fs::read(folder.join(format!("{name}.json"))).unwrap();
         let card: ModelCard = serde_json::from_slice(&text).unwrap();
-        let weights = Weights::read(name, &folder.join(format!("{name}.safetensors"))).unwrap();
+        let weights = Weights::read(&card, &folder.join(format!("{name}.safetensors"))).unwrap();
         let network = Network::build(&card, &weights.tensors(&card.weights.keys).unwrap()).unwrap();
         let case = std::fs::read(folder.join(format!("{name}.case.safetensors"))).unwrap();
         let case = SafeTensors::deserialize(&case).unwrap();

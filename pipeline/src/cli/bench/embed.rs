@@ -21,10 +21,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Images per batch.
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,8,32")]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,8,32", value_parser = parse_count)]
     batches: Vec<usize>,
     /// Threads of the engine. Default: 1 and one per core.
-    #[arg(long, value_name = "N,..", value_delimiter = ',')]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse_count)]
     threads: Vec<usize>,
     /// Engine: auto, native, wgpu, onnx or libtorch. Default: the one that runs the network.
     #[arg(long, value_parser = parse_engine)]
@@ -34,6 +34,16 @@ pub(crate) struct Args {
     device: String,
     #[command(flatten)]
     runtime: RuntimeArgs,
+}
+
+/// Most images or threads: far beyond what an engine takes.
+const MOST: usize = 4096;
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.trim().parse().ok();
+    count
+        .filter(|count| (1..=MOST).contains(count))
+        .ok_or_else(|| format!("it must be a whole number from 1 to {MOST}"))
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
@@ -60,7 +70,10 @@ pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> 
     }
     for threads in threads {
         let mut engine = model_cards::open_model(&folder, &card, &weights, choice.clone(), threads)
-            .with_context(|| format!("no engine for {}, whose weights --weights FILE names", card.name))?;
+            .with_context(|| match &args.weights {
+                Some(path) => format!("{} cannot be measured with '{}'", card.name, path.display()),
+                None => format!("{} cannot be measured", card.name),
+            })?;
         for &items in &args.batches {
             let (height, width) = (card.input.height, card.input.width);
             let mut random = Random(7);

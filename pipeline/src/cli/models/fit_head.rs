@@ -30,7 +30,7 @@ use super::super::say;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  wellspring models fit-head white --run rescue-pilot-1a2b3c4d --kafka localhost:9092 --leave-out-constant\n  \
-                  wellspring models fit-head disease-probe --kind probe --features out/demo/features.parquet --screen screen.toml --leave-out-constant\n  \
+                  wellspring models fit-head disease-probe --kind probe --features out/demo/results/features.parquet --screen out/demo/plates/screen.toml --leave-out-constant\n  \
                   wellspring models fit-head lines --kind probe --classes cell_line --run rescue-pilot-1a2b3c4d --kafka localhost:9092\n\n\
                   The head is a model like any other afterwards: [model] name = \"white\" in a screen file. It takes the \
                   channels it was fitted on, by name and in that order. Some features of most networks are 0 in all \
@@ -71,6 +71,10 @@ pub(crate) struct Args {
     /// Take what each well was given from the tables' own columns, and from those of FILE; see `wellspring compare`.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", conflicts_with = "run")]
     metadata: Option<String>,
+    /// Of which network the features are taken, where the screen has several: the name that its columns begin with. Default: that of
+    /// [model]. Columns of others are left out.
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
     /// Which controls: reference, phenotype or all. Default: reference for a whitening, all for a probe.
     #[arg(long, value_parser = ["reference", "phenotype", "all"])]
     wells: Option<String>,
@@ -181,7 +185,36 @@ fn described(card: &ModelCard) -> String {
     )
 }
 
+/// That networks beside the chosen one are left out, where there are such.
+fn beside(names: &[String], chosen: usize) -> Option<String> {
+    let others = names.iter().enumerate().filter(|(at, _)| *at != chosen);
+    let others: Vec<&str> = others.map(|(_, name)| name.as_str()).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "the head is fitted on the features of {}; those of {} are left out (--network chooses)",
+            names[chosen],
+            others.join(", ")
+        )
+    })
+}
+
 impl Args {
+    /// Refuses a table that is given twice: each of its wells would count twice.
+    fn check_tables(&self) -> anyhow::Result<()> {
+        let mut seen = std::collections::BTreeSet::new();
+        for table in &self.features {
+            // One that is not there is told where it is read.
+            let place = table.canonicalize().unwrap_or_else(|_| table.clone());
+            if !seen.insert(place) {
+                bail!(
+                    "'{}' is given twice after --features: give each table once",
+                    table.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn kind(&self) -> anyhow::Result<Kind> {
         let limits = FitLimits {
             fewest_wells: self.fewest_wells,
@@ -227,18 +260,24 @@ impl Args {
         let kafka = self.client.settings(bootstrap)?;
         let (screen, model, mut collection) = replay::collected(&kafka, run, &std::env::temp_dir())?;
         let cards = model_cards::of_screen(folder, &screen)?;
-        if cards.len() > 1 {
-            bail!(
-                "the features of run '{run}' are of {} networks, and a head stands on one: fit it on a run of a screen with \
-                 [model] alone",
-                cards.len()
-            );
-        }
+        let names: Vec<String> = screen.all_networks().map(|network| network.name).collect();
+        let chosen = match &self.network {
+            None => 0,
+            Some(name) => names.iter().position(|known| known == name).with_context(|| {
+                format!(
+                    "run '{run}' has no network '{name}': --network is one of {}",
+                    names.join(", ")
+                )
+            })?,
+        };
         let now = ModelIdentity::of(cards.iter().map(|card| &**card));
         same_model(&run.to_owned(), model.as_ref(), &now)?;
-        let base = cards.into_iter().next().context("a screen has a network")?;
+        let base = cards.get(chosen).context("a screen has a network")?.clone();
         let map = runtime()?.block_on(read_plate_map(&screen))?;
-        let (profiles, left_out) = heads::run_profiles(&screen, &base, &mut collection, &map, controls)?;
+        let (profiles, left_out) =
+            heads::run_profiles(&screen, &cards, chosen, &mut collection, &map, controls)?;
+        let mut left_out = left_out;
+        left_out.extend(beside(&names, chosen));
         Ok(Found {
             base,
             channels: screen.images.channels.len(),
@@ -254,26 +293,42 @@ impl Args {
     fn of_tables(&self, folder: &Path, controls: Controls) -> anyhow::Result<Found> {
         let path = self.screen.clone().context("--features needs --screen")?;
         // As the run that made the tables had it, whatever plate map is given now.
-        let digest = read_screen(&path)?.hash();
+        let screen = read_screen(&path)?;
+        let digest = screen.hash();
+        self.check_tables()?;
+        let networks: Vec<_> = screen.all_networks().collect();
+        // Of columns by several names those of one are recognised, and not always those of the first network.
+        let first = (networks.len() > 1).then_some(&screen.model.name);
+        let named = self.network.as_ref().or(first).map(String::as_str);
         let inputs = Inputs {
             features: self.features.clone(),
             screen: path.clone(),
             platemap: self.platemap.clone(),
             metadata: self.metadata.clone(),
-            columns: String::new(),
+            columns: named.map_or(String::new(), |name| format!("{name}_*")),
         };
         let scratch = tempfile::tempdir()?;
         let opened = inputs.open(inputs.screen()?, scratch.path())?;
         let features = opened.features();
-        let family = heads::family(features).with_context(|| {
-            format!(
-                "the features of '{}' are not a network's: such are called NAME_0, NAME_1 and so on",
-                self.features[0].display()
-            )
-        })?;
-        let base = model_cards::find(folder, family)
+        let family = match named {
+            Some(name) => name,
+            None => heads::family(features).with_context(|| {
+                format!(
+                    "the features of '{}' are not a network's: such are called NAME_0, NAME_1 and so on",
+                    self.features[0].display()
+                )
+            })?,
+        };
+        // A step's columns have its own name; those that no network of the screen has are of the model so called.
+        let chosen = networks.iter().position(|network| network.name == family);
+        let model = chosen.map_or(family, |at| networks[at].model.as_str());
+        let base = model_cards::find(folder, model)
             .context("a head stands on the network whose features the tables hold")?;
         let mut notes = Vec::new();
+        if let Some(chosen) = chosen {
+            let names: Vec<String> = networks.iter().map(|network| network.name.clone()).collect();
+            notes.extend(beside(&names, chosen));
+        }
         for table in &self.features {
             let file = ProfileFile::open(table, &FeatureColumns::from_patterns(Vec::new()), &[])?;
             let keys = TableKeys {
@@ -298,7 +353,7 @@ impl Args {
         }
         let channels = Some(channel_names.len()).filter(|channels| *channels > 0);
         let (channels, columns) =
-            heads::embedding_columns(&base, features, channels).map_err(|error| match error {
+            heads::embedding_columns(&base, family, features, channels).map_err(|error| match error {
                 HeadsError::Features { missing, .. } if opened.percent_missing(&missing).is_some() => {
                     let percent = opened.percent_missing(&missing).unwrap_or_default();
                     HeadsError::NoValues {
