@@ -145,6 +145,16 @@ pub enum KernelError {
         /// Recipe or measure that ran.
         what: String,
     },
+    /// The device was lost, opened anew, and lost again over the same work.
+    #[error(
+        "`{device}` was lost twice while running {what}; its driver says why, and the work can be repeated"
+    )]
+    DeviceLost {
+        /// Adapter name.
+        device: String,
+        /// Recipe or measure that ran.
+        what: String,
+    },
     /// The device refused or lost a command.
     #[error("`{device}` failed while running {what}: {reason}; open the device again and repeat the image")]
     DeviceFailed {

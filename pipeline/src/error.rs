@@ -212,10 +212,11 @@ impl StageError {
         }
     }
 
-    /// A kernel failed: too little memory may pass, anything else is this program's or this machine's fault.
+    /// A kernel failed: too little memory and a lost device may pass, anything else is this program's or this machine's fault.
     pub fn of_kernel(stage: Stage, error: KernelError) -> Self {
         match error {
             KernelError::OutOfMemory { .. } => Self::external(stage, FailureClass::OutOfMemory, error),
+            KernelError::DeviceLost { .. } => Self::external(stage, FailureClass::Device, error),
             error => Self::internal(stage, error),
         }
     }

@@ -334,7 +334,7 @@ mod tests {
                 let (y, x) = ((i / SIDE) as f64, (i % SIDE) as f64);
                 // Domes side by side, each of which fills its share of a square of 16 pixels.
                 let radius = 16.0 * (cover / std::f64::consts::PI).sqrt();
-                let from_centre = (y % 16.0 - 8.0).hypot(x % 16.0 - 8.0) / radius.max(1e-9);
+                let from_centre = (y % 16.0 - 7.5).hypot(x % 16.0 - 7.5) / radius.max(0.1);
                 let cell = 2_000.0 * (1.0 - from_centre * from_centre).max(0.0);
                 let half = SIDE as f64 / 2.0;
                 let light = 1.0 - falls * ((y - half).powi(2) + (x - half).powi(2)) / (2.0 * half * half);

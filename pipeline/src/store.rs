@@ -456,7 +456,7 @@ mod tests {
             (error.class, error.retry),
             (FailureClass::Network, Retry::Backoff)
         );
-        assert!(error.chain().contains("after 1 tries"), "{}", error.chain());
+        assert!(error.chain().contains("in one try"), "{}", error.chain());
 
         assert_eq!(store.read_at_most("shard", 13).await.unwrap().len(), 13);
         let error = store.read_at_most("shard", 12).await.unwrap_err();

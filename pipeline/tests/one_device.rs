@@ -252,7 +252,7 @@ fn a_lost_device_costs_time_and_no_field(models: &Path, plates: &Path) {
             callbacks: None,
         };
         let handle = runtime.handle();
-        let roles = [
+        let mut roles = vec![
             planner(&kafka, runs.clone(), Urgency::Live, handle).unwrap(),
             worker(&kafka, runs.clone(), &device, &settings, handle).unwrap(),
             retrier(&kafka, handle).unwrap(),
@@ -271,10 +271,13 @@ fn a_lost_device_costs_time_and_no_field(models: &Path, plates: &Path) {
                 device.lose();
                 lost += 1;
             }
-            assert!(
-                !roles.iter().any(wellspring::topology::Role::ended),
-                "a role ended"
-            );
+            if roles.iter().any(wellspring::topology::Role::ended) {
+                let ended = roles.drain(..).map(|role| {
+                    (role.stopper())();
+                    role.join()
+                });
+                panic!("a role ended: {:?}", ended.collect::<Vec<_>>());
+            }
             embeddings.len() == 24
         });
         assert_eq!(lost, losses);

@@ -293,7 +293,7 @@ fn a_run_of_which_nothing_can_be_compared_says_so_and_does_not_end_well() {
     assert!(!text.contains("[quality]"), "{text}");
     std::fs::write(
         &screen,
-        format!("{text}\n[quality]\ncontrast_fail = 1e6\ncontrast_warn = 1e6\n"),
+        format!("{text}\n[quality]\nslope_blur = 99\nslope_empty = 100\n"),
     )
     .unwrap();
     let run = |more: &[&str]| {

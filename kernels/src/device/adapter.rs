@@ -43,7 +43,13 @@ impl Adapter {
         let mut result = work(&gpu);
         if result.is_err() && gpu.is_broken() {
             gpu = self.reopened(&gpu)?;
-            result = work(&gpu);
+            result = work(&gpu).map_err(|error| match error {
+                // Whatever a lost device says of it.
+                KernelError::DeviceFailed { device, what, .. } if gpu.is_broken() => {
+                    KernelError::DeviceLost { device, what }
+                }
+                error => error,
+            });
         }
         gpu.pipelines.save();
         result

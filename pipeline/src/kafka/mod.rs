@@ -42,6 +42,8 @@ const METADATA_AGE_MS: &str = "5000";
 
 /// How long a broker may take to hear of a topic that another one made.
 const PROPAGATION: Duration = Duration::from_secs(5);
+/// How long a partition that is there may have no leader.
+const LEADERLESS: Duration = Duration::from_secs(20);
 
 /// How to reach Kafka.
 #[derive(Debug, Clone)]
@@ -193,7 +195,7 @@ fn ends<C: ClientContext>(
 
 /// Asks again while a partition has no leader: its topic was just made, or a broker has left.
 fn once_led<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
-    let give_up = Instant::now() + PROPAGATION;
+    let give_up = Instant::now() + LEADERLESS;
     loop {
         match ask() {
             Err(error) if has_no_leader(&error) && Instant::now() < give_up => {
