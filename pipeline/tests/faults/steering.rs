@@ -120,7 +120,11 @@ fn a_paused_run_waits_and_goes_on_without_doing_anything_twice() {
             && plates.contains(&format!("{MANY} of {MANY} fields planned, {done} done"))
     });
     assert_eq!(look["lanes"].as_array().unwrap().len(), 2);
-    assert_eq!(look["lanes"][0]["waiting"], 0, "what waits is parked");
+    // What is parked comes back to be looked at.
+    assert!(
+        look["lanes"][0]["waiting"].as_u64().unwrap() <= waiting as u64,
+        "{look}"
+    );
     assert_eq!(fleet.run_of("small")["state"], "paused");
     // Nothing more is done, though what waits comes back to be looked at.
     let parked = records(&fleet.kafka, Topic::Retries).len();
