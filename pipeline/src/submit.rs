@@ -215,9 +215,9 @@ pub(crate) fn submitted(
     plates: &[Barcode],
 ) -> Result<OutRecord, KafkaFailure> {
     let run = run_id(screen);
-    // What the run's name does not say ([`Screen::FREE`]).
-    let free = format!("{:?}", (&screen.description, &screen.resources, &screen.output));
-    let content = ids::content(plates.iter().map(Barcode::as_str).chain([free.as_str()]));
+    // The run's name does not say all of the screen ([`Screen::FREE`]).
+    let said = format!("{screen:?}");
+    let content = ids::content(plates.iter().map(Barcode::as_str).chain([said.as_str()]));
     let id = ids::of_run(&run, "submitted", &content);
     let submitted = Status::RunSubmitted {
         run,

@@ -228,8 +228,7 @@ fn one_plate(
         (None, _) => fields.len(),
     };
     let taken = evenly(fields, most);
-    let mut images: Option<Images> = None;
-    let mut shape: Option<InputShape> = None;
+    let mut images: Option<(InputShape, Images)> = None;
     let mut added = 0;
     let mut told = 0;
     for (done, some) in taken.chunks(AT_ONCE).enumerate() {
@@ -252,22 +251,21 @@ fn one_plate(
             let place = format!("plate {plate} well {} field {}", field.well, field.field);
             match image {
                 Err(error) => say::note(format_args!("left out {place}: {}", chain(&error))),
-                Ok(image) if shape.is_some_and(|shape| shape != image.shape()) => {
-                    let [first, other] = [shape.unwrap_or(image.shape()), image.shape()];
+                Ok(image) => {
+                    let other = image.shape();
+                    let (first, images) = match &mut images {
+                        Some(begun) => begun,
+                        none => none.insert((other, Images::new(args, other)?)),
+                    };
+                    if *first == other {
+                        images.add(&image)?;
+                        added += 1;
+                        continue;
+                    }
                     say::note(format_args!(
                         "left out {place}: it has {} x {} pixels (height x width), and the first field has {} x {}",
                         other.height, other.width, first.height, first.width
                     ));
-                }
-                Ok(image) => {
-                    shape = Some(image.shape());
-                    if images.is_none() {
-                        images = Some(Images::new(args, image.shape())?);
-                    }
-                    if let Some(images) = &mut images {
-                        images.add(&image)?;
-                        added += 1;
-                    }
                 }
             }
         }
@@ -277,7 +275,7 @@ fn one_plate(
             say::progress(&format!("{plate}: {done} of {} fields", taken.len()));
         }
     }
-    let Some(images) = images else {
+    let Some((_, images)) = images else {
         bail!("not one field could be read");
     };
     let estimate = images.estimate()?;

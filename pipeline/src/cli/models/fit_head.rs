@@ -274,9 +274,8 @@ impl Args {
         same_model(&run.to_owned(), model.as_ref(), &now)?;
         let base = cards.get(chosen).context("a screen has a network")?.clone();
         let map = runtime()?.block_on(read_plate_map(&screen))?;
-        let (profiles, left_out) =
+        let (profiles, mut left_out) =
             heads::run_profiles(&screen, &cards, chosen, &mut collection, &map, controls)?;
-        let mut left_out = left_out;
         left_out.extend(beside(&names, chosen));
         Ok(Found {
             base,
