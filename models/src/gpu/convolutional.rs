@@ -2,9 +2,9 @@
 //!
 //! Enters: the native engine's graph. Leaves: its plan for a number of images.
 
-use super::device::{Failed, Gpu};
+use super::device::{Failed, Gpu, Vectors};
 use super::layers::{Cut, Matrix, Mean, Place, Residual, whole};
-use super::plan::{Plan, groups_of};
+use super::plan::{Bound, Plan, groups_of};
 use super::shaders;
 use crate::native::gemm::Activation;
 use crate::native::graph::{Graph, Layer, Value};
@@ -25,7 +25,7 @@ enum Kind {
         kernel: usize,
         stride: usize,
         activation: Activation,
-        weights: wgpu::Buffer,
+        weights: Vectors,
         bias: wgpu::Buffer,
     },
     MeanPool,
@@ -66,7 +66,7 @@ impl Convolutional {
                     kernel: layer.kernel(),
                     stride: layer.stride(),
                     activation: layer.activation(),
-                    weights: gpu.constant(layer.weights())?,
+                    weights: gpu.vectors(layer.weights())?,
                     bias: gpu.constant(layer.bias())?,
                 },
                 Layer::MeanPool => Kind::MeanPool,
@@ -175,9 +175,14 @@ impl Convolutional {
                     ];
                     plan.dispatch(
                         gpu,
-                        shaders::depthwise(*activation),
+                        shaders::depthwise(*activation, gpu.images()),
                         &parameters.map(|n| n as u32),
-                        &[input, weights, bias, output],
+                        &[
+                            Bound::Map(input, items * values(&from)),
+                            Bound::Constant(weights),
+                            Bound::Buffer(bias),
+                            Bound::Buffer(output),
+                        ],
                         groups_of(count),
                     )?;
                 }

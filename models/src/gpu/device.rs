@@ -35,6 +35,13 @@ impl Failed {
     }
 }
 
+/// Vectors of four on the device, which kernels only read.
+#[derive(Debug)]
+pub(super) enum Vectors {
+    Buffer(wgpu::Buffer),
+    Image(wgpu::TextureView),
+}
+
 /// A device that an engine computes on.
 pub(super) struct Gpu {
     shared: SharedGpu,
@@ -44,6 +51,9 @@ pub(super) struct Gpu {
     subgroups: bool,
     /// Whether matrices are multiplied in 16-bit floats.
     half: bool,
+    /// Whether kernels read vectors from images: an adapter that is the processor loads what threads find in a buffer one
+    /// value after the other, and what they find in an image together.
+    images: bool,
     pipelines: HashMap<String, wgpu::ComputePipeline>,
 }
 
@@ -172,9 +182,13 @@ impl Gpu {
         }
         let mut this = Self {
             limit: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
-            shared,
             subgroups: false,
             half,
+            images: !half
+                && shared.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+                && limits.max_storage_textures_per_shader_stage as usize >= shaders::IMAGES
+                && limits.max_texture_dimension_2d as usize >= shaders::IMAGE_WIDTH,
+            shared,
             pipelines: HashMap::new(),
         };
         // What an adapter promises is the least of all its drivers' modes, so one is asked for what it does.
@@ -189,7 +203,8 @@ impl Gpu {
         self.guarded("probe", |gpu| {
             let result = gpu.buffer(4)?;
             let mut plan = super::plan::Plan::new(result.clone(), 1);
-            plan.dispatch(gpu, shaders::subgroup_size(), &[1], &[&result], [1, 1, 1])?;
+            let bound = [super::plan::Bound::Buffer(&result)];
+            plan.dispatch(gpu, shaders::subgroup_size(), &[1], &bound, [1, 1, 1])?;
             Ok(plan.run(gpu)?.first().map_or(0, |word| word.to_bits()))
         })
     }
@@ -206,10 +221,15 @@ impl Gpu {
         self.half
     }
 
-    /// As on adapters without subgroups.
+    pub(super) fn images(&self) -> bool {
+        self.images
+    }
+
+    /// As on adapters without subgroups, or that read buffers.
     #[cfg(test)]
-    pub(super) fn without_subgroups(mut self) -> Self {
-        self.subgroups = false;
+    pub(super) fn limited(mut self, subgroups: bool, images: bool) -> Self {
+        self.subgroups &= subgroups;
+        self.images &= images;
         self
     }
 
@@ -291,10 +311,65 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// A buffer with the weights of a matrix: 16-bit floats where products are made in them.
-    pub(super) fn weights(&mut self, values: &[f32]) -> Result<wgpu::Buffer, Failed> {
+    /// Vectors of four that never change.
+    pub(super) fn vectors(&mut self, values: &[f32]) -> Result<Vectors, Failed> {
+        if !self.images {
+            return self.constant(values).map(Vectors::Buffer);
+        }
+        let image = self.image(values.len())?;
+        let row = shaders::IMAGE_WIDTH * 4;
+        for (y, values) in (0..).zip(values.chunks(row)) {
+            let to = wgpu::TexelCopyTextureInfo {
+                origin: wgpu::Origin3d { x: 0, y, z: 0 },
+                ..image.as_image_copy()
+            };
+            let size = wgpu::Extent3d {
+                width: (values.len() / 4) as u32,
+                height: 1,
+                depth_or_array_layers: 1,
+            };
+            self.shared.queue.write_texture(
+                to,
+                bytemuck::cast_slice(values),
+                wgpu::TexelCopyBufferLayout::default(),
+                size,
+            );
+        }
+        count(&self.shared.parameters, values.len() as u64 * 4);
+        Ok(Vectors::Image(
+            image.create_view(&wgpu::TextureViewDescriptor::default()),
+        ))
+    }
+
+    /// An image for `values` values, four to a texel, rows of texels following each other.
+    pub(super) fn image(&self, values: usize) -> Result<wgpu::Texture, Failed> {
+        let texels = values.div_ceil(4);
+        let most = self.shared.device.limits().max_texture_dimension_2d;
+        let height = texels.div_ceil(shaders::IMAGE_WIDTH).max(1) as u64;
+        if height > u64::from(most) {
+            let reason = format!("an image of {height} rows is needed, and it takes {most} at most");
+            return Err(Failed::new("make room for", reason));
+        }
+        Ok(self.shared.device.create_texture(&wgpu::TextureDescriptor {
+            label: None,
+            size: wgpu::Extent3d {
+                width: texels.clamp(1, shaders::IMAGE_WIDTH) as u32,
+                height: height as u32,
+                depth_or_array_layers: 1,
+            },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: wgpu::TextureFormat::Rgba32Float,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+            view_formats: &[],
+        }))
+    }
+
+    /// The weights of a matrix: 16-bit floats where products are made in them.
+    pub(super) fn weights(&mut self, values: &[f32]) -> Result<Vectors, Failed> {
         if !self.half {
-            return self.constant(values);
+            return self.vectors(values);
         }
         let halves: Vec<u16> = values.iter().map(|&value| to_half(value)).collect();
         if let Some(at) = halves.iter().position(|half| half & 0x7c00 == 0x7c00) {
@@ -310,7 +385,7 @@ impl Gpu {
             .queue
             .write_buffer(&buffer, 0, bytemuck::cast_slice(&halves));
         count(&self.shared.parameters, halves.len() as u64 * 2);
-        Ok(buffer)
+        Ok(Vectors::Buffer(buffer))
     }
 
     /// A buffer of parameters.
@@ -366,17 +441,17 @@ impl Gpu {
         pipeline
     }
 
-    /// Whole buffers at bindings 0, 1, ...
+    /// Buffers and images at bindings 0, 1, ...
     pub(super) fn bind(
         &self,
         pipeline: &wgpu::ComputePipeline,
-        buffers: &[&wgpu::Buffer],
+        bound: &[wgpu::BindingResource<'_>],
     ) -> wgpu::BindGroup {
         let entries: Vec<_> = (0..)
-            .zip(buffers)
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+            .zip(bound)
+            .map(|(binding, resource)| wgpu::BindGroupEntry {
                 binding,
-                resource: buffer.as_entire_binding(),
+                resource: resource.clone(),
             })
             .collect();
         self.shared.device.create_bind_group(&wgpu::BindGroupDescriptor {

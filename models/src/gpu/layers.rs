@@ -2,9 +2,9 @@
 //!
 //! Enters: layers of the native engine, with all their folding. Leaves: the same on the device, and their dispatches.
 
-use super::device::{Failed, Gpu};
-use super::plan::{Plan, groups_of};
-use super::shaders::{self, Gemm, LANES, TILE_ROWS};
+use super::device::{Failed, Gpu, Vectors};
+use super::plan::{Bound, Plan, groups_of};
+use super::shaders::{self, Gemm, LANES, ROW, TILE_ROWS};
 use crate::card::EpsilonPlace;
 use crate::native::gemm::{Activation, PackedMatrix};
 use crate::prepare::Preparation;
@@ -16,7 +16,7 @@ pub(super) struct Matrix {
     /// Columns of a thread.
     columns: usize,
     activation: Activation,
-    weights: wgpu::Buffer,
+    weights: Vectors,
     bias: wgpu::Buffer,
 }
 
@@ -59,10 +59,15 @@ impl Matrix {
         } else {
             2
         };
+        // In the order in which a workgroup fetches them.
         let mut weights = vec![0.0; outputs.next_multiple_of(LANES * columns) * inputs];
-        for (row, values) in weights.chunks_exact_mut(inputs.max(1)).zip(packed.rows()) {
-            for (to, value) in row.iter_mut().zip(values) {
-                *to = value;
+        for (output, values) in packed.rows().enumerate() {
+            let (strip, lane) = (output / LANES, output % LANES);
+            let (tile, n) = (strip / columns, strip % columns);
+            let first = (tile * LANES / ROW + lane / ROW) * inputs / 4;
+            for (input, value) in values.enumerate() {
+                let vector = ((first + input / 4) * columns + n) * ROW + lane % ROW;
+                weights[vector * 4 + input % 4] = value;
             }
         }
         Ok(Self {
@@ -101,6 +106,7 @@ impl Matrix {
             residual: added.is_some(),
             subgroups: gpu.subgroups(),
             half: gpu.half(),
+            images: gpu.images(),
         });
         let sizes = [
             rows,
@@ -111,15 +117,20 @@ impl Matrix {
             place.first,
             period,
         ];
-        let mut buffers = vec![input, &self.weights, &self.bias];
-        buffers.extend(added);
-        buffers.push(output);
+        let mut bound = vec![
+            Bound::Map(input, rows * self.inputs),
+            Bound::Constant(&self.weights),
+            Bound::Buffer(&self.bias),
+        ];
+        bound.extend(added.map(Bound::Buffer));
+        bound.push(Bound::Buffer(output));
+        // Groups that follow each other have the weights in common, which are the more.
         let groups = [
-            self.outputs.div_ceil(LANES * self.columns),
             rows.div_ceil(TILE_ROWS),
+            self.outputs.div_ceil(LANES * self.columns),
             1,
         ];
-        plan.dispatch(gpu, source, &sizes.map(|n| n as u32), &buffers, groups)
+        plan.dispatch(gpu, source, &sizes.map(|n| n as u32), &bound, groups)
     }
 }
 
@@ -179,7 +190,8 @@ impl Cut {
                     (*epsilon as f32).to_bits(),
                 ];
                 let groups = [items * self.planes, 1, 1];
-                plan.dispatch(gpu, source, &parameters, &[pixels, &statistics], groups)?;
+                let bound = [pixels, &statistics].map(Bound::Buffer);
+                plan.dispatch(gpu, source, &parameters, &bound, groups)?;
                 (statistics, self.planes, self.planes, scale)
             }
         };
@@ -205,7 +217,7 @@ impl Cut {
             gpu,
             shaders::patches(),
             &parameters,
-            &[pixels, &statistics, output],
+            &[pixels, &statistics, output].map(Bound::Buffer),
             groups_of(values),
         )
     }
@@ -242,14 +254,14 @@ impl Mean<'_> {
             self.result,
             self.at,
         ];
-        let mut buffers = vec![input];
-        buffers.extend(self.affine);
-        buffers.push(output);
+        let mut bound = vec![Bound::Buffer(input)];
+        bound.extend(self.affine.map(Bound::Buffer));
+        bound.push(Bound::Buffer(output));
         plan.dispatch(
             gpu,
             shaders::mean(self.affine.is_some()),
             &sizes.map(|n| n as u32),
-            &buffers,
+            &bound,
             groups_of(count),
         )
     }

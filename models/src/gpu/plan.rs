@@ -4,16 +4,56 @@
 //! but the images is on the device when a plan runs, so only these go up, and only the embeddings come down; images that are on
 //! the device too are copied there, and looked through for values that are no grey levels: one more word comes down.
 
-use super::device::{Failed, Gpu};
-use super::shaders::{self, THREADS};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::device::{Failed, Gpu, Vectors};
+use super::shaders::{self, IMAGE_WIDTH, THREADS};
 use super::shared::Piece;
 use crate::batch::GREY_SLACK;
 
 /// Workgroups along one dimension at most; every adapter takes as many.
 pub(super) const MOST_GROUPS: usize = 65_535;
 
-/// One dispatch.
+/// What a kernel binds.
+#[derive(Clone, Copy)]
+pub(super) enum Bound<'a> {
+    /// A buffer.
+    Buffer(&'a wgpu::Buffer),
+    /// Vectors that never change.
+    Constant(&'a Vectors),
+    /// The first so many values of a map, which the kernel reads as vectors: where kernels read images, in one that they
+    /// are copied to before.
+    Map(&'a wgpu::Buffer, usize),
+}
+
+impl<'a> Bound<'a> {
+    /// What is bound, or its copy in an image.
+    fn resource(self, copy: Option<&'a wgpu::TextureView>) -> wgpu::BindingResource<'a> {
+        match (self, copy) {
+            (_, Some(view)) | (Self::Constant(Vectors::Image(view)), None) => {
+                wgpu::BindingResource::TextureView(view)
+            }
+            (Self::Buffer(buffer) | Self::Map(buffer, _) | Self::Constant(Vectors::Buffer(buffer)), None) => {
+                buffer.as_entire_binding()
+            }
+        }
+    }
+}
+
+/// A map copied to the image that a kernel reads.
+struct Mirror {
+    map: wgpu::Buffer,
+    values: usize,
+    image: wgpu::Texture,
+}
+
+/// Images that maps are copied to, by the number of their values; the next map of that size goes to the same one.
+type Images = HashMap<usize, wgpu::Texture>;
+
+/// One dispatch, and what is copied before it.
 struct Step {
+    mirrors: Vec<Mirror>,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     groups: [u32; 3],
@@ -46,6 +86,7 @@ pub(super) struct Run {
 pub(super) struct Plan {
     copies: Vec<Copy>,
     steps: Vec<Step>,
+    images: Images,
     output: wgpu::Buffer,
     values: usize,
     readback: Option<wgpu::Buffer>,
@@ -58,6 +99,7 @@ impl Plan {
         Self {
             copies: Vec::new(),
             steps: Vec::new(),
+            images: Images::new(),
             output,
             values,
             readback: None,
@@ -71,17 +113,17 @@ impl Plan {
         self.steps.len()
     }
 
-    /// Adds a kernel: its text, its parameters, its storage buffers, and its workgroups.
+    /// Adds a kernel: its text, its parameters, what it binds, and its workgroups.
     pub(super) fn dispatch(
         &mut self,
         gpu: &mut Gpu,
         source: String,
         parameters: &[u32],
-        buffers: &[&wgpu::Buffer],
+        bound: &[Bound<'_>],
         groups: [usize; 3],
     ) -> Result<(), Failed> {
-        self.steps
-            .push(Step::new(gpu, source, parameters, buffers, groups)?);
+        let step = Step::new(gpu, source, parameters, (bound, &mut self.images), groups)?;
+        self.steps.push(step);
         Ok(())
     }
 
@@ -153,11 +195,16 @@ impl Plan {
         for copy in &self.copies {
             encoder.copy_buffer_to_buffer(&copy.from, 0, &copy.to, copy.offset, copy.bytes);
         }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for step in &self.steps {
-            step.record(&mut pass);
+        // A pass goes on until something is copied.
+        for steps in self.steps.chunk_by(|_, next| next.mirrors.is_empty()) {
+            for mirror in steps.iter().flat_map(|step| &step.mirrors) {
+                mirror.record(&mut encoder);
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for step in steps {
+                step.record(&mut pass);
+            }
         }
-        drop(pass);
         encoder.copy_buffer_to_buffer(&self.output, 0, &readback, 0, self.values as u64 * 4);
         gpu.finish(encoder, &readback, values)
     }
@@ -178,7 +225,7 @@ impl Step {
         gpu: &mut Gpu,
         source: String,
         parameters: &[u32],
-        buffers: &[&wgpu::Buffer],
+        (bound, images): (&[Bound<'_>], &mut Images),
         groups: [usize; 3],
     ) -> Result<Self, Failed> {
         if groups.iter().any(|&n| n > MOST_GROUPS) {
@@ -188,9 +235,35 @@ impl Step {
         }
         let pipeline = gpu.pipeline(source);
         let uniform = gpu.uniform(parameters);
-        let bound: Vec<&wgpu::Buffer> = std::iter::once(&uniform).chain(buffers.iter().copied()).collect();
-        let group = gpu.bind(&pipeline, &bound);
+        let mut mirrors = Vec::new();
+        let mut views = Vec::new();
+        for bound in bound {
+            views.push(match *bound {
+                Bound::Map(map, values) if gpu.images() => {
+                    let image = match images.entry(values) {
+                        Entry::Occupied(entry) => entry.into_mut(),
+                        Entry::Vacant(entry) => entry.insert(gpu.image(values)?),
+                    };
+                    mirrors.push(Mirror {
+                        map: map.clone(),
+                        values,
+                        image: image.clone(),
+                    });
+                    Some(image.create_view(&wgpu::TextureViewDescriptor::default()))
+                }
+                _ => None,
+            });
+        }
+        let mut resources = vec![uniform.as_entire_binding()];
+        resources.extend(
+            bound
+                .iter()
+                .zip(&views)
+                .map(|(bound, view)| bound.resource(view.as_ref())),
+        );
+        let group = gpu.bind(&pipeline, &resources);
         Ok(Self {
+            mirrors,
             pipeline,
             group,
             groups: groups.map(|n| n as u32),
@@ -205,18 +278,53 @@ impl Step {
     }
 }
 
+impl Mirror {
+    /// Whole rows of the image at once, then what is left.
+    fn record(&self, encoder: &mut wgpu::CommandEncoder) {
+        let texels = self.values / 4;
+        let (height, rest) = (texels / IMAGE_WIDTH, texels % IMAGE_WIDTH);
+        for (y, width, height) in [(0, IMAGE_WIDTH, height), (height, rest, usize::from(rest > 0))] {
+            if height == 0 {
+                continue;
+            }
+            let from = wgpu::TexelCopyBufferInfo {
+                buffer: &self.map,
+                layout: wgpu::TexelCopyBufferLayout {
+                    offset: (y * IMAGE_WIDTH) as u64 * 16,
+                    bytes_per_row: Some(IMAGE_WIDTH as u32 * 16),
+                    rows_per_image: None,
+                },
+            };
+            let to = wgpu::TexelCopyTextureInfo {
+                origin: wgpu::Origin3d {
+                    x: 0,
+                    y: y as u32,
+                    z: 0,
+                },
+                ..self.image.as_image_copy()
+            };
+            let size = wgpu::Extent3d {
+                width: width as u32,
+                height: height as u32,
+                depth_or_array_layers: 1,
+            };
+            encoder.copy_buffer_to_texture(from, to, size);
+        }
+    }
+}
+
 impl Check {
     /// Of the first `count` values of `levels`.
     fn new(gpu: &mut Gpu, levels: &wgpu::Buffer, count: usize) -> Result<Self, Failed> {
         let found = gpu.buffer(1)?;
         let (low, high) = (-GREY_SLACK, 255.0 + GREY_SLACK);
         let parameters = [count as u32, (-low).to_bits(), high.to_bits()];
-        let buffers = [levels, &found];
+        let bound = [Bound::Buffer(levels), Bound::Buffer(&found)];
         let step = Step::new(
             gpu,
             shaders::grey_levels(),
             &parameters,
-            &buffers,
+            (&bound, &mut Images::new()),
             groups_of(count),
         )?;
         Ok(Self { step, found })

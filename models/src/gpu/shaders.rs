@@ -12,11 +12,23 @@ pub(super) const LANES: usize = 32;
 /// Rows of a product's tile: two groups of eight, because the first eight threads of a subgroup fetch eight rows.
 pub(super) const TILE_ROWS: usize = 16;
 
+/// Threads whose weights lie side by side: as many as a software adapter runs at once, and a line of a cache.
+pub(super) const ROW: usize = 8;
+
 /// Keys that attention looks at together.
 const KEYS: usize = 8;
 
 /// Threads of a workgroup of the kernels that go through values one by one.
 pub(super) const THREADS: usize = 64;
+
+/// Texels of a row of an image.
+pub(super) const IMAGE_WIDTH: usize = 8192;
+
+/// Images that a kernel reads at most.
+pub(super) const IMAGES: usize = 2;
+
+/// The type of an image whose texels are vectors.
+const IMAGE: &str = "texture_storage_2d<rgba32float, read>";
 
 /// The index of a thread among all, where groups go on in a second dimension after [`super::plan::MOST_GROUPS`].
 const INDEX: &str = "(group.y * groups.x + group.x) * 64u + lane";
@@ -31,17 +43,31 @@ fn parameters(names: &[&str]) -> String {
     format!("struct Parameters {{ {fields} }}\n@group(0) @binding(0) var<uniform> p: Parameters;\n")
 }
 
-/// Storage bindings from 1 on: name and type; the last one is written.
+/// Storage bindings from 1 on: name and type; the last one is written. `name_at(i)` is vector i of an image.
 fn storage(bindings: &[(&str, &str)]) -> String {
     let last = bindings.len().saturating_sub(1);
     let line = |(at, (name, kind)): (usize, &(&str, &str))| {
-        let access = if at == last { "read_write" } else { "read" };
-        format!(
-            "@group(0) @binding({}) var<storage, {access}> {name}: array<{kind}>;\n",
-            at + 1
-        )
+        let place = format!("@group(0) @binding({})", at + 1);
+        match *kind {
+            IMAGE => format!(
+                "{place} var {name}: {IMAGE};
+                fn {name}_at(i: u32) -> vec4<f32> {{
+                    return textureLoad({name}, vec2<u32>(i % {IMAGE_WIDTH}u, i / {IMAGE_WIDTH}u));
+                }}\n"
+            ),
+            kind if at == last => format!("{place} var<storage, read_write> {name}: array<{kind}>;\n"),
+            kind => format!(
+                "{place} var<storage, read> {name}: array<{kind}>;
+                fn {name}_at(i: u32) -> {kind} {{ return {name}[i]; }}\n"
+            ),
+        }
     };
     bindings.iter().enumerate().map(line).collect()
+}
+
+/// The type of vectors that a kernel reads with `name_at`.
+fn vectors(images: bool) -> &'static str {
+    if images { IMAGE } else { "vec4<f32>" }
 }
 
 /// Joins one line for each number below `n`.
@@ -186,9 +212,12 @@ pub(super) struct Gemm {
     pub(super) subgroups: bool,
     /// Whether weights are 16-bit floats and products of four are summed in them, before these go into 32-bit sums.
     pub(super) half: bool,
+    /// Whether rows and weights are in images.
+    pub(super) images: bool,
 }
 
-/// `activation(rows * weights + bias) + residual`. Weights lie output by output, outputs filled up to whole tiles with zeros.
+/// `activation(rows * weights + bias) + residual`. Weights lie as they are fetched: for each tile of outputs, filled up with zeros,
+/// and each four inputs, a vector of each output.
 /// The rows of an item can go to a place among more rows. The residual is of the same place, or its rows repeat.
 pub(super) fn gemm(kind: Gemm) -> String {
     let Gemm {
@@ -196,10 +225,11 @@ pub(super) fn gemm(kind: Gemm) -> String {
         residual,
         subgroups,
         half,
+        images,
         ..
     } = kind;
-    let weights = if half { "vec4<f16>" } else { "vec4<f32>" };
-    let mut bindings = vec![("rows", "vec4<f32>"), ("weights", weights), ("bias", "f32")];
+    let weights = if half { "vec4<f16>" } else { vectors(images) };
+    let mut bindings = vec![("rows", vectors(images)), ("weights", weights), ("bias", "f32")];
     if residual {
         bindings.push(("residual", "f32"));
     }
@@ -218,14 +248,15 @@ pub(super) fn gemm(kind: Gemm) -> String {
         })
     };
     let fetch = if subgroups {
-        lines(TILE_ROWS / 8, |t| format!("let own{t} = rows[from{t} + k];"))
+        lines(TILE_ROWS / 8, |t| format!("let own{t} = rows_at(from{t} + k);"))
             + &lines(TILE_ROWS, |i| {
                 format!("let a{i} = subgroupBroadcast(own{}, {}u);", i / 8, i % 8)
             })
     } else {
-        lines(TILE_ROWS, |i| format!("let a{i} = rows[from{i} + k];"))
+        lines(TILE_ROWS, |i| format!("let a{i} = rows_at(from{i} + k);"))
     };
-    let sums = lines(columns, |n| format!("let b{n} = weights[w{n} + k];"))
+    let sums = lines(columns, |n| format!("let b{n} = weights_at(w + {}u);", n * ROW))
+        + &format!("w += {}u;\n", ROW * columns)
         + &if half {
             lines(TILE_ROWS, |i| format!("let h{i} = vec4<f16>(a{i});"))
                 + &each(&|i, n| format!("c{i}_{n} += f32(dot(h{i}, b{n}));"))
@@ -271,9 +302,10 @@ pub(super) fn gemm(kind: Gemm) -> String {
             }}
             {}
             @compute @workgroup_size({LANES}) fn main({BUILTINS}{}) {{
-                let row = group.y * {TILE_ROWS}u;
-                let first = group.x * {}u + lane;
-                {fetches}{}{}
+                let row = group.x * {TILE_ROWS}u;
+                let first = group.y * {}u + lane;
+                var w = (group.y * {}u + lane / {ROW}u) * p.inputs * {}u + lane % {ROW}u;
+                {fetches}{}
                 for (var k = 0u; k < p.inputs; k++) {{
                     {fetch}{sums}
                 }}
@@ -293,21 +325,19 @@ pub(super) fn gemm(kind: Gemm) -> String {
                 ""
             },
             LANES * columns,
-            lines(columns, |n| format!(
-                "let w{n} = (first + {}u) * p.inputs;",
-                n * LANES
-            )),
+            LANES / ROW,
+            ROW * columns,
             each(&|i, n| format!("var c{i}_{n} = 0.0;")),
         )
 }
 
 /// A convolution of each channel by itself, zeros outside the image.
-pub(super) fn depthwise(kind: Activation) -> String {
+pub(super) fn depthwise(kind: Activation, images: bool) -> String {
     parameters(&[
         "count", "height", "width", "channels", "out_height", "out_width", "kernel", "stride", "top", "left",
     ]) + &storage(&[
-        ("input", "vec4<f32>"),
-        ("weights", "vec4<f32>"),
+        ("input", vectors(images)),
+        ("weights", vectors(images)),
         ("bias", "vec4<f32>"),
         ("result", "vec4<f32>"),
     ]) + &activation(kind, "vec4<f32>")
@@ -328,7 +358,7 @@ pub(super) fn depthwise(kind: Activation) -> String {
                         let from_x = x * p.stride + kx;
                         if from_x < p.left || from_x - p.left >= p.width {{ continue; }}
                         let at = ((item * p.height + from_y - p.top) * p.width + from_x - p.left) * p.channels + c;
-                        sum = fma(input[at], weights[(ky * p.kernel + kx) * p.channels + c], sum);
+                        sum = fma(input_at(at), weights_at((ky * p.kernel + kx) * p.channels + c), sum);
                     }}
                 }}
                 result[i] = activate(sum + bias[c]);
@@ -337,9 +367,9 @@ pub(super) fn depthwise(kind: Activation) -> String {
 }
 
 /// `(x - mean) / sqrt(variance + epsilon)` of each row; gain and shift are in the matrix that follows.
-pub(super) fn layer_norm() -> String {
+pub(super) fn layer_norm(images: bool) -> String {
     parameters(&["rows", "width", "epsilon"])
-        + &storage(&[("input", "vec4<f32>"), ("result", "vec4<f32>")])
+        + &storage(&[("input", vectors(images)), ("result", "vec4<f32>")])
         + &format!(
             "var<workgroup> sums: array<f32, {LANES}>;
             fn total(value: f32, lane: u32) -> f32 {{
@@ -357,16 +387,16 @@ pub(super) fn layer_norm() -> String {
                 let row = min(group.y * groups.x + group.x, p.rows - 1u);
                 let start = row * p.width;
                 var part = vec4<f32>(0.0);
-                for (var i = lane; i < p.width; i += {LANES}u) {{ part += input[start + i]; }}
+                for (var i = lane; i < p.width; i += {LANES}u) {{ part += input_at(start + i); }}
                 let n = f32(p.width * 4u);
                 let mean = total(dot(part, vec4<f32>(1.0)), lane) / n;
                 part = vec4<f32>(0.0);
                 for (var i = lane; i < p.width; i += {LANES}u) {{
-                    let d = input[start + i] - mean;
+                    let d = input_at(start + i) - mean;
                     part = fma(d, d, part);
                 }}
                 let scale = 1.0 / sqrt(total(dot(part, vec4<f32>(1.0)), lane) / n + bitcast<f32>(p.epsilon));
-                for (var i = lane; i < p.width; i += {LANES}u) {{ result[start + i] = (input[start + i] - mean) * scale; }}
+                for (var i = lane; i < p.width; i += {LANES}u) {{ result[start + i] = (input_at(start + i) - mean) * scale; }}
             }}"
         )
 }
@@ -399,11 +429,11 @@ pub(super) fn head_norm() -> String {
 
 /// `softmax(q k^T) v` of one head of `quads` times four channels, one query per thread, eight keys at a time with a running
 /// maximum and sum (Milakov and Gimelshein 2018, arXiv:1805.02867), so that no score is ever stored.
-pub(super) fn attention(quads: usize, subgroups: bool) -> String {
+pub(super) fn attention(quads: usize, subgroups: bool, images: bool) -> String {
     // Key or value c of eight tokens: fetched by eight threads, or by each thread when it is used.
     let own = |name: &str, part: usize, c: usize| {
         if subgroups {
-            format!("let {name}{c} = qkv[source + {part}u * p.width + {c}u];\n")
+            format!("let {name}{c} = qkv_at(source + {part}u * p.width + {c}u);\n")
         } else {
             String::new()
         }
@@ -412,7 +442,7 @@ pub(super) fn attention(quads: usize, subgroups: bool) -> String {
         if subgroups {
             format!("subgroupBroadcast({name}{c}, {j}u)")
         } else {
-            format!("qkv[from{j} + {part}u * p.width + {c}u]")
+            format!("qkv_at(from{j} + {part}u * p.width + {c}u)")
         }
     };
     let from = if subgroups {
@@ -435,7 +465,7 @@ pub(super) fn attention(quads: usize, subgroups: bool) -> String {
     let largest = (0..KEYS).fold("largest".to_owned(), |m, j| format!("max({m}, s{j})"));
     let sum: Vec<String> = (0..KEYS).map(|j| format!("e{j}")).collect();
     parameters(&["tokens", "width", "head_width"])
-        + &storage(&[("qkv", "vec4<f32>"), ("result", "vec4<f32>")])
+        + &storage(&[("qkv", vectors(images)), ("result", "vec4<f32>")])
         + &format!(
             "@compute @workgroup_size({LANES}) fn main(
                 @builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32{}
@@ -467,7 +497,7 @@ pub(super) fn attention(quads: usize, subgroups: bool) -> String {
             } else {
                 ""
             },
-            lines(quads, |c| format!("let q{c} = qkv[at + {c}u];")),
+            lines(quads, |c| format!("let q{c} = qkv_at(at + {c}u);")),
             lines(quads, |c| format!("var o{c} = vec4<f32>(0.0);")),
             lines(KEYS, |j| format!("var s{j} = 0.0;")),
             lines(KEYS, |j| format!("if key + {j}u >= p.tokens {{ s{j} = -1e30; }}")),

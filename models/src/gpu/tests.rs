@@ -40,9 +40,8 @@ fn golden(name: &str) -> (ModelCard, Weights<'static>, Batch, Vec<f32>) {
 fn every_kind_of_adapter_gives_the_same_transformer() {
     for name in ["timm", "dinov2-registers", "apart", "per-channel", "silu"] {
         let (card, weights, batch, expected) = golden(name);
-        for plain in [false, true] {
-            let gpu = Gpu::open("gpu", false).unwrap();
-            let gpu = if plain { gpu.without_subgroups() } else { gpu };
+        for (subgroups, images) in [(true, true), (true, false), (false, false)] {
+            let gpu = Gpu::open("gpu", false).unwrap().limited(subgroups, images);
             let mut engine = WgpuEngine::on(gpu, &card, &weights).unwrap();
             let found = engine.embed(&batch).unwrap();
             for (f, e) in found.data.iter().zip(&expected) {
@@ -56,9 +55,8 @@ fn every_kind_of_adapter_gives_the_same_transformer() {
 fn sixteen_bit_floats_give_the_same_transformer_within_a_thousandth() {
     for name in ["timm", "dinov2-registers", "apart", "per-channel", "silu"] {
         let (card, weights, batch, expected) = golden(name);
-        for plain in [false, true] {
-            let gpu = Gpu::open("gpu", true).unwrap();
-            let gpu = if plain { gpu.without_subgroups() } else { gpu };
+        for subgroups in [true, false] {
+            let gpu = Gpu::open("gpu", true).unwrap().limited(subgroups, false);
             let mut engine = WgpuEngine::on(gpu, &card, &weights).unwrap();
             assert!(engine.half_precision() && engine.device().ends_with(", f16"));
             let found = engine.embed(&batch).unwrap();

@@ -4,7 +4,7 @@
 
 use super::device::{Failed, Gpu};
 use super::layers::{Cut, Matrix, Mean, Place, Residual, whole};
-use super::plan::{Plan, groups_of, spread};
+use super::plan::{Bound, Plan, groups_of, spread};
 use super::shaders::{self, LANES};
 use crate::card::Pooling;
 use crate::native::vit::{Block as NativeBlock, Vit};
@@ -227,13 +227,9 @@ impl Transformer {
         (input, output): (&wgpu::Buffer, &wgpu::Buffer),
     ) -> Result<(), Failed> {
         let parameters = [rows as u32, (self.width / 4) as u32, self.norm_epsilon.to_bits()];
-        plan.dispatch(
-            gpu,
-            shaders::layer_norm(),
-            &parameters,
-            &[input, output],
-            spread(rows),
-        )
+        let bound = [Bound::Map(input, rows * self.width), Bound::Buffer(output)];
+        let source = shaders::layer_norm(gpu.images());
+        plan.dispatch(gpu, source, &parameters, &bound, spread(rows))
     }
 
     fn attend(
@@ -246,8 +242,12 @@ impl Transformer {
         let quads = self.width / self.heads / 4;
         let parameters = [tokens, self.width / 4, quads].map(|n| n as u32);
         let groups = [tokens.div_ceil(LANES), self.heads, items];
-        let source = shaders::attention(quads, gpu.subgroups());
-        plan.dispatch(gpu, source, &parameters, &[&maps.qkv, &maps.attended], groups)
+        let source = shaders::attention(quads, gpu.subgroups(), gpu.images());
+        let bound = [
+            Bound::Map(&maps.qkv, items * tokens * 3 * self.width),
+            Bound::Buffer(&maps.attended),
+        ];
+        plan.dispatch(gpu, source, &parameters, &bound, groups)
     }
 
     /// One block, from the tokens to the tokens.
@@ -290,8 +290,8 @@ impl Transformer {
                     let sizes = [count, self.heads, width / self.heads, 3 * width, part * width];
                     let mut parameters: Vec<u32> = sizes.iter().map(|&n| n as u32).collect();
                     parameters.push(self.norm_epsilon.to_bits());
-                    let buffers = [affine, &m.qkv];
-                    plan.dispatch(gpu, shaders::head_norm(), &parameters, &buffers, groups_of(count))?;
+                    let bound = [affine, &m.qkv].map(Bound::Buffer);
+                    plan.dispatch(gpu, shaders::head_norm(), &parameters, &bound, groups_of(count))?;
                 }
                 self.attend(plan, gpu, (items, tokens), m)?;
                 let before = Residual::Same(&m.tokens);
