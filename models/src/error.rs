@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::batch::BatchError;
-use crate::engine::EngineKind;
+use crate::choice::EngineKind;
 use crate::weights::WeightsError;
 
 /// Why a model did not open, or a batch was not embedded.

@@ -26,6 +26,7 @@ mod architecture;
 mod batch;
 mod canary;
 mod card;
+mod choice;
 pub mod convert;
 mod engine;
 mod error;
@@ -36,6 +37,7 @@ mod libtorch;
 mod native;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod open;
 mod prepare;
 mod weights;
 
@@ -49,12 +51,14 @@ pub use card::{
     Padding, Pooling, TilingPolicy, WeightsPackage, WeightsSource, cards, find_card, find_template,
     templates,
 };
+pub use choice::{EngineChoice, EngineKind, OnnxProvider, TorchDevice, check_engine};
 pub use convert::{ConvertError, convert_checkpoint};
-pub use engine::{
-    Engine, EngineChoice, EngineKind, OnnxProvider, TorchDevice, check_engine, complete, complete_bytes,
-    complete_head, complete_head_bytes, file_digest, open, open_head, verify, verify_head,
-};
+pub use engine::Engine;
 pub use error::EngineError;
 pub use gpu::{DeviceBatch, SharedGpu};
 pub use head::{Base, HeadNames, HeadOut, HeadWeights};
+pub use open::{
+    complete, complete_bytes, complete_head, complete_head_bytes, file_digest, open, open_head, verify,
+    verify_head,
+};
 pub use weights::{WeightsError, content_digest};

@@ -13,7 +13,8 @@ use crate::architecture::Architecture;
 use crate::batch::{Batch, Embeddings};
 use crate::canary;
 use crate::card::{ChannelPolicy, ModelCard, Normalisation};
-use crate::engine::{Engine, TorchDevice, check_batch, embeddings};
+use crate::choice::TorchDevice;
+use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::prepare::{BuildError, Preparation, check_input};
 

@@ -18,7 +18,8 @@ use ort::value::TensorRef;
 use crate::architecture::{Architecture, OnnxGraph};
 use crate::batch::{Batch, Embeddings};
 use crate::card::{ChannelPolicy, ModelCard};
-use crate::engine::{Engine, OnnxProvider, check_batch, embeddings};
+use crate::choice::OnnxProvider;
+use crate::engine::{Engine, check_batch, embeddings};
 use crate::error::EngineError;
 use crate::prepare::{BuildError, Preparation, check_input};
 

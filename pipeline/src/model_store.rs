@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
+use wellspring_models::convert::begins_legacy_checkpoint;
 use wellspring_models::{Architecture, ConvertError, EngineError, ModelCard, WeightsError, WeightsPackage};
 
 use crate::results::{AtomicFile, WriteError};
@@ -328,9 +329,6 @@ pub(crate) fn to_safetensors(card: &ModelCard, path: &Path, bytes: Vec<u8>) -> R
     }
 }
 
-/// How a checkpoint of PyTorch's older format goes on after the two bytes that name the version of pickles.
-const LEGACY: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-
 /// What a file is, by its first bytes.
 enum Kind {
     Safetensors,
@@ -358,7 +356,7 @@ impl Kind {
             return Self::Safetensors;
         }
         match bytes {
-            [0x80, _, rest @ ..] if rest.starts_with(LEGACY) => Self::Checkpoint,
+            _ if begins_legacy_checkpoint(bytes) => Self::Checkpoint,
             [0x80, 2..=5, ..] => Self::Other("a pickle of Python's that torch.save did not write"),
             // The version of the format, then a text of the model's description.
             [0x08, 1..=31, 0x12 | 0x1a | 0x22 | 0x32 | 0x3a | 0x42, ..] => Self::Other("an ONNX file"),

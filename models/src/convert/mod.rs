@@ -26,6 +26,11 @@ use crate::weights::TRAINING_COUNTER;
 /// The magic number of legacy checkpoints, 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
+/// Whether `bytes` begin a checkpoint of PyTorch's older format: a pickle of its magic number, as an integer of ten bytes.
+pub fn begins_legacy_checkpoint(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x80, _, 0x8a, 0x0a, rest @ ..] if rest.starts_with(&MAGIC))
+}
+
 /// The version of the format after the magic number.
 const PROTOCOL: i64 = 1001;
 
