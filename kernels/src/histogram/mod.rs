@@ -114,13 +114,18 @@ impl Histogram {
         if !(0.0..=100.0).contains(&q) {
             return Err(bad());
         }
-        let last = self.total.checked_sub(1).ok_or_else(bad)?;
-        let at = last as f64 * (q / 100.0);
-        let rank = (at.floor() as u64).min(last);
-        let low = f64::from(self.nth(rank).ok_or_else(bad)?);
-        let high = f64::from(self.nth((rank + 1).min(last)).ok_or_else(bad)?);
-        Ok(low + (high - low) * (at - rank as f64))
+        percentile_of_ranks(self.total, q, |rank| self.nth(rank).map(f64::from)).ok_or_else(bad)
     }
+}
+
+/// Percentile `q` (0 to 100) of `total` values, of which `nth` knows those of all ranks from 0 on, by linear interpolation at
+/// `(total - 1) q / 100` (numpy's default, type 7). `None` where there is no value, or `nth` lacks one.
+pub fn percentile_of_ranks(total: u64, q: f64, nth: impl Fn(u64) -> Option<f64>) -> Option<f64> {
+    let last = total.checked_sub(1)?;
+    let at = last as f64 * (q / 100.0);
+    let rank = (at.floor() as u64).min(last);
+    let (low, high) = (nth(rank)?, nth((rank + 1).min(last))?);
+    Some(low + (high - low) * (at - rank as f64))
 }
 
 /// The registry entry.

@@ -302,6 +302,14 @@ fn pixels(height: usize, width: usize, seed: u64) -> Vec<u16> {
     pixels
 }
 
+/// A whole number from `least` to `most`.
+fn between(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| match text.trim().parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("it must be a whole number from {least} to {most}")),
+    }
+}
+
 /// The middle value; of an even number the upper one of the two.
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();

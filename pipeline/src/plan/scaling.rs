@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use wellspring_kernels::histogram::percentile_of_ranks;
 use wellspring_kernels::{Device, DeviceChoice, Histogram, Recipe};
 use wellspring_workloads::layout::FieldFiles;
 use wellspring_workloads::profile::{Role, Treatment};
@@ -116,13 +117,9 @@ impl Levels {
         self.total += count;
     }
 
-    /// Percentile `q` (0 to 100) by linear interpolation at `(n - 1) q / 100` (numpy's default); `None` where nothing was counted.
+    /// Percentile `q` (0 to 100), as of a [`Histogram`]; `None` where nothing was counted.
     fn percentile(&self, q: f64) -> Option<f64> {
-        let last = self.total.checked_sub(1)?;
-        let at = last as f64 * (q / 100.0);
-        let rank = (at.floor() as u64).min(last);
-        let (low, high) = (self.nth(rank)?, self.nth((rank + 1).min(last))?);
-        Some(low + (high - low) * (at - rank as f64))
+        percentile_of_ranks(self.total, q, |rank| self.nth(rank))
     }
 
     /// The level of a rank, from 0.

@@ -288,9 +288,11 @@ pub(super) fn quality(
         slope_blur,
         ..
     } = settings;
-    for (keys, wrong, why) in [
+    // Whoever says only when a field fails need not say when it is warned of.
+    for (keys, either, wrong, why) in [
         (
             ["contrast_warn", "contrast_fail"],
+            false,
             contrast_warn < contrast_fail,
             format!(
                 "contrast_warn ({contrast_warn}) lies below contrast_fail ({contrast_fail}): nothing would be warned of"
@@ -298,6 +300,7 @@ pub(super) fn quality(
         ),
         (
             ["saturated_percent_warn", "saturated_percent_fail"],
+            false,
             saturated_warn > saturated_fail,
             format!(
                 "saturated_percent_warn ({saturated_warn}) lies above saturated_percent_fail ({saturated_fail}): nothing would \
@@ -306,6 +309,7 @@ pub(super) fn quality(
         ),
         (
             ["slope_empty", "slope_blur"],
+            true,
             slope_empty <= slope_blur,
             format!(
                 "slope_empty ({slope_empty}) must lie above slope_blur ({slope_blur}): every field would fail"
@@ -313,8 +317,7 @@ pub(super) fn quality(
         ),
     ] {
         let [first, second] = keys.map(|key| table.get(key));
-        // Whoever says only when a field fails need not say when it is warned of.
-        let is_meant = first.is_some() && second.is_some() || keys[0] == "slope_empty";
+        let is_meant = either || first.is_some() && second.is_some();
         if let (true, Some(value)) = (wrong && is_meant, first.or(second)) {
             report.unusable(&value, why);
         }

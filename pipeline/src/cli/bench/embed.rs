@@ -8,7 +8,7 @@ use wellspring::model_store::{models_folder, weights_path};
 use wellspring_models::Batch;
 use wellspring_workloads::screen;
 
-use super::{Line, Printer, Random, seconds};
+use super::{Line, Printer, Random, between, seconds};
 use crate::cli::common::{RuntimeArgs, parse_engine};
 use crate::cli::simulate::cores;
 
@@ -21,10 +21,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Images per batch.
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,8,32", value_parser = parse_count)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,8,32", value_parser = between(1, MOST))]
     batches: Vec<usize>,
     /// Threads of the engine. Default: 1 and one per core.
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse_count)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = between(1, MOST))]
     threads: Vec<usize>,
     /// Engine: auto, native, wgpu, onnx or libtorch. Default: the one that runs the network.
     #[arg(long, value_parser = parse_engine)]
@@ -38,13 +38,6 @@ pub(crate) struct Args {
 
 /// Most images or threads: far beyond what an engine takes.
 const MOST: usize = 4096;
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    let count = text.trim().parse().ok();
-    count
-        .filter(|count| (1..=MOST).contains(count))
-        .ok_or_else(|| format!("it must be a whole number from 1 to {MOST}"))
-}
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let folder = models_folder()?;

@@ -9,7 +9,7 @@ use wellspring_kernels::{
     Placement, RawImage, Recipe, Resize, ResizeFilter, ScaleRange, Step, Tile,
 };
 
-use super::{Line, Printer, pixels, seconds};
+use super::{Line, Printer, between, pixels, seconds};
 
 /// Side of the network's input.
 const TILE: usize = 224;
@@ -31,14 +31,6 @@ pub(crate) struct Args {
     /// Also measure on this device: gpu, a kind, a number or part of an adapter's name (`wellspring devices`).
     #[arg(long)]
     device: Option<String>,
-}
-
-/// A whole number from `least` to `most`.
-fn between(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| match text.parse() {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!("it must be a whole number from {least} to {most}")),
-    }
 }
 
 pub(super) fn execute(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
