@@ -23,7 +23,7 @@ pub(super) enum Bound<'a> {
     /// Vectors that never change.
     Constant(&'a Vectors),
     /// The first so many values of a map, which the kernel reads as vectors: where kernels read images, in one that they
-    /// are copied to before.
+    /// are copied to before. A kernel reads one such map at most: two of one size would go to one image.
     Map(&'a wgpu::Buffer, usize),
 }
 
