@@ -42,6 +42,36 @@ pub(super) enum Vectors {
     Image(wgpu::TextureView),
 }
 
+/// How the first `values` values of an image lie in it and in memory: whole rows at once, then what is left.
+pub(super) fn regions(
+    values: usize,
+) -> impl Iterator<Item = (wgpu::Origin3d, wgpu::TexelCopyBufferLayout, wgpu::Extent3d)> {
+    const WIDTH: usize = shaders::IMAGE_WIDTH;
+    let texels = values / 4;
+    let (rows, rest) = (texels / WIDTH, texels % WIDTH);
+    [(0, WIDTH, rows), (rows, rest, usize::from(rest > 0))]
+        .into_iter()
+        .filter(|(.., height)| *height > 0)
+        .map(|(y, width, height)| {
+            let origin = wgpu::Origin3d {
+                x: 0,
+                y: y as u32,
+                z: 0,
+            };
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: (y * WIDTH) as u64 * 16,
+                bytes_per_row: Some(WIDTH as u32 * 16),
+                rows_per_image: None,
+            };
+            let size = wgpu::Extent3d {
+                width: width as u32,
+                height: height as u32,
+                depth_or_array_layers: 1,
+            };
+            (origin, layout, size)
+        })
+}
+
 /// A device that an engine computes on.
 pub(super) struct Gpu {
     shared: SharedGpu,
@@ -317,23 +347,13 @@ impl Gpu {
             return self.constant(values).map(Vectors::Buffer);
         }
         let image = self.image(values.len())?;
-        let row = shaders::IMAGE_WIDTH * 4;
-        for (y, values) in (0..).zip(values.chunks(row)) {
+        for (origin, layout, size) in regions(values.len()) {
             let to = wgpu::TexelCopyTextureInfo {
-                origin: wgpu::Origin3d { x: 0, y, z: 0 },
+                origin,
                 ..image.as_image_copy()
             };
-            let size = wgpu::Extent3d {
-                width: (values.len() / 4) as u32,
-                height: 1,
-                depth_or_array_layers: 1,
-            };
-            self.shared.queue.write_texture(
-                to,
-                bytemuck::cast_slice(values),
-                wgpu::TexelCopyBufferLayout::default(),
-                size,
-            );
+            let bytes = bytemuck::cast_slice(values);
+            self.shared.queue.write_texture(to, bytes, layout, size);
         }
         count(&self.shared.parameters, values.len() as u64 * 4);
         Ok(Vectors::Image(

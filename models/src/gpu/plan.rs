@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::device::{Failed, Gpu, Vectors};
-use super::shaders::{self, IMAGE_WIDTH, THREADS};
+use super::device::{Failed, Gpu, Vectors, regions};
+use super::shaders::{self, THREADS};
 use super::shared::Piece;
 use crate::batch::GREY_SLACK;
 
@@ -279,34 +279,15 @@ impl Step {
 }
 
 impl Mirror {
-    /// Whole rows of the image at once, then what is left.
     fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        let texels = self.values / 4;
-        let (height, rest) = (texels / IMAGE_WIDTH, texels % IMAGE_WIDTH);
-        for (y, width, height) in [(0, IMAGE_WIDTH, height), (height, rest, usize::from(rest > 0))] {
-            if height == 0 {
-                continue;
-            }
+        for (origin, layout, size) in regions(self.values) {
             let from = wgpu::TexelCopyBufferInfo {
                 buffer: &self.map,
-                layout: wgpu::TexelCopyBufferLayout {
-                    offset: (y * IMAGE_WIDTH) as u64 * 16,
-                    bytes_per_row: Some(IMAGE_WIDTH as u32 * 16),
-                    rows_per_image: None,
-                },
+                layout,
             };
             let to = wgpu::TexelCopyTextureInfo {
-                origin: wgpu::Origin3d {
-                    x: 0,
-                    y: y as u32,
-                    z: 0,
-                },
+                origin,
                 ..self.image.as_image_copy()
-            };
-            let size = wgpu::Extent3d {
-                width: width as u32,
-                height: height as u32,
-                depth_or_array_layers: 1,
             };
             encoder.copy_buffer_to_texture(from, to, size);
         }

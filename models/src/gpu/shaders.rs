@@ -43,7 +43,7 @@ fn parameters(names: &[&str]) -> String {
     format!("struct Parameters {{ {fields} }}\n@group(0) @binding(0) var<uniform> p: Parameters;\n")
 }
 
-/// Storage bindings from 1 on: name and type; the last one is written. `name_at(i)` is vector i of an image.
+/// Storage bindings from 1 on: name and type; the last one is written. `name_at(i)` reads value i of another, vectors from an image too.
 fn storage(bindings: &[(&str, &str)]) -> String {
     let last = bindings.len().saturating_sub(1);
     let line = |(at, (name, kind)): (usize, &(&str, &str))| {
